@@ -1,0 +1,64 @@
+"""avlab: a laboratory for real-time audio and video over sockets.
+
+Names are bound when first used, so that `import avlab` stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from avlab.lab import plots
+    from avlab.measure import metrics
+    from avlab.measure.join import join
+    from avlab.measure.trace import Trace
+    from avlab.media.probe import probe
+    from avlab.stream.client import Client
+    from avlab.stream.server import Server
+    from avlab.stream.simulate import simulate
+    from avlab.stream.worker import stop_all
+    from avlab.timing.pacing import DeadlinePacer, NoPacing
+
+_HOMES = {
+    "Client": "avlab.stream.client",
+    "DeadlinePacer": "avlab.timing.pacing",
+    "NoPacing": "avlab.timing.pacing",
+    "Server": "avlab.stream.server",
+    "Trace": "avlab.measure.trace",
+    "join": "avlab.measure.join",
+    "metrics": "avlab.measure",
+    "plots": "avlab.lab",
+    "probe": "avlab.media.probe",
+    "simulate": "avlab.stream.simulate",
+    "stop_all": "avlab.stream.worker",
+}
+
+__all__ = [
+    "Client",
+    "DeadlinePacer",
+    "NoPacing",
+    "Server",
+    "Trace",
+    "join",
+    "metrics",
+    "plots",
+    "probe",
+    "simulate",
+    "stop_all",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'avlab' has no attribute {name!r}")
+    home = import_module(_HOMES[name])
+    value = import_module(f"{_HOMES[name]}.{name}") if name in ("metrics", "plots") else getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,7 @@
+"""`python -m avlab` is the command line."""
+
+import sys
+
+from avlab.cli import main
+
+sys.exit(main())

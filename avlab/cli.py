@@ -1,0 +1,349 @@
+"""The command line: probe, demo, serve, play, lab. Says what happens in a line, and what went wrong in a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import avlab
+
+if TYPE_CHECKING:
+    from avlab.measure.metrics import Summary
+    from avlab.stream.client import Client
+    from avlab.stream.server import Server
+
+DEFAULT_PORT = 8554
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code: 0 done, 1 it failed, 2 it was asked wrongly, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a record is saved then, too
+    try:
+        code: int = options.run(options)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        print(f"avlab: {_sentence(error)}", file=sys.stderr)
+        return 1
+    return code
+
+
+# ---- commands
+
+
+def _probe(options: argparse.Namespace) -> int:
+    info = avlab.probe(options.clip)
+    print(json.dumps(info.to_dict(), indent=2) if options.json else info)
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from avlab.measure import metrics
+
+    clip = options.clip or default_clip()
+    out = Path(options.out)
+    server = avlab.Server(clip, width=options.width, quality=options.quality)
+    with server, avlab.Client(server.url, audio=options.audio) as client:
+        sound = f"sound to {client.speaker_name}" if client.speaker_name else "no sound"
+        print(f"streaming {clip} over {server.url}, {sound}", flush=True)
+        with _progress(client) as tell:
+            _until(client, options.seconds, tell)
+    trace = client.trace
+    print(metrics.summary(trace))
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("fps", "interval_error", "sync", "loss"):
+        getattr(avlab.plots, name)(trace).savefig(out / f"{name}.png")
+    avlab.plots.page(trace).savefig(out / "page.png")
+    trace.save(out / "demo.avtrace")
+    print(f"plots and trace are in {out}{os.sep}: look at page.png first")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    began = time.perf_counter()
+    server = avlab.Server(
+        options.clip,
+        host=options.host,
+        port=options.port,
+        width=options.width,
+        quality=options.quality,
+        pacer=options.pacer,
+        loop=options.loop,
+        once=options.once,
+    )
+    with _saving(server, options.trace), server:
+        print(f"serving {options.clip} at {server.url}", flush=True)
+        print(f"  play it: avlab play {server.url}    or: ffplay {server.url}    Ctrl-C ends it", flush=True)
+        with _progress(server) as tell:
+            left = None if options.seconds is None else options.seconds - (time.perf_counter() - began)
+            _until(server, left, tell)
+    return 0
+
+
+def _play(options: argparse.Namespace) -> int:
+    from avlab.lab.window import Window, check_display
+    from avlab.measure import metrics
+
+    error: BaseException | None = None
+    code = 0
+    client: Client | None = None
+    try:
+        if options.window:
+            check_display()
+        client = avlab.Client(options.url, audio=options.audio, playout_delay=options.playout_delay)
+        window = Window(client) if _wants_window(options.window) else None
+        try:
+            with _saving(client, options.trace), client:
+                if not options.json:
+                    print(
+                        f"playing {options.url}, sound to {client.speaker_name or 'nowhere: there is none'}", flush=True
+                    )
+                with _progress(client) as tell:
+                    _until(client, options.seconds, tell, window.step if window else None)
+        finally:
+            if window is not None:
+                window.close()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except (OSError, ValueError, RuntimeError) as failure:
+        error, code = failure, 1
+    if error is not None:
+        print(f"avlab: {_sentence(error)}", file=sys.stderr)
+    if client is not None and client.started:
+        summary = metrics.summary(client.trace)
+        if options.json:
+            print(_as_json(summary, error))
+        else:
+            print(summary)
+    elif options.json:
+        print(_as_json(None, error))
+    return code
+
+
+def _lab(options: argparse.Namespace) -> int:
+    folder = _home() / "notebooks"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the notebooks are not at {folder}: run avlab from a clone of its repository")
+    command = [sys.executable, "-m", "jupyterlab", str(folder / "00_welcome.ipynb")]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    if options.no_browser:
+        command.append("--no-browser")
+    return subprocess.run([*command, *options.rest], check=False).returncode
+
+
+# ---- what commands share
+
+
+def default_clip() -> Path:
+    """The sample clip: of the clone, else of the current folder."""
+    places = [_home() / "data" / "count.mp4", Path("data/count.mp4")]
+    for place in places:
+        if place.is_file():
+            return place
+    raise FileNotFoundError("the sample clip data/count.mp4 is not here: name a clip, or run avlab from its repository")
+
+
+def _home() -> Path:
+    return Path(avlab.__file__).resolve().parent.parent
+
+
+def _wants_window(choice: bool | None) -> bool:
+    from avlab.lab.window import NoWindowError, check_display
+
+    if choice is not None:
+        return choice
+    try:
+        check_display()
+    except NoWindowError:
+        return False
+    return True
+
+
+def _until(
+    handle: Server | Client,
+    seconds: float | None,
+    tell: Callable[[], None],
+    step: Callable[[], bool] | None = None,
+) -> None:
+    """Wait for the end of the stream, of the time, or of the person's patience; raise what failed."""
+    deadline = None if seconds is None else time.perf_counter() + seconds
+    while handle.running:
+        left = 0.2 if deadline is None else min(0.2, deadline - time.perf_counter())
+        if left <= 0:
+            break
+        if step is None:
+            handle.wait(left)
+        elif not step():
+            break
+        tell()
+    handle.wait(0)
+
+
+@contextmanager
+def _saving(handle: Server | Client, path: str | None) -> Iterator[None]:
+    """Save the record at the end, however it ends."""
+    try:
+        yield
+    finally:
+        if path is not None and handle.started:
+            handle.trace.save(path)
+            print(f"trace saved in {path}", file=sys.stderr)
+
+
+@contextmanager
+def _progress(handle: Server | Client) -> Iterator[Callable[[], None]]:
+    """A line that is written anew twice a second, on a terminal alone."""
+    terminal = sys.stderr.isatty()
+    began = told = time.perf_counter()
+
+    def tell() -> None:
+        nonlocal told
+        now = time.perf_counter()
+        if terminal and now - told >= 0.5:
+            told = now
+            print(f"\r{now - began:6.1f} s  {handle.status()}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield tell
+    finally:
+        if terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _as_json(summary: Summary | None, error: BaseException | None) -> str:
+    names = ("shown", "late", "incomplete", "skipped", "lost", "fps", "audio_seconds", "av_p95_ms")
+    values = {name: getattr(summary, name) if summary is not None else None for name in names}
+    return json.dumps(values | {"error": None if error is None else _sentence(error)})
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror}"
+    return str(error) or type(error).__name__
+
+
+# ---- arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.exit(2, f"avlab: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="avlab", description="A laboratory for real-time audio and video over sockets.")
+    parser.add_argument("--version", action="version", version=f"avlab {avlab.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str, *examples: str) -> Any:
+        shown = "examples:\n" + "\n".join(f"  avlab {example}" for example in examples)
+        kind = argparse.RawDescriptionHelpFormatter
+        made = commands.add_parser(name, help=text, description=text, epilog=shown, formatter_class=kind)
+        made.set_defaults(run=run)
+        return made
+
+    probe = command(
+        "probe",
+        _probe,
+        "What a clip says its fps is, and what its timestamps say.",
+        "probe data/count.mp4",
+        "probe data/count-vfr.mp4 --json",
+    )
+    probe.add_argument("clip", metavar="CLIP")
+    probe.add_argument("--json", action="store_true", help="print one JSON object")
+
+    demo = command(
+        "demo",
+        _demo,
+        "Server and client on loopback: streams a clip, prints what was measured, writes plots.",
+        "demo",
+        "demo my-clip.mp4 --seconds 20 --out out",
+    )
+    demo.add_argument("clip", metavar="CLIP", nargs="?", help="the sample clip when left out")
+    demo.add_argument("--seconds", type=_seconds, default=10.0, metavar="S", help="how long (10)")
+    demo.add_argument("--out", default="avlab-demo", metavar="DIR", help="where plots go (avlab-demo)")
+    _picture_options(demo)
+    _sound_option(demo)
+
+    serve = command(
+        "serve",
+        _serve,
+        "Stream a clip to whoever asks, over RTSP.",
+        "serve data/count.mp4",
+        "serve clip.mp4 --width 400 --quality 60 --loop --port 8554",
+        "serve clip.mp4 --once --trace server.avtrace",
+    )
+    serve.add_argument("clip", metavar="CLIP")
+    serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to serve on (127.0.0.1: this machine)")
+    serve.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="P", help=f"0 for any ({DEFAULT_PORT})")
+    serve.add_argument("--wire", choices=["rtsp"], default="rtsp", help="wire format (rtsp)")
+    _picture_options(serve)
+    serve.add_argument("--pacer", choices=["deadline", "none"], default="deadline", help="none is flat out (deadline)")
+    serve.add_argument("--loop", action="store_true", help="play on without a seam")
+    serve.add_argument("--once", action="store_true", help="end with the clip")
+    serve.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
+    serve.add_argument("--trace", metavar="FILE", help="save the record")
+
+    play = command(
+        "play",
+        _play,
+        "Play a stream: picture in a window, sound on the speaker. q closes the window.",
+        "play rtsp://127.0.0.1:8554/count",
+        "play rtsp://127.0.0.1:8554/count --no-window --seconds 10 --json --trace run.avtrace",
+    )
+    play.add_argument("url", metavar="URL", help="rtsp://host:port/path")
+    shown = play.add_mutually_exclusive_group()
+    shown.add_argument("--window", action="store_true", default=None, help="a window (where there is a display)")
+    shown.add_argument("--no-window", action="store_false", dest="window", help="no window")
+    _sound_option(play)
+    play.add_argument(
+        "--playout-delay", type=float, default=0.1, metavar="S", help="from arrival to presentation (0.1)"
+    )
+    play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
+    play.add_argument("--trace", metavar="FILE", help="save the record")
+    play.add_argument("--json", action="store_true", help="print one JSON line at the end")
+
+    lab = command("lab", _lab, "JupyterLab on the notebooks.", "lab", "lab --no-browser")
+    lab.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    lab.add_argument("rest", nargs="*", metavar="OPTION", help="after --, passed on to JupyterLab")
+    return parser
+
+
+def _picture_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--width", type=int, default=None, metavar="PX", help="pixels across (the clip's own)")
+    parser.add_argument("--quality", type=int, default=80, metavar="Q", help="JPEG quality, 1 to 100 (80)")
+
+
+def _sound_option(parser: argparse.ArgumentParser) -> None:
+    choices = ["auto", "speaker", "null"]
+    parser.add_argument("--audio", choices=choices, default="auto", help="null keeps time without sound (auto)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What people touch: views, panels, plots, files."""

@@ -1,0 +1,193 @@
+"""Plots of a trace: a trace in, a matplotlib figure out. Computes nothing: the numbers come from avlab.measure.metrics.
+
+Figures are made without pyplot, so they are safe on any thread and none is left open; each shows itself in a notebook.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from avlab.measure import metrics
+from avlab.measure.trace import Trace
+
+if TYPE_CHECKING:
+    pass
+
+# Okabe and Ito's colours, which colour-blind people tell apart.
+BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+
+# ITU-R BT.1359-1: how early (+) or late (-) the sound may be until viewers notice, and until they mind, in ms.
+DETECTABLE = (-125.0, 45.0)
+ACCEPTABLE = (-185.0, 90.0)
+
+_BODY, _TITLE = 13, 15
+
+
+class Plot(Figure):
+    """A figure which shows itself as the last line of a notebook's cell, with or without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
+def fps(trace: Trace, *, ax: Axes | None = None) -> Figure:
+    """Frames shown a second, over the trailing second, with the target, its band of 2 % and when that was reached."""
+    figure, ax = _axes(ax, "time (s)", "frames a second")
+    rates, found = metrics.fps(trace), metrics.convergence(trace)
+    if found.mean_fps is None:
+        return _missing(figure, ax, "No frame was shown", "fps needs at least two frames that were shown")
+    ax.plot(rates["time"], rates["fps"], color=BLUE, linewidth=2)
+    target = found.target_fps
+    if target is None:
+        return _titled(figure, ax, f"{found.mean_fps:.2f} fps on average")
+    ax.axhspan(target * 0.98, target * 1.02, color=GREEN, alpha=0.2, linewidth=0)
+    ax.axhline(target, color=GREEN, linewidth=1)
+    # The first interval alone can read as any rate: it must not flatten the rest.
+    ax.set_ylim(
+        max(0.0, min(float(rates["fps"].min()), target * 0.88) - 0.02 * target),
+        min(max(float(rates["fps"].max()), target * 1.12) + 0.02 * target, target * 1.6),
+    )
+    end = float(rates["time"].iloc[-1])
+    label = f"target {target:.5g} fps, \N{PLUS-MINUS SIGN}2 %"
+    ax.annotate(label, (end, target * 1.02), (-4, 4), textcoords="offset points", ha="right", color=GREEN, size=_BODY)
+    if found.settled_s is None:
+        return _titled(figure, ax, f"{found.mean_fps:.2f} fps on average, never settled within 2 % of {target:.5g}")
+    settled = float(rates["time"].iloc[0]) + found.settled_s
+    ax.axvline(settled, color=GREY, linewidth=1.2, linestyle=":")
+    right = settled > 0.6 * end
+    ax.annotate(
+        f"settled after {found.settled_s:.2f} s", (settled, 0.06), (-6 if right else 6, 0),
+        xycoords=("data", "axes fraction"), textcoords="offset points", ha="right" if right else "left",
+        color=GREY, size=_BODY,
+    )  # fmt: skip
+    return _titled(figure, ax, f"{found.mean_fps:.2f} fps on average, settled within 2 % after {found.settled_s:.2f} s")
+
+
+def interval_error(trace: Trace, *, ax: Axes | None = None) -> Figure:
+    """How much longer or shorter than asked each gap between two frames on the screen was."""
+    figure, ax = _axes(ax, "time (s)", "interval error (ms)")
+    errors = metrics.interval_error(trace)
+    size = metrics.spread(errors["error_ms"])
+    if size.median_ms is None or size.p95_ms is None:
+        return _missing(figure, ax, "No interval to compare", "it needs two frames that were shown, and their pts")
+    ax.axhline(0, color=GREY, linewidth=1)
+    ax.plot(errors["time"], errors["error_ms"], ".", color=BLUE, markersize=5, alpha=0.6, markeredgewidth=0)
+    ax.axhspan(-size.p95_ms, size.p95_ms, color=BLUE, alpha=0.1, linewidth=0)
+    top = max(2 * size.p95_ms, float(errors["error_ms"].abs().max()) * 1.3, 1.0)
+    ax.set_ylim(-top, top)
+    _label(ax, (f"95 % of the frames: \N{PLUS-MINUS SIGN}{_ms(size.p95_ms)}", BLUE))
+    return _titled(figure, ax, f"Half of the frames come within {_ms(size.median_ms)} of the interval asked for")
+
+
+def sync(trace: Trace, *, ax: Axes | None = None) -> Figure:
+    """Sound against picture, positive when the sound is early, with what viewers notice and accept (ITU-R BT.1359)."""
+    figure, ax = _axes(ax, "time (s)", "late  \N{LEFTWARDS ARROW}  sound  \N{RIGHTWARDS ARROW}  early (ms)")
+    size = metrics.sync_summary(trace)
+    if size.p95_ms is None:
+        return _missing(figure, ax, "No readings of picture against sound", "they need a clip with sound, and playout")
+    offset = trace.sync["offset"] * 1e3
+    for (low, high), colour, alpha in ((ACCEPTABLE, ORANGE, 0.14), (DETECTABLE, GREEN, 0.18)):
+        ax.axhspan(low, high, color=colour, alpha=alpha, linewidth=0)
+    ax.plot(trace.sync["time"], offset, ".", color=BLUE, markersize=5, markeredgewidth=0)
+    ax.axhline(0, color=GREY, linewidth=1)
+    ax.set_ylim(min(ACCEPTABLE[0] - 30, float(offset.min()) * 1.1), max(ACCEPTABLE[1] + 30, float(offset.max()) * 1.1))
+    for low, text, colour in (
+        (DETECTABLE[0], "not noticed (+45 to \N{MINUS SIGN}125 ms)", "#00664A"),
+        (ACCEPTABLE[0], "noticed but accepted (+90 to \N{MINUS SIGN}185 ms)", "#8A5F00"),
+    ):
+        ax.annotate(text, (1, low), (-6, 4), xycoords=("axes fraction", "data"), textcoords="offset points",
+                    ha="right", color=colour, size=_BODY)  # fmt: skip
+    return _titled(figure, ax, f"Picture and sound are within {_ms(size.p95_ms)} of each other 95 % of the time")
+
+
+def loss(trace: Trace, *, ax: Axes | None = None) -> Figure:
+    """Packets lost and frames damaged by it, a second at a time."""
+    figure, ax = _axes(ax, "time (s)", "lost in each second (%)")
+    table, found = metrics.loss(trace), metrics.summary(trace)
+    if found.packet_loss_percent is None and found.frame_loss_percent is None:
+        return _missing(figure, ax, "No packet was sent", "loss needs a trace in which video was sent")
+    edges = np.append(table["time"], table["time"].iloc[-1] + 1)
+    for column, colour in (("frame_loss", VERMILION), ("packet_loss", BLUE)):
+        ax.stairs(table[column] * 100, edges, baseline=None, color=colour, linewidth=2)
+    top = max(5.0, 130 * float(table[["packet_loss", "frame_loss"]].max().max()))
+    ax.set_ylim(-0.02 * top, top)
+    _label(ax, ("frames lost or incomplete", VERMILION), ("packets lost", BLUE))
+    if not found.packet_loss_percent and not found.frame_loss_percent:
+        return _titled(figure, ax, "Nothing was lost")
+    packets, frames = (_percent(value) for value in (found.packet_loss_percent, found.frame_loss_percent))
+    return _titled(figure, ax, f"{packets} of the packets lost, and with them {frames} of the frames")
+
+
+def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
+    """How long each packet was under way, where both sides share a clock."""
+    figure, ax = _axes(ax, "time (s)", "one-way delay (ms)")
+    table = metrics.one_way_delay(trace)
+    size = metrics.spread(table["delay_ms"])
+    if size.median_ms is None or size.p95_ms is None:
+        text = "both sides' clocks differ" if len(table) else "it needs both sides' packets: join the two traces"
+        return _missing(figure, ax, "No one-way delay", text)
+    for stream, colour in (("video", BLUE), ("audio", ORANGE)):
+        mine = table[table["stream"] == stream]
+        ax.plot(mine["time"], mine["delay_ms"], ".", color=colour, markersize=4, alpha=0.5, markeredgewidth=0)
+    ax.set_ylim(0, 1.3 * float(table["delay_ms"].max()))
+    _label(ax, ("video", BLUE), ("audio", "#8A5F00"))
+    return _titled(
+        figure, ax, f"Half of the packets arrive within {_ms(size.median_ms)}, 95 % within {_ms(size.p95_ms)}"
+    )
+
+
+def page(trace: Trace) -> Figure:
+    """Four plots on one page: fps, interval error, sync and loss."""
+    figure = Plot(figsize=(18, 10), layout="constrained")
+    draws: tuple[Callable[..., Figure], ...] = (fps, interval_error, sync, loss)
+    for ax, draw in zip(np.ravel(figure.subplots(2, 2)), draws, strict=True):
+        draw(trace, ax=ax)
+    return figure
+
+
+def _axes(ax: Axes | None, x: str, y: str) -> tuple[Figure, Axes]:
+    if ax is None:
+        ax = Plot(figsize=(10, 5.6), layout="constrained").add_subplot()
+    ax.set_xlabel(x, size=_BODY)
+    ax.set_ylabel(y, size=_BODY)
+    ax.tick_params(labelsize=_BODY)
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.margins(x=0.01)
+    figure = ax.figure
+    return figure.figure if isinstance(figure, SubFigure) else figure, ax
+
+
+def _titled(figure: Figure, ax: Axes, finding: str) -> Figure:
+    ax.set_title(finding, size=_TITLE, loc="left", pad=10)
+    return figure
+
+
+def _label(ax: Axes, *labels: tuple[str, str]) -> None:
+    """Texts in the colours of what they name, one below the other in the upper right corner, where room was left."""
+    for row, (text, colour) in enumerate(labels):
+        ax.annotate(text, (1, 1), (-6, -16 - 20 * row), xycoords="axes fraction", textcoords="offset points",
+                    ha="right", color=colour, size=_BODY)  # fmt: skip
+
+
+def _missing(figure: Figure, ax: Axes, finding: str, need: str) -> Figure:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.text(0.5, 0.5, need, transform=ax.transAxes, ha="center", va="center", size=_BODY, color=GREY)
+    return _titled(figure, ax, finding)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2g} ms" if value < 10 else f"{value:,.0f} ms"
+
+
+def _percent(value: float | None) -> str:
+    return "an unknown part" if value is None else f"{value:.2g} %" if value < 10 else f"{value:.0f} %"

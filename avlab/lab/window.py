@@ -1,0 +1,83 @@
+"""The live view in a desktop window, on the main thread as every system wants it: the newest picture and its fps."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from typing import Any
+
+from avlab.media import codec
+from avlab.stream.client import Client
+
+TITLE = "avlab"
+
+
+class NoWindowError(RuntimeError):
+    """There is no display to open a window on. The message is a sentence."""
+
+
+def check_display() -> None:
+    """Raise NoWindowError where no window can be opened: OpenCV would end the process instead of saying so."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise NoWindowError(
+            "there is no display for a window (DISPLAY is not set): play with --no-window, or from a desktop"
+        )
+
+
+class Window:
+    """Shows a client's pictures until the stream ends or somebody presses q. Use it on the main thread.
+
+    `show_fps` paints the rate of the last second into the corner. The moment a picture was on the screen goes back to
+    the client, whose record then tells it as `shown`.
+    """
+
+    def __init__(self, client: Client, *, show_fps: bool = True) -> None:
+        check_display()
+        import cv2
+
+        self._cv2: Any = cv2
+        self._client = client
+        self._tap = client.tap(decides=True)
+        self._show_fps = show_fps
+        self._shown: deque[int] = deque(maxlen=240)
+        cv2.namedWindow(TITLE, cv2.WINDOW_AUTOSIZE)  # now, as the first takes a while
+        cv2.pollKey()
+        self._open = False
+
+    def step(self, timeout: float = 0.02) -> bool:
+        """Show the next picture, or wait `timeout` seconds for one; False once the window is to close."""
+        frame = self._tap.take(timeout)
+        if frame is not None and frame.jpeg is not None:
+            image = codec.decode_jpeg(frame.jpeg)
+            if self._show_fps:
+                self._paint(image)
+            self._cv2.imshow(TITLE, image)
+            key = self._cv2.pollKey() & 0xFF
+            now_ns = time.perf_counter_ns()
+            self._client.presented(frame, now_ns)
+            self._shown.append(now_ns)
+            self._open = True
+        elif self._open:
+            key = self._cv2.pollKey() & 0xFF
+        else:
+            return True
+        return bool(key != ord("q") and self._cv2.getWindowProperty(TITLE, self._cv2.WND_PROP_VISIBLE) >= 1)
+
+    def close(self) -> None:
+        """Close the window and let go of the client's pictures."""
+        self._client.untap(self._tap)
+        self._cv2.destroyAllWindows()
+        self._cv2.pollKey()
+
+    @property
+    def fps(self) -> float:
+        """Pictures shown in the last second."""
+        since_ns = time.perf_counter_ns() - 1_000_000_000
+        return float(sum(moment > since_ns for moment in self._shown))
+
+    def _paint(self, image: Any) -> None:
+        text, place, font = f"{self.fps:.0f} fps", (12, 30), self._cv2.FONT_HERSHEY_SIMPLEX
+        self._cv2.putText(image, text, place, font, 0.8, (0, 0, 0), 4, self._cv2.LINE_AA)
+        self._cv2.putText(image, text, place, font, 0.8, (255, 255, 255), 2, self._cv2.LINE_AA)

@@ -1,0 +1,259 @@
+"""Two sides of one run made into one record: what the server sent, and what became of it at one client.
+
+Pure: two traces in, a third out. Packets are matched by SSRC and sequence number, frames by RTP timestamp.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avlab.measure.tables import (
+    FRAME_FATES,
+    FRAMES,
+    NS,
+    PACKET_FATES,
+    PACKETS,
+    STREAMS,
+    UNKNOWN,
+    UNKNOWN8,
+    UNKNOWN32,
+    Rows,
+    Table,
+)
+from avlab.measure.trace import SettingRow, Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Ints = NDArray[np.int64]
+
+_VIDEO = STREAMS.index("video")
+_SKIPPED = FRAME_FATES.index("skipped")
+_SEQ_MODULUS = 1 << 16
+_TIMESTAMP_MODULUS = 1 << 32
+
+
+def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
+    """The client's trace with all that only the server knows, and with what was sent but never seen.
+
+    Frames gain index, pts, due, encoded and sent; packets gain sent. What the client never saw is `lost`, or
+    `in_flight` if it was sent less than `in_flight` seconds before the client's end (its meta's `end_ns`, else the last
+    thing it recorded). Times are on the client's clock. When the server's is another clock, its times are shifted
+    so that the smallest one-way delay is 0, and meta["shared_clock"] is False. A client's trace that is joined already
+    comes back as it is. While a run goes on, take the client's trace before the server's.
+
+    ValueError: the traces are not a server's and a client's, or they are of different runs.
+    """
+    sides = server.meta["side"], client.meta["side"]
+    if sides != ("server", "client"):
+        raise ValueError(f"join takes a server's trace and then a client's, not a {sides[0]}'s and a {sides[1]}'s")
+    if client.meta.get("joined"):
+        return client
+    ours = client.rows("packets")
+    sent = server.rows("packets")
+    ssrcs = np.union1d(ours["ssrc"], np.array(client.meta.get("ssrcs", []), np.int64))
+    ssrcs = ssrcs[ssrcs != UNKNOWN]
+    shared = server.meta["clock"] == client.meta["clock"]
+    known = {key: value for key, value in client.meta.items() if value is not None}
+    meta = {**server.meta, **known, "joined": True, "shared_clock": shared, "server": server.meta}
+    mine = sent[np.isin(sent["ssrc"], ssrcs)]
+    if not len(mine):
+        # In its first moments a client may have what a busy server has yet to write down: no reason to complain.
+        heard, latest = ours["received"][ours["ssrc"] != UNKNOWN], PACKETS.newest(sent)
+        fresh = shared and len(heard) and abs(int(heard.min()) - latest) < NS
+        if len(heard) and (sent["ssrc"] != UNKNOWN).any() and not fresh:
+            raise ValueError(
+                "these traces are of different runs: the server sent nothing with an SSRC that the client received"
+            )
+        return Trace(frames=[client.rows("frames")], packets=[ours], sync=[client.rows("sync")],
+                     settings=client.setting_rows, meta=meta)  # fmt: skip
+
+    sent_frames = _frames_of(server.rows("frames"), mine)
+    at, to = _pair(_packet_keys(mine, _aligned_seq(mine, ours)), _packet_keys(ours, ours["seq"]))
+    both = (at >= 0) & (to >= 0)
+    shift = 0
+    if not shared:
+        trip = ours["received"][to[both]] - mine["sent"][at[both]]
+        trip = trip[(ours["received"][to[both]] != UNKNOWN) & (mine["sent"][at[both]] != UNKNOWN)]
+        shift = int(trip.min()) if len(trip) else 0
+        mine, sent_frames = _shifted(PACKETS, mine, shift), _shifted(FRAMES, sent_frames, shift)
+
+    end_ns = client.meta.get("end_ns")
+    if end_ns is None:
+        end_ns = max(PACKETS.newest(ours), FRAMES.newest(client.rows("frames")))
+    still_ns = int(end_ns) - round(in_flight * NS)
+    packets = _merge_packets(mine, ours, at, to, still_ns)
+    _mark_socket_drops(packets, client.setting_rows)
+    settings = [row._replace(time_ns=row.time_ns + shift) for row in server.setting_rows]
+    return Trace(
+        frames=[_merge_frames(sent_frames, client.rows("frames"), still_ns)],
+        packets=[packets],
+        sync=[client.rows("sync")],
+        settings=sorted([*settings, *client.setting_rows], key=lambda row: row.time_ns),
+        meta=meta,
+    )
+
+
+def _frames_of(frames: Rows, packets: Rows) -> Rows:
+    """The server's frames that went to one client, once each, and those skipped while it was listening."""
+    # A clip that is played again has the same timestamps again: only frames sent when these packets were can be theirs.
+    times = packets["sent"][packets["sent"] != UNKNOWN]
+    span = (int(times.min()) - NS // 2, int(times.max())) if len(times) else (UNKNOWN, UNKNOWN)
+    ours = (frames["sent"] >= span[0]) & (frames["sent"] <= span[1]) & (frames["timestamp"] != UNKNOWN)
+    # Where a unit's packets differ in timestamp, the first one's is the unit's own.
+    ours &= np.isin(_media_time(frames), _media_time(packets))
+    at = np.flatnonzero(ours)
+    if not len(at):
+        return frames[:0]
+    kept = np.zeros(len(frames), bool)
+    kept[at[np.unique(_media_time(frames)[at], return_index=True)[1]]] = True
+    # What was skipped was never sent to anyone: its place in the record says when it was.
+    kept[at[0] : at[-1]] |= (frames["fate"] == _SKIPPED)[at[0] : at[-1]]
+    return frames[kept]
+
+
+def _media_time(rows: Rows) -> Ints:
+    """One number a row for its stream and 32 bits of timestamp."""
+    return np.asarray(rows["timestamp"] % _TIMESTAMP_MODULUS * len(STREAMS) + rows["stream"], np.int64)
+
+
+def _aligned_seq(server: Rows, client: Rows) -> Ints:
+    """The server's sequence numbers, counted as the client counts them.
+
+    Both unwrap 16 bits (RFC 3550, A.1) from wherever they began, so they differ by a multiple of 65,536. A packet is
+    recognised by its 16 bits and timestamp, and most packets' difference is the one.
+    """
+    seq: Ints = server["seq"].copy()
+    for ssrc in np.unique(server["ssrc"]):
+        theirs, ours = server["ssrc"] == ssrc, client["ssrc"] == ssrc
+        shift = _common_shift(
+            server["seq"][theirs],
+            client["seq"][ours],
+            _SEQ_MODULUS,
+            server["timestamp"][theirs],
+            client["timestamp"][ours],
+        )
+        seq[theirs] += shift
+    return seq
+
+
+def _common_shift(server: Ints, client: Ints, modulus: int, *marks: Ints) -> int:
+    """The multiple of `modulus` to add to the server's numbers; both sides' `marks` tell laps apart."""
+    keys = [side % modulus for side in (server, client)]
+    if marks:
+        keys = [key + modulus * (mark % _TIMESTAMP_MODULUS) for key, mark in zip(keys, marks, strict=True)]
+    _, at, to = np.intersect1d(keys[0], keys[1], return_indices=True)
+    if not len(at):
+        return 0
+    shifts, votes = np.unique(client[to] - server[at], return_counts=True)
+    return int(shifts[votes.argmax()])
+
+
+def _packet_keys(rows: Rows, seq: Ints) -> pd.DataFrame:
+    import pandas as pd
+
+    keys = pd.DataFrame({"ssrc": rows["ssrc"], "seq": seq})
+    keys["copy"] = keys.groupby(["ssrc", "seq"]).cumcount()
+    return keys
+
+
+def _pair(server: pd.DataFrame, client: pd.DataFrame) -> tuple[Ints, Ints]:
+    """For each key in either, the server's row and the client's row that carry it (their index), -1 for none."""
+    pairs = server.rename_axis("at").reset_index().merge(
+        client.rename_axis("to").reset_index(), on=list(server.columns), how="outer"
+    )  # fmt: skip
+    at, to = (np.asarray(pairs[name].fillna(-1), np.int64) for name in ("at", "to"))
+    return at, to
+
+
+def _shifted(table: Table, rows: Rows, shift: int) -> Rows:
+    rows = rows.copy()
+    for column in table.times:
+        values = rows[column]
+        values[values != UNKNOWN] += shift
+    return rows
+
+
+def _merge_packets(server: Rows, client: Rows, at: Ints, to: Ints, still_ns: int) -> Rows:
+    unseen = to < 0
+    merged = np.empty(len(at), PACKETS.dtype)
+    merged[~unseen] = client[to[~unseen]]
+    merged[unseen] = server[at[unseen]]
+    sent = at >= 0
+    merged["sent"][sent] = server["sent"][at[sent]]
+    # The server may know better: a packet that its own socket had no room for has that fate already.
+    fateless = unseen & (merged["fate"] == UNKNOWN8)
+    in_flight = merged["sent"] > still_ns
+    merged["fate"][fateless] = PACKET_FATES.index("lost")
+    merged["fate"][fateless & in_flight] = PACKET_FATES.index("in_flight")
+    return merged[np.argsort(_first_known(merged, "sent", "received"), kind="stable")]
+
+
+def _mark_socket_drops(packets: Rows, settings: tuple[SettingRow, ...]) -> None:
+    """A socket tells how many datagrams it had no room for, not which: they are the last ones missing by then."""
+    lost, dropped = PACKET_FATES.index("lost"), PACKET_FATES.index("socket_dropped")
+    for row in settings:
+        if row.kind == "event" and row.name == "socket_dropped" and isinstance(row.value, int):
+            missing = (packets["fate"] == lost) & (packets["stream"] == _VIDEO) & (packets["sent"] <= row.time_ns)
+            found = np.flatnonzero(missing)
+            packets["fate"][found[max(0, len(found) - row.value) :]] = dropped
+
+
+def _merge_frames(server: Rows, client: Rows, still_ns: int) -> Rows:
+    at, to = _pair(*_frame_keys(server, client))
+    # What has no timestamp matches nothing: a skipped frame was never given one.
+    nameless = [np.flatnonzero(rows["timestamp"] == UNKNOWN) for rows in (server, client)]
+    at = np.concatenate([at, nameless[0], np.full(len(nameless[1]), -1)])
+    to = np.concatenate([to, np.full(len(nameless[0]), -1), nameless[1]])
+    unseen, sent = to < 0, at >= 0
+    merged = np.empty(len(at), FRAMES.dtype)
+    merged[~unseen] = client[to[~unseen]]
+    merged[unseen] = server[at[unseen]]
+    for column in ("index", "pts", "due", "encoded", "sent"):
+        known = sent & (merged[column] != UNKNOWN)
+        known[sent] = server[column][at[sent]] != UNKNOWN
+        merged[column][known] = server[column][at[known]]
+    for column in ("bytes", "packets"):
+        unknown = sent & (merged[column] == UNKNOWN32)
+        merged[column][unknown] = server[column][at[unknown]]
+    fateless = unseen & (merged["fate"] == UNKNOWN8)
+    in_flight = merged["sent"] > still_ns
+    merged["fate"][fateless & in_flight] = FRAME_FATES.index("in_flight")
+    lost = fateless & ~in_flight
+    merged["fate"][lost] = FRAME_FATES.index("lost")
+    merged["packets_lost"][lost] = merged["packets"][lost]
+    return merged[np.argsort(_first_known(merged, "due", "sent", "first_packet", "complete", "shown"), kind="stable")]
+
+
+def _frame_keys(server: Rows, client: Rows) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Each side's frames that have a timestamp, by row: stream, unwrapped timestamp, and which copy of it."""
+    import pandas as pd
+
+    made: list[list[pd.DataFrame]] = [[], []]
+    for code in range(len(STREAMS)):
+        rows = [np.flatnonzero((side["stream"] == code) & (side["timestamp"] != UNKNOWN)) for side in (server, client)]
+        ticks = [_unwrapped(side["timestamp"][at]) for side, at in zip((server, client), rows, strict=True)]
+        ticks[0] = ticks[0] + _common_shift(ticks[0], ticks[1], _TIMESTAMP_MODULUS)
+        for side in (0, 1):
+            made[side].append(pd.DataFrame({"stream": code, "timestamp": ticks[side]}, index=rows[side]))
+    keys = [pd.concat(tables) for tables in made]
+    for table in keys:
+        table["copy"] = table.groupby(["stream", "timestamp"]).cumcount()
+    return keys[0], keys[1]
+
+
+def _unwrapped(timestamps: Ints) -> Ints:
+    """Timestamps of one stream that go on rising where 32 bits wrap, after 13 hours at 90 kHz."""
+    steps = np.diff(timestamps % _TIMESTAMP_MODULUS, prepend=0).astype(np.int32)  # here 32 bits wrap on purpose
+    return np.cumsum(steps, dtype=np.int64)
+
+
+def _first_known(rows: Rows, *columns: str) -> Ints:
+    """For each row the first of these times that is known, to sort by."""
+    time: Any = np.full(len(rows), UNKNOWN)
+    for column in reversed(columns):
+        time = np.where(rows[column] == UNKNOWN, time, rows[column])
+    return np.asarray(time, np.int64)

@@ -1,0 +1,400 @@
+"""The record of a run: every frame, packet and sync reading, kept as packed rows and shown as DataFrames.
+
+Pure: no clock and no file. Times come in as integer nanoseconds; whatever reaches a disk goes through a callable.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from avlab.measure.tables import (
+    FRAME_FATES,
+    FRAMES,
+    NS,
+    PACKET_FATES,
+    PACKETS,
+    STREAMS,
+    SYNC,
+    TABLES,
+    UNKNOWN,
+    UNKNOWN8,
+    UNKNOWN32,
+    Rows,
+    Table,
+)
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    import pandas as pd
+
+Side = Literal["server", "client", "simulation"]
+BATCH = 4096
+
+
+class FrameRow(NamedTuple):
+    """One frame of stream "video", or one chunk of sound of stream "audio"; None where this side does not know.
+
+    Times are nanoseconds on the recorder's clock, `pts_ns` on the clip's; `timestamp` is the first packet's RTP
+    timestamp, in ticks; `bytes` is the size of the JPEG or of the samples; `fate` is one of `FRAME_FATES`.
+    """
+
+    stream: str
+    index: int | None = None  # type: ignore[assignment]  # tuple has a method of this name, which nobody misses
+    pts_ns: int | None = None
+    timestamp: int | None = None
+    due_ns: int | None = None
+    encoded_ns: int | None = None
+    sent_ns: int | None = None
+    first_packet_ns: int | None = None
+    complete_ns: int | None = None
+    shown_ns: int | None = None
+    bytes: int | None = None
+    packets: int | None = None
+    packets_lost: int | None = None
+    fate: str | None = None
+
+
+PacketTuple: TypeAlias = tuple[
+    str, int | None, int | None, int | None, bool | None, int | None, int | None, int | None, str | None
+]
+"""(stream, ssrc, seq, timestamp, marker, size, sent_ns, received_ns, fate), as `Recorder.packet` takes them."""
+
+
+class SettingRow(NamedTuple):
+    """A setting's new value, or an event, at a time in nanoseconds on the recorder's clock."""
+
+    time_ns: int
+    name: str
+    value: str | int | float | bool | None
+    kind: Literal["setting", "event"] = "setting"
+
+
+_STREAM_CODE: dict[str | None, int] = {word: code for code, word in enumerate(STREAMS)}
+_FRAME_CODE: dict[str | None, int] = {None: UNKNOWN8} | {word: code for code, word in enumerate(FRAME_FATES)}
+_PACKET_CODE: dict[str | None, int] = {None: UNKNOWN8} | {word: code for code, word in enumerate(PACKET_FATES)}
+_FLAG: dict[bool | None, int] = {None: UNKNOWN8, False: 0, True: 1}
+_pack_packet = PACKETS.packer.pack
+
+
+class _Log:
+    """One table as it grows: full batches, and a live buffer to which packed rows are appended.
+
+    There is no lock. One thread appends; both parts hang on one attribute which is replaced as a whole, and both
+    appending to a bytearray and copying it are single operations: a snapshot from any thread has each row, whole, once.
+    """
+
+    def __init__(self, table: Table, spill: Callable[[Rows], Rows] | None, spill_after_ns: int) -> None:
+        self._table = table
+        self._full_at = BATCH * table.dtype.itemsize
+        self._spill = spill
+        self._spill_after_ns = spill_after_ns
+        self._spilled = 0
+        self._state: tuple[tuple[Rows, ...], bytearray] = ((), bytearray())
+
+    def append(self, packed: bytes) -> None:
+        batches, live = self._state
+        live += packed
+        if len(live) < self._full_at:
+            return
+        batch: Rows = np.frombuffer(bytes(live), self._table.dtype)
+        self._state = (self._spill_old((*batches, batch)), bytearray())
+
+    def _spill_old(self, batches: tuple[Rows, ...]) -> tuple[Rows, ...]:
+        """Hand on the oldest batch kept in memory, once all of it is old: one at a time, so the cost is even."""
+        if self._spill is None:
+            return batches
+        oldest = batches[self._spilled]
+        if self._table.newest(oldest) >= self._table.newest(batches[-1]) - self._spill_after_ns:
+            return batches
+        batches = (*batches[: self._spilled], self._spill(oldest), *batches[self._spilled + 1 :])
+        self._spilled += 1
+        return batches
+
+    def snapshot(self) -> tuple[Rows, ...]:
+        batches, live = self._state
+        return (*batches, np.frombuffer(bytes(live), self._table.dtype))
+
+
+class Recorder:
+    """Takes down what one side of a run sees. Each table has one thread that writes it; any thread may call `trace`.
+
+    `clock` names the monotonic clock that all times are read from: the same word means the same clock. `epoch_ns` is
+    the moment that a student sees as 0 s. After `spill_after_ns`, a batch of rows goes through `spill`, which gives an
+    equal array that lives on a disk; without it, rows stay in memory: 47 bytes a packet, 86 a frame.
+    `meta` is a dict of plain values for whoever reads the trace: `clip`, `target_fps`, `audio_rate` (Hz), `ssrcs` (a
+    list: those this client was promised), `end_ns` (when this side stopped listening), sizes, versions.
+    """
+
+    def __init__(
+        self,
+        *,
+        side: Side,
+        epoch_ns: int,
+        clock: str,
+        spill: Callable[[Rows], Rows] | None = None,
+        spill_after_ns: int = 3600 * NS,
+    ) -> None:
+        if side not in ("server", "client", "simulation"):
+            raise ValueError(f"side must be 'server', 'client' or 'simulation', not {side!r}")
+        self.meta: dict[str, Any] = {"side": side, "epoch_ns": epoch_ns, "clock": clock}
+        self._frames = _Log(FRAMES, spill, spill_after_ns)
+        self._packets = _Log(PACKETS, spill, spill_after_ns)
+        self._sync = _Log(SYNC, spill, spill_after_ns)
+        self._settings: list[SettingRow] = []
+
+    def packet(
+        self,
+        stream: str,
+        ssrc: int | None,
+        seq: int | None,
+        timestamp: int | None,
+        marker: bool | None,
+        size: int | None,
+        sent_ns: int | None,
+        received_ns: int | None,
+        fate: str | None,
+    ) -> None:
+        """One copy of one packet: `seq` unwrapped, `timestamp` in RTP ticks, `size` in bytes, None for unknown.
+
+        Both sides record what they see: a sender `sent_ns` and no fate, a receiver each arrival and its fate. A copy
+        that the network made was never sent, so its `sent_ns` is None.
+        """
+        self.packets([(stream, ssrc, seq, timestamp, marker, size, sent_ns, received_ns, fate)])
+
+    def packets(self, rows: Iterable[PacketTuple]) -> None:
+        """Several packets at once, as tuples in the order of `packet`'s parameters. ValueError for a word unknown."""
+        try:
+            packed = [
+                _pack_packet(
+                    _STREAM_CODE[stream],
+                    UNKNOWN if ssrc is None else ssrc,
+                    UNKNOWN if seq is None else seq,
+                    UNKNOWN if timestamp is None else timestamp,
+                    _FLAG[marker],
+                    UNKNOWN32 if size is None else size,
+                    UNKNOWN if sent_ns is None else sent_ns,
+                    UNKNOWN if received_ns is None else received_ns,
+                    _PACKET_CODE[fate],
+                )
+                for stream, ssrc, seq, timestamp, marker, size, sent_ns, received_ns, fate in rows
+            ]
+        except KeyError as word:
+            raise ValueError(
+                f"a packet's stream is one of {', '.join(STREAMS)}, its fate one of {', '.join(PACKET_FATES)} or None, "
+                f"its marker True, False or None; not {word}"
+            ) from None
+        self._packets.append(b"".join(packed))
+
+    def frame(self, row: FrameRow) -> None:
+        """One frame or chunk of sound, once its fate on this side is known. ValueError for a stream or fate unknown."""
+        try:
+            codes = _STREAM_CODE[row.stream], _FRAME_CODE[row.fate]
+        except KeyError as word:
+            raise ValueError(
+                f"a frame's stream is one of {', '.join(STREAMS)}, "
+                f"its fate one of {', '.join(FRAME_FATES)} or None; not {word}"
+            ) from None
+        longs = [UNKNOWN if value is None else value for value in row[1:10]]
+        sizes = [UNKNOWN32 if value is None else value for value in row[10:13]]
+        self._frames.append(FRAMES.packer.pack(codes[0], *longs, *sizes, codes[1]))
+
+    def sync(
+        self,
+        time_ns: int,
+        video_pts_ns: int | None,
+        audio_pts_ns: int | None,
+        buffer_ns: int | None = None,
+        skew_ppm: float | None = None,
+    ) -> None:
+        """Which picture is seen, which sound is heard at `time_ns`; how much sound is buffered; the clocks' skew."""
+        spans = [UNKNOWN if value is None else value for value in (video_pts_ns, audio_pts_ns, buffer_ns)]
+        self._sync.append(SYNC.packer.pack(time_ns, *spans, np.nan if skew_ppm is None else skew_ppm))
+
+    def setting(self, time_ns: int, name: str, value: Any) -> None:
+        """A setting has this value from now on. What is no plain value is kept as its text."""
+        self._settings.append(SettingRow(time_ns, name, _plain(value), "setting"))
+
+    def event(self, time_ns: int, name: str, value: Any = None) -> None:
+        """Something happened. `socket_dropped` with a count: datagrams that the receiving socket had no room for."""
+        self._settings.append(SettingRow(time_ns, name, _plain(value), "event"))
+
+    def trace(self) -> Trace:
+        """What has been recorded so far. From any thread, while recording goes on."""
+        return Trace(
+            frames=self._frames.snapshot(),
+            packets=self._packets.snapshot(),
+            sync=self._sync.snapshot(),
+            settings=tuple(self._settings),
+            meta=dict(self.meta),
+        )
+
+
+def _plain(value: Any) -> str | int | float | bool | None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+class Trace:
+    """What was seen during a run. A value: nothing changes it, and its tables are made when first asked for.
+
+    `frames`, `packets`, `sync` and `settings` are DataFrames with times in float seconds on the run's clock, NaN or NA
+    where unknown; `meta` says what ran. Made by `Recorder.trace`, `join` and `load`, from batches of packed rows.
+    """
+
+    def __init__(
+        self,
+        *,
+        frames: Sequence[Rows] = (),
+        packets: Sequence[Rows] = (),
+        sync: Sequence[Rows] = (),
+        settings: Sequence[SettingRow] = (),
+        meta: Mapping[str, Any],
+    ) -> None:
+        self._batches = {"frames": tuple(frames), "packets": tuple(packets), "sync": tuple(sync)}
+        self._settings = tuple(settings)
+        self._meta = dict(meta)
+        self._made: dict[str, pd.DataFrame] = {}
+
+    @classmethod
+    def from_tables(
+        cls,
+        *,
+        frames: pd.DataFrame,
+        packets: pd.DataFrame,
+        sync: pd.DataFrame,
+        settings: Sequence[SettingRow],
+        meta: Mapping[str, Any],
+    ) -> Trace:
+        """A trace from its own DataFrames; `settings` with times in nanoseconds. KeyError for a column that lacks."""
+        epoch_ns = int(meta["epoch_ns"])
+        return cls(
+            frames=[FRAMES.to_rows(frames, epoch_ns)],
+            packets=[PACKETS.to_rows(packets, epoch_ns)],
+            sync=[SYNC.to_rows(sync, epoch_ns)],
+            settings=settings,
+            meta=meta,
+        )
+
+    @property
+    def frames(self) -> pd.DataFrame:
+        """A row a frame, or a chunk of sound.
+
+        Columns: stream, index, pts, timestamp, due, encoded, sent, first_packet, complete, shown, bytes, packets,
+        packets_lost, fate.
+        """
+        return self._table(FRAMES)
+
+    @property
+    def packets(self) -> pd.DataFrame:
+        """A row a copy of a packet: stream, ssrc, seq, timestamp, marker, bytes, sent, received, fate."""
+        return self._table(PACKETS)
+
+    @property
+    def sync(self) -> pd.DataFrame:
+        """A row a reading: time, video_pts, audio_pts, offset, buffer (all in seconds), skew_ppm.
+
+        `offset` says how much later a picture is presented than its own sound: positive when the sound is early, as
+        in ITU-R BT.1359. At one moment, that is the pts heard less the pts seen.
+        """
+        return self._table(SYNC)
+
+    @property
+    def settings(self) -> pd.DataFrame:
+        """A row a setting's new value, or an event: time, name, value, kind."""
+        if "settings" not in self._made:
+            import pandas as pd
+
+            rows = self._settings
+            self._made["settings"] = pd.DataFrame(
+                {
+                    "time": np.array([(row.time_ns - self.epoch_ns) / NS for row in rows], np.float64),
+                    "name": pd.Series([row.name for row in rows], dtype=object),
+                    "value": pd.Series([row.value for row in rows], dtype=object),
+                    "kind": pd.Categorical([row.kind for row in rows], categories=["setting", "event"]),
+                }
+            )
+        return self._made["settings"].copy(deep=False)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What ran and on what: plain values, a fresh dict each time."""
+        return dict(self._meta)
+
+    @property
+    def epoch_ns(self) -> int:
+        """The moment shown as 0 s, in nanoseconds of the clock named in `meta`."""
+        return int(self._meta["epoch_ns"])
+
+    @property
+    def setting_rows(self) -> tuple[SettingRow, ...]:
+        """The settings as they were recorded, with times in nanoseconds."""
+        return self._settings
+
+    def rows(self, name: str) -> Rows:
+        """The packed rows of "frames", "packets" or "sync" in one array, times in nanoseconds; do not write to it."""
+        batches = self._batches[name]
+        if len(batches) != 1:
+            batches = (np.concatenate(batches) if batches else TABLES[name].empty(),)
+            self._batches[name] = batches
+        return batches[0]
+
+    def _table(self, table: Table) -> pd.DataFrame:
+        made = self._made.get(table.name)
+        if made is None:
+            made = table.to_frame(self.rows(table.name), self.epoch_ns)
+            if table is SYNC:
+                made.insert(3, "offset", made["audio_pts"] - made["video_pts"])
+            self._made[table.name] = made
+        # A shallow copy: a column that a student adds stays out of the trace.
+        return made.copy(deep=False)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Save everything in one file, whatever its suffix: a ZIP with a Parquet file a table and settings.json."""
+        _files().save(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Trace:
+        """Read a saved trace. FileNotFoundError when there is none, ValueError when the file is something else."""
+        loaded: Trace = _files().load(path)
+        return loaded
+
+    def _counts(self) -> list[tuple[str, str]]:
+        lines = []
+        for name, streams in (("frames", ("frames", "chunks of sound")), ("packets", ("video", "audio"))):
+            rows, words = self.rows(name), TABLES[name].columns["fate"]
+            for code, label in enumerate(streams):
+                fates = rows["fate"][rows["stream"] == code]
+                if len(fates):
+                    counts = [f"{(fates == i).sum():,} {word}" for i, word in enumerate(words) if (fates == i).any()]
+                    text = f"{len(fates):,}" + (f": {', '.join(counts)}" if counts else "")
+                    lines.append((label if name == "frames" else f"{label} packets", text))
+        lines.append(("sync", f"{len(self.rows('sync')):,} readings"))
+        lines.append(("settings", f"{len(self._settings):,}"))
+        return lines
+
+    def _title(self) -> str:
+        clip = f" of {self._meta['clip']}" if self._meta.get("clip") else ""
+        joined = ", joined with the server's" if self._meta.get("joined") else ""
+        return f"Trace{clip}, seen by the {self._meta['side']}{joined}"
+
+    def __repr__(self) -> str:
+        return "\n".join([self._title(), *(f"  {label:<16}{text}" for label, text in self._counts())])
+
+    def _repr_html_(self) -> str:
+        lines = "".join(
+            f"<tr><th style='text-align:left'>{escape(label)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
+            for label, text in self._counts()
+        )
+        return f"<b>{escape(self._title())}</b><table>{lines}</table>"
+
+
+def _files() -> Any:
+    # The one door upward: a trace can save itself, yet this floor opens no file. The room that does is bound when used.
+    return importlib.import_module("avlab.lab.files")

@@ -1,0 +1,300 @@
+"""Says what a clip claims and what its timestamps say, side by side, because they disagree and that is the lesson.
+
+Reads files with PyAV and cv2; every other room that opens a clip does so through `open_clip` here.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import cv2
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+
+class MediaError(ValueError):
+    """A file is not a clip, or stops being one on the way. The message is a sentence."""
+
+
+def open_clip(path: str | os.PathLike[str]) -> InputContainer:
+    """Open a file that has pictures or sound, for reading; close it after use.
+
+    Raises FileNotFoundError when there is no such file, MediaError (a ValueError) when it cannot be played.
+    """
+    name = os.fspath(path)
+    if not Path(name).exists():
+        raise FileNotFoundError(f"There is no file {name!r}; check the name and the folder ({Path.cwd()}).")
+    advice = "give a video or sound file that FFmpeg reads, such as MP4, MKV, WebM, MOV or WAV"
+    if Path(name).is_dir():
+        raise MediaError(f"{name!r} is a folder; {advice}.")
+    nothing = f"{name!r} is not a clip (neither pictures nor sound could be found in it); {advice}."
+    try:
+        # "file:" keeps FFmpeg from taking a name with a colon for a network address.
+        container = av.open("file:" + name, metadata_errors="replace")
+    except PermissionError:
+        raise PermissionError(f"The file {name!r} may not be read; change its permissions.") from None
+    except (av.error.FFmpegError, ValueError, OSError):
+        raise MediaError(nothing) from None
+    # FFmpeg draws text files as pictures of a terminal ("tty"): nobody who streams one means that.
+    if container.format.name == "tty" or (picture_stream(container) is None and sound_stream(container) is None):
+        container.close()
+        raise MediaError(nothing)
+    return container
+
+
+def picture_stream(container: InputContainer) -> VideoStream | None:
+    """The first video stream that is one: covers of albums are video streams of one picture, and are passed over."""
+    covers = Disposition.attached_pic
+    return next((v for v in container.streams.video if not v.disposition & covers and v.codec_context), None)
+
+
+def sound_stream(container: InputContainer) -> AudioStream | None:
+    """The first audio stream that FFmpeg can decode."""
+    return next((a for a in container.streams.audio if a.codec_context), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the container says, read through PyAV. Rates in frames a second, sizes in pixels before rotation.
+
+    `fps` is FFmpeg's r_frame_rate, a guess: the lowest rate on whose grid every timestamp lies. `average_fps` is frames
+    by duration. What a file does not have or does not say is None.
+    """
+
+    video_codec: str | None
+    width: int | None
+    height: int | None
+    rotation: int | None
+    fps: Fraction | None
+    average_fps: Fraction | None
+    frames: int | None
+    seconds: float | None
+    audio_codec: str | None
+    audio_rate: int | None
+    channels: int | None
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the timestamps of the pictures say. Gaps are in milliseconds, from one picture shown to the next.
+
+    `fps` is pictures less one by the time from first to last; `variable` when gaps differ by more than the
+    container's own rounding explains; `first_pts` in seconds.
+    """
+
+    frames: int
+    fps: float | None
+    smallest_gap_ms: float | None
+    largest_gap_ms: float | None
+    variable: bool
+    first_pts: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCV:
+    """What cv2.VideoCapture answers for the same file; None when it cannot open it."""
+
+    fps: float | None
+    frames: int | None
+    width: int | None
+    height: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClipInfo:
+    """One clip, three witnesses. Displays itself as a table; `to_dict` gives plain values for JSON."""
+
+    path: str
+    claims: Claims
+    measured: Measured
+    opencv: OpenCV
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; rates as floats."""
+        found = asdict(self)
+        for key in ("fps", "average_fps"):
+            found["claims"][key] = None if (rate := found["claims"][key]) is None else float(rate)
+        return found
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """The table: (what, container through PyAV, cv2, timestamps), as text; what a witness does not say is empty."""
+        c, m, o = self.claims, self.measured, self.opencv
+        rows = [
+            ("nominal fps", _rate(c.fps), _rate(o.fps), ""),
+            ("average fps", _rate(c.average_fps), "", _rate(m.fps)),
+            ("frames", _text(c.frames), _text(o.frames), _text(m.frames if c.video_codec else None)),
+            ("smallest gap, ms", "", "", _text(m.smallest_gap_ms, ".2f")),
+            ("largest gap, ms", "", "", _text(m.largest_gap_ms, ".2f")),
+            ("variable rate", "", "", ("yes" if m.variable else "no") if m.fps else ""),
+            ("first picture, s", "", "", _text(m.first_pts, ".3f")),
+            ("width x height", _size(c.width, c.height), _size(o.width, o.height), ""),
+            ("rotation, degrees", _text(c.rotation), "", ""),
+            ("duration, s", _text(c.seconds, ".3f"), "", ""),
+            ("video codec", c.video_codec or "none", "", ""),
+            ("audio codec", c.audio_codec or "none", "", ""),
+            ("audio rate, Hz", _text(c.audio_rate), "", ""),
+            ("audio channels", _text(c.channels), "", ""),
+        ]
+        return [row for row in rows if any(row[1:])]
+
+    def disagreements(self) -> str:
+        """One line that says where the witnesses differ, or that they agree."""
+        c, m, o = self.claims, self.measured, self.opencv
+        if c.video_codec is None:
+            return "There are no pictures in it, only sound."
+        found = []
+        rates = {"nominal": c.fps, "average": c.average_fps, "cv2": o.fps, "timestamps": m.fps}
+        said = {who: float(rate) for who, rate in rates.items() if rate}
+        if said and max(said.values()) - min(said.values()) > 0.001 * min(said.values()):
+            found.append("fps (" + ", ".join(f"{who} {rate:.6g}" for who, rate in said.items()) + ")")
+        counts = {"container": c.frames, "cv2": o.frames, "timestamps": m.frames}
+        counted = {who: n for who, n in counts.items() if n is not None}
+        if len(set(counted.values())) > 1:
+            found.append("frames (" + ", ".join(f"{who} {n}" for who, n in counted.items()) + ")")
+        if c.rotation and o.width and (o.width, o.height) != (c.width, c.height):
+            found.append("size (cv2 turns the picture upright)")
+        if m.first_pts is None:
+            found.append("when its pictures are shown (they carry no timestamps)")
+        variable = " The rate is variable: no one number is its fps." if m.variable else ""
+        return ("They disagree on " + " and on ".join(found) + "." if found else "They agree.") + variable
+
+    def __str__(self) -> str:
+        table = [_HEAD, *self.rows()]
+        wide = [max(len(row[i]) for row in table) for i in range(4)]
+        lines = [
+            "  ".join([row[0].ljust(wide[0]), *(row[i].rjust(wide[i]) for i in (1, 2, 3))]).rstrip() for row in table
+        ]
+        lines.insert(1, "-" * (sum(wide) + 6))
+        return "\n".join([self.path, "", *lines, "", self.disagreements()])
+
+    def _repr_html_(self) -> str:
+        def cells(row: tuple[str, ...], tag: str) -> str:
+            style = ("text-align:left", *["text-align:right"] * 3)
+            return "".join(f'<{tag} style="{s}">{html.escape(c)}</{tag}>' for s, c in zip(style, row, strict=True))
+
+        body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows())
+        head = f"<thead><tr>{cells(_HEAD, 'th')}</tr></thead>"
+        caption = f'<caption style="text-align:left"><b>{html.escape(self.path)}</b></caption>'
+        return f"<table>{caption}{head}<tbody>{body}</tbody></table><p>{html.escape(self.disagreements())}</p>"
+
+
+_HEAD = ("", "container (PyAV)", "cv2", "timestamps")
+
+
+def probe(path: str | os.PathLike[str]) -> ClipInfo:
+    """What a clip says of itself, what cv2 makes of it, and what its timestamps say; nothing is decoded.
+
+    Raises FileNotFoundError for a missing file and MediaError (a ValueError) for one that is not a clip.
+    """
+    claims = _claims(path)
+    with open_clip(path) as container:
+        video = picture_stream(container)
+        base = (video.time_base if video else None) or Fraction(1)
+        measured = _measure(picture_ticks(container), base)
+    opencv = _ask_opencv(path) if claims.video_codec else OpenCV(None, None, None, None)
+    return ClipInfo(os.fspath(path), claims, measured, opencv)
+
+
+def picture_ticks(container: InputContainer) -> list[int]:
+    """When each picture is shown, in ticks of its stream's time base, rising; read from packets, without decoding."""
+    video = picture_stream(container)
+    if video is None:
+        return []
+    # Packets come in decoding order (B-frames): sorted, they are in order of showing. An edit list discards some.
+    shown = (packet for packet in packets(container, video) if packet.size and not packet.is_discard)
+    stamps = (packet.dts if packet.pts is None else packet.pts for packet in shown)
+    return sorted(stamp for stamp in stamps if stamp is not None)
+
+
+def packets(container: InputContainer, *streams: VideoStream | AudioStream) -> Iterator[Packet[Any]]:
+    """The packets of these streams in the file's order, to the end or to where the file can no longer be read."""
+    with suppress(av.error.FFmpegError):
+        yield from container.demux(*streams)
+
+
+def _claims(path: str | os.PathLike[str]) -> Claims:
+    with open_clip(path) as container:
+        video, audio = picture_stream(container), sound_stream(container)
+        return Claims(
+            video_codec=video.codec_context.name if video else None,
+            width=video.width if video else None,
+            height=video.height if video else None,
+            rotation=_rotation(container, video) if video else None,
+            fps=video.base_rate if video else None,
+            average_fps=video.average_rate if video else None,
+            frames=(video.frames or None) if video else None,
+            seconds=None if container.duration is None else container.duration / av.time_base,
+            audio_codec=audio.codec_context.name if audio else None,
+            audio_rate=audio.rate if audio else None,
+            channels=audio.channels if audio else None,
+            container=container.format.name,
+        )
+
+
+def _rotation(container: InputContainer, video: VideoStream) -> int | None:
+    # The display matrix hangs on the decoded picture: the first one is enough.
+    with suppress(av.error.FFmpegError):
+        for frame in container.decode(video):
+            return frame.rotation
+    return None
+
+
+def _measure(ticks: list[int], base: Fraction) -> Measured:
+    gaps = [after - before for before, after in pairwise(ticks)]
+    first = float(ticks[0] * base) if ticks else None
+    span = ticks[-1] - ticks[0] if ticks else 0
+    if not span:
+        return Measured(len(ticks), None, None, None, False, first)
+    # Rounding to the container's ticks moves a gap by up to two of them; a gap of few ticks is no rounding.
+    mean = Fraction(span, len(gaps))
+    explained = min(max(Fraction(2), Fraction(1, 10_000) / base), mean / 4)
+    smallest, largest = min(gaps), max(gaps)
+    return Measured(
+        frames=len(ticks),
+        fps=float(1 / (mean * base)),
+        smallest_gap_ms=float(smallest * base * 1000),
+        largest_gap_ms=float(largest * base * 1000),
+        variable=largest - smallest > explained,
+        first_pts=first,
+    )
+
+
+def _ask_opencv(path: str | os.PathLike[str]) -> OpenCV:
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)  # what it cannot open it says in the table, not on standard error
+    capture = cv2.VideoCapture(os.fspath(path))
+    try:
+        if not capture.isOpened():
+            return OpenCV(None, None, None, None)
+        fps, frames = capture.get(cv2.CAP_PROP_FPS), round(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        return OpenCV(fps, frames, round(width), round(height))
+    finally:
+        capture.release()
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _text(value: float | None, form: str = "") -> str:
+    return "" if value is None else format(value, form)
+
+
+def _rate(value: Fraction | float | None) -> str:
+    return "" if value is None else f"{float(value):.6g}"
+
+
+def _size(width: int | None, height: int | None) -> str:
+    return f"{width}x{height}" if width and height else ""

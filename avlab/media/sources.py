@@ -1,0 +1,374 @@
+"""Where pictures and sound come from: a clip file, or anyone's iterable of arrays. Both give the same two values.
+
+Reads files with PyAV. Each iterator opens the file for itself, so pictures and sound may be read on two threads.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count
+from numbers import Real
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from avlab.media.probe import MediaError, open_clip, packets, picture_stream, picture_ticks, sound_stream
+from avlab.wire.units import NS, Chunk, Samples
+
+CHUNK_NS = 20_000_000
+"""Every chunk lasts 20 ms."""
+
+SENT_RATES = (44_100, 48_000)
+"""Rates of sound that are sent as they are; every other is resampled to 44,100 sample frames a second."""
+
+_SLACK_NS = 10_000_000  # containers round a block's time (Matroska to 1 ms): only what is further off is a gap
+_LARGE = 1280 * 720  # pixels that one core decodes well in time: 5 ms each at this size
+_HEADED = {"mov", "mp4", "matroska", "webm"}  # their headers state a duration, which elsewhere FFmpeg may guess
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of a source: `index` from 0, `pts_ns` from the start of the clip, rising through every loop.
+
+    `image` is a decoded `av.VideoFrame`, or BGR uint8 of shape (height, width, 3); `codec.encode_jpeg` takes both.
+    """
+
+    index: int
+    pts_ns: int
+    image: VideoFrame | NDArray[np.uint8]
+
+
+class ClipSource:
+    """A clip file. Pictures and sound share one origin: whichever starts first is at pts 0.
+
+    `width` and `height` (upright, pixels) and `fps` (nominal) are None without pictures; `rate` (44100 or 48000) and
+    `channels` (1 or 2), both as sent, are None without sound. `duration_ns` is one pass: the longer of both tracks,
+    the last picture's own time included; with `loop`, every pass is exactly that long for both.
+
+    Raises FileNotFoundError when there is no such file, MediaError (a ValueError) when it is not a clip. A file that
+    is damaged or cut short gives all that decodes; then its iterators raise MediaError.
+    """
+
+    live = False
+
+    def __init__(self, path: str | os.PathLike[str], *, loop: bool = False) -> None:
+        self.path, self.loop = os.fspath(path), loop
+        self.width: int | None = None
+        self.height: int | None = None
+        self.fps: Fraction | None = None
+        self.rate: int | None = None
+        self.channels: int | None = None
+        starts: list[int] = []
+        with open_clip(path) as container:
+            video = picture_stream(container)
+            picture = next(_decoded(container, video, []), None)
+            if video and isinstance(picture, VideoFrame):
+                turned = picture.rotation % 180 != 0
+                self.width = picture.height if turned else picture.width
+                self.height = picture.width if turned else picture.height
+                self.fps = video.guessed_rate or video.average_rate or Fraction(25)
+                starts.append(_ns(picture, picture.pts) or 0)
+        with open_clip(path) as container:
+            sound = next(_decoded(container, sound_stream(container), []), None)
+            if isinstance(sound, AudioFrame):
+                self.rate = sound.sample_rate if sound.sample_rate in SENT_RATES else SENT_RATES[0]
+                self.channels = min(2, sound.layout.nb_channels)
+                starts.append(_ns(sound, sound.pts) or 0)
+        if not starts:
+            raise MediaError(f"Nothing in {self.path!r} could be decoded; convert it with ffmpeg, to MP4 for instance.")
+        self._origin_ns = min(starts)
+        self._claimed_ns, self.duration_ns = self._measure()
+
+    @property
+    def has_video(self) -> bool:
+        """Whether there are pictures."""
+        return self.width is not None
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is sound."""
+        return self.rate is not None
+
+    def pictures(self) -> Iterator[Picture]:
+        """The pictures in order of showing, endless with `loop`; none when the clip has none."""
+        index = 0
+        for turn in self._turns(self.has_video):
+            for pts_ns, frame in self._pass_of_pictures():
+                yield Picture(index, turn * self.duration_ns + pts_ns, frame)
+                index += 1
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The sound as int16 chunks of exactly 20 ms; holes in it are silent, and so is what the last chunk lacks."""
+        if self.rate is None or self.channels is None:
+            return
+        size = self.rate // 50
+        for index, samples in enumerate(_cut(self._line_of_sound(self.rate, self.channels), size, self.channels)):
+            yield Chunk(index, index * CHUNK_NS, samples, self.rate)
+
+    def timestamps_ns(self) -> list[int]:
+        """The pts of one pass of pictures, rising, from the packets alone: nothing is decoded."""
+        with open_clip(self.path) as container:
+            video = picture_stream(container)
+            base = (video.time_base if video else None) or Fraction(1)
+            stamps = (round(tick * base * NS) - self._origin_ns for tick in picture_ticks(container))
+            return sorted({stamp for stamp in stamps if 0 <= stamp < self.duration_ns})
+
+    def close(self) -> None:
+        """Nothing is held open between iterators; each closes its file when it ends or is closed."""
+
+    def _turns(self, present: bool) -> Iterable[int]:
+        if not present:
+            return ()
+        return count() if self.loop else (0,)
+
+    def _pass_of_pictures(self) -> Iterator[tuple[int, VideoFrame]]:
+        faults: list[str] = []
+        last, number, ordered = -1, 0, True
+        with open_clip(self.path) as container:
+            video = picture_stream(container)
+            # Threads a frame each cost a fifth more CPU and delay the first picture: only big ones need them.
+            if video and video.width * video.height > _LARGE:
+                video.thread_type = "AUTO"
+            for frame in _decoded(container, video, faults):
+                assert isinstance(frame, VideoFrame)
+                # AVI has no pts, and those made up for B-frames step back; in order of showing, dts is as good.
+                ordered = ordered and ((_ns(frame, frame.pts) or 0) - self._origin_ns > last or frame.pts is None)
+                stamp = _ns(frame, frame.pts if ordered else frame.dts)
+                # A raw stream carries no timestamps: then the nominal rate is all there is.
+                pts_ns = round(number * NS / (self.fps or 25)) if stamp is None else stamp - self._origin_ns
+                number += 1
+                if last < pts_ns < self.duration_ns:
+                    yield pts_ns, frame
+                    last = pts_ns
+        self._complain(faults, "pictures")
+
+    def _pass_of_sound(self, rate: int, channels: int) -> Iterator[tuple[int | None, Samples]]:
+        faults: list[str] = []
+        layout = "mono" if channels == 1 else "stereo"
+        resampler, shape = AudioResampler("s16", layout, rate), None
+        with open_clip(self.path) as container:
+            for frame in _decoded(container, sound_stream(container), faults):
+                assert isinstance(frame, AudioFrame)
+                # Broadcasts change from stereo to 5.1 on the way, which a resampler in use does not take.
+                if shape not in (None, found := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                    resampler = AudioResampler("s16", layout, rate)
+                shape = found
+                for part in resampler.resample(frame):
+                    yield self._sound(part, channels)
+            for part in resampler.resample(None) if shape else ():
+                yield self._sound(part, channels)
+        self._complain(faults, "sound")
+
+    def _sound(self, frame: AudioFrame, channels: int) -> tuple[int | None, Samples]:
+        stamp = _ns(frame, frame.pts)
+        samples: Samples = np.asarray(frame.to_ndarray(), np.int16).reshape(-1, channels)
+        return None if stamp is None else stamp - self._origin_ns, samples
+
+    def _line_of_sound(self, rate: int, channels: int) -> Iterator[Samples]:
+        """Every pass laid on one line of samples: holes filled, overlaps trimmed, each pass as long as the period."""
+        silence = np.zeros((rate // 50, channels), np.int16)
+        done = 0  # sample frames given so far
+        for turn in self._turns(self.has_audio):
+            start, end = _sample(turn * self.duration_ns, rate), _sample((turn + 1) * self.duration_ns, rate)
+            slack = 0  # the first block of a pass lies where its timestamp says, to the sample
+            for pts_ns, block in self._pass_of_sound(rate, channels):
+                due = done if pts_ns is None else min(start + _sample(pts_ns, rate), end)
+                if abs(due - done) > slack:
+                    while done < due:
+                        yield silence[: due - done]
+                        done += min(due - done, len(silence))
+                    block = block[done - due :]
+                block = block[: end - done]
+                yield block
+                done += len(block)
+                slack = _sample(_SLACK_NS, rate)
+            while self.loop and done < end:
+                yield silence[: end - done]
+                done += min(end - done, len(silence))
+
+    def _measure(self) -> tuple[int, int]:
+        """How long the header says that the clip is (0 when nothing does), and how long it is by its packets."""
+        with open_clip(self.path) as container:
+            streams = [s for s in (picture_stream(container), sound_stream(container)) if s is not None]
+            claimed = Fraction(0)
+            if not _HEADED.isdisjoint(container.format.name.split(",")):
+                stated = [s.duration * s.time_base for s in streams if s.duration is not None and s.time_base]
+                claimed = max(stated, default=Fraction(container.duration or 0, av.time_base))
+            end = Fraction(0)
+            if claimed > 60:  # the end can be looked up: a film of gigabytes need not be read through
+                with suppress(av.error.FFmpegError):
+                    container.seek(round((claimed - 10) * av.time_base))
+                    end = self._last_end(container, streams)
+        if not end:
+            with open_clip(self.path) as container:
+                streams = [s for s in (picture_stream(container), sound_stream(container)) if s is not None]
+                end = self._last_end(container, streams)
+        return round(claimed * NS), max(1, round(end * NS) - self._origin_ns)
+
+    def _last_end(self, container: InputContainer, streams: Sequence[VideoStream | AudioStream]) -> Fraction:
+        """When the last packet ends, in seconds on the file's clock; pictures without timestamps are counted."""
+        end, unstamped, step = Fraction(0), 0, 1 / (self.fps or Fraction(25))
+        for packet in packets(container, *streams):
+            stamp = packet.dts if packet.pts is None else packet.pts
+            if not packet.size or packet.is_discard:
+                continue
+            if stamp is None:
+                unstamped += packet.stream.type == "video"
+                continue
+            length = (packet.duration or 0) * packet.time_base or (step if packet.stream.type == "video" else 0)
+            end = max(end, stamp * packet.time_base + length)
+        return end or unstamped * step
+
+    def _complain(self, faults: Sequence[str], what: str) -> None:
+        """At the end of a pass: say what was missing."""
+        if self.duration_ns < self._claimed_ns - NS:
+            raise MediaError(
+                f"{self.path!r} stops after {self.duration_ns / NS:.1f} s of {self._claimed_ns / NS:.1f} s: "
+                "the rest of the file is missing; copy or download it again."
+            )
+        if faults:
+            raise MediaError(
+                f"{self.path!r} is damaged: {len(faults)} packets of its {what} could not be decoded"
+                f"{faults[0]}; copy or download it again."
+            )
+
+
+class ArraySource:
+    """Pictures from anyone's iterable: BGR uint8 arrays of shape (height, width, 3), or pairs of (seconds, array).
+
+    Plain arrays are shown at `fps` frames a second; pairs when they say, counted from the first. There is no sound.
+    `width` and `height` are None until the first picture is known. `loop` needs an iterable that can be read again.
+
+    Raises TypeError or ValueError, when the picture comes, if it is not such an array or its time does not rise.
+    """
+
+    live = False
+    has_video = True
+    has_audio = False
+    rate: int | None = None
+    channels: int | None = None
+    duration_ns: int | None = None
+
+    def __init__(self, frames: Iterable[Any], *, fps: float = 30.0, loop: bool = False) -> None:
+        if not 0 < fps <= 1000:
+            raise ValueError(f"fps must be above 0 and at most 1000 frames a second, not {fps}.")
+        if loop and iter(frames) is frames:
+            raise ValueError("loop=True needs frames that can be read again, such as a list; a generator runs out.")
+        self._frames, self.loop = frames, loop
+        self.fps: Fraction | None = Fraction(fps).limit_denominator(1001)
+        self.width: int | None = None
+        self.height: int | None = None
+        if isinstance(frames, Sequence | np.ndarray) and len(frames):
+            self._read(frames[0], 0)
+
+    def pictures(self) -> Iterator[Picture]:
+        """The pictures; with `loop` endlessly, the last of a pass shown as long as the one before it."""
+        rate = self.fps or 30
+        index, start_ns, gap_ns = 0, 0, round(NS / rate)
+        while True:
+            first, last_ns = None, -1
+            for number, item in enumerate(self._frames):
+                seconds, image = self._read(item, index)
+                first = seconds if first is None else first
+                pts_ns = round(number * NS / rate) if seconds is None else round((seconds - (first or 0.0)) * NS)
+                if pts_ns <= last_ns:
+                    raise ValueError(
+                        f"Frame {index} is at {seconds} s, not after the frame before it; times must rise."
+                    )
+                gap_ns = pts_ns - last_ns if number else gap_ns
+                last_ns = pts_ns
+                yield Picture(index, start_ns + pts_ns, image)
+                index += 1
+            if not self.loop or last_ns < 0:
+                return
+            start_ns += last_ns + gap_ns
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Nothing: there is no sound."""
+        return iter(())
+
+    def close(self) -> None:
+        """Nothing to free: the frames are the caller's."""
+
+    def _read(self, item: Any, index: int) -> tuple[float | None, NDArray[np.uint8]]:
+        seconds = None
+        if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], Real):
+            seconds, item = float(item[0]), item[1]
+            if not math.isfinite(seconds):
+                raise ValueError(f"Frame {index} is at {seconds} s; its time must be a finite number of seconds.")
+        wanted = "a frame is a BGR uint8 array of shape (height, width, 3), or a pair of (seconds, such an array)"
+        if not isinstance(item, np.ndarray):
+            raise TypeError(f"Frame {index} is of type {type(item).__name__}; {wanted}.")
+        if item.dtype != np.uint8:
+            raise ValueError(
+                f"Frame {index} has dtype {item.dtype}; {wanted}: scale it to 0..255 and .astype('uint8')."
+            )
+        if item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
+            hint = ": cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) makes one of a grey picture" if item.ndim == 2 else ""
+            raise ValueError(f"Frame {index} has shape {item.shape}; {wanted}{hint}.")
+        self.height, self.width = item.shape[:2]
+        return seconds, item
+
+
+Source = ClipSource | ArraySource
+"""What a server streams from. The iterators may run on two threads; closing one frees what it holds."""
+
+
+def open_source(what: Any, *, loop: bool = False, fps: float | None = None) -> Source:
+    """A path gives a `ClipSource`, an iterable an `ArraySource` at `fps` (30 by default), anything else a TypeError."""
+    if isinstance(what, str | os.PathLike):
+        if fps is not None:
+            raise ValueError("fps belongs to arrays only; a clip's pictures are shown when its timestamps say.")
+        return ClipSource(what, loop=loop)
+    if isinstance(what, Iterable) and not isinstance(what, bytes | bytearray | memoryview):
+        return ArraySource(what, loop=loop, fps=30.0 if fps is None else fps)
+    raise TypeError(
+        f"A source is the path of a clip, or an iterable of BGR arrays or of (seconds, array), "
+        f"not {what!r:.60} of type {type(what).__name__}."
+    )
+
+
+def _decoded(
+    container: InputContainer, stream: VideoStream | AudioStream | None, faults: list[str]
+) -> Iterator[VideoFrame | AudioFrame]:
+    """What of one stream can be decoded, in order of showing; what cannot is noted in `faults`."""
+    for packet in packets(container, stream) if stream else ():
+        try:
+            yield from packet.decode()
+        except av.error.FFmpegError:
+            where = "" if packet.pts is None else f", the first at {float(packet.pts * packet.time_base):.1f} s"
+            faults.append(where)
+
+
+def _ns(frame: VideoFrame | AudioFrame, stamp: int | None) -> int | None:
+    return None if stamp is None or not frame.time_base else round(stamp * frame.time_base * NS)
+
+
+def _sample(time_ns: int, rate: int) -> int:
+    return (time_ns * rate + NS // 2) // NS
+
+
+def _cut(runs: Iterable[Samples], size: int, channels: int) -> Iterator[Samples]:
+    """The same samples in blocks of `size`, the last one filled up with silence."""
+    held = np.empty((0, channels), np.int16)
+    for run in runs:
+        held = np.concatenate((held, run)) if len(held) else run
+        while len(held) >= size:
+            yield np.ascontiguousarray(held[:size])
+            held = held[size:]
+    if len(held):
+        yield np.concatenate((held, np.zeros((size - len(held), channels), np.int16)))

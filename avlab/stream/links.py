@@ -1,0 +1,273 @@
+"""Sockets that carry packets: UDP in batches, TCP in a bounded queue, and a way to wake whoever waits for them.
+
+Linux-only speed (UDP segmentation offload both ways, the kernel's count of dropped datagrams) is taken where it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+import struct
+import sys
+from itertools import groupby
+
+BUFFER_BYTES = 4 << 20
+"""Asked for in SO_RCVBUF and SO_SNDBUF; what is granted depends on the system."""
+
+UDP_SEGMENT, UDP_GRO, SO_RXQ_OVFL = 103, 104, 40  # linux/udp.h, asm-generic/socket.h
+MAX_BURST = 64_000
+MAX_SEGMENTS = 64
+
+Address = tuple[str, int]
+
+
+class UdpLink:
+    """A UDP socket that sends and receives many packets a call. Non-blocking."""
+
+    def __init__(self, host: str, port: int = 0) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            self.socket.setblocking(False)
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                _try_option(self.socket, socket.SOL_SOCKET, option, BUFFER_BYTES)
+            if sys.platform == "win32":  # or a peer that is gone makes recv fail: WinError 10054
+                self.socket.ioctl(socket.SIO_UDP_CONNRESET, False)  # type: ignore[attr-defined, unused-ignore]
+            linux = sys.platform.startswith("linux")
+            self._segment = linux and _try_option(self.socket, socket.IPPROTO_UDP, UDP_SEGMENT, 0)
+            self._gro = linux and _try_option(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
+            if linux:
+                _try_option(self.socket, socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+            self.socket.bind((host, port))
+        except BaseException:
+            self.socket.close()
+            raise
+        self.kernel_dropped = 0
+        self._buffer = bytearray(65_536)
+
+    @property
+    def port(self) -> int:
+        """The local port."""
+        return int(self.socket.getsockname()[1])
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self.socket.fileno()
+
+    def send(self, packets: list[bytes], to: Address) -> int:
+        """Send packets in order; how many the system took. The rest is lost, as datagrams are."""
+        if not self._segment or len(packets) == 1:
+            return self._send_singly(packets, to)
+        sent = 0
+        for burst in _bursts(packets):
+            if len(burst) == 1:
+                sent += self._send_singly(burst, to)
+                continue
+            control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", len(burst[0])))]
+            try:
+                self.socket.sendmsg(burst, control, 0, to)
+                sent += len(burst)
+            except BlockingIOError:
+                return sent
+            except OSError as error:
+                if error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
+                    sent += self._send_singly(burst, to)  # a refused port: reported once, then it goes on
+                    continue
+                self._segment = False  # this device cannot: packet by packet from here on
+                return sent + self._send_singly(packets[sent:], to)
+        return sent
+
+    def receive(self, most: int = 64) -> list[tuple[bytes, Address]]:
+        """The datagrams that wait, up to about `most`."""
+        out: list[tuple[bytes, Address]] = []
+        while len(out) < most:
+            try:
+                if not self._gro:
+                    data, address = self.socket.recvfrom(65_536)
+                    out.append((data, address[:2]))
+                    continue
+                size, ancillary, _, address = self.socket.recvmsg_into([self._buffer], 128)
+            except (BlockingIOError, InterruptedError):
+                break
+            except ConnectionError:  # an ICMP refusal of something sent earlier: not ours to fail of
+                continue
+            step = size or 1
+            for level, kind, value in ancillary:
+                if level == socket.IPPROTO_UDP and kind == UDP_GRO:
+                    step = int.from_bytes(value[:2], sys.byteorder)
+                elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
+                    self.kernel_dropped = int.from_bytes(value[:4], sys.byteorder)
+            view = memoryview(self._buffer)
+            out += [(bytes(view[at : min(at + step, size)]), address[:2]) for at in range(0, size, step)]
+        return out
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+    def _send_singly(self, packets: list[bytes], to: Address) -> int:
+        for count, packet in enumerate(packets):
+            for attempt in (1, 2):
+                try:
+                    self.socket.sendto(packet, to)
+                    break
+                except BlockingIOError:
+                    return count
+                except OSError:  # the pending ICMP error of an earlier packet is reported instead of sending this one
+                    if attempt == 2:
+                        return count
+        return len(packets)
+
+
+def _bursts(packets: list[bytes]) -> list[list[bytes]]:
+    """Runs of equal packets, the last of a run possibly shorter: what one segmented send can carry."""
+    bursts: list[list[bytes]] = []
+    for size, run in groupby(packets, key=len):
+        most = max(1, min(MAX_SEGMENTS, MAX_BURST // size))
+        equal = list(run)
+        if bursts and size < len(bursts[-1][0]) and len(bursts[-1]) < most and len(bursts[-1][-1]) > size:
+            bursts[-1].append(equal.pop(0))
+        bursts += [equal[at : at + most] for at in range(0, len(equal), most)]
+    return bursts
+
+
+def udp_pair(host: str) -> tuple[UdpLink, UdpLink]:
+    """Two UDP links on an even port and the next one, for RTP and RTCP (RFC 3550 section 11)."""
+    for _ in range(100):
+        first = UdpLink(host)
+        if first.port % 2 == 0 and first.port < 65_535:
+            try:
+                return first, UdpLink(host, first.port + 1)
+            except OSError:
+                pass
+        first.close()
+    raise OSError(errno.EADDRINUSE, f"no two neighbouring UDP ports are free on {host}")
+
+
+class TcpLink:
+    """A TCP connection with a bounded queue of what it has not taken yet. Non-blocking, TCP_NODELAY."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._waiting = bytearray()
+        self.progress_ns: int | None = None  # since when bytes have waited without any of them leaving
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the peer has not made room for."""
+        return len(self._waiting)
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self.socket.fileno()
+
+    def send(self, data: bytes, now_ns: int) -> None:
+        """Send what the peer takes, keep the rest for `flush`. The owner bounds `waiting`. OSError when it is gone."""
+        if not self._waiting:
+            data = data[self._push(data) :]
+        if data and not self._waiting:
+            self.progress_ns = now_ns
+        self._waiting += data
+
+    def flush(self, now_ns: int) -> None:
+        """Send what waits, as far as the peer takes it. OSError when it is gone."""
+        if self._waiting:
+            taken = self._push(self._waiting)
+            del self._waiting[:taken]
+            self.progress_ns = None if not self._waiting else now_ns if taken else self.progress_ns
+
+    def receive(self) -> bytes | None:
+        """What has come; empty when nothing waits, None at the end of the connection."""
+        try:
+            return self.socket.recv(262_144) or None
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except ConnectionError:
+            return None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.socket.close()
+
+    def _push(self, data: bytes | bytearray) -> int:
+        try:
+            return self.socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; OSError with one sentence when the port is taken or the address is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "win32":  # SO_REUSEADDR there lets two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)  # type: ignore[attr-defined, unused-ignore]
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(64)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise _explained(error, host, port) from error
+    return listener
+
+
+def _explained(error: OSError, host: str, port: int) -> OSError:
+    if error.errno == errno.EADDRINUSE:
+        return OSError(error.errno, f"port {port} on {host} is in use: stop what listens there, or choose another port")
+    if error.errno == errno.EACCES:
+        return OSError(error.errno, f"port {port} is reserved by the system: choose one above 1023")
+    return OSError(error.errno, f"{host} is not an address of this machine: try 127.0.0.1, or 0.0.0.0 for all of them")
+
+
+class Waker:
+    """Lets another thread end a `select`: register `fileno()` for reading, call `wake` from anywhere."""
+
+    def __init__(self) -> None:
+        self._here, self._there = socket.socketpair()
+        for end in (self._here, self._there):
+            end.setblocking(False)
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self._here.fileno()
+
+    def wake(self) -> None:
+        """End the wait; cheap, safe from any thread, and harmless after `close`."""
+        try:
+            self._there.send(b"\0")
+        except (BlockingIOError, OSError):
+            return
+
+    def clear(self) -> None:
+        """Forget wake-ups that have been acted on."""
+        try:
+            while self._here.recv(4096):
+                pass
+        except (BlockingIOError, OSError):
+            return
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._here.close()
+        self._there.close()
+
+
+def interest(selector: selectors.BaseSelector, link: TcpLink) -> None:
+    """Watch a TCP link for reading, and for writing only while something waits."""
+    events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.waiting else 0)
+    if selector.get_key(link).events != events:
+        selector.modify(link, events, selector.get_key(link).data)
+
+
+def _try_option(sock: socket.socket, level: int, option: int, value: int) -> bool:
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True

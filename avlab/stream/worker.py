@@ -1,0 +1,190 @@
+"""One thread with a handle, and the handle that owns several: start, stop, error. Knows no sockets and no media."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+_handles: weakref.WeakSet[Handle] = weakref.WeakSet()  # what runs in this process, for stop_all and for joining traces
+
+
+class Worker:
+    """A thread named `avlab-<name>` that runs `body(worker)` until it returns, fails, or sees `stopping`.
+
+    `wake` is called by `stop`, so that a body that waits for something else than `stopping` looks up.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        body: Callable[[Worker], None],
+        *,
+        wake: Callable[[], None] | None = None,
+        failed: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self.name = f"avlab-{name}"
+        self.stopping = threading.Event()
+        self.error: BaseException | None = None
+        self._body, self._wake, self._failed = body, wake, failed
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def signal(self) -> None:
+        """Ask the thread to end; returns at once."""
+        self.stopping.set()
+        if self._wake is not None:
+            self._wake()
+
+    def join(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for the thread's end; True when it has ended."""
+        if self._thread is not threading.current_thread() and self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._body(self)
+        except BaseException as error:
+            self.error = error
+            if self._failed is not None:
+                self._failed(error)
+
+
+class Handle:
+    """Something that is started and stopped: what a server and a client have in common.
+
+    Nothing happens before `start()`. A worker that fails stops its siblings; `wait` and `stop` raise what failed, once.
+    """
+
+    def __init__(self) -> None:
+        self._workers: list[Worker] = []
+        self._error: BaseException | None = None
+        self._told = False
+        self._ended = threading.Event()
+        self._state = threading.RLock()
+        self._started = False
+        self._stopped = False
+
+    @property
+    def started(self) -> bool:
+        """Whether `start` has been called and did not fail."""
+        return self._started
+
+    @property
+    def running(self) -> bool:
+        """Started, and neither stopped nor at its end."""
+        return self._started and not self._stopped and not self._ended.is_set()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What failed, if anything did."""
+        return self._error
+
+    def start(self) -> Self:
+        """Begin; returns the handle. RuntimeError when it was started before."""
+        with self._state:
+            if self._started:
+                raise RuntimeError(
+                    f"this {type(self).__name__.lower()} was started before: make a new one to start again"
+                )
+            self._started = True
+        _handles.add(self)
+        try:
+            self._begin()
+        except BaseException:
+            self._told = True  # the caller sees this one now
+            self.stop()
+            self._started = False
+            raise
+        return self
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Signal, wake and join every thread, then let go of sockets and devices. Does nothing the second time.
+
+        Raises RuntimeError when a thread outlives `timeout` seconds, and what failed if nothing has raised it before.
+        """
+        with self._state:
+            first, self._stopped = not self._stopped, True
+        if first:
+            self._ended.set()
+            for worker in self._workers:
+                worker.signal()
+            deadline = time.perf_counter() + timeout
+            alive = [w.name for w in self._workers if not w.join(max(0.0, deadline - time.perf_counter()))]
+            self._release()
+            _handles.discard(self)
+            if alive:
+                raise RuntimeError(f"{', '.join(alive)} did not end within {timeout:g} s")
+        self._raise_once()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Sleep for `seconds` (None: until the end) or until the stream ends; True if it has ended.
+
+        Raises what failed.
+        """
+        deadline = None if seconds is None else time.perf_counter() + seconds
+        while not self._ended.is_set():
+            left = 0.2 if deadline is None else min(0.2, deadline - time.perf_counter())
+            if left <= 0:
+                break
+            self._ended.wait(left)  # in short turns, so that Ctrl-C is heard on Windows too
+        self._raise_once()
+        return self._ended.is_set()
+
+    def __enter__(self) -> Self:
+        return self if self._started else self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._told = True  # what is under way matters more
+        self.stop()
+
+    def _begin(self) -> None:
+        """Open what is needed and start the workers."""
+
+    def _release(self) -> None:
+        """Let go of what was opened; every worker has ended, or had its time."""
+
+    def _spawn(self, name: str, body: Callable[[Worker], None], wake: Callable[[], None] | None = None) -> Worker:
+        worker = Worker(name, body, wake=wake, failed=self._fail)
+        self._workers.append(worker)
+        worker.start()
+        return worker
+
+    def _fail(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        for worker in self._workers:
+            worker.signal()
+        self._ended.set()
+
+    def _raise_once(self) -> None:
+        if self._error is not None and not self._told:
+            self._told = True
+            raise self._error
+
+
+def stop_all(timeout: float = 5.0) -> None:
+    """Stop every server and client of this process. What they failed of is not raised here; `handle.error` keeps it."""
+    for handle in list(_handles):
+        handle._told = True
+        handle.stop(timeout)
+
+
+def running_handles() -> list[Handle]:
+    """The servers and clients of this process that were started and not stopped."""
+    return list(_handles)

@@ -1,0 +1,1 @@
+"""When things happen. Pure: time comes in as an argument, in integer nanoseconds."""

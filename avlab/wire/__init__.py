@@ -1,0 +1,1 @@
+"""What the bytes are. Pure: bytes and values in, values and bytes out."""

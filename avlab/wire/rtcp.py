@@ -1,0 +1,266 @@
+"""RTCP: sender and receiver reports, source descriptions, BYE (RFC 3550 section 6), and NTP time.
+
+Pure: compound packets in, values out, and back. Wall-clock time comes in as nanoseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from avlab.wire.rtp import Reception
+from avlab.wire.units import NS, WireError
+
+SR, RR, SDES, BYE = 200, 201, 202, 203
+"""Packet types (RFC 3550 section 12.1)."""
+
+CNAME = 1
+NTP_1970 = 2_208_988_800
+"""Seconds from 1900, where NTP counts from, to 1970."""
+
+_VERSION_2 = 0x80
+_PADDING = 0x20
+_HEADER = struct.Struct("!BBH")
+_SENDER = struct.Struct("!IQIII")
+_BLOCK = struct.Struct("!IB3sIIII")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportBlock:
+    """What one receiver saw of the source `ssrc` (RFC 3550 6.4.1). The fields are those of `rtp.Reception`."""
+
+    ssrc: int
+    fraction_lost: int
+    cumulative_lost: int
+    highest_sequence: int
+    jitter: int
+    last_sr: int = 0
+    delay_since_sr: int = 0
+
+    @classmethod
+    def of(cls, ssrc: int, reception: Reception) -> ReportBlock:
+        """The block that reports `reception` of the source `ssrc`."""
+        return cls(ssrc, *reception)
+
+
+@dataclass(frozen=True, slots=True)
+class SenderReport:
+    """A sender's clocks at one moment, and its totals (RFC 3550 6.4.1).
+
+    `ntp` is the wall clock in 64 bits (`ntp_to_ns`) and `rtp_timestamp` the media clock, both at that moment;
+    `packets` and `octets` (of payload) count what was sent since the beginning, modulo 2**32.
+    """
+
+    ssrc: int
+    ntp: int
+    rtp_timestamp: int
+    packets: int
+    octets: int
+    blocks: tuple[ReportBlock, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverReport:
+    """What the receiver `ssrc`, which sends nothing itself, saw of others (RFC 3550 6.4.2)."""
+
+    ssrc: int
+    blocks: tuple[ReportBlock, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sdes:
+    """The lasting name of a source (RFC 3550 6.5.1); other items of a description are not kept."""
+
+    ssrc: int
+    cname: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """Sources that leave, and perhaps why (RFC 3550 6.6)."""
+
+    ssrcs: tuple[int, ...]
+    reason: str = ""
+
+
+RtcpPacket: TypeAlias = SenderReport | ReceiverReport | Sdes | Bye
+
+
+def ns_to_ntp(unix_ns: int) -> int:
+    """Nanoseconds since 1970 as a 64-bit NTP time, 32 bits of seconds and 32 of fraction (RFC 3550 section 4)."""
+    seconds, rest = divmod(unix_ns, NS)
+    return (((seconds + NTP_1970) << 32) + ((rest << 32) + NS // 2) // NS) & 0xFFFFFFFF_FFFFFFFF
+
+
+def ntp_to_ns(ntp: int) -> int:
+    """A 64-bit NTP time as nanoseconds since 1970, exact for what `ns_to_ntp` made from 1970 to 2104.
+
+    NTP's seconds wrap in 2036; a time before 1968 is taken as one after that (RFC 4330 section 3).
+    """
+    seconds, fraction = ntp >> 32, ntp & 0xFFFFFFFF
+    era = 0 if seconds & 0x80000000 else 1 << 32
+    return (seconds + era - NTP_1970) * NS + ((fraction * NS + (1 << 31)) >> 32)
+
+
+# ---- to bytes
+
+
+def serialize_compound(packets: Sequence[RtcpPacket]) -> bytes:
+    """One compound packet. Raises WireError unless it starts with a report and names its source (RFC 3550 6.1)."""
+    if not packets or not isinstance(packets[0], SenderReport | ReceiverReport):
+        raise WireError("A compound RTCP packet starts with a sender or a receiver report.")
+    if not any(isinstance(packet, Sdes) for packet in packets):
+        raise WireError("A compound RTCP packet has a source description with a CNAME; add an Sdes.")
+    try:
+        return b"".join(map(_serialize, packets))
+    except struct.error as error:
+        raise WireError(f"A number in an RTCP packet does not fit its field: {error}.") from None
+
+
+def _serialize(packet: RtcpPacket) -> bytes:
+    match packet:
+        case SenderReport():
+            sender = (packet.ssrc, packet.ntp, packet.rtp_timestamp, packet.packets, packet.octets)
+            return _frame(SR, len(packet.blocks), _SENDER.pack(*sender) + _serialize_blocks(packet.blocks))
+        case ReceiverReport():
+            return _frame(RR, len(packet.blocks), struct.pack("!I", packet.ssrc) + _serialize_blocks(packet.blocks))
+        case Sdes():
+            item = struct.pack("!IB", packet.ssrc, CNAME) + _text(packet.cname, "CNAME")
+            return _frame(SDES, 1, item + b"\0")  # the item list ends with a null; _frame fills up to a whole word
+        case Bye():
+            reason = _text(packet.reason, "reason for leaving") if packet.reason else b""
+            return _frame(BYE, len(packet.ssrcs), struct.pack(f"!{len(packet.ssrcs)}I", *packet.ssrcs) + reason)
+
+
+def _frame(packet_type: int, count: int, body: bytes) -> bytes:
+    if count > 31:
+        raise WireError(f"An RTCP packet carries at most 31 reports or sources, not {count}.")
+    body += bytes(-len(body) % 4)
+    return _HEADER.pack(_VERSION_2 | count, packet_type, len(body) // 4) + body
+
+
+def _serialize_blocks(blocks: Sequence[ReportBlock]) -> bytes:
+    return b"".join(
+        _BLOCK.pack(
+            block.ssrc,
+            block.fraction_lost,
+            _signed_24(block.cumulative_lost),
+            block.highest_sequence,
+            block.jitter,
+            block.last_sr,
+            block.delay_since_sr,
+        )
+        for block in blocks
+    )
+
+
+def _signed_24(value: int) -> bytes:
+    if not -0x800000 <= value <= 0x7FFFFF:
+        raise WireError(f"The cumulative count of lost packets has 24 bits; {value} does not fit.")
+    return value.to_bytes(3, "big", signed=True)
+
+
+def _text(value: str, name: str) -> bytes:
+    data = value.encode("utf-8", "replace")
+    if len(data) > 255:
+        raise WireError(f"A {name} has at most 255 bytes, not {len(data)}.")
+    return bytes([len(data)]) + data
+
+
+# ---- from bytes
+
+
+def parse_compound(data: bytes | memoryview) -> list[RtcpPacket]:
+    """The packets of one datagram, in order; unknown types are skipped (RFC 3550 6.1).
+
+    Any type may come first, as RFC 5506 lets senders leave out the report. Raises WireError when a length or a
+    version is wrong; then nothing of the datagram is to be believed.
+    """
+    data = bytes(data)
+    if not data:
+        raise WireError("An RTCP datagram is empty.")
+    packets: list[RtcpPacket] = []
+    position = 0
+    while position < len(data):
+        if len(data) - position < 4:
+            raise WireError("The RTCP datagram ends inside a packet's header.")
+        first, packet_type, words = _HEADER.unpack_from(data, position)
+        if first & 0xC0 != _VERSION_2:
+            raise WireError(f"This is not RTCP version 2: its version field is {first >> 6}.")
+        end = position + 4 + 4 * words
+        if end > len(data):
+            raise WireError(f"The RTCP packet says {4 + 4 * words} bytes; {len(data) - position} are left.")
+        body = data[position + 4 : end]
+        if first & _PADDING:
+            body = _without_padding(body)
+        packets += _parse_body(packet_type, first & 0x1F, body)
+        position = end
+    return packets
+
+
+def _without_padding(body: bytes) -> bytes:
+    padding = body[-1] if body else 0
+    if not 0 < padding <= len(body):
+        raise WireError(f"The RTCP packet says {padding} bytes of padding; it has {len(body)}.")
+    return body[:-padding]
+
+
+def _parse_body(packet_type: int, count: int, body: bytes) -> Sequence[RtcpPacket]:
+    if packet_type == SR:
+        _need(body, _SENDER.size, "sender report")
+        ssrc, ntp, timestamp, packets, octets = _SENDER.unpack_from(body)
+        blocks = _parse_blocks(body, _SENDER.size, count)
+        return [SenderReport(ssrc, ntp, timestamp, packets, octets, blocks)]
+    if packet_type == RR:
+        _need(body, 4, "receiver report")
+        return [ReceiverReport(int.from_bytes(body[:4], "big"), _parse_blocks(body, 4, count))]
+    if packet_type == SDES:
+        return _parse_sdes(body, count)
+    if packet_type == BYE:
+        _need(body, 4 * count, "BYE")
+        reason = body[4 * count :]
+        if reason:
+            _need(reason, 1 + reason[0], "BYE")
+        return [Bye(struct.unpack_from(f"!{count}I", body), _decode(reason[1 : 1 + reason[0]]) if reason else "")]
+    return []
+
+
+def _parse_blocks(body: bytes, start: int, count: int) -> tuple[ReportBlock, ...]:
+    _need(body, start + count * _BLOCK.size, "report")
+    blocks = []
+    for ssrc, fraction, lost, highest, jitter, last_sr, delay in _BLOCK.iter_unpack(
+        body[start : start + count * _BLOCK.size]
+    ):
+        lost_total = int.from_bytes(lost, "big", signed=True)
+        blocks.append(ReportBlock(ssrc, fraction, lost_total, highest, jitter, last_sr, delay))
+    return tuple(blocks)
+
+
+def _parse_sdes(body: bytes, count: int) -> list[Sdes]:
+    """Each chunk is an SSRC and a list of items (type, length, text) ended by a null, filled up to a whole word."""
+    found = []
+    position = 0
+    for _ in range(count):
+        _need(body, position + 5, "source description")
+        ssrc = int.from_bytes(body[position : position + 4], "big")
+        position += 4
+        while body[position]:
+            _need(body, position + 2, "source description")
+            end = position + 2 + body[position + 1]
+            _need(body, end + 1, "source description")
+            if body[position] == CNAME:
+                found.append(Sdes(ssrc, _decode(body[position + 2 : end])))
+            position = end
+        position = (position // 4 + 1) * 4
+    return found
+
+
+def _need(body: bytes, size: int, name: str) -> None:
+    if len(body) < size:
+        raise WireError(f"An RTCP {name} is cut short: {size} bytes are needed, {len(body)} are there.")
+
+
+def _decode(text: bytes) -> str:
+    return text.decode("utf-8", "replace")

@@ -1,0 +1,476 @@
+"""RTP payload format for JPEG (RFC 2435): a JPEG to fragments, and fragments back to a JPEG.
+
+Pure: no codec. A JPEG's headers are read and rebuilt here; its entropy-coded scan travels as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from avlab.wire.rtp import HEADER_BYTES, JPEG, MAX_PACKET, VIDEO_CLOCK, rtp_timestamp, serialize_header
+from avlab.wire.units import EncodedFrame, WireError
+
+MAX_SIDE = 2040
+"""Pixels of the longest side: the header counts eights in one byte (RFC 2435 3.1.5)."""
+
+MAX_SCAN = 4 << 20
+MAX_FRAGMENTS = 8192
+"""Bytes and fragments of the largest frame sent or reassembled, so that no peer makes a receiver hold more."""
+
+IN_BAND_Q = 255
+"""The Q that says: tables come with each frame. 128 to 254 may be cached, so a moving quality must not use them."""
+
+_RESTART = 64
+"""Types 64 to 127 are types 0 to 63 with a restart header (RFC 2435 3.1.3)."""
+
+_HEADER = struct.Struct("!IBBBB")  # type-specific (8 bits) and fragment offset (24), type, Q, width / 8, height / 8
+_TABLES_HEADER = struct.Struct("!BBH")  # must be zero, precision, length
+
+# Quantisation tables of RFC 2435 appendix A in zigzag order: luminance, then chrominance (ITU-T T.81 K.1, K.2).
+_BASE_TABLES = bytes.fromhex(
+    "100b0c0e0c0a100e0d0e1211101318281a181616183123251d283a333d3c3933383740485c4e404457453738506d5157"
+    "5f626768673e4d71797064785c656763"
+    "1112121815182f1a1a2f6342384263636363636363636363636363636363636363636363636363636363636363636363"
+    "63636363636363636363636363636363"
+)
+
+# The Huffman tables that RFC 2435 takes for granted (appendix B, ITU-T T.81 K.3 to K.6), each as it stands in a DHT
+# segment: how many codes of each length from 1 to 16, then their values. By class and destination.
+_DC_VALUES = "000102030405060708090a0b"
+_HUFFMAN = {
+    0x00: bytes.fromhex("00010501010101010100000000000000" + _DC_VALUES),
+    0x10: bytes.fromhex(
+        "0002010303020403050504040000017d01020300041105122131410613516107227114328191a1082342b1c11552d1f0"
+        "2433627282090a161718191a25262728292a3435363738393a434445464748494a535455565758595a63646566676869"
+        "6a737475767778797a838485868788898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5"
+        "c6c7c8c9cad2d3d4d5d6d7d8d9dae1e2e3e4e5e6e7e8e9eaf1f2f3f4f5f6f7f8f9fa"
+    ),
+    0x01: bytes.fromhex("00030101010101010101010000000000" + _DC_VALUES),
+    0x11: bytes.fromhex(
+        "00020102040403040705040400010277000102031104052131061241510761711322328108144291a1b1c109233352f0"
+        "156272d10a162434e125f11718191a262728292a35363738393a434445464748494a535455565758595a636465666768"
+        "696a737475767778797a82838485868788898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3"
+        "c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae2e3e4e5e6e7e8e9eaf2f3f4f5f6f7f8f9fa"
+    ),
+}
+
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_SOF0, _SOF1, _DHT, _SOS, _DQT, _DRI = 0xC0, 0xC1, 0xC4, 0xDA, 0xDB, 0xDD
+_SUBSAMPLING = {0x21: 0, 0x22: 1}  # luminance's sampling factors to RFC 2435's type: 4:2:2, 4:2:0
+
+
+# ---- what a JPEG is
+
+
+class JpegInfo(NamedTuple):
+    """What a receiver has to be told of a JPEG."""
+
+    width: int
+    height: int
+    type: int
+    """0 for 4:2:2, 1 for 4:2:0 (RFC 2435 4.1)."""
+    tables: bytes
+    """128 bytes: the luminance and the chrominance quantisation table, in zigzag order."""
+    scan: int
+    """Where the entropy-coded scan begins."""
+    end: int
+    """Where the scan ends: the place of the EOI marker."""
+    restart_interval: int
+    """MCUs between restart markers; 0 when there are none."""
+
+
+def check_jpeg(jpeg: bytes) -> JpegInfo:
+    """Read a JPEG's headers. Raises WireError, with the remedy, for what RFC 2435 cannot carry (section 4.1)."""
+    if jpeg[:2] != _SOI:
+        raise WireError("This is no JPEG: it does not begin with FF D8.")
+    tables: dict[int, bytes] = {}
+    huffman = dict(_HUFFMAN)  # a JPEG without DHT means the standard tables
+    sof = b""
+    restart_interval = 0
+    position = 2
+    while True:
+        marker, body, position = _segment(jpeg, position)
+        if marker == _DQT:
+            tables |= _read_dqt(body)
+        elif marker == _DHT:
+            huffman |= _read_dht(body)
+        elif marker == _DRI:
+            restart_interval = int.from_bytes(body[:2], "big")
+        elif marker in (_SOF0, _SOF1):
+            sof = body
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC8, 0xCC):
+            raise WireError(_wrong_process(marker))
+        elif marker == _SOS:
+            break
+    width, height, kind, selectors = _check_frame(sof)
+    _check_scan(body, sof, huffman)
+    if selectors[1] != selectors[2] and tables.get(selectors[1]) != tables.get(selectors[2]):
+        raise WireError(
+            "This JPEG has three quantisation tables and RTP carries two; encode both colour planes with one table."
+        )
+    if selectors[0] not in tables or selectors[1] not in tables:
+        raise WireError("This JPEG has no quantisation table for one of its planes; encode it as a complete file.")
+    # The last EOI: from the end it is found at once, and what may stand between the first and it, such as a camera's
+    # second picture, counts as padding to a decoder (RFC 2435 3.1.9).
+    end = jpeg.rfind(_EOI, position)
+    if end <= position:
+        raise WireError("This JPEG is cut short: no EOI marker follows its scan.")
+    if end - position > MAX_SCAN:
+        raise WireError(f"This JPEG has {end - position} bytes and {MAX_SCAN} is the most; lower its quality or width.")
+    return JpegInfo(width, height, kind, tables[selectors[0]] + tables[selectors[1]], position, end, restart_interval)
+
+
+def _segment(jpeg: bytes, position: int) -> tuple[int, bytes, int]:
+    """The marker segment at `position`: its marker, its body, and where the next begins."""
+    while jpeg[position : position + 2] == b"\xff\xff":  # fill bytes (T.81 B.1.1.2)
+        position += 1
+    if len(jpeg) < position + 4 or jpeg[position] != 0xFF:
+        raise WireError("This JPEG is damaged or cut short: its headers end before the picture begins.")
+    end = position + 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
+    if end < position + 4 or end > len(jpeg):
+        raise WireError("This JPEG is damaged or cut short: a header is longer than what is there.")
+    return jpeg[position + 1], jpeg[position + 4 : end], end
+
+
+def _wrong_process(marker: int) -> str:
+    coding = "arithmetic-coded" if marker >= 0xC9 else "progressive" if marker in (0xC2, 0xC6) else "lossless"
+    return f"This JPEG is {coding} and RTP carries baseline JPEG alone; encode it as baseline."
+
+
+def _read_dqt(body: bytes) -> dict[int, bytes]:
+    tables = {}
+    position = 0
+    while position < len(body):
+        if body[position] >> 4:
+            raise WireError("This JPEG has 16-bit quantisation tables; encode it as baseline or with a higher quality.")
+        table = body[position + 1 : position + 65]
+        if len(table) < 64:
+            raise WireError("This JPEG is damaged: a quantisation table is cut short.")
+        tables[body[position]] = table
+        position += 65
+    return tables
+
+
+def _read_dht(body: bytes) -> dict[int, bytes]:
+    tables = {}
+    position = 0
+    while position < len(body):
+        end = position + 17 + sum(body[position + 1 : position + 17])
+        if end > len(body):
+            raise WireError("This JPEG is damaged: a Huffman table is cut short.")
+        tables[body[position]] = body[position + 1 : end]
+        position = end
+    return tables
+
+
+def _check_frame(sof: bytes) -> tuple[int, int, int, tuple[int, int, int]]:
+    """Width, height, RFC 2435's type and the three planes' table selectors from a frame header (T.81 B.2.2)."""
+    if len(sof) < 6 or len(sof) != 6 + 3 * sof[5]:
+        raise WireError("This JPEG is damaged: its frame header is missing or cut short.")
+    precision, height, width, planes = struct.unpack_from("!BHHB", sof)
+    if precision != 8:
+        raise WireError(f"This JPEG has {precision} bits a sample and RTP carries 8; encode it with 8.")
+    if planes == 1:
+        raise WireError("This JPEG is grayscale and RTP carries colour alone; convert it to colour before encoding.")
+    if planes != 3:
+        raise WireError(f"This JPEG has {planes} planes and RTP carries three; encode it as YCbCr.")
+    factors = sof[7], sof[10], sof[13]
+    if factors[0] not in _SUBSAMPLING or factors[1:] != (0x11, 0x11):
+        raise WireError(
+            "This JPEG's colour is sampled as "
+            + ", ".join(f"{factor >> 4}x{factor & 15}" for factor in factors)
+            + (" (4:4:4)" if len(set(factors)) == 1 else "")
+            + " and RTP carries 4:2:0 and 4:2:2 alone; encode it as 4:2:0."
+        )
+    for name, side in (("width", width), ("height", height)):
+        if side % 8 or not 8 <= side <= MAX_SIDE:
+            raise WireError(
+                f"This JPEG's {name} is {side} and RTP carries multiples of 8 from 8 to {MAX_SIDE}; scale it first."
+            )
+    return width, height, _SUBSAMPLING[factors[0]], (sof[8], sof[11], sof[14])
+
+
+def _check_scan(sos: bytes, sof: bytes, huffman: dict[int, bytes]) -> None:
+    """One scan of all three planes in the frame's order, coded with the standard Huffman tables."""
+    if len(sos) < 10 or sos[0] != 3 or (sos[1], sos[3], sos[5]) != (sof[6], sof[9], sof[12]):
+        raise WireError("This JPEG has a scan for each plane and RTP carries one of all three; encode it interleaved.")
+    for plane, standard in ((2, 0), (4, 1), (6, 1)):
+        dc, ac = sos[plane] >> 4, 0x10 | (sos[plane] & 15)
+        if huffman.get(dc) != _HUFFMAN[standard] or huffman.get(ac) != _HUFFMAN[0x10 | standard]:
+            raise WireError(
+                "This JPEG has Huffman tables of its own and RTP carries the standard ones alone; encode it without "
+                "optimisation (FFmpeg: -huffman default)."
+            )
+
+
+@functools.cache
+def derived_tables(q: int) -> bytes:
+    """The two quantisation tables that Q from 1 to 99 stands for, 128 bytes (RFC 2435 appendix A).
+
+    They are those of libjpeg for the quality of the same number. Raises WireError for another Q.
+    """
+    if not 1 <= q <= 99:
+        raise WireError(f"Tables are derived from a Q of 1 to 99, not {q}.")
+    scale = 5000 // q if q < 50 else 200 - 2 * q
+    return bytes(min(255, max(1, (value * scale + 50) // 100)) for value in _BASE_TABLES)
+
+
+@functools.cache
+def _derived_q() -> dict[bytes, int]:
+    return {derived_tables(q): q for q in range(1, 100)}
+
+
+# ---- a JPEG to packets
+
+
+@dataclass(frozen=True, slots=True)
+class Fragments:
+    """One frame's RTP payloads, made once and sent to every client. All but the last have the same length."""
+
+    payloads: tuple[bytes, ...]
+    q: int
+    octets: int
+    """Bytes of all payloads, as a sender report counts them."""
+
+
+def fragments(jpeg: bytes) -> Fragments:
+    """Cut a JPEG into RTP payloads (RFC 2435 3.1). Raises WireError as `check_jpeg` does."""
+    info = check_jpeg(jpeg)
+    q = _derived_q().get(info.tables, IN_BAND_Q)
+    kind, restart = info.type, b""
+    if info.restart_interval:
+        kind += _RESTART
+        # F and L set and the largest count: the frame is to be decoded as a whole (3.1.7).
+        restart = struct.pack("!HH", info.restart_interval, 0xFFFF)
+    extra = _TABLES_HEADER.pack(0, 0, len(info.tables)) + info.tables if q == IN_BAND_Q else b""
+    most = MAX_PACKET - HEADER_BYTES - _HEADER.size - len(restart)
+    payloads = []
+    position = info.scan
+    while position < info.end:
+        cut = min(position + most - len(extra), info.end)
+        header = _HEADER.pack(position - info.scan, kind, q, info.width // 8, info.height // 8)
+        payloads.append(b"".join((header, restart, extra, jpeg[position:cut])))
+        position, extra = cut, b""
+    return Fragments(tuple(payloads), q, sum(map(len, payloads)))
+
+
+class JpegPacketizer:
+    """Puts one stream's RTP headers before fragments. `sequence` is the number of the next packet."""
+
+    def __init__(self, *, ssrc: int, sequence: int, timestamp_offset: int, payload_type: int = JPEG) -> None:
+        self.ssrc = ssrc
+        self.sequence = sequence
+        self.timestamp_offset = timestamp_offset
+        self.payload_type = payload_type
+
+    def timestamp(self, pts_ns: int) -> int:
+        """The RTP timestamp of a presentation time, on the 90 kHz clock."""
+        return rtp_timestamp(pts_ns, VIDEO_CLOCK, self.timestamp_offset)
+
+    def pack(self, frame: EncodedFrame) -> list[bytes]:
+        """One frame's packets for one client; raises WireError as `check_jpeg` does."""
+        return self.pack_fragments(fragments(frame.jpeg), frame.pts_ns)
+
+    def pack_fragments(self, frame: Fragments, pts_ns: int) -> list[bytes]:
+        """The packets of a frame cut before, in order: none over MAX_PACKET bytes, the marker on the last."""
+        timestamp = self.timestamp(pts_ns)
+        last = len(frame.payloads) - 1
+        packets = [
+            serialize_header(self.payload_type, (self.sequence + i) & 0xFFFF, timestamp, self.ssrc, i == last) + payload
+            for i, payload in enumerate(frame.payloads)
+        ]
+        self.sequence = (self.sequence + len(packets)) & 0xFFFF
+        return packets
+
+
+# ---- packets to a JPEG
+
+
+class Fragment(NamedTuple):
+    """One RTP payload's part of a frame. A named tuple, as 20,000 are made in a second."""
+
+    offset: int
+    type: int
+    """0 for 4:2:2, 1 for 4:2:0; the restart header's 64 is taken off."""
+    q: int
+    width: int
+    height: int
+    restart_interval: int
+    tables: bytes | None
+    """128 bytes in a first fragment that brings tables, else None."""
+    data: bytes
+
+
+def parse_fragment(payload: bytes) -> Fragment:
+    """Read one RTP payload. Raises WireError when it is not RFC 2435, or not what this receiver can rebuild."""
+    if len(payload) < 8:
+        raise WireError(f"An RTP/JPEG payload has at least 8 bytes; this one has {len(payload)}.")
+    offset, kind, q, columns, rows = _HEADER.unpack_from(payload)
+    offset &= 0xFFFFFF  # the first byte tells fields of interlaced pictures apart; each is shown as a picture
+    start = 8
+    restart_interval = 0
+    if _RESTART <= kind < 2 * _RESTART:
+        if len(payload) < 12:
+            raise WireError("The RTP/JPEG payload ends inside its restart header.")
+        restart_interval = (payload[8] << 8) | payload[9]
+        kind -= _RESTART
+        start = 12
+    if kind > 1:
+        raise WireError(f"RTP/JPEG of type {kind} is not known; 0 (4:2:2) and 1 (4:2:0) are, with or without restarts.")
+    if q == 0 or 100 <= q < 128:
+        raise WireError(f"RTP/JPEG with a Q of {q} is reserved; 1 to 99 and 128 to 255 have a meaning.")
+    if not columns or not rows:
+        raise WireError(f"The RTP/JPEG header gives no size: the picture is over {MAX_SIDE} pixels wide or high.")
+    tables = None
+    if q >= 128 and offset == 0:
+        tables, start = _read_tables(payload, start, q)
+    data = payload[start:]
+    if not data or offset + len(data) > MAX_SCAN:
+        raise WireError(
+            f"An RTP/JPEG fragment of {len(data)} bytes at {offset} is empty or ends past {MAX_SCAN} bytes."
+        )
+    # Past the named tuple's own constructor, as in RtpPacket.parse.
+    return tuple.__new__(Fragment, (offset, kind, q, columns * 8, rows * 8, restart_interval, tables, data))
+
+
+def _read_tables(payload: bytes, start: int, q: int) -> tuple[bytes | None, int]:
+    """The quantisation table header (3.1.8), which a first fragment has when Q is 128 or more: tables, data's place."""
+    if len(payload) < start + 4:
+        raise WireError("The RTP/JPEG payload ends inside its quantisation table header.")
+    _, precision, length = _TABLES_HEADER.unpack_from(payload, start)
+    start += 4
+    if length == 0 and q != IN_BAND_Q:
+        return None, start
+    if precision or length != 128:
+        raise WireError(f"RTP/JPEG brings two tables of 64 bytes; this has {length} bytes with precision {precision}.")
+    if len(payload) < start + length:
+        raise WireError("The RTP/JPEG payload ends inside its quantisation tables.")
+    return payload[start : start + length], start + length
+
+
+class FrameAssembler:
+    """Puts the fragments of one frame together; whoever owns it tells frames apart by their RTP timestamp.
+
+    `tables` is the stream's cache of tables for Q from 128 to 254, which a sender may leave out once it has sent
+    them (RFC 2435 3.1.8); hand the same mapping to all frames of a stream. Fragments may come in any order and twice.
+    """
+
+    def __init__(self, tables: MutableMapping[int, bytes] | None = None) -> None:
+        self._cache: MutableMapping[int, bytes] = {} if tables is None else tables
+        self._parts: dict[int, Fragment] = {}
+        self._kind = b""  # the header's bytes that all fragments of a frame share
+        self._tables: bytes | None = None
+        self._lowest = self._highest = 0
+        self._last: int | None = None  # the sequence number that bore the marker
+        self._held = 0  # bytes held
+        self._size: int | None = None  # bytes of the whole scan, once the marker was seen
+        self.complete = False
+
+    def add(self, sequence: int, marker: bool, payload: bytes) -> bool:
+        """Take one fragment by its unwrapped sequence number; return whether the frame is complete now.
+
+        A fragment already there changes nothing. Raises WireError for one that is no part of this frame, and stays
+        as it was.
+        """
+        parts = self._parts
+        if sequence in parts:
+            return self.complete
+        fragment = parse_fragment(payload)
+        if not parts:
+            self._kind = payload[4:8]
+            self._lowest = self._highest = sequence
+        elif payload[4:8] != self._kind:
+            raise WireError("An RTP/JPEG fragment has another type, Q or size than its frame's others.")
+        elif max(self._highest, sequence) - min(self._lowest, sequence) >= MAX_FRAGMENTS:
+            raise WireError(f"An RTP/JPEG frame has at most {MAX_FRAGMENTS} fragments; this one would have more.")
+        if fragment.offset == 0:
+            self._tables = self._find_tables(fragment)
+        parts[sequence] = fragment
+        self._held += len(fragment.data)
+        if sequence > self._highest:
+            self._highest = sequence
+        elif sequence < self._lowest:
+            self._lowest = sequence
+        if marker:
+            self._last = sequence
+            self._size = fragment.offset + len(fragment.data)
+        # Bytes are counted first: only when their number is right are they worth putting in order.
+        if self._held == self._size and self._tables is not None:
+            self.complete = self._contiguous()
+        return self.complete
+
+    @property
+    def fragments(self) -> int:
+        """How many fragments are there."""
+        return len(self._parts)
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The sequence numbers known to be wanting, ascending.
+
+        Those between the lowest and the highest that came; the one before when the frame's beginning is wanting
+        and the one after when its end is, as at least one packet is there.
+        """
+        if not self._parts or self.complete:
+            return ()
+        first = self._lowest - (self._parts[self._lowest].offset != 0)
+        last = self._highest + (self._last is None)
+        return tuple(number for number in range(first, last + 1) if number not in self._parts)
+
+    def jpeg(self) -> bytes:
+        """The frame as a JFIF file. Raises WireError while it is incomplete."""
+        if not self.complete or self._tables is None:
+            raise WireError(f"The frame is incomplete: {len(self._parts)} fragments came, and not all of it.")
+        ordered = [self._parts[number] for number in sorted(self._parts)]
+        first = ordered[0]
+        header = jfif_header(first.width, first.height, first.type, self._tables, first.restart_interval)
+        # Some senders send the EOI marker and some do not (3.1.9 leaves it open).
+        tail = b"" if ordered[-1].data[-2:] == _EOI else _EOI
+        return b"".join((header, *(fragment.data for fragment in ordered), tail))
+
+    def _find_tables(self, first: Fragment) -> bytes:
+        if first.q < 128:
+            return derived_tables(first.q)
+        if first.tables is None:
+            if first.q not in self._cache:
+                raise WireError(f"The sender leaves out the tables of Q {first.q} and has not sent them before.")
+            return self._cache[first.q]
+        if first.q != IN_BAND_Q:
+            self._cache[first.q] = first.tables
+        return first.tables
+
+    def _contiguous(self) -> bool:
+        position = 0
+        for number in sorted(self._parts):
+            fragment = self._parts[number]
+            if fragment.offset != position:
+                return False
+            position += len(fragment.data)
+        return True
+
+
+@functools.lru_cache(maxsize=64)
+def jfif_header(width: int, height: int, kind: int, tables: bytes, restart_interval: int) -> bytes:
+    """Everything before the scan of a JFIF file, as RFC 2435 appendix B rebuilds it.
+
+    `kind` is 0 for 4:2:2 or 1 for 4:2:0, `tables` 128 bytes in zigzag order, sides are in pixels.
+    """
+    luminance = 0x22 if kind else 0x21
+    parts = [
+        _SOI,
+        _build(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"),
+        _build(_DQT, b"\0" + tables[:64] + b"\1" + tables[64:]),
+        _build(_SOF0, struct.pack("!BHHB", 8, height, width, 3) + bytes((1, luminance, 0, 2, 0x11, 1, 3, 0x11, 1))),
+        _build(_DHT, b"".join(bytes([key]) + table for key, table in _HUFFMAN.items())),
+        _build(_DRI, struct.pack("!H", restart_interval)) if restart_interval else b"",
+        _build(_SOS, bytes((3, 1, 0x00, 2, 0x11, 3, 0x11, 0, 63, 0))),
+    ]
+    return b"".join(parts)
+
+
+def _build(marker: int, body: bytes) -> bytes:
+    return struct.pack("!BBH", 0xFF, marker, 2 + len(body)) + body

@@ -1,0 +1,60 @@
+"""The values that every wire carries, and the one shape that a wire has. Pure: no socket, no clock, no codec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+NS = 1_000_000_000
+"""Nanoseconds in a second."""
+
+Samples = NDArray[np.int16]
+"""Sound as int16, shape (sample frames, channels)."""
+
+
+class WireError(ValueError):
+    """A peer's bytes, or a value that is to become bytes, are not what the format allows. The message is a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFrame:
+    """One picture as a baseline JPEG.
+
+    `index` counts the frames offered by the source from 0; `pts_ns` is the presentation time in nanoseconds from
+    the start of the clip (a looped clip's goes on rising); `encoded_ns` is when encoding ended, on the sender's clock.
+    """
+
+    index: int
+    pts_ns: int
+    jpeg: bytes
+    width: int
+    height: int
+    encoded_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of sound: int16 samples, shape (sample frames, channels), at `rate` sample frames a second."""
+
+    index: int
+    pts_ns: int
+    samples: Samples
+    rate: int
+
+    @property
+    def duration_ns(self) -> int:
+        """How long the chunk sounds, in nanoseconds."""
+        return len(self.samples) * NS // self.rate
+
+
+class Wire(Protocol):
+    """What a wire format is: units to packets, packets to units. One object a stream and direction."""
+
+    def pack(self, unit: Any, /) -> list[bytes]:
+        """The packets that carry one frame or chunk, in sending order."""
+
+    def feed(self, data: bytes, now_ns: int, /) -> list[Any]:
+        """Take one packet that arrived at `now_ns`; return the units it completes, oldest first."""

@@ -1,0 +1,143 @@
+"""What every test gets: tools that are there or named, nothing left running behind it, a screen, a sound card, a clip.
+
+Plain pytest skips a test whose tool is missing and says what to install; under `--require-all`, which `make test`
+uses, a skip of any kind is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import hypothesis
+import psutil
+import pytest
+import tools
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+DATA = Path(__file__).parents[1] / "data"
+
+# Examples come from the code under test and not from the clock or from chance: a run can be repeated.
+hypothesis.settings.register_profile("avlab", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.load_profile("avlab")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-all", action="store_true", help="a skipped test, for want of a tool or not, fails")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        for tool in mark.args:
+            need(tool)
+
+
+def need(tool: str) -> None:
+    """Skip the test that runs, with a sentence, when `tool` is missing."""
+    if sentence := tools.missing(tool):
+        pytest.skip(sentence)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    return report if hasattr(report, "wasxfail") else _skip_counts(report, item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    return _skip_counts(report, collector.config)
+
+
+def _skip_counts(report: Report, config: pytest.Config) -> Report:
+    if report.skipped and config.getoption("--require-all"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"{reason.removeprefix('Skipped: ')}\nUnder --require-all no test may be skipped."
+    return report
+
+
+class Holdings:
+    """What this process holds that a test has to give back: threads, sockets, children."""
+
+    def __init__(self) -> None:
+        me = psutil.Process()
+        self.threads = {thread for thread in threading.enumerate() if thread.name.startswith("avlab-")}
+        self.sockets = {(s.fd, s.laddr) for s in me.net_connections("inet")}
+        self.children = set(me.children(recursive=True)) if _has_children() else set()
+
+    def beyond(self, before: Holdings) -> list[str]:
+        """What is held here and was not held `before`, in words."""
+        threads = [f"thread {thread.name}" for thread in self.threads - before.threads]
+        sockets = [f"socket on {':'.join(map(str, address))}" for _, address in self.sockets - before.sockets]
+        children = [f"process {child.pid}" for child in self.children - before.children]
+        return sorted(threads + sockets + children)
+
+
+def _has_children() -> bool:
+    """Whether looking for children, which reads the whole process table (10 ms), can find any; most tests have none."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    except AttributeError:  # not on this system
+        return True
+    return True
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Fail a test which leaves one of avlab's threads, an open socket or a child process behind."""
+    before = Holdings()
+    yield
+    left = Holdings().beyond(before)
+    # Threads must be gone at once, since stop() joins them. Libraries close their sockets and children a little later.
+    deadline = time.monotonic() + 1
+    while left and not any(thing.startswith("thread") for thing in left) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        left = Holdings().beyond(before)
+    assert not left, f"the test left behind: {', '.join(left)}"
+
+
+@pytest.fixture(scope="module")
+def xvfb() -> Iterator[tools.Screen]:
+    """A private screen: `env` to draw on it, `pixels()` to see what was drawn."""
+    need("xvfb")
+    with tools.xvfb() as screen:
+        yield screen
+
+
+@pytest.fixture(scope="module")
+def pulse() -> Iterator[tools.Sound]:
+    """A private sound card: `env` to play on it, `recording()` to hear what was played."""
+    need("pulse")
+    with tools.pulse() as sound:
+        yield sound
+
+
+@pytest.fixture
+def pulse_here(pulse: tools.Sound, monkeypatch: pytest.MonkeyPatch) -> tools.Sound:
+    """The private sound card for PortAudio in this very process, which reads its environment at Pa_Initialize."""
+    for name, value in pulse.env.items():
+        monkeypatch.setenv(name, value)
+    return pulse
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of sample clips."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def clip() -> Path:
+    """The sample clip: 640x360, 30 fps, 20 s, a flash and its own tone at the start of each second."""
+    return DATA / "count.mp4"

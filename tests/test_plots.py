@@ -1,0 +1,138 @@
+"""Plots: each draws what the metrics say, says in words when there is nothing to draw, and never touches pyplot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import traces
+from matplotlib.figure import Figure
+
+from avlab.lab import plots
+from avlab.measure import metrics
+from avlab.measure.join import join
+from avlab.measure.trace import Trace
+
+PLOTS: list[Callable[..., Figure]] = [plots.fps, plots.interval_error, plots.sync, plots.loss, plots.delay]
+
+
+def joined(**case: Any) -> Trace:
+    made = traces.run(**case)
+    return join(made.server, made.client)
+
+
+def title(figure: Figure) -> str:
+    return figure.axes[0].get_title(loc="left")
+
+
+def words(figure: Figure) -> str:
+    return " | ".join(text.get_text() for text in figure.axes[0].texts)
+
+
+def test_the_module_and_its_figures_do_without_pyplot() -> None:
+    code = (
+        "import sys, avlab.lab.plots as p; from matplotlib.figure import Figure; p.Plot().savefig(sys.argv[1]); "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, "/dev/null"], check=True)
+
+
+@pytest.mark.parametrize("plot", [*PLOTS, plots.page])
+def test_a_figure_shows_itself_in_a_notebook(plot: Callable[..., Figure]) -> None:
+    figure = plot(joined(seconds=1, loss=0.1))
+    assert isinstance(figure, plots.Plot)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_of_nothing_a_figure_says_what_is_missing(plot: Callable[..., Figure]) -> None:
+    figure = plot(traces.empty())
+    assert title(figure).startswith("No ")
+    assert "need" in words(figure)
+    assert not figure.axes[0].lines
+    figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_axes_name_their_units_and_text_can_be_read_across_a_room(plot: Callable[..., Figure]) -> None:
+    figure = plot(joined(seconds=1))
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    assert ax.get_xlabel() == "time (s)"
+    assert any(unit in ax.get_ylabel() for unit in ("a second", "(ms)", "(%)"))
+    texts = [ax.xaxis.label, ax.yaxis.label, *ax.texts, *ax.get_xticklabels(), *ax.get_yticklabels()]
+    assert min(text.get_fontsize() for text in texts) >= 13
+    assert tuple(figure.get_size_inches()) == (10, 5.6)
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_it_draws_where_it_is_told_to(plot: Callable[..., Figure]) -> None:
+    ours = Figure()
+    ax = ours.subplots(1, 2)[1]
+    assert plot(joined(seconds=1), ax=ax) is ours
+    assert ax.get_title(loc="left")
+    inner = ours.subfigures(1, 2)[0].add_subplot()
+    assert plot(traces.empty(), ax=inner) is ours
+
+
+def test_fps_shows_the_rate_its_band_and_when_it_settled() -> None:
+    trace = joined(seconds=3)
+    figure = plots.fps(trace)
+    line = figure.axes[0].lines[0]
+    assert np.array_equal(line.get_ydata(), metrics.fps(trace)["fps"], equal_nan=True)
+    assert title(figure) == "30.00 fps on average, settled within 2 % after 0.03 s"
+    assert words(figure) == "target 30 fps, ±2 % | settled after 0.03 s"
+    low, high = figure.axes[0].get_ylim()
+    assert low < 29.4 < 30.6 < high
+    assert "never settled within 2 % of 30" in title(plots.fps(joined(seconds=3, loss=0.1)))
+
+
+def test_interval_error_and_delay_say_how_good_it_was() -> None:
+    trace = joined(seconds=3)
+    found = metrics.spread(metrics.interval_error(trace)["error_ms"])
+    assert f"within {found.median_ms:.2g} ms" in title(plots.interval_error(trace))
+    assert title(plots.delay(trace)) == "Half of the packets arrive within 1.5 ms, 95 % within 2 ms"
+    assert words(plots.delay(joined(seconds=1, clock_offset_ns=5))) == "both sides' clocks differ"
+
+
+@pytest.mark.parametrize("av_ms", [0, 70, -400])
+def test_sync_has_both_bands_in_view(av_ms: float) -> None:
+    figure = plots.sync(joined(seconds=2, av_ms=av_ms))
+    low, high = figure.axes[0].get_ylim()
+    assert low < min(-185, av_ms)
+    assert high > max(90, av_ms)
+    assert words(figure) == "not noticed (+45 to −125 ms) | noticed but accepted (+90 to −185 ms)"
+
+
+def test_loss_tells_packets_from_frames() -> None:
+    trace = joined(seconds=4, loss=0.1)
+    found = metrics.summary(trace)
+    assert found.packet_loss_percent is not None
+    assert title(plots.loss(trace)).startswith(
+        f"{found.packet_loss_percent:.2g} % of the packets lost".replace("1e+01", "10")
+    )
+    assert words(plots.loss(trace)) == "frames lost or incomplete | packets lost"
+    assert title(plots.loss(joined(seconds=2))) == "Nothing was lost"
+
+
+def test_a_page_has_four_plots() -> None:
+    figure = plots.page(joined(seconds=2))
+    assert len(figure.axes) == 4
+    assert all(ax.get_title(loc="left") for ax in figure.axes)
+    assert len(plots.page(traces.empty()).axes) == 4
+
+
+def test_figures_may_be_made_on_any_thread() -> None:
+    trace, made = joined(seconds=1), []
+    threads = [threading.Thread(target=lambda: made.append(plots.fps(trace)._repr_png_())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(made)) == 1
+    assert len(made) == 4

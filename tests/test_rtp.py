@@ -1,0 +1,324 @@
+"""RTP packets, numbers that wrap, media clocks, reception statistics, linear sound."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packets import stored
+
+from avlab.wire.rtp import (
+    HEADER_BYTES,
+    JPEG,
+    L16_STEREO,
+    MAX_PACKET,
+    L16Packetizer,
+    ReceiverStats,
+    RtpPacket,
+    Unwrapper,
+    is_rtcp,
+    ns_to_ticks,
+    parse_l16,
+    rtp_timestamp,
+    seq_delta,
+    ticks_to_ns,
+)
+from avlab.wire.units import NS, Chunk, WireError
+
+STORED = ("ffmpeg_jpeg", "gstreamer_jpeg", "ffmpeg_l16")
+PLAIN = bytes.fromhex("801a0e011835f544be65e476")
+
+
+@given(
+    st.builds(
+        RtpPacket,
+        payload_type=st.integers(0, 127),
+        sequence=st.integers(0, 0xFFFF),
+        timestamp=st.integers(0, 0xFFFFFFFF),
+        ssrc=st.integers(0, 0xFFFFFFFF),
+        marker=st.booleans(),
+        payload=st.binary(max_size=64),
+    )
+)
+def test_a_packet_comes_back_as_it_was(packet: RtpPacket) -> None:
+    data = packet.serialize()
+    assert RtpPacket.parse(data) == packet
+    parsed = RtpPacket.parse(memoryview(data))
+    assert parsed == packet
+    assert type(parsed.payload) is bytes
+    assert type(parsed.marker) is bool
+
+
+@pytest.mark.parametrize(
+    ("packet", "word"),
+    [
+        (RtpPacket(128, 0, 0, 0, False, b""), "payload type"),
+        (RtpPacket(-1, 0, 0, 0, False, b""), "payload type"),
+        (RtpPacket(26, 0x10000, 0, 0, False, b""), "sequence number"),
+        (RtpPacket(26, 0, 1 << 32, 0, False, b""), "timestamp"),
+        (RtpPacket(26, 0, 0, -1, False, b""), "SSRC"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_named(packet: RtpPacket, word: str) -> None:
+    with pytest.raises(WireError, match=word):
+        packet.serialize()
+
+
+@pytest.mark.parametrize(
+    ("data", "payload"),
+    [
+        (PLAIN, b""),
+        (PLAIN + b"ab", b"ab"),
+        (b"\x82" + PLAIN[1:] + bytes(8) + b"ab", b"ab"),  # two contributing sources
+        (b"\x90" + PLAIN[1:] + b"\xbe\xde\0\1" + bytes(4) + b"ab", b"ab"),  # an extension of one word
+        (b"\x90" + PLAIN[1:] + b"\xbe\xde\0\0", b""),  # an empty extension
+        (b"\xa0" + PLAIN[1:] + b"ab\0\0\3", b"ab"),  # three bytes of padding
+        (b"\xb1" + PLAIN[1:] + bytes(4) + b"\xbe\xde\0\1" + bytes(4) + b"ab\1", b"ab"),  # all of them
+        (b"\xa0" + PLAIN[1:] + b"\1", b""),  # padding alone
+    ],
+)
+def test_what_stands_around_the_payload_is_taken_off(data: bytes, payload: bytes) -> None:
+    assert RtpPacket.parse(data) == RtpPacket(26, 0x0E01, 0x1835F544, 0xBE65E476, False, payload)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "at least 12 bytes; this one has 0"),
+        (PLAIN[:11], "this one has 11"),
+        (b"\x40" + PLAIN[1:], "not RTP version 2: its version field is 1"),
+        (b"\x8f" + PLAIN[1:], "header says 72 bytes; the packet has 12"),
+        (b"\x90" + PLAIN[1:] + b"\0\0\0", "ends inside its header extension"),
+        (b"\x90" + PLAIN[1:] + b"\0\0\xff\xff", "header says 262156 bytes"),
+        (b"\xa0" + PLAIN[1:], "0 bytes of padding"),
+        (b"\xa0" + PLAIN[1:] + b"\0", "0 bytes of padding"),
+        (b"\xa0" + PLAIN[1:] + b"a\3", "3 bytes of padding; 2 follow"),
+    ],
+)
+def test_what_is_no_packet_is_refused_with_a_sentence(data: bytes, sentence: str) -> None:
+    with pytest.raises(WireError, match=sentence):
+        RtpPacket.parse(data)
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_stored_packets_come_back_byte_by_byte(name: str) -> None:
+    datagrams = stored(name)
+    packets = [RtpPacket.parse(datagram) for datagram in datagrams]
+    assert [packet.serialize() for packet in packets] == datagrams
+    assert [packet.sequence - packets[0].sequence for packet in packets] == list(range(len(packets)))
+    assert len({packet.ssrc for packet in packets}) == 1
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_every_truncation_is_a_packet_or_a_wire_error(name: str) -> None:
+    for first in range(256):  # every combination of version, padding, extension and sources
+        datagram = bytes([first]) + stored(name)[0][1:]
+        for end in range(100):
+            with contextlib.suppress(WireError):
+                RtpPacket.parse(datagram[:end])
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_a_packet_or_a_wire_error(data: bytes) -> None:
+    with contextlib.suppress(WireError):
+        assert RtpPacket.parse(data).payload in data
+
+
+def test_rtcp_is_told_from_rtp_on_one_socket() -> None:
+    for name in STORED:
+        assert not any(is_rtcp(datagram) for datagram in stored(name))
+    assert all(is_rtcp(stored(name)[0]) for name in ("ffmpeg_video_rtcp", "ffmpeg_audio_rtcp"))
+    assert not is_rtcp(b"\x80")
+
+
+# ---- numbers that wrap, and clocks
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "delta"),
+    [(1, 0, 1), (0, 1, -1), (0, 0xFFFF, 1), (0xFFFF, 0, -1), (5, 65530, 11), (0x7FFF, 0, 0x7FFF), (0x8000, 0, -0x8000)],
+)
+def test_the_distance_of_sequence_numbers(a: int, b: int, delta: int) -> None:
+    assert seq_delta(a, b) == delta
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+@given(first=st.integers(0, 0xFFFF), steps=st.lists(st.integers(-0x7000, 0x7000), max_size=60))
+def test_unwrapping_undoes_wrapping(bits: int, first: int, steps: list[int]) -> None:
+    """Numbers that stay within half the range of the highest come out as they were before they wrapped."""
+    unwrap = Unwrapper(bits)
+    assert unwrap(first) == first
+    highest = first
+    for step in steps:
+        true = highest + step
+        assert unwrap(true % (1 << bits)) == true
+        highest = max(highest, true)
+        assert unwrap.highest == highest
+
+
+def test_unwrapping_a_number_older_than_the_first() -> None:
+    unwrap = Unwrapper(16)
+    assert [unwrap(value) for value in (3, 65535, 2, 65000, 4)] == [3, -1, 2, -536, 4]
+
+
+@pytest.mark.parametrize(
+    ("ns", "rate", "ticks"),
+    [
+        (0, 90_000, 0),
+        (NS, 90_000, 90_000),
+        (33_333_333, 90_000, 3000),
+        (33_366_667, 90_000, 3003),
+        (-NS, 48_000, -48_000),
+        (20_000_000, 44_100, 882),
+        (11_111, 90_000, 1),
+        (5_555, 90_000, 0),
+        (10**18, 44_100, 44_100 * 10**9),
+    ],
+)
+def test_nanoseconds_to_ticks(ns: int, rate: int, ticks: int) -> None:
+    assert ns_to_ticks(ns, rate) == ticks
+
+
+@given(st.integers(-(10**15), 10**15), st.sampled_from([8000, 44_100, 48_000, 90_000]))
+def test_ticks_come_back_through_nanoseconds_exactly(ticks: int, rate: int) -> None:
+    ns = ticks_to_ns(ticks, rate)
+    assert abs(ns * rate - ticks * NS) * 2 <= rate
+    assert ns_to_ticks(ns, rate) == ticks
+
+
+def test_a_timestamp_wraps() -> None:
+    assert rtp_timestamp(NS, 90_000, 0xFFFFFFFF) == 89_999
+
+
+# ---- reception statistics
+
+
+def test_a_report_counts_losses_since_the_last_one_and_in_all() -> None:
+    stats = ReceiverStats(90_000)
+    assert stats.report(0) is None
+    for sequence in (65533, 65534, 65535, 0, 2, 3, 1, 6):  # 4 and 5 are wanting
+        stats.update(sequence, 0, 0)
+    first = stats.report(0)
+    assert first is not None
+    assert (first.fraction_lost, first.cumulative_lost, first.highest_sequence) == (2 * 256 // 10, 2, 65536 + 6)
+    for sequence in (7, 8, 8, 8):  # duplicates count as received (RFC 3550 6.4.1)
+        stats.update(sequence, 0, 0)
+    second = stats.report(0)
+    assert second is not None
+    assert (second.fraction_lost, second.cumulative_lost, second.highest_sequence) == (0, 0, 65536 + 8)
+    third = stats.report(0)
+    assert third is not None
+    assert third.fraction_lost == 0
+
+
+def test_jitter_is_nothing_on_a_steady_link_and_settles_at_the_mean_deviation() -> None:
+    steady, uneven = ReceiverStats(90_000), ReceiverStats(90_000)
+    for index in range(2000):
+        timestamp = (0xFFFF0000 + 3000 * index) & 0xFFFFFFFF  # wraps on the way
+        arrival_ns = ticks_to_ns(3000 * index, 90_000) + 1
+        steady.update(index & 0xFFFF, timestamp, arrival_ns)
+        uneven.update(index & 0xFFFF, timestamp, arrival_ns + (10_000_000 if index % 2 else 0))
+    calm, shaken = steady.report(0), uneven.report(0)
+    assert calm is not None
+    assert shaken is not None
+    assert calm.jitter == 0
+    assert shaken.jitter == pytest.approx(900, abs=2)  # each step is 10 ms off: 900 ticks
+
+
+def test_a_report_echoes_the_last_sender_report() -> None:
+    stats = ReceiverStats(90_000)
+    stats.update(1, 0, 0)
+    stats.sender_report(0x0123_4567_89AB_CDEF, 5 * NS)
+    report = stats.report(5 * NS + NS // 2)
+    assert report is not None
+    assert (report.last_sr, report.delay_since_sr) == (0x4567_89AB, 32_768)
+
+
+# ---- linear sound
+
+
+def chunk(frames: int, channels: int, rate: int = 44_100, pts_ns: int = 0) -> Chunk:
+    samples = np.random.default_rng(frames).integers(-32768, 32768, (frames, channels)).astype(np.int16)
+    return Chunk(0, pts_ns, samples, rate)
+
+
+def packetizer(channels: int, rate: int = 44_100, **settings: int) -> L16Packetizer:
+    known = {"payload_type": L16_STEREO, "ssrc": 7, "sequence": 65534, "timestamp_offset": 0xFFFFFFF0}
+    return L16Packetizer(**(known | settings), rate=rate, channels=channels)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("frames", [1, 2, 297, 298, 594, 595, 882, 960, 4410])
+def test_sound_comes_back_from_small_packets_cut_between_sample_frames(frames: int, channels: int) -> None:
+    sound = chunk(frames, channels)
+    data = packetizer(channels).pack(sound)
+    parsed = [RtpPacket.parse(packet) for packet in data]
+    assert max(map(len, data)) <= MAX_PACKET
+    assert len({len(packet) for packet in data[:-1]}) <= 1
+    pieces = [parse_l16(packet.payload, channels) for packet in parsed]
+    np.testing.assert_array_equal(np.concatenate(pieces), sound.samples)
+    assert pieces[0].dtype == np.int16
+    position = 0
+    for index, (packet, piece) in enumerate(zip(parsed, pieces, strict=True)):
+        assert packet.sequence == (65534 + index) & 0xFFFF
+        assert packet.timestamp == (0xFFFFFFF0 + position) & 0xFFFFFFFF
+        assert packet.marker == (index == 0)
+        position += len(piece)
+
+
+def test_twenty_milliseconds_of_stereo_are_three_equal_packets() -> None:
+    assert [len(packet) for packet in packetizer(2).pack(chunk(882, 2))] == [HEADER_BYTES + 294 * 4] * 3
+
+
+def test_chunks_follow_each_other_in_sequence_and_time_and_only_the_first_is_marked() -> None:
+    stream = packetizer(2, sequence=0, timestamp_offset=100)
+    packets = [
+        RtpPacket.parse(packet)
+        for index in range(5)
+        for packet in stream.pack(chunk(882, 2, pts_ns=ticks_to_ns(882 * index, 44_100)))
+    ]
+    assert [packet.sequence for packet in packets] == list(range(15))
+    assert [packet.timestamp for packet in packets] == [100 + 294 * index for index in range(15)]
+    assert [packet.marker for packet in packets] == [True] + [False] * 14
+    assert stream.sequence == 15
+    assert stream.pack(chunk(0, 2)) == []
+
+
+def test_sound_is_big_endian() -> None:
+    sound = Chunk(0, 0, np.array([[0x0102, -2]], dtype=np.int16), 44_100)
+    assert packetizer(2).pack(sound)[0][HEADER_BYTES:] == b"\x01\x02\xff\xfe"
+
+
+@pytest.mark.parametrize("sound", [chunk(10, 1), chunk(10, 2, 48_000), Chunk(0, 0, np.zeros(4, np.int16), 44_100)])
+def test_sound_of_another_shape_is_refused(sound: Chunk) -> None:
+    with pytest.raises(WireError, match="2 channels at 44100 Hz"):
+        packetizer(2).pack(sound)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(0, 2), (44_100, 0), (44_100, 256)])
+def test_a_stream_without_rate_or_channels_is_refused(rate: int, channels: int) -> None:
+    with pytest.raises(WireError, match="rate of at least 1 Hz"):
+        packetizer(channels, rate)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(3, 1), (6, 2), (4, 0)])
+def test_half_a_sample_frame_is_refused(size: int, channels: int) -> None:
+    with pytest.raises(WireError, match="whole sample frames"):
+        parse_l16(bytes(size), channels)
+
+
+def test_ffmpegs_sound_is_the_tone_that_was_sent() -> None:
+    packets = [RtpPacket.parse(datagram) for datagram in stored("ffmpeg_l16")]
+    assert {packet.payload_type for packet in packets} == {L16_STEREO}
+    sound = np.concatenate([parse_l16(packet.payload, 2) for packet in packets])
+    assert [packet.timestamp - packets[0].timestamp for packet in packets] == [0, 97, 194]
+    np.testing.assert_array_equal(sound[:, 0], sound[:, 1])
+    crossings = np.count_nonzero(np.diff(np.signbit(sound[:, 0])))
+    assert crossings / (len(sound) / 44_100) / 2 == pytest.approx(440, rel=0.15)
+
+
+def test_ffmpegs_pictures_bear_jpegs_payload_type() -> None:
+    assert {RtpPacket.parse(datagram).payload_type for datagram in stored("ffmpeg_jpeg")} == {JPEG}
