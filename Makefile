@@ -25,7 +25,7 @@ EXTRAS_lab := $(if $(APT),[pyaudio])
 EXTRAS_test := $(if $(APT),[pyaudio$(comma)test],[test])
 EXTRAS_bench := $(EXTRAS_test)
 
-.PHONY: help lab demo test check setup setup-lab setup-test setup-check setup-bench clean
+.PHONY: help lab demo test check bench setup setup-lab setup-test setup-check setup-bench clean
 .SECONDARY:
 
 help:  ## say what there is
@@ -45,6 +45,11 @@ check: setup-check  ## lint, format, types, and which room may import which
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench: setup-bench  ## measure speed beside ffmpeg, ffplay and mpv, on an otherwise idle machine; takes ten minutes
+	@$(BIN)/python benchmarks/pacing.py
+	@$(BIN)/python benchmarks/resources.py
+	@$(BIN)/python benchmarks/avsync.py
 
 setup: setup-lab setup-test setup-check  ## only set up, for all of the above
 setup-bench:  ## set up for benchmarks/, with the players that avlab is measured against

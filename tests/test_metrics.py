@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import traces
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avlab.measure import metrics
@@ -258,6 +258,7 @@ def test_one_frame_alone_breaks_nothing() -> None:
     assert metrics.summary(trace).shown == 1
 
 
+@settings(max_examples=20)
 @given(
     loss=st.floats(0, 1),
     duplication=st.floats(0, 0.5),

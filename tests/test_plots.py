@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from avlab.lab import plots
 from avlab.measure import metrics
 from avlab.measure.join import join
-from avlab.measure.trace import Trace
+from avlab.measure.trace import FrameRow, Recorder, Trace
 
 PLOTS: list[Callable[..., Figure]] = [plots.fps, plots.interval_error, plots.sync, plots.loss, plots.delay]
 
@@ -112,10 +112,8 @@ def test_sync_has_both_bands_in_view(av_ms: float) -> None:
 def test_loss_tells_packets_from_frames() -> None:
     trace = joined(seconds=4, loss=0.1)
     found = metrics.summary(trace)
-    assert found.packet_loss_percent is not None
-    assert title(plots.loss(trace)).startswith(
-        f"{found.packet_loss_percent:.2g} % of the packets lost".replace("1e+01", "10")
-    )
+    assert found.packet_loss_percent == pytest.approx(10, abs=4)
+    assert title(plots.loss(trace)).endswith(" % of the frames")
     assert words(plots.loss(trace)) == "frames lost or incomplete | packets lost"
     assert title(plots.loss(joined(seconds=2))) == "Nothing was lost"
 
@@ -136,3 +134,15 @@ def test_figures_may_be_made_on_any_thread() -> None:
         thread.join()
     assert len(set(made)) == 1
     assert len(made) == 4
+
+
+def test_the_titles_numbers_are_the_ledgers() -> None:
+    record = Recorder(side="simulation", epoch_ns=0, clock="virtual")
+    for index in range(200):
+        fate = "lost" if index % 4 == 0 else "used"
+        came = None if fate == "lost" else index * 10_000_000 + 5
+        record.packet("video", 1, index, index, True, 100, index * 10_000_000, came, fate)
+    for index in range(100):
+        fate = "incomplete" if index % 2 else "shown"
+        record.frame(FrameRow("video", index, index, sent_ns=index * 20_000_000, shown_ns=index, fate=fate))
+    assert title(plots.loss(record.trace())) == "25 % of the packets lost, and with them 50 % of the frames"

@@ -114,11 +114,11 @@ def test_stored_packets_come_back_byte_by_byte(name: str) -> None:
 
 @pytest.mark.parametrize("name", STORED)
 def test_every_truncation_is_a_packet_or_a_wire_error(name: str) -> None:
-    for first in range(256):  # every combination of version, padding, extension and sources
-        datagram = bytes([first]) + stored(name)[0][1:]
-        for end in range(100):
+    datagram = stored(name)[0]
+    for first in (0x80, 0x81, 0x8F, 0x90, 0x9F, 0xA0, 0xAF, 0xB0, 0xBF, 0x00):  # sources, extension, padding
+        for end in range(len(datagram)):
             with contextlib.suppress(WireError):
-                RtpPacket.parse(datagram[:end])
+                RtpPacket.parse(bytes([first]) + datagram[1:end])
 
 
 @given(st.binary(max_size=100))

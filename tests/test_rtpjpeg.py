@@ -12,6 +12,7 @@ import pytest
 import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from packets import stored
 
 from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, RtpPacket
@@ -33,9 +34,12 @@ S420, S422 = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, cv2.IMWRITE_JPEG_SAMPLING_FAC
 S444, S440 = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440
 
 
-def picture(width: int = 320, height: int = 240) -> np.ndarray:
+Image = NDArray[np.uint8]
+
+
+def picture(width: int = 320, height: int = 240) -> Image:
     noise = np.random.default_rng(1).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3)).astype(np.uint8)
-    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 @functools.cache
@@ -49,10 +53,10 @@ def jpeg(
     return bytes(data)
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes) -> Image:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
-    return image
+    return np.asarray(image, np.uint8)
 
 
 def assemble(payloads: list[bytes], order: list[int] | None = None) -> FrameAssembler:

@@ -71,12 +71,13 @@ def load(path: str | os.PathLike[str]) -> Trace:
     try:
         # A number that is no time in nanoseconds (infinite, too large) must not pass as one.
         with np.errstate(invalid="raise"):
-            epoch_ns = int(described["meta"]["epoch_ns"])
+            meta = described["meta"]
+            _, _, epoch_ns = meta["side"], meta["clock"], int(meta["epoch_ns"])
             settings = [
-                SettingRow(round(row["time"] * _NS) + epoch_ns, str(row["name"]), row["value"], row["kind"])
+                SettingRow(round(float(row["time"]) * _NS) + epoch_ns, str(row["name"]), row["value"], row["kind"])
                 for row in described["settings"]
             ]
-            return Trace.from_tables(**tables, settings=settings, meta=described["meta"])
+            return Trace.from_tables(**tables, settings=settings, meta=meta)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{source} is no trace that this avlab can read: {_reason(error)}") from None
 

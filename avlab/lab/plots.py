@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ from avlab.measure import metrics
 from avlab.measure.trace import Trace
 
 if TYPE_CHECKING:
-    pass
+    import pandas as pd
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
@@ -27,6 +27,7 @@ DETECTABLE = (-125.0, 45.0)
 ACCEPTABLE = (-185.0, 90.0)
 
 _BODY, _TITLE = 13, 15
+_PAPER = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}  # behind words that lines may cross
 
 
 class Plot(Figure):
@@ -57,7 +58,16 @@ def fps(trace: Trace, *, ax: Axes | None = None) -> Figure:
     )
     end = float(rates["time"].iloc[-1])
     label = f"target {target:.5g} fps, \N{PLUS-MINUS SIGN}2 %"
-    ax.annotate(label, (end, target * 1.02), (-4, 4), textcoords="offset points", ha="right", color=GREEN, size=_BODY)
+    ax.annotate(
+        label,
+        (end, target * 1.02),
+        (-4, 4),
+        textcoords="offset points",
+        ha="right",
+        color=GREEN,
+        size=_BODY,
+        bbox=_PAPER,
+    )
     if found.settled_s is None:
         return _titled(figure, ax, f"{found.mean_fps:.2f} fps on average, never settled within 2 % of {target:.5g}")
     settled = float(rates["time"].iloc[0]) + found.settled_s
@@ -66,7 +76,7 @@ def fps(trace: Trace, *, ax: Axes | None = None) -> Figure:
     ax.annotate(
         f"settled after {found.settled_s:.2f} s", (settled, 0.06), (-6 if right else 6, 0),
         xycoords=("data", "axes fraction"), textcoords="offset points", ha="right" if right else "left",
-        color=GREY, size=_BODY,
+        color=GREY, size=_BODY, bbox=_PAPER,
     )  # fmt: skip
     return _titled(figure, ax, f"{found.mean_fps:.2f} fps on average, settled within 2 % after {found.settled_s:.2f} s")
 
@@ -81,8 +91,8 @@ def interval_error(trace: Trace, *, ax: Axes | None = None) -> Figure:
     ax.axhline(0, color=GREY, linewidth=1)
     ax.plot(errors["time"], errors["error_ms"], ".", color=BLUE, markersize=5, alpha=0.6, markeredgewidth=0)
     ax.axhspan(-size.p95_ms, size.p95_ms, color=BLUE, alpha=0.1, linewidth=0)
-    top = max(2 * size.p95_ms, float(errors["error_ms"].abs().max()) * 1.3, 1.0)
-    ax.set_ylim(-top, top)
+    top = max(min(6 * size.p95_ms, float(errors["error_ms"].abs().max()) * 1.3), 2 * size.p95_ms, 1.0)
+    _limit(ax, errors["error_ms"], -top, top)
     _label(ax, (f"95 % of the frames: \N{PLUS-MINUS SIGN}{_ms(size.p95_ms)}", BLUE))
     return _titled(figure, ax, f"Half of the frames come within {_ms(size.median_ms)} of the interval asked for")
 
@@ -98,7 +108,8 @@ def sync(trace: Trace, *, ax: Axes | None = None) -> Figure:
         ax.axhspan(low, high, color=colour, alpha=alpha, linewidth=0)
     ax.plot(trace.sync["time"], offset, ".", color=BLUE, markersize=5, markeredgewidth=0)
     ax.axhline(0, color=GREY, linewidth=1)
-    ax.set_ylim(min(ACCEPTABLE[0] - 30, float(offset.min()) * 1.1), max(ACCEPTABLE[1] + 30, float(offset.max()) * 1.1))
+    low, high = (float(offset.quantile(q)) * 1.2 for q in (0.01, 0.99))
+    _limit(ax, offset, max(-550.0, min(ACCEPTABLE[0] - 30, low)), min(450.0, max(ACCEPTABLE[1] + 30, high)))
     for low, text, colour in (
         (DETECTABLE[0], "not noticed (+45 to \N{MINUS SIGN}125 ms)", "#00664A"),
         (ACCEPTABLE[0], "noticed but accepted (+90 to \N{MINUS SIGN}185 ms)", "#8A5F00"),
@@ -122,7 +133,10 @@ def loss(trace: Trace, *, ax: Axes | None = None) -> Figure:
     _label(ax, ("frames lost or incomplete", VERMILION), ("packets lost", BLUE))
     if not found.packet_loss_percent and not found.frame_loss_percent:
         return _titled(figure, ax, "Nothing was lost")
-    packets, frames = (_percent(value) for value in (found.packet_loss_percent, found.frame_loss_percent))
+    frames = _percent(found.frame_loss_percent)
+    if found.packet_loss_percent is None:
+        return _titled(figure, ax, f"{frames} of the frames lost")
+    packets = _percent(found.packet_loss_percent)
     return _titled(figure, ax, f"{packets} of the packets lost, and with them {frames} of the frames")
 
 
@@ -185,9 +199,28 @@ def _missing(figure: Figure, ax: Axes, finding: str, need: str) -> Figure:
     return _titled(figure, ax, finding)
 
 
+def _limit(ax: Axes, values: pd.Series[Any], low: float, high: float) -> None:
+    """Show from `low` to `high`; a few values far out would flatten all others, so they are counted instead."""
+    ax.set_ylim(low, high)
+    beyond = int(((values < low) | (values > high)).sum())
+    if beyond:
+        text = f"{beyond} beyond the edge, up to {_ms(float(values.abs().max()))}"
+        ax.annotate(
+            text,
+            (0, 0),
+            (6, 6),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=GREY,
+            size=_BODY,
+            bbox=_PAPER,
+        )
+
+
 def _ms(value: float) -> str:
-    return f"{value:.2g} ms" if value < 10 else f"{value:,.0f} ms"
+    # Virtual time is exact but for the last bit of a float: a microsecond is as fine as anyone reads.
+    return f"{round(value, 3):.2g} ms" if value < 10 else f"{value:,.0f} ms"
 
 
 def _percent(value: float | None) -> str:
-    return "an unknown part" if value is None else f"{value:.2g} %" if value < 10 else f"{value:.0f} %"
+    return "an unknown part" if value is None else f"{value:.2g} %" if value < 9.95 else f"{value:.0f} %"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 from avlab.media import codec
@@ -26,6 +28,14 @@ def check_display() -> None:
         )
 
 
+def _find_fonts() -> None:
+    """Importing cv2 points Qt to a folder of fonts that its Linux wheels lack, and Qt complains: point it to some."""
+    spec = importlib.util.find_spec("matplotlib")
+    named = os.environ.get("QT_QPA_FONTDIR")
+    if named and not Path(named).is_dir() and spec is not None and spec.origin is not None:
+        os.environ["QT_QPA_FONTDIR"] = str(Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf")
+
+
 class Window:
     """Shows a client's pictures until the stream ends or somebody presses q. Use it on the main thread.
 
@@ -37,12 +47,13 @@ class Window:
         check_display()
         import cv2
 
+        _find_fonts()
         self._cv2: Any = cv2
         self._client = client
         self._tap = client.tap(decides=True)
         self._show_fps = show_fps
         self._shown: deque[int] = deque(maxlen=240)
-        cv2.namedWindow(TITLE, cv2.WINDOW_AUTOSIZE)  # now, as the first takes a while
+        cv2.namedWindow(TITLE, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)  # now, as the first takes a while
         cv2.pollKey()
         self._open = False
 

@@ -5,7 +5,7 @@ Pure: two traces in, a third out. Packets are matched by SSRC and sequence numbe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,6 @@ from avlab.measure.tables import (
     Table,
 )
 from avlab.measure.trace import SettingRow, Trace
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Ints = NDArray[np.int64]
 
@@ -72,7 +69,7 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
                      settings=client.setting_rows, meta=meta)  # fmt: skip
 
     sent_frames = _frames_of(server.rows("frames"), mine)
-    at, to = _pair(_packet_keys(mine, _aligned_seq(mine, ours)), _packet_keys(ours, ours["seq"]))
+    at, to = _pair(_packet_keys(mine, _aligned_seq(mine, ours), ssrcs), _packet_keys(ours, ours["seq"], ssrcs))
     both = (at >= 0) & (to >= 0)
     shift = 0
     if not shared:
@@ -152,21 +149,45 @@ def _common_shift(server: Ints, client: Ints, modulus: int, *marks: Ints) -> int
     return int(shifts[votes.argmax()])
 
 
-def _packet_keys(rows: Rows, seq: Ints) -> pd.DataFrame:
-    import pandas as pd
-
-    keys = pd.DataFrame({"ssrc": rows["ssrc"], "seq": seq})
-    keys["copy"] = keys.groupby(["ssrc", "seq"]).cumcount()
-    return keys
+def _packet_keys(rows: Rows, seq: Ints, ssrcs: Ints) -> Ints:
+    """One number a row for its SSRC and sequence number; `UNKNOWN` for a row that lacks either."""
+    known = np.isin(rows["ssrc"], ssrcs) & (rows["seq"] != UNKNOWN)
+    return np.where(known, seq * len(ssrcs) + np.searchsorted(ssrcs, rows["ssrc"]), UNKNOWN)
 
 
-def _pair(server: pd.DataFrame, client: pd.DataFrame) -> tuple[Ints, Ints]:
-    """For each key in either, the server's row and the client's row that carry it (their index), -1 for none."""
-    pairs = server.rename_axis("at").reset_index().merge(
-        client.rename_axis("to").reset_index(), on=list(server.columns), how="outer"
-    )  # fmt: skip
-    at, to = (np.asarray(pairs[name].fillna(-1), np.int64) for name in ("at", "to"))
+def _pair(server: Ints, client: Ints) -> tuple[Ints, Ints]:
+    """For each key on either side, the row of the server's and the row of the client's that carry it, -1 for none.
+
+    Of equal keys the first is paired with the first, the second with the second; `UNKNOWN` matches nothing.
+    """
+    sides = (server, client)
+    named = [np.flatnonzero(keys != UNKNOWN) for keys in sides]
+    ids = _dense([keys[rows] for keys, rows in zip(sides, named, strict=True)])
+    copies = [_copy_numbers(side) for side in ids]
+    depth = 1 + max(int(side.max(initial=0)) for side in copies)
+    ids = _dense([side * depth + copy for side, copy in zip(ids, copies, strict=True)])
+    pairs = np.full((2, 1 + max(int(side.max(initial=-1)) for side in ids)), -1)
+    for side in (0, 1):
+        pairs[side, ids[side]] = named[side]
+    alone = [np.flatnonzero(keys == UNKNOWN) for keys in sides]
+    at = np.concatenate([pairs[0], alone[0], np.full(len(alone[1]), -1)])
+    to = np.concatenate([pairs[1], np.full(len(alone[0]), -1), alone[1]])
     return at, to
+
+
+def _dense(sides: list[Ints]) -> list[Ints]:
+    """Both sides' keys as numbers from 0 without gaps, in the keys' order."""
+    ids = np.unique(np.concatenate(sides), return_inverse=True)[1].astype(np.int64)
+    return [ids[: len(sides[0])], ids[len(sides[0]) :]]
+
+
+def _copy_numbers(ids: Ints) -> Ints:
+    """For each row how many rows before it have the same number."""
+    order = np.argsort(ids, kind="stable")
+    starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
+    numbers = np.empty(len(ids), np.int64)
+    numbers[order] = np.arange(len(ids)) - np.repeat(starts, np.diff(starts, append=len(ids)))
+    return numbers
 
 
 def _shifted(table: Table, rows: Rows, shift: int) -> Rows:
@@ -203,11 +224,8 @@ def _mark_socket_drops(packets: Rows, settings: tuple[SettingRow, ...]) -> None:
 
 
 def _merge_frames(server: Rows, client: Rows, still_ns: int) -> Rows:
+    # A frame without a timestamp matches nothing.
     at, to = _pair(*_frame_keys(server, client))
-    # What has no timestamp matches nothing: a skipped frame was never given one.
-    nameless = [np.flatnonzero(rows["timestamp"] == UNKNOWN) for rows in (server, client)]
-    at = np.concatenate([at, nameless[0], np.full(len(nameless[1]), -1)])
-    to = np.concatenate([to, np.full(len(nameless[0]), -1), nameless[1]])
     unseen, sent = to < 0, at >= 0
     merged = np.empty(len(at), FRAMES.dtype)
     merged[~unseen] = client[to[~unseen]]
@@ -228,21 +246,15 @@ def _merge_frames(server: Rows, client: Rows, still_ns: int) -> Rows:
     return merged[np.argsort(_first_known(merged, "due", "sent", "first_packet", "complete", "shown"), kind="stable")]
 
 
-def _frame_keys(server: Rows, client: Rows) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Each side's frames that have a timestamp, by row: stream, unwrapped timestamp, and which copy of it."""
-    import pandas as pd
-
-    made: list[list[pd.DataFrame]] = [[], []]
+def _frame_keys(server: Rows, client: Rows) -> tuple[Ints, Ints]:
+    """One number a row for its stream and unwrapped timestamp, which both sides count alike; `UNKNOWN` without one."""
+    keys = np.full(len(server), UNKNOWN), np.full(len(client), UNKNOWN)
     for code in range(len(STREAMS)):
         rows = [np.flatnonzero((side["stream"] == code) & (side["timestamp"] != UNKNOWN)) for side in (server, client)]
-        ticks = [_unwrapped(side["timestamp"][at]) for side, at in zip((server, client), rows, strict=True)]
-        ticks[0] = ticks[0] + _common_shift(ticks[0], ticks[1], _TIMESTAMP_MODULUS)
-        for side in (0, 1):
-            made[side].append(pd.DataFrame({"stream": code, "timestamp": ticks[side]}, index=rows[side]))
-    keys = [pd.concat(tables) for tables in made]
-    for table in keys:
-        table["copy"] = table.groupby(["stream", "timestamp"]).cumcount()
-    return keys[0], keys[1]
+        theirs, ours = (_unwrapped(side["timestamp"][at]) for side, at in zip((server, client), rows, strict=True))
+        keys[0][rows[0]] = (theirs + _common_shift(theirs, ours, _TIMESTAMP_MODULUS)) * len(STREAMS) + code
+        keys[1][rows[1]] = ours * len(STREAMS) + code
+    return keys
 
 
 def _unwrapped(timestamps: Ints) -> Ints:

@@ -37,7 +37,13 @@ class _Printed:
             label = " ".join(words) if unit and words else field.name.replace("_", " ")
             value = getattr(self, field.name)
             if isinstance(value, float):
-                value = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 10 else f"{value:.2f}"
+                value = (
+                    f"{value:,.0f}"
+                    if abs(value) >= 1000
+                    else f"{round(value, 3) + 0.0:.3g}"
+                    if abs(value) < 10
+                    else f"{value:.2f}"
+                )
             lines.append(f"{label:<16}{'-' if value is None else value:>10} {'' if value is None else unit}".rstrip())
         return "\n".join(lines)
 
@@ -434,7 +440,8 @@ def _binned(times: pd.Series[Any], marks: pd.Series[Any], bin: float) -> pd.Seri
 def _bins(times: pd.Series[Any], bin: float) -> pd.Series[Any]:
     if not bin > 0:
         raise ValueError(f"bin must be more than 0 seconds, not {bin}")
-    return np.floor(times / bin).astype(int)
+    slots: pd.Series[Any] = np.floor(times / bin).astype(int)
+    return slots
 
 
 def _copies(trace: Trace) -> pd.DataFrame:

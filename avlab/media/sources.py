@@ -286,9 +286,7 @@ class ArraySource:
                 first = seconds if first is None else first
                 pts_ns = round(number * NS / rate) if seconds is None else round((seconds - (first or 0.0)) * NS)
                 if pts_ns <= last_ns:
-                    raise ValueError(
-                        f"Frame {index} is at {seconds} s, not after the frame before it; times must rise."
-                    )
+                    raise ValueError(f"Frame {index} is at {seconds} s, not after the one before; times must rise.")
                 gap_ns = pts_ns - last_ns if number else gap_ns
                 last_ns = pts_ns
                 yield Picture(index, start_ns + pts_ns, image)
@@ -314,11 +312,9 @@ class ArraySource:
         if not isinstance(item, np.ndarray):
             raise TypeError(f"Frame {index} is of type {type(item).__name__}; {wanted}.")
         if item.dtype != np.uint8:
-            raise ValueError(
-                f"Frame {index} has dtype {item.dtype}; {wanted}: scale it to 0..255 and .astype('uint8')."
-            )
+            raise ValueError(f"Frame {index} has dtype {item.dtype}; {wanted}; scale to 0..255, then .astype('uint8').")
         if item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
-            hint = ": cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) makes one of a grey picture" if item.ndim == 2 else ""
+            hint = "; cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) makes one of a grey picture" if item.ndim == 2 else ""
             raise ValueError(f"Frame {index} has shape {item.shape}; {wanted}{hint}.")
         self.height, self.width = item.shape[:2]
         return seconds, item

@@ -178,8 +178,9 @@ class _Asking:
         if self._asked_ns is None or self._steady_ns is None or now_ns - self._asked_ns > _GAP_NS:
             self._steady_ns = now_ns
         self._asked_ns = now_ns
-        self._deadline_ns = now_ns + _STALL_NS
-        return now_ns - self._steady_ns >= _SETTLE_NS
+        running = now_ns - self._steady_ns >= _SETTLE_NS
+        self._deadline_ns = now_ns + (_STALL_NS if running else _STARTING_NS)
+        return running
 
     def _ask(self, count: int, heard_ns: int) -> Samples:
         fill = self._fill

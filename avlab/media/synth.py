@@ -125,11 +125,11 @@ def draw(index: int, seconds: float, label: str, flash: int | None) -> Image:
     left, top, right, bottom = FLASH_RECT
     _rectangle(image, left * WIDTH, top * HEIGHT, right * WIDTH, bottom * HEIGHT, lit)
 
-    text, scale, thick = f"{index:04d}", 4.0, 9
-    (wide, high), _ = cv2.getTextSize(text, _BOLD, scale, thick)
-    scale *= 316 / wide  # OpenCV 5 draws with another font than 4: fill the same place
-    (_, high), _ = cv2.getTextSize(text, _BOLD, scale, thick)
-    cv2.putText(image, text, (36, 100 + high // 2), _BOLD, scale, _INK, thick, cv2.LINE_AA)
+    # OpenCV 5 draws with another font than 4: fill the same place, at one size for every number.
+    thick = 9
+    scale = 4.0 * 316 / cv2.getTextSize("0000", _BOLD, 4.0, thick)[0][0]
+    high = cv2.getTextSize("0000", _BOLD, scale, thick)[0][1]
+    cv2.putText(image, f"{index:04d}", (36, 100 + high // 2), _BOLD, scale, _INK, thick, cv2.LINE_AA)
     cv2.putText(image, f"{seconds:05.2f} s", (38, 212), _BOLD, 1.2, _ACCENT, 2, cv2.LINE_AA)
     cv2.putText(image, label, (190, 212), _FONT, 0.62, _FAINT, 1, cv2.LINE_AA)
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from avlab.measure.join import join
 from avlab.measure.trace import FrameRow, Recorder, Trace
-from avlab.media.speaker import NullSpeaker, Speaker, open_speaker
+from avlab.media.speaker import NullSpeaker, Speaker, SpeakerError, open_speaker
 from avlab.stream.clock import MonotonicClock, clock_identity, spill
 from avlab.stream.links import Address, TcpLink, UdpLink, Waker, interest, udp_pair
 from avlab.stream.rtsp_client import Granted, Session
@@ -90,6 +90,7 @@ class Client(Handle):
         self.playout_delay = playout_delay
         self._incoming: dict[str, _Incoming] = {}
         self._peer: Server | None = None
+        self._final: Trace | None = None
         self._media_clock = MediaClock()
         self._buffer = JitterBuffer()
         self._playout = Playout(self._media_clock, at_once=self._delay_ns == 0)
@@ -129,8 +130,15 @@ class Client(Handle):
     @property
     def trace(self) -> Trace:
         """What was seen so far; joined with the server's own record when the server runs in this process."""
-        own = self._recorder.trace()
-        return own if self._peer is None else join(self._peer.trace, own)
+        if self._final is not None:
+            return self._final
+        final = self._stopped and not any(worker.alive for worker in self._workers)
+        trace = self._recorder.trace()
+        if self._peer is not None:  # after a BYE, nothing is on its way any more
+            trace = join(self._peer.trace, trace, in_flight=0.0 if self._said_goodbye() else 0.5)
+        if final:
+            self._final = trace
+        return trace
 
     @property
     def speaker_name(self) -> str:
@@ -198,6 +206,8 @@ class Client(Handle):
     # ---- life
 
     def _begin(self) -> None:
+        import pandas  # noqa: F401 - now, as a first look at the trace in mid-stream would hold up the pictures
+
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
         self._links: list[UdpLink] = []
@@ -212,8 +222,10 @@ class Client(Handle):
         if "audio" in granted:
             media = granted["audio"].media
             self._sound = SoundBuffer(rate=media.clock_rate, channels=media.channels)
-            self._spawn("speaker", self._speak)
+            speaking = self._spawn("speaker", self._speak)
             self._speaker_ready.wait(3.0)
+            if self._speaker is None and self._speaker_ready.is_set():  # it failed, and is about to say so
+                speaking.join(1.0)
             self._raise_once()
         self._start = Start(expect=set(granted), delay_ns=self._delay_ns)
         playing = self._session.play()
@@ -272,22 +284,37 @@ class Client(Handle):
 
     def _speak(self, worker: Worker) -> None:
         assert self._sound is not None
-        speaker = open_speaker(self._audio, rate=self._sound.rate, channels=self._sound.channels)
+        try:
+            speaker = open_speaker(self._audio, rate=self._sound.rate, channels=self._sound.channels)
+            try:
+                speaker = self._start_speaker(speaker)
+                while not worker.stopping.wait(0.2):
+                    if speaker.error is not None:
+                        raise speaker.error
+                    if speaker.stalled and self._audio == "auto":
+                        self._recorder.event(self._clock.now_ns(), "sound device lost", speaker.name)
+                        speaker.stop()
+                        speaker = self._start_speaker(
+                            NullSpeaker(rate=self._sound.rate, channels=self._sound.channels)
+                        )
+            finally:
+                speaker.stop()
+        finally:
+            self._speaker_ready.set()
+
+    def _start_speaker(self, speaker: Speaker) -> Speaker:
+        """The speaker that started: the null speaker where `auto` found a device that does not open."""
+        assert self._sound is not None
         try:
             speaker.start(self._fill)
-            self._speaker = speaker
-            while not worker.stopping.wait(0.2):
-                if speaker.error is not None:
-                    raise speaker.error
-                if speaker.stalled and self._audio == "auto":
-                    self._recorder.event(self._clock.now_ns(), "sound device lost", speaker.name)
-                    speaker.stop()
-                    speaker = NullSpeaker(rate=self._sound.rate, channels=self._sound.channels)
-                    speaker.start(self._fill)
-                    self._speaker = speaker
-        finally:
-            speaker.stop()
-            self._speaker_ready.set()
+        except SpeakerError as error:
+            if self._audio != "auto":
+                raise
+            self._recorder.event(self._clock.now_ns(), "sound device refused", str(error))
+            speaker = NullSpeaker(rate=self._sound.rate, channels=self._sound.channels)
+            speaker.start(self._fill)
+        self._speaker = speaker
+        return speaker
 
     def _fill(self, count: int, heard_ns: int) -> Samples:
         """What the device asks for; on its own thread."""
@@ -598,6 +625,9 @@ class Client(Handle):
         drained_ns = max((r.now_ns for r in self._readings), default=now_ns)
         if len(self._playout) == 0 and heard and now_ns >= drained_ns:
             self._ended.set()
+
+    def _said_goodbye(self) -> bool:
+        return bool(self._incoming) and all(incoming.ended for incoming in self._incoming.values())
 
     def _close_books(self, now_ns: int) -> None:
         """Every frame gets its fate, and the server its TEARDOWN."""

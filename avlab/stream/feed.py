@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from avlab.stream.worker import Worker
@@ -12,43 +13,51 @@ from avlab.stream.worker import Worker
 Unit = TypeVar("Unit")
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """A pass is over: read through, or ended by what the source raised."""
+
+    error: Exception | None
+
+
 class Feed(Generic[Unit]):
     """Runs `passes()` - a fresh iterator over the clip each time - and keeps at most `ahead` units ready.
 
     The thread blocks when they are not taken: a file loses nothing by waiting. `ready` is called when a unit has come
-    and the last `take` found none.
+    and the last `take` found none. What a source raises in mid-stream ends its pass like its last unit: `ended` is set
+    and `error` says why. One that raises before its first unit has nothing to offer, and its thread fails.
     """
 
     def __init__(self, passes: Callable[[], Iterator[Unit]], *, ahead: int, ready: Callable[[], None]) -> None:
         self._passes = passes
         self._ready = ready
-        self._queue: queue.Queue[tuple[int, Unit | None]] = queue.Queue(maxsize=ahead)
+        self._queue: queue.Queue[tuple[int, Unit | _End]] = queue.Queue(maxsize=ahead)
         self._generation = 0
         self._rewound = threading.Event()
         self._hungry = False
         self.ended = False
+        self.error: Exception | None = None
 
     def take(self) -> Unit | None:
         """The next unit, or None when none is ready or the clip has ended (`ended` tells)."""
+        self._hungry = True  # before looking: what is put after the look must find it set
         while not self.ended:
             try:
                 generation, unit = self._queue.get_nowait()
             except queue.Empty:
-                self._hungry = True
                 return None
             if generation != self._generation:
                 continue
-            if unit is None:
-                self.ended = True
-                break
             self._hungry = False
-            return unit
+            if not isinstance(unit, _End):
+                return unit
+            self.ended, self.error = True, unit.error
         return None
 
     def rewind(self) -> None:
         """Start the clip again from its beginning; what was read ahead is forgotten."""
         self._generation += 1
-        self.ended = False
+        self.ended, self.error = False, None
         self._rewound.set()
         self._drain()
 
@@ -68,17 +77,23 @@ class Feed(Generic[Unit]):
 
     def _one_pass(self, worker: Worker, generation: int) -> None:
         units = self._passes()
+        given, failure = 0, None
         try:
             for unit in units:
                 if not self._put(worker, generation, unit):
                     return
+                given += 1
+        except Exception as error:
+            if not given:
+                raise
+            failure = error
         finally:
             close = getattr(units, "close", None)
             if close is not None:
                 close()
-        self._put(worker, generation, None)
+        self._put(worker, generation, _End(failure))
 
-    def _put(self, worker: Worker, generation: int, unit: Unit | None) -> bool:
+    def _put(self, worker: Worker, generation: int, unit: Unit | _End) -> bool:
         while generation == self._generation and not worker.stopping.is_set():
             try:
                 self._queue.put((generation, unit), timeout=1.0)

@@ -190,6 +190,13 @@ class TcpLink:
 
     def close(self) -> None:
         """Close the connection."""
+        # What came and was never read would turn the orderly end into a reset, which can overtake the last bytes sent.
+        for _ in range(16):
+            try:
+                if not self.socket.recv(262_144):
+                    break
+            except OSError:
+                break
         self.socket.close()
 
     def _push(self, data: bytes | bytearray) -> int:

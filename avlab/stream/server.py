@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from avlab.measure.trace import FrameRow, Recorder, Trace
 from avlab.media import codec
@@ -58,7 +59,8 @@ class Server(Handle):
     `fps` is for arrays without times. `session_timeout` is in seconds.
 
     Raises FileNotFoundError, ValueError or TypeError for a source or setting that cannot be; `start` raises OSError
-    when the port is taken.
+    when the port is taken. A source that fails in mid-stream is played as far as it goes; then clients get BYE, and
+    `wait` and `stop` raise what it raised.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Server(Handle):
         self._peers: list[Peer] = []
         self._session_id = secrets.randbits(32)
         self._start_ns: int | None = None
-        self._pacer: Pacer = DeadlinePacer()
+        self._pacer: Pacer = DeadlinePacer()  # the one in use, which keeps its frame when another is chosen
         self._sound_pacer = DeadlinePacer()
         self._last_media_ns = 0
         self.tracks = self._make_tracks()
@@ -134,14 +136,11 @@ class Server(Handle):
     @property
     def pacer(self) -> Pacer:
         """What decides when a frame leaves; set it to a name or a pacer, and it acts on the next frame."""
-        return self._pacer
+        return self._chosen
 
     @pacer.setter
     def pacer(self, value: str | Pacer) -> None:
-        pacer = pacer_named(value)
-        if self._start_ns is not None:
-            pacer.restart(self._start_ns)
-        self._pacer = pacer
+        self._chosen = pacer = pacer_named(value)
         self._recorder.setting(self._clock.now_ns(), "pacer", getattr(pacer, "name", type(pacer).__name__))
 
     # ---- what it says of itself
@@ -152,7 +151,7 @@ class Server(Handle):
         if not self._started or self._port == 0:
             raise RuntimeError("the server has no address before start(): call start(), or use it in a with statement")
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
-        return f"rtsp://{f'[{host}]' if ':' in host else host}:{self._port}/{self._name}"
+        return f"rtsp://{f'[{host}]' if ':' in host else host}:{self._port}/{quote(self._name)}"
 
     @property
     def clients(self) -> int:
@@ -205,6 +204,7 @@ class Server(Handle):
         """Let a peer have the stream from now on; the media time of now."""
         if self._start_ns is None:
             self._start_ns = now_ns
+            self._pacer = self._chosen
             self._pacer.restart(now_ns)
             self._sound_pacer.restart(now_ns)
         return now_ns - self._start_ns
@@ -318,8 +318,7 @@ class Server(Handle):
         if self._start_ns is not None:
             self._fill(self._clock.now_ns())
             moments += [self._pacer.wake_at(), self._sound_pacer.wake_at()]
-            if self._at_end():
-                moments.append(self._start_ns + self._last_media_ns)
+            moments.append(self._end_ns())
         return min((m for m in moments if m is not None), default=None)
 
     def _next_check_ns(self) -> int | None:
@@ -332,19 +331,33 @@ class Server(Handle):
             if unit is None:
                 break
             if isinstance(unit, Dropped):
-                self._note_skipped(unit, now_ns)
-            else:
-                self._pacer.push(unit, now_ns)
+                self._note_skipped(unit)
+                continue
+            if self._pacer is not self._chosen and self._start_ns is not None:
+                self._pacer = self._chosen
+                self._pacer.restart(self._start_ns)
+            self._pacer.push(unit, now_ns)
         while self._sound is not None and self._sound_pacer.wake_at() is None:
             chunk = self._sound.take()
             if chunk is None:
                 break
             self._sound_pacer.push(chunk, now_ns)
 
-    def _at_end(self) -> bool:
-        feeds = [feed for feed in (self._video, self._sound) if feed is not None]
-        idle = self._pacer.wake_at() is None and self._sound_pacer.wake_at() is None
-        return idle and all(feed.ended for feed in feeds)
+    def _end_ns(self) -> int | None:
+        """When the clip is over; None while there is more of it."""
+        assert self._start_ns is not None
+        if self._loop and self._fault() is not None:
+            return self._start_ns  # at once: the other stream would go on for ever
+        if self._pacer.wake_at() is None and self._sound_pacer.wake_at() is None:
+            return self._start_ns + self._last_media_ns if all(feed.ended for feed in self._feeds()) else None
+        return None
+
+    def _feeds(self) -> list[Feed[Any]]:
+        return [feed for feed in (self._video, self._sound) if feed is not None]
+
+    def _fault(self) -> Exception | None:
+        """Why the clip ends before its end, once all that came before has been taken."""
+        return next((feed.error for feed in self._feeds() if feed.error is not None), None)
 
     def _send_what_is_due(self, now_ns: int) -> None:
         assert self._start_ns is not None
@@ -353,7 +366,8 @@ class Server(Handle):
         for due in self._pacer.pull(now_ns):
             self._send_frame(due)
         self._fill(now_ns)
-        if self._at_end() and now_ns >= self._start_ns + self._last_media_ns:
+        end_ns = self._end_ns()
+        if end_ns is not None and now_ns >= end_ns:
             self._end_of_clip(now_ns)
 
     def _send_frame(self, due: Due) -> None:
@@ -448,7 +462,7 @@ class Server(Handle):
                 )
             )
 
-    def _note_skipped(self, dropped: Dropped, now_ns: int) -> None:
+    def _note_skipped(self, dropped: Dropped) -> None:
         track = self.tracks["video"]
         picture: EncodedFrame = dropped.item
         timestamp = track.timestamp(picture.pts_ns)
@@ -496,6 +510,8 @@ class Server(Handle):
                 return
             for outlet, report in peer.feed(data, now_ns) if data else []:
                 self._take_report(report, peer.address[0], now_ns, outlet)
+            if peer.link.waiting > 2 * STALL_BYTES:  # media stops at half of it: these are answers
+                raise WireError("it asks and does not read the answers")
             interest(self._selector, peer.link)
         except (WireError, OSError) as error:
             self._recorder.event(now_ns, "client refused", f"{peer.address[0]}: {error}")
@@ -558,7 +574,10 @@ class Server(Handle):
     def _end_of_clip(self, now_ns: int) -> None:
         self._say_goodbye(now_ns)
         self._recorder.event(now_ns, "end of clip")
+        fault = self._fault()
         self._rewind()
+        if fault is not None:
+            raise fault
         if self._once:
             self._ended.set()
 
@@ -578,9 +597,8 @@ class Server(Handle):
         self._last_media_ns = 0
         for peer in self._peers:
             peer.has_played = False
-        for feed in (self._video, self._sound):
-            if feed is not None:
-                feed.rewind()
+        for feed in self._feeds():
+            feed.rewind()
         for track in self.tracks.values():
             track.restart()
 

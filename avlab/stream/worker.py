@@ -43,10 +43,16 @@ class Worker:
             self._wake()
 
     def join(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for the thread's end; True when it has ended."""
-        if self._thread is not threading.current_thread() and self._thread.ident is not None:
-            self._thread.join(timeout)
+        """Wait up to `timeout` seconds for the thread's end; True when it has ended, or is the one that asks."""
+        if self.current or self._thread.ident is None:
+            return True
+        self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    @property
+    def current(self) -> bool:
+        """Whether this very thread asks."""
+        return self._thread is threading.current_thread()
 
     @property
     def alive(self) -> bool:
@@ -73,7 +79,8 @@ class Handle:
         self._error: BaseException | None = None
         self._told = False
         self._ended = threading.Event()
-        self._state = threading.RLock()
+        self._released = threading.Event()
+        self._state = threading.RLock()  # held while starting: a stop from elsewhere comes after
         self._started = False
         self._stopped = False
 
@@ -95,39 +102,50 @@ class Handle:
     def start(self) -> Self:
         """Begin; returns the handle. RuntimeError when it was started before."""
         with self._state:
-            if self._started:
+            if self._started or self._stopped:  # stopped, too, when a start has failed
                 raise RuntimeError(
                     f"this {type(self).__name__.lower()} was started before: make a new one to start again"
                 )
             self._started = True
-        _handles.add(self)
-        try:
-            self._begin()
-        except BaseException:
-            self._told = True  # the caller sees this one now
-            self.stop()
-            self._started = False
-            raise
+            _handles.add(self)
+            try:
+                self._begin()
+            except BaseException:
+                self._told = True  # the caller sees this one now
+                self.stop()
+                self._started = False
+                raise
         return self
 
     def stop(self, timeout: float = 5.0) -> None:
         """Signal, wake and join every thread, then let go of sockets and devices. Does nothing the second time.
 
-        Raises RuntimeError when a thread outlives `timeout` seconds, and what failed if nothing has raised it before.
+        From any thread; whoever comes second waits for the first. Does nothing before `start`. Raises RuntimeError when
+        a thread outlives `timeout` seconds, and what failed if nothing has raised it before.
         """
         with self._state:
+            if not self._started:
+                return
             first, self._stopped = not self._stopped, True
         if first:
-            self._ended.set()
-            for worker in self._workers:
-                worker.signal()
-            deadline = time.perf_counter() + timeout
+            self._stop(timeout)
+        elif not any(worker.current for worker in self._workers):
+            self._released.wait(timeout)
+        self._raise_once()
+
+    def _stop(self, timeout: float) -> None:
+        self._ended.set()
+        for worker in self._workers:
+            worker.signal()
+        deadline = time.perf_counter() + timeout
+        try:
             alive = [w.name for w in self._workers if not w.join(max(0.0, deadline - time.perf_counter()))]
             self._release()
+        finally:
             _handles.discard(self)
-            if alive:
-                raise RuntimeError(f"{', '.join(alive)} did not end within {timeout:g} s")
-        self._raise_once()
+            self._released.set()
+        if alive:
+            raise RuntimeError(f"{', '.join(alive)} did not end within {timeout:g} s")
 
     def wait(self, seconds: float | None = None) -> bool:
         """Sleep for `seconds` (None: until the end) or until the stream ends; True if it has ended.
@@ -163,14 +181,16 @@ class Handle:
         worker = Worker(name, body, wake=wake, failed=self._fail)
         self._workers.append(worker)
         worker.start()
+        if self._ended.is_set():  # a sibling has failed already, and did not know of this one
+            worker.signal()
         return worker
 
     def _fail(self, error: BaseException) -> None:
         if self._error is None:
             self._error = error
-        for worker in self._workers:
-            worker.signal()
         self._ended.set()
+        for worker in list(self._workers):
+            worker.signal()
 
     def _raise_once(self) -> None:
         if self._error is not None and not self._told:
@@ -179,10 +199,19 @@ class Handle:
 
 
 def stop_all(timeout: float = 5.0) -> None:
-    """Stop every server and client of this process. What they failed of is not raised here; `handle.error` keeps it."""
+    """Stop every server and client of this process. What they failed of is not raised here; `handle.error` keeps it.
+
+    Raises RuntimeError, once all have been told to stop, when a thread outlives `timeout` seconds.
+    """
+    alive = []
     for handle in list(_handles):
         handle._told = True
-        handle.stop(timeout)
+        try:
+            handle.stop(timeout)
+        except RuntimeError as error:
+            alive.append(str(error))
+    if alive:
+        raise RuntimeError("; ".join(alive))
 
 
 def running_handles() -> list[Handle]:

@@ -6,17 +6,18 @@ leaves as `Dropped(frame, "incomplete")`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from avlab.timing.stage import Dropped
-from avlab.wire.rtpjpeg import FrameAssembler
+from avlab.wire.rtpjpeg import MAX_SCAN, FrameAssembler
 from avlab.wire.units import WireError
 
 WINDOW = 4096
-"""How far back, in sequence numbers, a duplicate is recognised."""
+"""How many of the latest packets, and of the latest frames, are remembered."""
 
 MAX_FRAMES = 64
-"""How many unfinished frames are held; beyond it the oldest is given up."""
+MAX_BYTES = 4 * MAX_SCAN
+"""How much is held unfinished, however a sender scatters it: beyond either, the frame begun first is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,61 +50,75 @@ class _Unfinished:
     pts_ns: int
     first_packet_ns: int
     assembler: FrameAssembler
-    sequences: list[int] = field(default_factory=list)
-    marker: int | None = None
+    packets: int = 0
     bytes: int = 0
 
 
-class JitterBuffer:
-    """The frames of one stream, put together from fragments in whatever order they come."""
+class _Recent:
+    """The latest numbers of a kind, `WINDOW` of them."""
 
     def __init__(self) -> None:
-        self._tables: dict[int, bytes] = {}
-        self._unfinished: dict[int, _Unfinished] = {}
-        self._seen: set[int] = set()
-        self._newest: int | None = None
-        self._passed_ticks: int | None = None  # frames up to here are finished or given up
-        self._whole: set[int] = set()
-        self._out: list[Frame | Dropped] = []
+        self._numbers: dict[int, None] = {}
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._numbers
+
+    def add(self, number: int) -> None:
+        self._numbers[number] = None
+        if len(self._numbers) > WINDOW:
+            del self._numbers[next(iter(self._numbers))]
+
+
+class JitterBuffer:
+    """The frames of one stream, put together from fragments in whatever order they come.
+
+    Every packet has one fate and every frame one exit. What a packet is judged by is its own number and its frame's
+    timestamp, never how far ahead of the others it is: one stray packet does not make those that follow late.
+    """
+
+    def __init__(self) -> None:
         self.malformed = 0
+        self._tables: dict[int, bytes] = {}
+        self._unfinished: dict[int, _Unfinished] = {}  # by ticks, the one begun first in front
+        self._held = 0  # bytes in those
+        self._seen = _Recent()  # sequence numbers
+        self._closed = _Recent()  # ticks of the frames that have left
+        self._passed_ticks: int | None = None  # the newest frame that playout has passed
+        self._out: list[Frame | Dropped] = []
 
     def fate(self, sequence: int, ticks: int) -> str:
         """What becomes of a packet, to be asked before `push`: used, duplicate or late."""
         if sequence in self._seen:
             return "duplicate"
-        if self._newest is not None and sequence <= self._newest - WINDOW:
-            return "late"
-        if ticks in self._whole or (self._passed_ticks is not None and ticks <= self._passed_ticks):
+        if ticks in self._closed or (self._passed_ticks is not None and ticks <= self._passed_ticks):
             return "late"
         return "used"
 
     def push(self, item: Fragment, now_ns: int, /) -> None:
-        """Take a packet whose fate is 'used'. One that is no fragment counts as `malformed` and spoils its frame."""
-        self._remember(item.sequence)
+        """Take a packet whose fate is 'used'. One that is no part of its frame counts as `malformed`."""
+        self._seen.add(item.sequence)
         frame = self._unfinished.get(item.ticks)
         if frame is None:
-            if len(self._unfinished) >= MAX_FRAMES:
-                self._give_up(min(self._unfinished))
             frame = self._unfinished[item.ticks] = _Unfinished(item.media_ns, now_ns, FrameAssembler(self._tables))
-        frame.sequences.append(item.sequence)
+        frame.packets += 1
         frame.bytes += len(item.payload)
-        if item.marker:
-            frame.marker = item.sequence
+        self._held += len(item.payload)
         try:
             complete = frame.assembler.add(item.sequence, item.marker, item.payload)
             jpeg = frame.assembler.jpeg() if complete else None
         except WireError:
             self.malformed += 1
-            return
+            jpeg = None
         if jpeg is not None:
-            del self._unfinished[item.ticks]
-            self._whole.add(item.ticks)
-            whole = self._describe(item.ticks, frame)
-            self._out.append(replace(whole, jpeg=jpeg, packets_lost=0, complete_ns=now_ns))
+            self._out.append(self._close(item.ticks, jpeg=jpeg, complete_ns=now_ns))
+        elif frame.bytes > 2 * MAX_SCAN:  # fragments without end
+            self._give_up(item.ticks)
+        elif self._held > MAX_BYTES or len(self._unfinished) > MAX_FRAMES:
+            self._give_up(next(iter(self._unfinished)))
 
     def wake_at(self) -> int | None:
-        """Whole frames are given at once, so there is nothing to wake for."""
-        return None
+        """Now (0) when frames wait to be pulled; else nothing will come by itself."""
+        return 0 if self._out else None
 
     def pull(self, now_ns: int, /) -> list[Frame | Dropped]:
         """Frames finished or given up since the last call."""
@@ -113,6 +128,7 @@ class JitterBuffer:
     def expire(self, media_ns: int) -> None:
         """Media time has passed `media_ns`: frames due by then and still incomplete are given up."""
         for ticks in sorted(t for t, frame in self._unfinished.items() if frame.pts_ns <= media_ns):
+            self._passed_ticks = ticks if self._passed_ticks is None else max(ticks, self._passed_ticks)
             self._give_up(ticks)
 
     def flush(self) -> None:
@@ -121,25 +137,12 @@ class JitterBuffer:
             self._give_up(ticks)
 
     def _give_up(self, ticks: int) -> None:
+        self._out.append(Dropped(self._close(ticks), "incomplete"))
+
+    def _close(self, ticks: int, *, jpeg: bytes | None = None, complete_ns: int | None = None) -> Frame:
         frame = self._unfinished.pop(ticks)
-        if self._passed_ticks is None or ticks > self._passed_ticks:
-            self._passed_ticks = ticks
-            self._whole = {t for t in self._whole if t > ticks}
-        self._out.append(Dropped(self._describe(ticks, frame), "incomplete"))
-
-    def _describe(self, ticks: int, frame: _Unfinished) -> Frame:
+        self._held -= frame.bytes
+        self._closed.add(ticks)
         # A frame's packets are consecutive: what is missing between the ends that were seen is known to be lost.
-        last = frame.marker if frame.marker is not None else max(frame.sequences)
-        lost = last - min(frame.sequences) + 1 - len(frame.sequences)
-        return Frame(ticks, frame.pts_ns, None, frame.bytes, len(frame.sequences), max(0, lost), frame.first_packet_ns)
-
-    def _remember(self, sequence: int) -> None:
-        self._seen.add(sequence)
-        if self._newest is None or sequence > self._newest:
-            self._newest = sequence
-        if len(self._seen) > 2 * WINDOW:
-            self._seen = {s for s in self._seen if s > self._newest - WINDOW}
-        if len(self._whole) > 2 * WINDOW:
-            oldest = sorted(self._whole)[-WINDOW]
-            self._whole = {t for t in self._whole if t >= oldest}
-            self._passed_ticks = max(oldest - 1, self._passed_ticks or oldest - 1)
+        lost = len(frame.assembler.missing)
+        return Frame(ticks, frame.pts_ns, jpeg, frame.bytes, frame.packets, lost, frame.first_packet_ns, complete_ns)

@@ -6,24 +6,22 @@ A picture is shown when the sound reaches its pts. With no sound the media clock
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from avlab.timing.stage import Dropped
 from avlab.wire.units import NS
 
 DEFAULT_DELAY_NS = 100_000_000
-"""From the arrival of what came quickest to its presentation."""
+"""From the arrival of a stream's beginning to its presentation."""
 
 TARDY_NS = 40_000_000
 """A picture that is later than this is not worth showing: ITU-R BT.1359 finds 45 ms of early sound detectable."""
 
 START_PATIENCE_NS = NS // 2
-"""How long the first stream waits for the other before both are taken as they come."""
+"""How long the first stream waits for the other before both are taken as they come; what was due by then is late."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClockReading:
+class ClockReading(NamedTuple):
     """What is heard at a moment: media time `media_ns` at `now_ns`."""
 
     media_ns: int
@@ -34,7 +32,8 @@ class MediaClock:
     """Media time on the monotonic clock: now = base + media, the base steered by readings of what is heard.
 
     Readings scatter by milliseconds (a device reports its latency in steps), so each moves the base by a fraction
-    `gain` of its error; one that is off by more than `snap_ns` three times running is believed at once.
+    `gain` of its error. One that is off by more than `snap_ns` is passed over; a third in a row, within `snap_ns` of
+    the one before it, is believed at once.
     """
 
     def __init__(self, *, gain: float = 0.05, snap_ns: int = 60_000_000) -> None:
@@ -42,6 +41,7 @@ class MediaClock:
         self._gain = gain
         self._snap_ns = snap_ns
         self._strange = 0
+        self._strange_ns = 0  # the base that the newest strange reading spoke for
 
     @property
     def running(self) -> bool:
@@ -51,6 +51,7 @@ class MediaClock:
     def set(self, base_ns: int) -> None:
         """Media time 0 falls on `base_ns`."""
         self._base_ns = base_ns
+        self._strange = 0
 
     def shift(self, by_ns: int) -> None:
         """Everything from here on is presented later by `by_ns` (earlier when negative)."""
@@ -64,13 +65,15 @@ class MediaClock:
             self._base_ns = seen
             return
         error = seen - self._base_ns
-        if abs(error) > self._snap_ns:
-            self._strange += 1
-            if self._strange >= 3:
-                self._base_ns, self._strange = seen, 0
+        if abs(error) <= self._snap_ns:
+            self._strange = 0
+            self._base_ns += round(self._gain * error)
             return
-        self._strange = 0
-        self._base_ns += round(self._gain * error)
+        again = self._strange > 0 and abs(seen - self._strange_ns) <= self._snap_ns
+        self._strange = self._strange + 1 if again else 1
+        self._strange_ns = seen
+        if self._strange == 3:
+            self.set(seen)
 
     def media_ns(self, now_ns: int) -> int:
         """Media time at a moment; ValueError before the clock is set."""
@@ -96,7 +99,7 @@ class Start:
     def __init__(self, *, expect: set[str], delay_ns: int) -> None:
         self._missing = set(expect)
         self.delay_ns = delay_ns
-        self._earliest_base_ns: int | None = None
+        self._base_ns: int | None = None  # the latest arrival's, before any delay
         self._patience_ns: int | None = None
 
     def arrived(self, stream: str, pts_ns: int, now_ns: int) -> None:
@@ -105,7 +108,7 @@ class Start:
             return
         self._missing.discard(stream)
         base_ns = now_ns - pts_ns
-        self._earliest_base_ns = base_ns if self._earliest_base_ns is None else max(base_ns, self._earliest_base_ns)
+        self._base_ns = base_ns if self._base_ns is None else max(base_ns, self._base_ns)
         if self._patience_ns is None:
             self._patience_ns = now_ns + START_PATIENCE_NS
 
@@ -114,11 +117,12 @@ class Start:
 
         `lead_ns` is how far ahead of being heard a device wants its sound: a delay shorter than that is lengthened.
         """
-        if self._earliest_base_ns is None or self._patience_ns is None:
+        if self._base_ns is None or self._patience_ns is None:
             return None
         if self._missing and now_ns < self._patience_ns:
             return None
-        return self._earliest_base_ns + max(self.delay_ns, lead_ns)
+        self._missing.clear()  # the answer is final, and there is nothing more to wake for
+        return self._base_ns + max(self.delay_ns, lead_ns)
 
     def wake_at(self) -> int | None:
         """When patience ends, while something is missing."""
@@ -155,8 +159,8 @@ class Playout:
         if self._shown_pts_ns is not None and item.pts_ns <= self._shown_pts_ns:
             self._dropped.append(Dropped(item, "late"))
             return
-        overdue = self._clock.running and not self.at_once and now_ns - self._clock.when_ns(item.pts_ns)
-        if overdue and overdue > self._tardy_ns:
+        timed = self._clock.running and not self.at_once
+        if timed and now_ns - self._clock.when_ns(item.pts_ns) > self._tardy_ns:
             self._dropped.append(Dropped(item, "late"))
             return
         self._count += 1

@@ -7,27 +7,45 @@ level has moved; pictures follow the sound.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avlab.timing.drift import RateEstimator
+from avlab.timing.level import LevelControl
 from avlab.timing.playout import ClockReading
 from avlab.wire.units import NS, Samples
 
-FADE_NS = 3_000_000
-"""How long sound takes to fade at the edge of a gap, so that the gap is no click."""
-
 LIMIT_NS = 10 * NS
-"""The most sound held; a sender that is further ahead loses its oldest."""
+"""How far ahead of what is heard sound is taken."""
+
+LIMIT_RUNS = 4096
+"""The most runs held, however short a sender cuts them."""
+
+ASTRAY_NS = NS
+"""When for so long all sound came too late, or too far ahead, its sender has jumped, and playout follows it."""
+
+CUSHION_NS = 20_000_000
+"""How far ahead of the device's reading the sender's first sound is then put at least."""
+
+JUMP_NS = 60_000_000
+"""A block heard this far from where the one before it ended, three times running, means that the device jumped."""
+
+MEASURE_NS = 50_000_000
+"""How often the two clocks are compared; more often would cost more and tell no more."""
+
+_DECAY_NS = 2_000_000  # in which a step left by a gap dies away to 1/e: slow enough to be no click
 
 
-@dataclass(frozen=True, slots=True)
-class Played:
-    """A run of sound that has left the buffer: `heard_ns` is when its first sample sounds, None if it never did."""
+class Played(NamedTuple):
+    """A run of sound that has left the buffer: `heard_ns` is when it began to sound, None if it never did."""
 
     ticks: int
     pts_ns: int
@@ -40,84 +58,43 @@ class Played:
 @dataclass(slots=True)
 class _Run:
     position: int  # in samples of media time
+    end: int
     samples: Samples
     ticks: int
     pts_ns: int
     arrived_ns: int
     heard_ns: int | None = None
 
-    @property
-    def end(self) -> int:
-        return self.position + len(self.samples)
-
-
-class LevelControl:
-    """Decides when a sample goes in or out: a thermostat on how early sound comes before it is heard.
-
-    `margin_ns` is sampled at each arrival. The first `settle` arrivals set the level to be kept; from then on its
-    moving average is brought back whenever it has strayed by `on_ns`, until within `off_ns`.
-    """
-
-    def __init__(self, *, settle: int = 100, smoothing: float = 1 / 256, on_ns: int = 1_500_000) -> None:
-        self._settle = settle
-        self._smoothing = smoothing
-        self._on_ns, self._off_ns = on_ns, on_ns // 6
-        self._count = 0
-        self._average_ns = 0.0
-        self._target_ns: float | None = None
-        self._direction = 0
-
-    @property
-    def level_ns(self) -> int:
-        """The moving average of the margin."""
-        return round(self._average_ns)
-
-    def arrival(self, margin_ns: int) -> None:
-        """Sound came `margin_ns` before it is to be heard."""
-        self._count += 1
-        weight = max(self._smoothing, 1 / self._count)
-        self._average_ns += weight * (margin_ns - self._average_ns)
-        if self._target_ns is None and self._count >= self._settle:
-            self._target_ns = self._average_ns
-
-    def shift(self, by_ns: int) -> None:
-        """The level is meant to be higher by `by_ns` from here on, and is."""
-        self._average_ns += by_ns
-        if self._target_ns is not None:
-            self._target_ns += by_ns
-
-    def correction(self) -> int:
-        """Samples to consume beyond those asked for in this block: +1 when too much is buffered, -1 when too little."""
-        if self._target_ns is None:
-            return 0
-        error = self._average_ns - self._target_ns
-        if abs(error) > self._on_ns:
-            self._direction = 1 if error > 0 else -1
-        elif abs(error) < self._off_ns or error * self._direction < 0:
-            self._direction = 0
-        return self._direction
-
 
 class SoundBuffer:
     """Runs of samples in, blocks for the device out, readings for the media clock on the way.
 
-    Not thread-safe: the owner holds a lock around `push` and `read`, which two threads call.
+    Not thread-safe: the owner holds a lock around its methods, which two threads call.
     """
 
     def __init__(self, *, rate: int, channels: int) -> None:
         self.rate, self.channels = rate, channels
         self.control = LevelControl()
-        self.underruns = 0
+        self.underruns = 0  # how often sound broke off for want of samples, the end of a stream included
         self.corrected = 0  # samples taken out less samples put in
-        self._sender = RateEstimator()
-        self._device = RateEstimator()
-        self._runs: deque[_Run] = deque()
+        self._runs: deque[_Run] = deque()  # by position
+        self._played: list[Played] = []
+        self._limit = LIMIT_NS * rate // NS
         self._base_ns: int | None = None
         self._position: int | None = None  # the next sample to be read, in samples of media time
-        self._last: ClockReading | None = None
-        self._sounding = False
-        self._out = 0
-        self._played: list[Played] = []
+        self._spent = 0  # samples before this position were read, and are not heard again when the position steps back
+        self._astray_ns: int | None = None  # since when all that came was out of reach
+
+        self._read = 0  # samples given to the device
+        self._last: ClockReading | None = None  # of the newest block, once sound has begun
+        self._due_ns: int | None = None  # when the newest block ends
+        self._strange = 0
+        self._skew = RateEstimator()
+        self._measure_ns = 0  # when to compare the clocks again
+
+        self._follows: int | None = None  # the position that continues what was sent last; None after silence
+        self._sent = np.zeros((1, channels), np.int16)  # the newest block
+        self._step: NDArray[np.float32] | None = None  # what is left of the newest step in the sound, dying away
 
     @property
     def started(self) -> bool:
@@ -127,7 +104,7 @@ class SoundBuffer:
     @property
     def skew_ppm(self) -> float:
         """By how much the sender's clock is faster than the device's; NaN until measured."""
-        return self._sender.ppm - self._device.ppm
+        return self._skew.ppm
 
     def begin(self, base_ns: int) -> None:
         """Media time 0 is to be heard at `base_ns`."""
@@ -135,54 +112,55 @@ class SoundBuffer:
 
     def push(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> bool:
         """A run of int16 samples (n, channels) whose first is media time `pts_ns`; False if it comes too late."""
-        position = _samples(pts_ns, self.rate)
-        self._sender.update(now_ns, pts_ns)
-        run = _Run(position, samples, ticks, pts_ns, now_ns)
-        if self._position is not None:
-            heard_now_ns = self.heard_ns(now_ns)
-            if heard_now_ns is not None:
-                self.control.arrival(pts_ns - heard_now_ns)
-            if run.end <= self._position:
-                self._finish(run, "late")
-                return False
-        at = len(self._runs)
-        while at and self._runs[at - 1].position > position:
-            at -= 1
-        self._runs.insert(at, run)
-        while self._runs[-1].end - self._runs[0].position > LIMIT_NS * self.rate // NS:
-            self._finish(self._runs.popleft(), "skipped")
+        position = (pts_ns * self.rate + NS // 2) // NS
+        run = _Run(position, position + len(samples), samples, ticks, pts_ns, now_ns)
+        if not self._in_reach(run, now_ns):
+            late = self._position is not None and run.end <= self._position
+            self._finish(run, "late" if late else "skipped")
+            return not late
+        if self._last is not None:
+            heard_now_ns, since_ns = self._last
+            self.control.arrival(pts_ns - heard_now_ns - now_ns + since_ns)
+            if now_ns >= self._measure_ns:
+                self._measure(pts_ns, now_ns)
+        runs = self._runs
+        if not runs or runs[-1].position <= position:
+            runs.append(run)
+        else:
+            runs.insert(bisect_right(runs, position, key=attrgetter("position")), run)
+        if len(runs) > LIMIT_RUNS:
+            self._finish(runs.popleft(), "skipped")
         return True
 
     def shift(self, by_ns: int) -> None:
         """Hear everything later by `by_ns` (earlier when negative): silence goes in, or sound is left out."""
-        if self._base_ns is not None:
-            self._base_ns += by_ns
-        if self._position is not None:
-            self._position -= _samples(by_ns, self.rate)
-            self._sounding = False  # fades in from here
-            self.control.shift(by_ns)
+        self._move(by_ns)
+        self.control.shift(by_ns)
 
     def read(self, count: int, heard_ns: int) -> tuple[Samples, ClockReading | None]:
         """`count` samples, int16 (count, channels), of which the first is heard at `heard_ns`; and what is heard then.
 
-        Silence until the moment given to `begin` comes, sample-exactly; silence with faded edges where nothing is.
+        Silence until the moment given to `begin` comes, sample-exactly, and silence where nothing is. There is no step
+        where sound sets in or breaks off: the difference to the sample before it dies away within milliseconds.
         """
-        self._device.update(heard_ns, self._out * NS // self.rate)
-        self._out += count
-        block = np.zeros((count, self.channels), dtype=np.int16)
+        heard_ns = self._plausible(heard_ns)
+        self._due_ns = heard_ns + count * NS // self.rate
+        self._read += count
         if self._position is None:
             if self._base_ns is None:
-                return block, None
+                return self._silence(count), None
             wanted = _samples(heard_ns - self._base_ns, self.rate)
-            first = self._runs[0].position if self._runs else None
-            if first is None or wanted + count <= first:
-                return block, ClockReading(_ns(wanted, self.rate), heard_ns)
-            self._position = wanted
-        consume = count + (self.control.correction() if self._sounding else 0)
-        reading = ClockReading(_ns(self._position, self.rate), heard_ns)
-        self._last = reading
-        self.corrected += consume - count
-        self._take(block, consume, heard_ns)
+            if not self._runs or wanted + count <= self._runs[0].position:
+                return self._silence(count), ClockReading(_ns(wanted, self.rate), heard_ns)
+            self._position = self._spent = wanted
+        begin = self._position
+        self._last = reading = ClockReading(_ns(begin, self.rate), heard_ns)
+        block, holes, consume = self._take(begin, count, heard_ns)
+        self._position = end = begin + consume
+        self._spent = max(self._spent, end)
+        block = self._smooth(block, holes, begin, end)
+        while self._runs and self._runs[0].end <= end:
+            self._finish(self._runs.popleft(), "shown")
         return block, reading
 
     def heard_ns(self, now_ns: int) -> int | None:
@@ -196,8 +174,7 @@ class SoundBuffer:
 
     def flush(self) -> list[Played]:
         """What is left at the end of a run, as in flight."""
-        while self._runs:
-            self._finish(self._runs.popleft(), "in_flight")
+        self._discard("in_flight")
         return self.played()
 
     def buffered_ns(self) -> int:
@@ -205,60 +182,149 @@ class SoundBuffer:
         if not self._runs:
             return 0
         begin = self._runs[0].position if self._position is None else self._position
-        return max(0, _ns(self._runs[-1].end - begin, self.rate))
+        return max(0, _ns(max(run.end for run in self._runs) - begin, self.rate))
 
-    def _take(self, block: Samples, consume: int, heard_ns: int) -> None:
-        """Fill the block from the `consume` samples at the position, and move on."""
-        assert self._position is not None
-        begin, end = self._position, self._position + consume
-        source = block if consume == len(block) else np.zeros((consume + 1, self.channels), dtype=np.int16)
-        edge = begin + len(source)  # when samples are interpolated, one beyond the end is looked at
-        holes: list[tuple[int, int]] = []
-        covered = begin
+    # ---- where sound is placed
+
+    def _in_reach(self, run: _Run, now_ns: int) -> bool:
+        """Whether a run can still be heard, and soon; when nothing could be for a while, playout goes to the sender."""
+        if self._position is None:
+            return not self._runs or abs(run.position - self._runs[0].position) <= self._limit
+        if run.end > self._position and run.position - self._position <= self._limit:
+            self._astray_ns = None
+            return True
+        if self._astray_ns is None:
+            self._astray_ns = now_ns
+        if now_ns - self._astray_ns < ASTRAY_NS or self._last is None:
+            return False
+        self._discard("skipped")
+        margin_ns = run.pts_ns - self._last.media_ns - now_ns + self._last.now_ns
+        ahead_ns = _ns(run.position - self._position, self.rate)
+        self._move(max(self.control.target_ns - margin_ns, CUSHION_NS - ahead_ns))
+        self._spent = self._position
+        self._skew = RateEstimator()
+        self._astray_ns = None
+        return run.end > self._position
+
+    def _move(self, by_ns: int) -> None:
+        if self._base_ns is not None:
+            self._base_ns += by_ns
+        if self._position is not None:
+            self._position -= _samples(by_ns, self.rate)
+        if self._last is not None:
+            self._last = ClockReading(self._last.media_ns - by_ns, self._last.now_ns)
+
+    def _plausible(self, heard_ns: int) -> int:
+        """The moment that the device names, or for up to two blocks the one that was expected, if it is far from that.
+
+        A third time it is believed, and the position goes along: a device that stood still, or was replaced by another
+        one, makes sound neither later nor earlier than it was.
+        """
+        if self._due_ns is None or self._position is None:
+            return heard_ns
+        off_ns = heard_ns - self._due_ns
+        if -JUMP_NS <= off_ns <= JUMP_NS:
+            self._strange = 0
+            return heard_ns
+        self._strange += 1
+        if self._strange < 3:
+            return self._due_ns
+        self._strange = 0
+        self._position += _samples(off_ns, self.rate)
+        self._skew = RateEstimator()
+        return heard_ns
+
+    def _measure(self, pts_ns: int, now_ns: int) -> None:
+        """Compare the sender's clock with the device's, by which `_read` samples have been heard at `_due_ns`."""
+        if self._due_ns is not None:
+            self._skew.update(self._read * NS // self.rate + now_ns - self._due_ns, pts_ns)
+            self._measure_ns = now_ns + MEASURE_NS
+
+    # ---- what is sent to the device
+
+    def _take(self, begin: int, count: int, heard_ns: int) -> tuple[Samples, list[tuple[int, int]], int]:
+        """A block from `begin`, its holes, and how many samples of media time it consumes: one off when corrected."""
+        wish = self.control.wish
+        if wish and count > 1:
+            source, holes = self._gather(begin, count + wish + 1, heard_ns)  # one more, to interpolate towards
+            if not holes:
+                self.corrected += wish
+                self.control.corrected(-wish * NS / self.rate)
+                return _stretch(source, count + wish, count), [], count + wish
+        return *self._gather(begin, count, heard_ns), count
+
+    def _gather(self, begin: int, count: int, heard_ns: int) -> tuple[Samples, list[tuple[int, int]]]:
+        """The samples at `count` positions from `begin`; and the holes (first, end), filled with silence."""
+        block = np.empty((count, self.channels), np.int16)
+        holes = []
+        end = begin + count
+        done = begin
+        unheard = begin if begin > self._spent else self._spent
         for run in self._runs:
-            if run.position >= edge:
+            left, right = run.position, run.end
+            if left >= end:
                 break
-            if run.end <= covered:
+            if left < unheard:
+                left = unheard
+            if right > end:
+                right = end
+            if left >= right:
                 continue
-            left, right = max(run.position, covered), min(run.end, edge)
-            source[left - begin : right - begin] = run.samples[left - run.position : right - run.position]
-            if left > covered:
-                holes.append((covered - begin, left - begin))
-            if run.heard_ns is None and left < end:
-                run.heard_ns = heard_ns + _ns(left - begin, self.rate)
-            covered = right
-        if covered < end:
-            holes.append((covered - begin, edge - begin))
-        self._fade(source, holes, ends=not any(run.position <= end < run.end for run in self._runs))
-        if source is not block:
-            block[:] = _stretch(source, consume, len(block))
-        self._position = end
-        while self._runs and self._runs[0].end <= end:
-            self._finish(self._runs.popleft(), "shown")
+            if left > done:
+                holes.append((done - begin, left - begin))
+            block[left - begin : right - begin] = run.samples[left - run.position : right - run.position]
+            if run.heard_ns is None:
+                run.heard_ns = heard_ns + (left - begin) * NS // self.rate
+            done = unheard = right
+        if done < end:
+            holes.append((done - begin, count))
+        for first, after in holes:
+            block[first:after] = 0
+        return block, holes
 
-    def _fade(self, source: Samples, holes: list[tuple[int, int]], *, ends: bool) -> None:
-        """Ramp the sound down before each hole and up after it; down at the block's end when nothing follows yet."""
-        whole = len(source)
-        ramp = min(whole, max(1, FADE_NS * self.rate // NS))
-        was_sounding = self._sounding
-        self._sounding = not ends
-        if was_sounding and (holes or ends):
-            self.underruns += 1
-        if ends and not (holes and holes[-1][1] == whole):
-            source[whole - ramp :] = _scaled(source[whole - ramp :], _ramp(ramp)[::-1])
-        for left, right in holes:
-            if left > 0:
-                size = min(ramp, left)
-                source[left - size : left] = _scaled(source[left - size : left], _ramp(size)[::-1])
-            if right < whole:
-                size = min(ramp, whole - right)
-                source[right : right + size] = _scaled(source[right : right + size], _ramp(size))
-        if not was_sounding and (not holes or holes[0][0] > 0):  # sound begins with the block itself
-            source[:ramp] = _scaled(source[:ramp], _ramp(ramp))
+    def _smooth(self, block: Samples, holes: list[tuple[int, int]], begin: int, end: int) -> Samples:
+        """Take the steps out of a block: wherever it does not continue what was before, it starts from there."""
+        if holes or self._follows != begin or self._step is not None:
+            count = len(block)
+            silent = bool(holes) and holes[0][0] == 0
+            self.underruns += sum(left > 0 for left, _ in holes) + (silent and self._follows == begin)
+            edges = [at for hole in holes for at in hole if 0 < at < count]
+            if self._follows != (None if silent else begin):
+                edges.insert(0, 0)
+            if edges or self._step is not None:
+                block = self._blend(block, edges)
+            if holes and holes[-1][1] == count:
+                end = -1
+        self._follows = end if end >= 0 else None
+        self._sent = block
+        return block
+
+    def _blend(self, block: Samples, edges: list[int]) -> Samples:
+        """From each edge on, add the step that is there, dying away; and what is left of the one before."""
+        mixed = block.astype(np.float32)
+        decay = _decay(len(block), self.rate)
+        before = self._sent[-1].astype(np.float32)
+        step = np.zeros_like(before) if self._step is None else self._step
+        for start, stop in pairwise(sorted({0, *edges, len(block)})):
+            if start in edges:
+                step = before - mixed[start]
+            mixed[start:stop] += step * decay[: stop - start]
+            before, step = mixed[stop - 1], step * decay[stop - start]
+        self._step = step if np.abs(step).max() >= 0.5 else None
+        return np.clip(np.rint(mixed), -32768, 32767).astype(np.int16)
+
+    def _silence(self, count: int) -> Samples:
+        return np.zeros((count, self.channels), np.int16)
+
+    # ---- the ledger
+
+    def _discard(self, reason: str) -> None:
+        while self._runs:
+            self._finish(self._runs.popleft(), reason)
 
     def _finish(self, run: _Run, reason: str) -> None:
         if reason == "shown" and run.heard_ns is None:
-            reason = "late"
+            reason = "skipped"  # passed over: by the start, by a shift, or in favour of a run at the same place
         heard_ns = run.heard_ns if reason == "shown" else None
         self._played.append(Played(run.ticks, run.pts_ns, len(run.samples), run.arrived_ns, heard_ns, reason))
 
@@ -272,12 +338,10 @@ def _ns(samples: int, rate: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _ramp(size: int) -> NDArray[np.float32]:
-    return np.linspace(0, 1, size + 2, dtype=np.float32)[1:-1, None]
-
-
-def _scaled(samples: Samples, gain: NDArray[np.float32]) -> Samples:
-    return np.round(samples * gain).astype(np.int16)
+def _decay(count: int, rate: int) -> NDArray[np.float32]:
+    """How much of a step is left, for the `count` samples from it on and the next block's first."""
+    decay: NDArray[np.float64] = np.exp(np.arange(count + 1) * (-NS / (rate * _DECAY_NS)))
+    return decay.astype(np.float32)[:, None]
 
 
 @lru_cache(maxsize=16)
@@ -291,4 +355,4 @@ def _stretch(source: Samples, consume: int, count: int) -> Samples:
     """`count` samples spread evenly over `consume` of the source's `consume + 1`, by linear interpolation."""
     whole, part = _grid(consume, count)
     left = source[whole].astype(np.float32)
-    return np.round(left + (source[whole + 1] - left) * part).astype(np.int16)
+    return np.rint(left + (source[whole + 1] - left) * part).astype(np.int16)

@@ -345,11 +345,12 @@ def _read_tables(payload: bytes, start: int, q: int) -> tuple[bytes | None, int]
     start += 4
     if length == 0 and q != IN_BAND_Q:
         return None, start
-    if precision or length != 128:
+    if precision or length not in (64, 128):
         raise WireError(f"RTP/JPEG brings two tables of 64 bytes; this has {length} bytes with precision {precision}.")
     if len(payload) < start + length:
         raise WireError("The RTP/JPEG payload ends inside its quantisation tables.")
-    return payload[start : start + length], start + length
+    # FFmpeg sends one table when it uses the same for all planes.
+    return payload[start : start + length] * (128 // length), start + length
 
 
 class FrameAssembler:

@@ -1,0 +1,78 @@
+"""How early sound comes before it is heard, and when a sample must go in or out to keep it so. Pure."""
+
+from __future__ import annotations
+
+from statistics import median
+
+SETTLE = 100
+"""How many arrivals the level to be kept is taken from: two thirds of a second of 20 ms chunks in three packets."""
+
+MEMORY = 256
+"""The moving average's length in arrivals."""
+
+SURPRISE_NS = 20_000_000
+"""The most that one arrival counts for, so that a burst after a pause does not pass for a drift."""
+
+SLACK_NS = 1_500_000
+"""How far the level may stray before samples are corrected. Arrivals that scatter by 3 ms move the average by 0.2."""
+
+
+class LevelControl:
+    """Keeps the margin, the time from a sound's arrival to its being heard, where its first arrivals had it.
+
+    What is corrected counts in the average at once and not when later arrivals show it. Otherwise a lag of 256 arrivals
+    makes a controller overshoot and swing for ever; so, it takes one sample at a time, at the pace of the drift.
+    """
+
+    def __init__(self) -> None:
+        self._first: list[int] = []
+        self._average_ns = 0.0
+        self._target_ns: float | None = None
+
+    @property
+    def level_ns(self) -> int:
+        """The moving average of the margin."""
+        return round(self._average_ns)
+
+    @property
+    def target_ns(self) -> int:
+        """The margin that is kept: the median of the first ones, or the average while those are still coming."""
+        return round(self._average_ns if self._target_ns is None else self._target_ns)
+
+    @property
+    def wish(self) -> int:
+        """Samples to consume beyond those asked for: 1 when too much is buffered, -1 when too little, mostly 0."""
+        if self._target_ns is None:
+            return 0
+        stray_ns = self._average_ns - self._target_ns
+        return 0 if -SLACK_NS <= stray_ns <= SLACK_NS else 1 if stray_ns > 0 else -1
+
+    def arrival(self, margin_ns: int) -> None:
+        """Sound came `margin_ns` before it is to be heard."""
+        if self._target_ns is None:
+            self._settle(margin_ns)
+            return
+        surprise_ns = margin_ns - self._average_ns
+        if surprise_ns > SURPRISE_NS:
+            surprise_ns = SURPRISE_NS
+        elif surprise_ns < -SURPRISE_NS:
+            surprise_ns = -SURPRISE_NS
+        self._average_ns += surprise_ns / MEMORY
+
+    def _settle(self, margin_ns: int) -> None:
+        self._first.append(margin_ns)
+        self._average_ns += (margin_ns - self._average_ns) / len(self._first)
+        if len(self._first) == SETTLE:
+            self._average_ns = self._target_ns = float(median(self._first))
+            self._first.clear()
+
+    def corrected(self, by_ns: float) -> None:
+        """What comes from here on has a margin higher by `by_ns`, as was wished."""
+        self._average_ns += by_ns
+        self._first = [margin_ns + round(by_ns) for margin_ns in self._first]
+
+    def shift(self, by_ns: int) -> None:
+        """The margin is higher by `by_ns` from here on, and is to stay so."""
+        self.corrected(by_ns)
+        if self._target_ns is not None:
+            self._target_ns += by_ns

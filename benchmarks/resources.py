@@ -1,0 +1,124 @@
+"""What serving and playing cost: CPU and memory of each process, the record's share, start-up, simulated time.
+
+640x360 at 30 fps with sound, server and client in processes of their own. python benchmarks/resources.py
+[--seconds 60]; with --seconds 600 it shows whether memory stays flat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+import avlab
+from avlab.measure.trace import FrameRow, Recorder
+
+CLIP = Path(__file__).parents[1] / "data" / "count.mp4"
+MB = 1 << 20
+
+
+def streaming(seconds: float) -> None:
+    """CPU and memory of `avlab serve` and `avlab play` while they stream."""
+    avlab_ = [sys.executable, "-m", "avlab"]
+    serve = [*avlab_, "serve", str(CLIP), "--loop", "--port", "0"]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[-1]
+        play = [*avlab_, "play", url, "--no-window", "--audio", "null", "--seconds", str(seconds + 5)]
+        with subprocess.Popen(play, stdout=subprocess.DEVNULL) as client:
+            time.sleep(3)  # start-up apart
+            watched = {"serve": psutil.Process(server.pid), "play": psutil.Process(client.pid)}
+            memory: dict[str, list[int]] = {name: [] for name in watched}
+            before = {name: sum(process.cpu_times()[:2]) for name, process in watched.items()}
+            began = time.perf_counter()
+            while time.perf_counter() - began < seconds:
+                time.sleep(min(5.0, seconds / 10))
+                for name, process in watched.items():
+                    memory[name].append(process.memory_info().rss)
+            spent = time.perf_counter() - began
+            for name, process in watched.items():
+                share = (sum(process.cpu_times()[:2]) - before[name]) / spent
+                rss = np.array(memory[name]) / MB
+                half = len(rss) // 2
+                growth = (np.median(rss[half:]) - np.median(rss[:half])) / (spent / 2) * 60
+                row("CPU of " + name, f"{share:.1%} of a core")
+                row("memory of " + name, f"{rss.max():.0f} MB, growing by {growth:.2f} MB a minute, the trace included")
+            client.wait(30)
+        server.terminate()
+        server.wait(10)
+
+
+def recording() -> None:
+    """What the record costs at 30 fps: 13 packets a frame and 150 of sound, written down by both sides."""
+    recorder = Recorder(side="client", epoch_ns=0, clock="none")
+    frame = FrameRow("video", 1, 1, 1, 1, 1, 1, 1, 1, 1, 15_000, 13, 0, "shown")
+    sound = FrameRow("audio", 1, 1, 1, 1, None, 1, 1, 1, 1, 1176, 1, 0, "shown")
+    packet = ("video", 1, 1, 1, False, 1200, 1, None, None)
+    seconds = 60
+    began = time.process_time()
+    for _ in range(seconds):
+        for _ in range(30):  # the server a frame at a time, the client a packet at a time
+            recorder.packets([packet] * 13)
+            recorder.frame(frame)
+            for _ in range(13):
+                recorder.packets([packet])
+            recorder.frame(frame)
+            recorder.sync(1, 1, 1, 1, 1.0)
+        for _ in range(150):
+            recorder.packets([packet])
+            recorder.frame(sound)
+            recorder.packets([packet])
+            recorder.frame(sound)
+    row("record, both sides", f"{(time.process_time() - began) / seconds:.2%} of a core at 30 fps")
+    row(
+        "record in memory",
+        f"{sum(b.nbytes for b in recorder._packets.snapshot()) / (seconds * 1080):.0f} bytes a packet",
+    )
+
+
+def start_up(runs: int = 7) -> None:
+    """`import avlab`, in a fresh interpreter, less the interpreter itself."""
+
+    def best(code: str) -> float:
+        times = []
+        for _ in range(runs):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            times.append(time.perf_counter() - began)
+        return float(np.median(times))
+
+    row("import avlab", f"{best('import avlab') - best('pass'):.3f} s")
+
+
+def simulating() -> None:
+    """Ten minutes of pacing in virtual time."""
+    began = time.perf_counter()
+    trace = avlab.simulate(30.0, seconds=600, seed=1)
+    spent = time.perf_counter() - began
+    row("ten simulated minutes of pacing", f"{spent:.2f} s for {len(trace.frames)} frames")
+
+
+def row(name: str, value: str) -> None:
+    """One line of the table."""
+    print(f"| {name} | {value} |", flush=True)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    print("| what | measured |\n|---|---|")
+    start_up()
+    simulating()
+    recording()
+    streaming(options.seconds)
+
+
+if __name__ == "__main__":
+    main()
