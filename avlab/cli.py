@@ -1,4 +1,4 @@
-"""The command line: probe, demo, serve, play, lab. Says what happens in a line, and what went wrong in a sentence."""
+"""The command line: probe, demo, serve, play, doctor, lab. What happens in a line, what went wrong in a sentence."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     clip = options.clip or default_clip()
     out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)  # before anything is streamed that could not be kept
     server = avlab.Server(clip, width=options.width, quality=options.quality)
     with server, avlab.Client(server.url, audio=options.audio) as client:
         sound = f"sound to {client.speaker_name}" if client.speaker_name else "no sound"
@@ -64,7 +65,6 @@ def _demo(options: argparse.Namespace) -> int:
             _until(client, options.seconds, tell)
     trace = client.trace
     print(metrics.summary(trace))
-    out.mkdir(parents=True, exist_ok=True)
     for name in ("fps", "interval_error", "sync", "loss"):
         getattr(avlab.plots, name)(trace).savefig(out / f"{name}.png")
     avlab.plots.page(trace).savefig(out / "page.png")
@@ -134,6 +134,14 @@ def _play(options: argparse.Namespace) -> int:
     return code
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from avlab.lab import doctor
+
+    findings = doctor.doctor()
+    print(doctor.as_json(findings) if options.json else doctor.as_text(findings))
+    return 0 if doctor.works(findings) else 1
+
+
 def _lab(options: argparse.Namespace) -> int:
     folder = _home() / "notebooks"
     if not folder.is_dir():
@@ -196,7 +204,9 @@ def _until(
 
 @contextmanager
 def _saving(handle: Server | Client, path: str | None) -> Iterator[None]:
-    """Save the record at the end, however it ends."""
+    """Save the record at the end, however it ends. A place where it cannot be saved is refused before it begins."""
+    if path is not None and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
+        raise FileNotFoundError(f"the trace cannot be saved in {path}: name a file in a folder that is there")
     try:
         yield
     finally:
@@ -318,6 +328,10 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     play.add_argument("--trace", metavar="FILE", help="save the record")
     play.add_argument("--json", action="store_true", help="print one JSON line at the end")
+
+    text = "What this machine can do, and how to mend what it cannot. Exit code 1 when avlab does not work here."
+    doctor = command("doctor", _doctor, text, "doctor", "doctor --json")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
 
     lab = command("lab", _lab, "JupyterLab on the notebooks.", "lab", "lab --no-browser")
     lab.add_argument("--no-browser", action="store_true", help="do not open a browser")

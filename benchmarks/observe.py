@@ -40,6 +40,20 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """The flash and the tone that open one second of the clip: moments in seconds."""
+
+    second: int
+    flash: float
+    tone: float
+
+    @property
+    def offset(self) -> float:
+        """How much later the picture came than the sound, in seconds: positive when the sound is early."""
+        return self.flash - self.tone
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What one recording holds; `clock_spread` says how well the sound's clock is known, in seconds from 5 to 95 %."""
 
@@ -48,22 +62,18 @@ class Seen:
     looks_per_second: float
     clock_spread: float
 
-    def offsets(self, reference: Sequence[float]) -> list[tuple[int, float]]:
-        """(second of the clip, picture minus sound in seconds) for each flash that has its own tone.
+    def pairs(self, reference: Sequence[float]) -> list[Pair]:
+        """Each flash with its own tone, where it has one.
 
-        Positive when the sound is early. `reference[k]` is where tone k begins in the clip, less where flash k does.
+        `reference[k]` is where tone k begins in the clip, less where flash k does; the tones are put right by it.
         """
-        pairs = []
-        first: float | None = None
+        pairs: list[Pair] = []
         for flash in self.flashes:
-            own = [tone for tone in self.tones if tone.which == flash.which]
-            if not own:
-                continue
-            tone = min(own, key=lambda tone: abs(tone.time - flash.time))
-            if abs(tone.time - flash.time) < len(TONES_HZ) / 2:
-                first = first if first is not None else flash.time - flash.which
-                second = round(flash.time - first)
-                pairs.append((second, flash.time - tone.time + reference[flash.which % len(reference)]))
+            own = [tone.time - reference[tone.which] for tone in self.tones if tone.which == flash.which]
+            tone = min(own, key=lambda time: abs(time - flash.time), default=float("inf"))
+            if abs(tone - flash.time) < len(TONES_HZ) / 2:
+                second = pairs[0].second + round(flash.time - pairs[0].flash) if pairs else flash.which
+                pairs.append(Pair(second, flash.time, tone))
         return pairs
 
 
@@ -141,7 +151,8 @@ class Observer:
     def _ask_clock(self) -> None:
         """PulseAudio's own word on which recorded sample is heard now, every 50 ms, to the millisecond.
 
-        `parec -v` writes pa_stream_get_time(): for a monitor this is the sink's clock, its latency included.
+        `parec -v` writes pa_stream_get_time(): for a monitor this is the sink's clock, its latency included. It agrees
+        within 1 ms with when the samples arrive: at the earliest one step of 5 ms before they are heard.
         """
         assert self._parec is not None
         assert self._parec.stderr is not None
@@ -155,7 +166,7 @@ class Observer:
 def _urgent(pid: int = 0) -> None:
     """Let this thread, or a process, go before what it watches, where we may: a late look is a wrong offset."""
     with contextlib.suppress(PermissionError, AttributeError):
-        os.sched_setscheduler(pid, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+        os.sched_setscheduler(pid, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(10))
 
 
 def _codes(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -208,9 +208,10 @@ def pulse() -> Iterator[Sound]:
             "PULSE_COOKIE": str(folder / "cookie"),
         }
         sound = Sound(folder, env)
-        sink = f"module-null-sink sink_name=avlab rate={sound.rate} channels={sound.channels} format=s16le"
+        sink = f"module-null-sink sink_name=avlab rate={sound.rate} channels={sound.channels} format=s16le norewinds=1"
         with process(
-            "pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", "--disable-shm=yes",
+            "pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1",
+            "--disable-shm=yes", "--enable-memfd=no",
             "-L", sink, "-L", f"module-native-protocol-unix auth-anonymous=1 socket={socket}",
             folder=folder, env=env, ready=lambda: _succeeds("pactl", "info", env=env),
         ):  # fmt: skip

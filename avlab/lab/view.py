@@ -23,7 +23,7 @@ MOST_UNDER_WAY = 20
 A browser tab that takes nothing more then costs the notebook server no more memory than these."""
 
 OVERDUE_NS = NS // 2
-TRICKLE_NS = NS // 10
+TRICKLE_NS = 90_000_000  # just below 100 ms: of 30 fps, every third picture
 
 
 class Flow:

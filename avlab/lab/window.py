@@ -10,6 +10,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from avlab.media import codec
 from avlab.stream.client import Client
 
@@ -53,9 +55,13 @@ class Window:
         self._tap = client.tap(decides=True)
         self._show_fps = show_fps
         self._shown: deque[int] = deque(maxlen=240)
-        cv2.namedWindow(TITLE, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)  # now, as the first takes a while
-        cv2.pollKey()
-        self._open = False
+        # Now, before anything plays: a window's first picture and OpenCV's first text take 50 ms each.
+        cv2.namedWindow(TITLE, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
+        blank = np.zeros((360, 640, 3), np.uint8)
+        self._paint(blank)
+        blank[:] = 0
+        cv2.imshow(TITLE, codec.decode_jpeg(codec.encode_jpeg(blank)[0]))
+        cv2.waitKey(50)
 
     def step(self, timeout: float = 0.02) -> bool:
         """Show the next picture, or wait `timeout` seconds for one; False once the window is to close."""
@@ -69,11 +75,8 @@ class Window:
             now_ns = time.perf_counter_ns()
             self._client.presented(frame, now_ns)
             self._shown.append(now_ns)
-            self._open = True
-        elif self._open:
-            key = self._cv2.pollKey() & 0xFF
         else:
-            return True
+            key = self._cv2.pollKey() & 0xFF
         return bool(key != ord("q") and self._cv2.getWindowProperty(TITLE, self._cv2.WND_PROP_VISIBLE) >= 1)
 
     def close(self) -> None:

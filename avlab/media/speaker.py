@@ -7,6 +7,7 @@ they will be heard.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 import threading
@@ -375,14 +376,22 @@ def _cannot_open(speaker: _Asking, error: Exception) -> SpeakerError:
     )
 
 
+# Says nothing (alsa-lib error.h, snd_lib_error_handler_t). It has to live as long as ALSA may call it.
+_AlsaHandler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)
+_alsa_handler = _AlsaHandler(lambda _file, _line, _function, _code, _format: None)
+
+
 @contextlib.contextmanager
 def _quiet_portaudio() -> Iterator[None]:
     """One thread at a time in PortAudio's initialisation, without the pages that ALSA and JACK then write on stderr.
 
-    They write past Python, on file descriptor 2; it is turned away for these milliseconds only.
+    They write past Python, on file descriptor 2; it is turned away for these milliseconds only. What ALSA would say
+    later, a line for each underrun, goes to a handler that says nothing.
     """
     with _portaudio, contextlib.ExitStack() as restore:
         if sys.platform == "linux":
+            with contextlib.suppress(OSError, AttributeError):  # a system without ALSA has nothing to keep quiet
+                ctypes.CDLL("libasound.so.2").snd_lib_error_set_handler(_alsa_handler)
             with contextlib.suppress(OSError):  # a process without stderr has nothing to keep quiet
                 kept = os.dup(2)
                 restore.callback(os.close, kept)

@@ -12,7 +12,7 @@ import platform
 import selectors
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,6 +33,12 @@ from avlab.timing.stage import Dropped
 from avlab.wire import rtcp, rtsp
 from avlab.wire.rtp import ReceiverStats, RtpPacket, Unwrapper, parse_l16
 from avlab.wire.units import NS, Samples, WireError
+
+BYE_PATIENCE_NS = NS // 4
+"""How long after the connection's end a BYE that comes over UDP may be."""
+
+VERDICT_PATIENCE_NS = NS
+"""At the end of the stream, how long a view may take to say what became of its last pictures."""
 
 SILENCE_NS = 10 * NS
 """With no packet for this long, while playing, the server is taken for gone."""
@@ -103,6 +109,8 @@ class Client(Handle):
         self._speaker_ready = threading.Event()
         self._taps: list[Tap] = []
         self._verdicts: deque[tuple[Frame, int | None, str]] = deque()
+        self._owed: dict[int, Frame] = {}  # pictures given to taps that decide, by their ticks
+        self._presented_ns = 0
         self._shifts: deque[int] = deque()
         self._recent: deque[int] = deque(maxlen=240)  # when the newest pictures were shown
         self._offset_ns = 0
@@ -162,11 +170,16 @@ class Client(Handle):
 
     # ---- pictures
 
-    def frames(self) -> Iterator[Received]:
+    def frames(self) -> Generator[Received]:
         """Pictures as they are presented: `.image` is BGR uint8 (height, width, 3), `.pts` is in seconds.
 
-        The newest wins: what comes while the loop's body works is not queued. Ends with the stream; raises what failed.
+        The newest wins: what comes while the loop's body works is not queued. Ends with the stream; raises what failed,
+        and RuntimeError before `start`.
         """
+        if not self.started:
+            raise RuntimeError(
+                "there are no pictures before start(): call start(), or use the client in a with statement"
+            )
         tap = self.tap()
         try:
             while True:
@@ -180,7 +193,11 @@ class Client(Handle):
             self.untap(tap)
 
     def tap(self, *, decides: bool = False) -> Tap:
-        """A place to take pictures from. One that `decides` reports what became of each by `presented`."""
+        """A place to take pictures from. One that `decides` reports what became of each by `presented`.
+
+        Of several that decide, the first verdict on a picture counts. A view that keeps its last one to itself for
+        `VERDICT_PATIENCE_NS` after the stream's end has it recorded as in flight.
+        """
         tap = Tap((lambda frame: self._verdicts.append((frame, None, "skipped"))) if decides else None)
         self._taps.append(tap)
         return tap
@@ -189,10 +206,10 @@ class Client(Handle):
         """Let go of a tap."""
         if tap in self._taps:
             self._taps.remove(tap)
+        tap.close()
         last = tap.take(0)
         if last is not None and tap.decides:
             self._verdicts.append((last, None, "skipped"))
-        tap.close()
 
     def presented(self, frame: Frame, now_ns: int) -> None:
         """A picture was seen at `now_ns`; from whoever holds a tap that decides."""
@@ -213,6 +230,9 @@ class Client(Handle):
         self._links: list[UdpLink] = []
         self._link: TcpLink | None = None
         self._heard_samples = 0
+        self._lost_ns: int | None = None  # when the connection ended
+        self._last_call_ns: int | None = None  # when the first stream's BYE was seen
+        self._drained_ns: int | None = None  # when the device will have played the last of the sound
         granted = self._session.open(self._over, self._bind)
         for stream, grant in granted.items():
             self._incoming[stream] = _Incoming(stream, grant, ReceiverStats(grant.media.clock_rate), ssrc=grant.ssrc)
@@ -291,12 +311,12 @@ class Client(Handle):
                 while not worker.stopping.wait(0.2):
                     if speaker.error is not None:
                         raise speaker.error
-                    if speaker.stalled and self._audio == "auto":
+                    if speaker.stalled and self._audio == "speaker":
+                        raise SpeakerError(f"{speaker.name} has stopped: see whether it is connected, then play again")
+                    if speaker.stalled and not isinstance(speaker, NullSpeaker):
                         self._recorder.event(self._clock.now_ns(), "sound device lost", speaker.name)
                         speaker.stop()
-                        speaker = self._start_speaker(
-                            NullSpeaker(rate=self._sound.rate, channels=self._sound.channels)
-                        )
+                        speaker = self._start_speaker(NullSpeaker(rate=self._sound.rate, channels=self._sound.channels))
             finally:
                 speaker.stop()
         finally:
@@ -355,6 +375,8 @@ class Client(Handle):
             assert incoming.granted.links is not None
             packets = udp.receive()
             now_ns = self._clock.now_ns()
+            if dropped := udp.dropped():
+                self._recorder.event(now_ns, "socket_dropped", dropped)
             host = incoming.granted.host
             for packet, address in packets:
                 if address[0] == host:
@@ -371,24 +393,14 @@ class Client(Handle):
             data = None
         now_ns = self._clock.now_ns()
         if data is None:
-            self._connection_lost()
+            self._selector.unregister(self._link)
+            self._alive_ns = 1 << 62
+            self._lost_ns = now_ns
             return
         for event in self._session.feed(data):
             if isinstance(event, rtsp.Interleaved):
                 self._take_interleaved(event, now_ns)
         interest(self._selector, self._link)
-
-    def _connection_lost(self) -> None:
-        assert self._link is not None
-        self._selector.unregister(self._link)
-        self._alive_ns = 1 << 62
-        if not any(incoming.ended for incoming in self._incoming.values()):
-            raise ConnectionError(
-                f"the server at {self._session.where} closed the connection in mid-stream: "
-                "see whether it still runs, then play again"
-            )
-        for incoming in self._incoming.values():
-            incoming.ended = True
 
     def _take_interleaved(self, event: rtsp.Interleaved, now_ns: int) -> None:
         for incoming in self._incoming.values():
@@ -523,14 +535,18 @@ class Client(Handle):
 
     def _present(self, frame: Frame, now_ns: int) -> None:
         taps = list(self._taps)
-        if not any(tap.decides for tap in taps):
+        if any(tap.decides for tap in taps):
+            self._owed[frame.ticks], self._presented_ns = frame, now_ns
+        else:
             self._decide(frame, now_ns, "shown")
         for tap in taps:
             tap.put(frame)
 
     def _write_verdicts(self) -> None:
         while self._verdicts:
-            self._decide(*self._verdicts.popleft())
+            frame, shown_ns, fate = self._verdicts.popleft()
+            if self._owed.pop(frame.ticks, None) is not None:
+                self._decide(frame, shown_ns, fate)
 
     def _decide(self, frame: Frame, shown_ns: int | None, fate: str) -> None:
         """A frame's row, written once its fate is known."""
@@ -607,6 +623,11 @@ class Client(Handle):
     def _look_for_the_end(self, now_ns: int) -> None:
         ended = [incoming.ended for incoming in self._incoming.values()]
         if not any(ended):
+            if self._lost_ns is not None and now_ns - self._lost_ns > BYE_PATIENCE_NS:
+                raise ConnectionError(
+                    f"the server at {self._session.where} closed the connection in mid-stream: "
+                    "see whether it still runs, then play again"
+                )
             if now_ns - self._heard_ns > SILENCE_NS:
                 raise TimeoutError(
                     f"nothing has come from {self._session.where} for {SILENCE_NS // NS} s: the server is gone, "
@@ -614,16 +635,17 @@ class Client(Handle):
                 )
             return
         # A BYE over UDP may be lost: a second after the first stream's, all are taken to have ended.
-        if not all(ended):
-            self._last_call_ns = getattr(self, "_last_call_ns", now_ns)
-            if now_ns - self._last_call_ns < NS:
-                return
+        self._last_call_ns = self._last_call_ns or now_ns
+        if not all(ended) and self._lost_ns is None and now_ns - self._last_call_ns < NS:
+            return
         self._buffer.flush()
         self._take_frames(now_ns)
         with self._sound_lock:
             heard = self._sound is None or not self._sound.started or self._sound.buffered_ns() == 0
-        drained_ns = max((r.now_ns for r in self._readings), default=now_ns)
-        if len(self._playout) == 0 and heard and now_ns >= drained_ns:
+        if not heard or len(self._playout) or (self._owed and now_ns - self._presented_ns < VERDICT_PATIENCE_NS):
+            return
+        self._drained_ns = self._drained_ns or now_ns + max(0, self._lead_ns)
+        if now_ns >= self._drained_ns:
             self._ended.set()
 
     def _said_goodbye(self) -> bool:
@@ -640,6 +662,9 @@ class Client(Handle):
         for tap in list(self._taps):
             tap.close()
         self._write_verdicts()
+        for frame in self._owed.values():
+            self._decide(frame, None, "in_flight")
+        self._owed.clear()
         self._write_sound(last=True)
         self._recorder.meta["end_ns"] = now_ns
         if self._link is not None:

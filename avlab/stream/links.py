@@ -43,7 +43,7 @@ class UdpLink:
         except BaseException:
             self.socket.close()
             raise
-        self.kernel_dropped = 0
+        self._kernel_dropped = self._told_dropped = 0
         self._buffer = bytearray(65_536)
 
     @property
@@ -97,10 +97,16 @@ class UdpLink:
                 if level == socket.IPPROTO_UDP and kind == UDP_GRO:
                     step = int.from_bytes(value[:2], sys.byteorder)
                 elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
-                    self.kernel_dropped = int.from_bytes(value[:4], sys.byteorder)
+                    self._kernel_dropped = int.from_bytes(value[:4], sys.byteorder)
             view = memoryview(self._buffer)
             out += [(bytes(view[at : min(at + step, size)]), address[:2]) for at in range(0, size, step)]
         return out
+
+    def dropped(self) -> int:
+        """How many datagrams the socket had no room for since the last call, where the system tells; else 0."""
+        more = (self._kernel_dropped - self._told_dropped) & 0xFFFFFFFF
+        self._told_dropped = self._kernel_dropped
+        return more
 
     def close(self) -> None:
         """Close the socket."""
@@ -126,8 +132,9 @@ def _bursts(packets: list[bytes]) -> list[list[bytes]]:
     for size, run in groupby(packets, key=len):
         most = max(1, min(MAX_SEGMENTS, MAX_BURST // size))
         equal = list(run)
-        if bursts and size < len(bursts[-1][0]) and len(bursts[-1]) < most and len(bursts[-1][-1]) > size:
-            bursts[-1].append(equal.pop(0))
+        last = bursts[-1] if bursts else []
+        if last and size < len(last[0]) == len(last[-1]) and len(last) < most:
+            last.append(equal.pop(0))
         bursts += [equal[at : at + most] for at in range(0, len(equal), most)]
     return bursts
 
@@ -179,10 +186,10 @@ class TcpLink:
             del self._waiting[:taken]
             self.progress_ns = None if not self._waiting else now_ns if taken else self.progress_ns
 
-    def receive(self) -> bytes | None:
-        """What has come; empty when nothing waits, None at the end of the connection."""
+    def receive(self, most: int = 262_144) -> bytes | None:
+        """Up to `most` bytes that have come; empty when nothing waits, None at the end of the connection."""
         try:
-            return self.socket.recv(262_144) or None
+            return self.socket.recv(most) or None
         except (BlockingIOError, InterruptedError):
             return b""
         except ConnectionError:

@@ -36,6 +36,9 @@ HOPELESS_NS = NS
 
 MAX_PEERS = 256
 
+TURN_BYTES = 16_384
+"""Read of one client before the others, and what is due, have their turn: some 10 ms of answers at the very most."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
@@ -504,7 +507,7 @@ class Server(Handle):
     def _hear(self, peer: Peer, now_ns: int) -> None:
         try:
             peer.link.flush(now_ns)
-            data = peer.link.receive()
+            data = peer.link.receive(TURN_BYTES)
             if data is None:
                 self._part(peer)
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,11 +26,73 @@ Work = Callable[[random.Random], float]
 
 
 @dataclass(frozen=True, slots=True)
+class _Offered:
+    index: int
+    pts_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Arrival:
     """A frame at the receiver; the row is what the sender knows of it."""
 
     pts_ns: int
     row: FrameRow
+
+
+class _Sender:
+    """Frames through a pacer, one at a time: each costs work before it leaves, and the next waits for that."""
+
+    def __init__(self, frames: Iterator[_Offered], pacer: Pacer, cost: Callable[[], int]) -> None:
+        self._frames, self._pacer, self._cost = frames, pacer, cost
+        self._free_ns = 0
+        self._next = next(frames, None)
+        self._held = False
+        pacer.restart(0)
+
+    @property
+    def done(self) -> bool:
+        """Whether all frames have left."""
+        return self._next is None
+
+    def wake_at(self) -> int | None:
+        """When it next has something to do."""
+        if self._next is None:
+            return None
+        if not self._held:
+            return self._free_ns
+        wake_ns = self._pacer.wake_at()
+        if wake_ns is None:
+            raise ValueError(
+                f"the pacer {type(self._pacer).__name__} holds frame {self._next.index} for ever: "
+                "its wake_at() must name a moment while a frame waits"
+            )
+        return max(wake_ns, self._free_ns)
+
+    def send(self, now_ns: int) -> list[FrameRow]:
+        """The rows of the frames that are dealt with by now; one that leaves does so once its work is done."""
+        if self._next is not None and not self._held and now_ns >= self._free_ns:
+            self._pacer.push(self._next, now_ns)
+            self._held = True
+        if not self._held or now_ns < self._free_ns:
+            return []
+        rows = []
+        for due in self._pacer.pull(now_ns):
+            self._free_ns = max(now_ns, self._free_ns) + self._cost()
+            frame: _Offered = due.item
+            rows.append(
+                FrameRow(
+                    "video",
+                    index=frame.index,
+                    pts_ns=frame.pts_ns,
+                    timestamp=rtp_timestamp(frame.pts_ns, VIDEO_CLOCK, 0),
+                    due_ns=due.due_ns,
+                    encoded_ns=self._free_ns,
+                    sent_ns=self._free_ns,
+                )
+            )
+        if rows:
+            self._next, self._held = next(self._frames, None), False
+        return rows
 
 
 def simulate(
@@ -48,52 +111,41 @@ def simulate(
     presentation times in seconds. `work` is what a frame costs the sender before it leaves, in seconds, or a function
     of a `random.Random` that says so for each. `delay` is the network's, in seconds. ValueError for what cannot be.
     """
-    if not seconds > 0:
-        raise ValueError(f"seconds must be more than 0, not {seconds}")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds must be more than 0 and finite, not {seconds}")
+    for name, value in (("delay", delay), ("playout_delay", playout_delay)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be 0 or more seconds, not {value}")
     chance = random.Random(seed)
     cost = work if callable(work) else lambda _: float(work)
-    pace = pacer_named(pacer)
     times, rate = _presentation_times(clip)
     recorder = Recorder(side="simulation", epoch_ns=0, clock=f"virtual:{seed}")
     recorder.meta |= {"clip": str(clip) if isinstance(clip, str | Path) else "times", "target_fps": rate, "seed": seed}
-    clock = VirtualClock()
-    media_clock = MediaClock()
+    pace = pacer_named(pacer)
+    recorder.setting(0, "pacer", getattr(pace, "name", type(pace).__name__))
+    recorder.setting(0, "playout_delay", playout_delay)
+    clock, media_clock = VirtualClock(), MediaClock()
     playout = Playout(media_clock, at_once=playout_delay == 0)
     start = Start(expect={"video"}, delay_ns=round(playout_delay * NS))
     network: list[tuple[int, int, _Arrival]] = []
-    offered = enumerate(takewhile(lambda pts: pts < round(seconds * NS), times))
-    delay_ns = round(delay * NS)
-    pace.restart(0)
-    frame = next(offered, None)
-    pushed = False
-    while frame is not None or network or len(playout):
-        if frame is not None and not pushed:
-            pace.push(_Offered(*frame), clock.now_ns())
-            pushed = True
-        moments = [pace.wake_at(), playout.wake_at(), network[0][0] if network else None]
-        clock.sleep_until(min(m for m in moments if m is not None))
-        for due in pace.pull(clock.now_ns()):
-            sent_ns = clock.now_ns() + round(cost(chance) * NS)
-            clock.sleep_until(sent_ns)  # the sender's work is time that passes
-            index, pts_ns = due.item.index, due.item.pts_ns
-            row = FrameRow(
-                "video",
-                index=index,
-                pts_ns=pts_ns,
-                timestamp=rtp_timestamp(pts_ns, VIDEO_CLOCK, 0),
-                due_ns=due.due_ns,
-                encoded_ns=sent_ns,
-                sent_ns=sent_ns,
-            )
-            heapq.heappush(network, (sent_ns + delay_ns, index, _Arrival(pts_ns, row)))
-            frame, pushed = next(offered, None), False
+    until_ns, delay_ns = round(seconds * NS), round(delay * NS)
+    offered = (_Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
+    sender = _Sender(offered, pace, lambda: _work_ns(cost(chance)))
+    while not sender.done or network or len(playout):
+        moments = [sender.wake_at(), playout.wake_at(), network[0][0] if network else None]
+        clock.sleep_until(min(moment for moment in moments if moment is not None))
         now_ns = clock.now_ns()
+        for row in sender.send(now_ns):
+            assert row.sent_ns is not None
+            assert row.pts_ns is not None
+            arrival = _Arrival(row.pts_ns, row._replace(complete_ns=row.sent_ns + delay_ns))
+            heapq.heappush(network, (row.sent_ns + delay_ns, row.index or 0, arrival))
         while network and network[0][0] <= now_ns:
             at_ns, _, arrival = heapq.heappop(network)
             start.arrived("video", arrival.pts_ns, at_ns)
             if not media_clock.running and (base_ns := start.base_ns(now_ns)) is not None:
                 media_clock.set(base_ns)
-            playout.push(_Arrival(arrival.pts_ns, arrival.row._replace(complete_ns=at_ns)), now_ns)
+            playout.push(arrival, now_ns)
         for item in playout.pull(now_ns):
             if isinstance(item, Dropped):
                 recorder.frame(item.item.row._replace(fate=item.reason))
@@ -103,10 +155,10 @@ def simulate(
     return recorder.trace()
 
 
-@dataclass(frozen=True, slots=True)
-class _Offered:
-    index: int
-    pts_ns: int
+def _work_ns(seconds: float) -> int:
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"work must be 0 or more seconds a frame, not {seconds}")
+    return round(seconds * NS)
 
 
 def _presentation_times(clip: Any) -> tuple[Iterator[int], float | None]:

@@ -33,7 +33,8 @@ class Received:
 class Tap:
     """Holds one picture. A slow taker never holds up the stream: what it did not take in time is replaced.
 
-    `replaced` is told of every picture that was; with it, the taker owes a verdict on each picture it took.
+    `replaced` is told of every picture that was, or that came after the tap was closed; with it, the taker owes a
+    verdict on each picture it took.
     """
 
     def __init__(self, replaced: Callable[[Frame], None] | None = None) -> None:
@@ -46,10 +47,13 @@ class Tap:
     def put(self, frame: Frame) -> None:
         """Offer a picture, from the client's thread."""
         with self._changed:
-            old, self._frame = self._frame, frame
-            self._changed.notify()
-        if old is not None and self._replaced is not None:
-            self._replaced(old)
+            if self._closed:
+                missed: Frame | None = frame
+            else:
+                missed, self._frame = self._frame, frame
+                self._changed.notify()
+        if missed is not None and self._replaced is not None:
+            self._replaced(missed)
 
     def take(self, timeout: float | None = None) -> Frame | None:
         """The newest picture not taken yet; None after `timeout` seconds without one, or when the tap is closed."""

@@ -6,6 +6,10 @@ import math
 from dataclasses import dataclass
 
 from avlab.wire.rtp import ticks_to_ns
+from avlab.wire.units import NS
+
+BELIEVED_NS = 60 * NS
+"""Sender reports that contradict RTP-Info by more are not on one clock: some senders' streams each have their own."""
 
 
 @dataclass(slots=True)
@@ -49,28 +53,27 @@ class Timeline:
         reference = self._streams.get(self._reference)
         if own.anchor is None:
             raise ValueError(f"the {stream} stream has no anchor yet")
-        if reference is None or own is reference or None in (own.report, reference.report, reference.anchor):
-            return own.anchor[1] + _elapsed(ticks - own.anchor[0], own.rate)
-        assert own.report
-        assert reference.report
-        assert reference.anchor
-        sender_ns = own.report[1] + _elapsed(ticks - own.report[0], own.rate)
-        reference_ns = reference.report[1] + _elapsed(reference.anchor[0] - reference.report[0], reference.rate)
-        return reference.anchor[1] + sender_ns - reference_ns
-
-
-def _elapsed(ticks: int, rate: int) -> int:
-    return ticks_to_ns(ticks, rate) if ticks >= 0 else -ticks_to_ns(-ticks, rate)
+        media_ns = own.anchor[1] + ticks_to_ns(ticks - own.anchor[0], own.rate)
+        if reference is None or own is reference:
+            return media_ns
+        if own.report is None or reference.report is None or reference.anchor is None:
+            return media_ns
+        sender_ns = own.report[1] + ticks_to_ns(ticks - own.report[0], own.rate)
+        reference_ns = reference.report[1] + ticks_to_ns(reference.anchor[0] - reference.report[0], reference.rate)
+        reported_ns = reference.anchor[1] + sender_ns - reference_ns
+        return reported_ns if abs(reported_ns - media_ns) <= BELIEVED_NS else media_ns
 
 
 class RateEstimator:
     """How fast one clock runs on another: a least-squares slope over pairs of readings, old ones fading.
 
-    `time_constant_s` is the age at which a pair's weight has fallen to 1/e.
+    `time_constant_s` is the age at which a pair's weight has fallen to 1/e. Before the pairs span `least_s` there is no
+    rate: 3 ms of scatter are hundreds of ppm in a second.
     """
 
-    def __init__(self, *, time_constant_s: float = 60.0) -> None:
+    def __init__(self, *, time_constant_s: float = 60.0, least_s: float = 10.0) -> None:
         self._tau_s = time_constant_s
+        self._least_s = least_s
         self._origin: tuple[int, int] | None = None
         self._last_s = 0.0
         self._weight = self._mx = self._my = self._sxx = self._sxy = 0.0
@@ -79,10 +82,11 @@ class RateEstimator:
         """When the clock measured on reads `on_ns`, the clock measured reads `of_ns`."""
         if self._origin is None:
             self._origin = (on_ns, of_ns)
-        x = (on_ns - self._origin[0]) / 1e9
-        y = (of_ns - self._origin[1]) / 1e9 - x  # the difference alone, so that no digits are lost over hours
+        on_ns -= self._origin[0]
+        x = on_ns / 1e9
+        y = (of_ns - self._origin[1] - on_ns) / 1e9  # the difference alone, so that no digits are lost over hours
         fade = math.exp(-max(0.0, x - self._last_s) / self._tau_s)
-        self._last_s = x
+        self._last_s = max(x, self._last_s)
         self._weight = self._weight * fade + 1.0
         self._sxx *= fade
         self._sxy *= fade
@@ -94,5 +98,5 @@ class RateEstimator:
 
     @property
     def ppm(self) -> float:
-        """Parts per million by which the measured clock is fast; NaN before the pairs span a second."""
-        return 1e6 * self._sxy / self._sxx if self._sxx > 0 and self._last_s >= 1.0 else math.nan
+        """Parts per million by which the measured clock is fast; NaN before the pairs span long enough."""
+        return 1e6 * self._sxy / self._sxx if self._sxx > 0 and self._last_s >= self._least_s else math.nan

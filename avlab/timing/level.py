@@ -47,6 +47,10 @@ class LevelControl:
         stray_ns = self._average_ns - self._target_ns
         return 0 if -SLACK_NS <= stray_ns <= SLACK_NS else 1 if stray_ns > 0 else -1
 
+    def usual(self, margin_ns: int) -> bool:
+        """Whether a margin is near the level, once there is one."""
+        return self._target_ns is not None and abs(margin_ns - self._average_ns) <= SURPRISE_NS
+
     def arrival(self, margin_ns: int) -> None:
         """Sound came `margin_ns` before it is to be heard."""
         if self._target_ns is None:

@@ -20,6 +20,9 @@ TARDY_NS = 40_000_000
 START_PATIENCE_NS = NS // 2
 """How long the first stream waits for the other before both are taken as they come; what was due by then is late."""
 
+ASTRAY_NS = NS
+"""When for so long nothing came in time, the sender stood still or jumped, and playout follows it."""
+
 
 class ClockReading(NamedTuple):
     """What is heard at a moment: media time `media_ns` at `now_ns`."""
@@ -37,6 +40,7 @@ class MediaClock:
     """
 
     def __init__(self, *, gain: float = 0.05, snap_ns: int = 60_000_000) -> None:
+        self.led = False  # by readings
         self._base_ns: int | None = None
         self._gain = gain
         self._snap_ns = snap_ns
@@ -60,6 +64,7 @@ class MediaClock:
 
     def feed(self, reading: ClockReading) -> None:
         """Steer by a reading."""
+        self.led = True
         seen = reading.now_ns - reading.media_ns
         if self._base_ns is None:
             self._base_ns = seen
@@ -132,6 +137,8 @@ class Start:
 class Playout:
     """A Stage for pictures: holds each until its pts, newest wins. With `delay_ns` 0 a picture is shown as it comes.
 
+    With sound, pictures keep to the sound; without, the clock goes to a sender that has stood still.
+
     What leaves is the picture to be shown, or `Dropped(picture, reason)`: `late` when it came too late to be worth
     showing, `skipped` when a newer one was due as well.
     """
@@ -145,6 +152,8 @@ class Playout:
         self._count = 0
         self._dropped: list[Dropped] = []
         self._shown_pts_ns: int | None = None
+        self._ahead_ns = 0  # how early the newest picture in time was
+        self._astray_ns: int | None = None  # since when none was
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -159,8 +168,7 @@ class Playout:
         if self._shown_pts_ns is not None and item.pts_ns <= self._shown_pts_ns:
             self._dropped.append(Dropped(item, "late"))
             return
-        timed = self._clock.running and not self.at_once
-        if timed and now_ns - self._clock.when_ns(item.pts_ns) > self._tardy_ns:
+        if self._clock.running and not self.at_once and not self._in_time(item, now_ns):
             self._dropped.append(Dropped(item, "late"))
             return
         self._count += 1
@@ -198,3 +206,16 @@ class Playout:
 
     def _is_due(self, now_ns: int) -> bool:
         return self._clock.running and self._clock.when_ns(self._waiting[0][0]) <= now_ns
+
+    def _in_time(self, item: Any, now_ns: int) -> bool:
+        ahead_ns = self._clock.when_ns(item.pts_ns) - now_ns
+        if ahead_ns >= -self._tardy_ns:
+            self._ahead_ns, self._astray_ns = max(0, ahead_ns), None
+            return True
+        if self._astray_ns is None:
+            self._astray_ns = now_ns
+        if self._clock.led or now_ns - self._astray_ns < ASTRAY_NS:
+            return False
+        self._clock.set(now_ns + self._ahead_ns - item.pts_ns)
+        self._astray_ns = None
+        return True

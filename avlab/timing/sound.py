@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from avlab.timing.drift import RateEstimator
 from avlab.timing.level import LevelControl
-from avlab.timing.playout import ClockReading
+from avlab.timing.playout import ASTRAY_NS, ClockReading
 from avlab.wire.units import NS, Samples
 
 LIMIT_NS = 10 * NS
@@ -29,16 +29,13 @@ LIMIT_NS = 10 * NS
 LIMIT_RUNS = 4096
 """The most runs held, however short a sender cuts them."""
 
-ASTRAY_NS = NS
-"""When for so long all sound came too late, or too far ahead, its sender has jumped, and playout follows it."""
-
 CUSHION_NS = 20_000_000
-"""How far ahead of the device's reading the sender's first sound is then put at least."""
+"""How far ahead of the device's reading a sender that jumped is put at least."""
 
 JUMP_NS = 60_000_000
 """A block heard this far from where the one before it ended, three times running, means that the device jumped."""
 
-MEASURE_NS = 50_000_000
+MEASURE_NS = 100_000_000
 """How often the two clocks are compared; more often would cost more and tell no more."""
 
 _DECAY_NS = 2_000_000  # in which a step left by a gap dies away to 1/e: slow enough to be no click
@@ -120,8 +117,9 @@ class SoundBuffer:
             return not late
         if self._last is not None:
             heard_now_ns, since_ns = self._last
-            self.control.arrival(pts_ns - heard_now_ns - now_ns + since_ns)
-            if now_ns >= self._measure_ns:
+            margin_ns = pts_ns - heard_now_ns - now_ns + since_ns
+            self.control.arrival(margin_ns)
+            if now_ns >= self._measure_ns and self.control.usual(margin_ns):
                 self._measure(pts_ns, now_ns)
         runs = self._runs
         if not runs or runs[-1].position <= position:
@@ -293,9 +291,7 @@ class SoundBuffer:
                 edges.insert(0, 0)
             if edges or self._step is not None:
                 block = self._blend(block, edges)
-            if holes and holes[-1][1] == count:
-                end = -1
-        self._follows = end if end >= 0 else None
+        self._follows = None if holes and holes[-1][1] == len(block) else end
         self._sent = block
         return block
 

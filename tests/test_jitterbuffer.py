@@ -1,0 +1,249 @@
+"""Fragments of real JPEGs in, whole frames out: any order, any loss, anyone's datagrams."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from functools import lru_cache
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avlab.media.codec import encode_jpeg
+from avlab.timing.jitterbuffer import MAX_BYTES, MAX_FRAMES, WINDOW, Fragment, Frame, JitterBuffer
+from avlab.timing.stage import Dropped
+from avlab.wire.rtpjpeg import fragments
+
+MS = 1_000_000
+TICKS = 3_000  # a frame, at 30 fps
+FRAME_NS = 33_333_333
+
+
+@lru_cache
+def payloads(seed: int = 0, *, large: bool = False) -> tuple[bytes, ...]:
+    """A JPEG's fragments: three of them, or about forty."""
+    image = np.random.default_rng(seed).integers(0, 256, (96, 112, 3) if large else (48, 64, 3), np.uint8)
+    jpeg, _, _ = encode_jpeg(image, quality=97 if large else 90)
+    return fragments(jpeg).payloads
+
+
+def frame(index: int = 0, *, first: int | None = None, large: bool = False) -> list[Fragment]:
+    """One frame's packets; numbered so that frame after frame is consecutive."""
+    parts = payloads(index % 4, large=large)
+    begin = 1_000 + index * len(parts) if first is None else first
+    last = len(parts) - 1
+    return [Fragment(begin + n, index * TICKS, index * FRAME_NS, n == last, payload) for n, payload in enumerate(parts)]
+
+
+def offer(buffer: JitterBuffer, packet: Fragment, now_ns: int = 0) -> str:
+    """As a client does: its fate, and in with it if it is of use."""
+    fate = buffer.fate(packet.sequence, packet.ticks)
+    if fate == "used":
+        buffer.push(packet, now_ns)
+    return fate
+
+
+def whole(items: list[Frame | Dropped]) -> list[Frame]:
+    return [item for item in items if isinstance(item, Frame)]
+
+
+def given_up(items: list[Frame | Dropped]) -> list[Frame]:
+    assert all(item.reason == "incomplete" for item in items if isinstance(item, Dropped))
+    return [item.item for item in items if isinstance(item, Dropped)]
+
+
+def test_a_frame_is_given_when_its_last_fragment_comes() -> None:
+    buffer = JitterBuffer()
+    packets = frame(large=True)
+    assert len(packets) > 10
+    for n, packet in enumerate(packets[:-1]):
+        assert offer(buffer, packet, 100 + n) == "used"
+        assert buffer.wake_at() is None
+        assert buffer.pull(100 + n) == []
+    offer(buffer, packets[-1], 500)
+    assert buffer.wake_at() is not None
+    (out,) = whole(buffer.pull(500))
+    assert out.jpeg is not None
+    assert out.jpeg[:2] == b"\xff\xd8"
+    assert out.jpeg[-2:] == b"\xff\xd9"
+    assert (out.ticks, out.pts_ns, out.first_packet_ns, out.complete_ns) == (0, 0, 100, 500)
+    assert (out.packets, out.packets_lost, out.bytes) == (len(packets), 0, sum(len(p.payload) for p in packets))
+    assert buffer.pull(500) == []
+    assert buffer.wake_at() is None
+
+
+def test_any_order_makes_the_same_picture() -> None:
+    packets = frame()
+    assert len(packets) >= 3
+    pictures = set()
+    for order in permutations(packets):
+        buffer = JitterBuffer()
+        assert [offer(buffer, packet) for packet in order] == ["used"] * len(packets)
+        (out,) = whole(buffer.pull(0))
+        pictures.add(out.jpeg)
+    assert len(pictures) == 1
+
+
+def test_frames_that_cross() -> None:
+    buffer = JitterBuffer()
+    mixed = [packet for pair in zip(frame(0), frame(1), strict=False) for packet in reversed(pair)]
+    rest = [packet for packet in [*frame(0), *frame(1)] if packet not in mixed]
+    assert [offer(buffer, packet) for packet in [*mixed, *rest]] == ["used"] * (len(mixed) + len(rest))
+    assert {out.ticks for out in whole(buffer.pull(0))} == {0, TICKS}
+
+
+def test_duplicates_change_nothing() -> None:
+    buffer = JitterBuffer()
+    for packet in frame():
+        assert [offer(buffer, packet) for _ in range(3)] == ["used", "duplicate", "duplicate"]
+    assert [offer(buffer, packet) for packet in frame()] == ["duplicate"] * len(frame())
+    (out,) = whole(buffer.pull(0))
+    assert out.packets == len(frame())
+
+
+@pytest.mark.parametrize("lost", range(len(payloads(large=True))))
+def test_the_loss_of_any_fragment_gives_the_frame_up_when_its_time_has_passed(lost: int) -> None:
+    buffer = JitterBuffer()
+    packets = frame(3, large=True)
+    for packet in packets:
+        if packet is not packets[lost]:
+            offer(buffer, packet, 7)
+    buffer.expire(packets[0].media_ns - 1)
+    assert buffer.pull(0) == []
+    buffer.expire(packets[0].media_ns)
+    (out,) = given_up(buffer.pull(0))
+    assert (out.ticks, out.jpeg, out.complete_ns) == (3 * TICKS, None, None)
+    assert (out.packets, out.packets_lost, out.first_packet_ns) == (len(packets) - 1, 1, 7)
+    assert offer(buffer, packets[lost]) == "late"
+    assert buffer.pull(0) == []
+
+
+def test_what_comes_for_a_frame_that_has_left_is_late() -> None:
+    buffer = JitterBuffer()
+    for packet in frame(1):
+        offer(buffer, packet)
+    assert offer(buffer, Fragment(5_000, TICKS, FRAME_NS, False, b"again, by another number")) == "late"
+    offer(buffer, frame(2)[0])
+    buffer.expire(2 * FRAME_NS)
+    assert offer(buffer, frame(0)[0]) == "late"  # playout has passed this one
+    assert offer(buffer, frame(3)[0]) == "used"
+
+
+def test_a_frame_may_arrive_after_later_ones() -> None:
+    buffer = JitterBuffer()
+    for packet in [*frame(2), *frame(1)]:
+        assert offer(buffer, packet) == "used"
+    assert [out.ticks for out in whole(buffer.pull(0))] == [2 * TICKS, TICKS]
+
+
+def test_flush_gives_up_all_in_order() -> None:
+    buffer = JitterBuffer()
+    for index in (5, 3, 4):
+        offer(buffer, frame(index)[0])
+    buffer.flush()
+    assert [out.ticks // TICKS for out in given_up(buffer.pull(0))] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("payload", [b"", b"short", bytes(8), b"\xff" * 100])
+def test_what_is_no_fragment_counts_and_hurts_nobody(payload: bytes) -> None:
+    buffer = JitterBuffer()
+    stray = Fragment(900, 0, 0, False, payload)
+    assert offer(buffer, stray) == "used"
+    assert buffer.malformed == 1
+    for packet in frame(0):  # even in the very frame
+        offer(buffer, packet)
+    assert len(whole(buffer.pull(0))) == 1
+    buffer.flush()
+    assert buffer.pull(0) == []
+
+
+def test_numbers_that_leap_do_not_make_the_rest_late() -> None:
+    buffer = JitterBuffer()
+    offer(buffer, frame(0)[0])
+    assert offer(buffer, Fragment(1_000 + 30_000, 10**9, 10**13, True, b"stray")) == "used"
+    for index in range(1, 200):
+        assert {offer(buffer, packet) for packet in frame(index)} == {"used"}
+    assert len(whole(buffer.pull(0))) == 199
+
+
+def held(buffer: JitterBuffer) -> int:
+    """Bytes of fragments that the buffer keeps, counted from outside by giving all up."""
+    buffer.pull(0)
+    buffer.flush()
+    return sum(out.bytes for out in given_up(buffer.pull(0)))
+
+
+def test_random_timestamps_hold_no_more_than_the_limit() -> None:
+    chance = random.Random(1)
+    buffer = JitterBuffer()
+    exits = Counter[int]()
+    used = set()
+    for sequence in range(5 * WINDOW):
+        ticks = chance.randrange(1 << 32)
+        if offer(buffer, Fragment(sequence, ticks, ticks, False, payloads()[0])) == "used":
+            used.add(ticks)
+        exits.update(out.ticks for out in given_up(buffer.pull(0)))
+    buffer.flush()
+    left = given_up(buffer.pull(0))
+    assert len(left) <= MAX_FRAMES
+    exits.update(out.ticks for out in left)
+    assert set(exits) == used
+    assert max(exits.values()) == 1
+    # and a decent sender is served again at once
+    for packet in frame(10**6):
+        offer(buffer, packet)
+    assert len(whole(buffer.pull(0))) == 1
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_endless_fragments_hold_no_more_than_the_limit(frames: int) -> None:
+    header, rest = payloads(large=True)[1][:8], bytes(60_000)
+    buffer = JitterBuffer()
+    for sequence in range(1500):
+        offer(buffer, Fragment(sequence, sequence % frames, 0, False, header + rest))
+    assert held(buffer) <= MAX_BYTES
+
+
+def test_fragments_refused_count_against_the_limit_too() -> None:
+    buffer = JitterBuffer()
+    for sequence in range(1500):
+        offer(buffer, Fragment(sequence * 20_000, 0, 0, False, payloads(large=True)[1][:8] + bytes(60_000)))
+    assert buffer.malformed > 100
+    assert len(given_up(buffer.pull(0))) == 1  # given up once, and late ever after
+    assert held(buffer) <= MAX_BYTES
+
+
+@given(st.data())
+def test_each_packet_has_one_fate_and_each_frame_one_exit(data: st.DataObject) -> None:
+    packets = [packet for index in range(data.draw(st.integers(1, 8))) for packet in frame(index)]
+    arrivals = data.draw(st.lists(st.sampled_from(packets), max_size=2 * len(packets)))
+    passing = data.draw(st.dictionaries(st.integers(0, 60), st.integers(0, 8), max_size=4))
+    buffer = JitterBuffer()
+    used: list[Fragment] = []
+    out: list[Frame | Dropped] = []
+    for n, packet in enumerate(arrivals):
+        before = packet in used
+        fate = offer(buffer, packet, n)
+        assert (fate == "duplicate") == before
+        if fate == "used":
+            used.append(packet)
+        if n in passing:
+            buffer.expire(passing[n] * FRAME_NS)
+        if n % 3:
+            out += buffer.pull(n)
+    buffer.flush()
+    out += buffer.pull(0)
+    exits = Counter(item.item.ticks if isinstance(item, Dropped) else item.ticks for item in out)
+    assert set(exits) == {packet.ticks for packet in used}
+    assert set(exits.values()) <= {1}
+    by_frame = Counter(packet.ticks for packet in used)
+    for item in whole(out):
+        assert item.packets == by_frame[item.ticks] == len(frame(item.ticks // TICKS))
+        assert item.packets_lost == 0
+    for item in given_up(out):
+        assert item.packets == by_frame[item.ticks] < len(frame(item.ticks // TICKS))
+        assert item.packets_lost >= 1
+    assert buffer.malformed == 0

@@ -1,0 +1,345 @@
+"""The links over real loopback sockets: batches, refusals, bounded queues, wake-ups."""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rawclient import until
+
+from avlab.stream import links
+from avlab.stream.links import TcpLink, UdpLink, Waker, interest, listen, udp_pair
+
+linux = sys.platform.startswith("linux")
+
+
+class Pair:
+    """Two UDP links; `carry` sends from one and gathers what arrives at the other."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.here, self.there = UdpLink(host), UdpLink(host)
+        self.to = (host, self.there.port)
+
+    def carry(self, packets: list[bytes]) -> list[bytes]:
+        assert self.here.send(packets, self.to) == len(packets)
+        got: list[bytes] = []
+
+        def all_there() -> bool:
+            got.extend(data for data, _ in self.there.receive())
+            return len(got) >= len(packets)
+
+        until(all_there)
+        return got
+
+    def close(self) -> None:
+        self.here.close()
+        self.there.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tcp() -> Iterator[tuple[TcpLink, socket.socket]]:
+    """A link with little room to send, and the far end of its connection."""
+    listener = listen("127.0.0.1", 0)
+    far = socket.socket()
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    far.settimeout(10)
+    far.connect(listener.getsockname())
+    until(lambda: selectable(listener))
+    near, _ = listener.accept()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    link = TcpLink(near)
+    yield link, far
+    link.close()
+    far.close()
+    listener.close()
+
+
+def selectable(sock: socket.socket) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(0.1))
+
+
+def packet(number: int, size: int) -> bytes:
+    return number.to_bytes(2, "big") * (size // 2) + b"x" * (size % 2)
+
+
+BATCHES = {
+    "one": [1200],
+    "a frame: equal packets and a shorter last": [1200] * 12 + [431],
+    "equal packets alone": [1200] * 20,
+    "more than one burst carries": [1200] * 130,
+    "all of different sizes": [100, 101, 102, 99, 1],
+    "sound: pairs": [1188, 1188, 1188, 1188],
+    "shorter, then longer": [500, 500, 100, 700, 700, 20],
+    "tiny": [1] * 100,
+}
+
+
+@pytest.mark.parametrize("sizes", BATCHES.values(), ids=list(BATCHES))
+@pytest.mark.parametrize("segment", [True, False], ids=["bursts", "singly"])
+@pytest.mark.parametrize("gather", [True, False], ids=["gathered", "one by one"])
+def test_every_packet_arrives_whole_and_in_order(pair: Pair, sizes: list[int], segment: bool, gather: bool) -> None:
+    pair.here._segment &= segment
+    pair.there._gro &= gather
+    if not gather and linux:
+        pair.there.socket.setsockopt(socket.IPPROTO_UDP, links.UDP_GRO, 0)
+    packets = [packet(number, size) for number, size in enumerate(sizes)]
+    assert pair.carry(packets) == packets
+
+
+@settings(max_examples=200)
+@given(st.lists(st.integers(1, 2000), max_size=150))
+def test_bursts_hold_what_one_segmented_send_may(sizes: list[int]) -> None:
+    packets = [packet(number, size) for number, size in enumerate(sizes)]
+    bursts = links._bursts(packets)
+    assert [one for burst in bursts for one in burst] == packets
+    for burst in bursts:
+        assert 1 <= len(burst) <= links.MAX_SEGMENTS
+        assert sum(map(len, burst)) <= 65_507
+        assert len({len(one) for one in burst[:-1]}) <= 1
+        assert len(burst[-1]) <= len(burst[0])
+
+
+def test_the_address_of_the_sender_is_told(pair: Pair) -> None:
+    pair.here.send([b"hello"], pair.to)
+    until(lambda: selectable(pair.there.socket))
+    assert pair.there.receive() == [(b"hello", ("127.0.0.1", pair.here.port))]
+    assert pair.there.receive() == []
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_port_where_nobody_listens_is_no_error(pair: Pair, count: int) -> None:
+    gone = UdpLink("127.0.0.1")
+    to = ("127.0.0.1", gone.port)
+    gone.close()
+    for _ in range(5):
+        assert pair.here.send([b"a" * 100] * count, to) == count
+        assert pair.here.receive() == []
+    packets = [packet(number, 300) for number in range(count)]
+    assert pair.carry(packets) == packets  # and the next one, elsewhere, is not harmed
+
+
+class Refusing:
+    """A socket whose segmented sends fail with an error of its system."""
+
+    def __init__(self, real: socket.socket, error: int) -> None:
+        self.real, self.error, self.asked = real, error, 0
+
+    def sendmsg(self, *arguments: Any) -> int:
+        self.asked += 1
+        raise OSError(self.error, "refused")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EINVAL, errno.EMSGSIZE])
+def test_a_device_that_cannot_segment_is_not_asked_again(pair: Pair, error: int) -> None:
+    refusing = Refusing(pair.here.socket, error)
+    pair.here._segment, pair.here.socket = True, refusing  # type: ignore[assignment]
+    packets = [packet(number, 700) for number in range(10)]
+    assert pair.carry(packets) == packets
+    assert pair.carry(packets) == packets
+    assert refusing.asked == 1
+
+
+def test_a_refused_port_does_not_end_segmenting(pair: Pair) -> None:
+    refusing = Refusing(pair.here.socket, errno.ECONNREFUSED)
+    pair.here._segment, pair.here.socket = True, refusing  # type: ignore[assignment]
+    packets = [packet(number, 700) for number in range(10)]
+    assert pair.carry(packets) == packets
+    assert pair.here._segment
+
+
+class Full:
+    """A socket that takes `room` datagrams and then has no room."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def sendto(self, data: bytes, to: object) -> int:
+        if self.room == 0:
+            raise BlockingIOError
+        self.room -= 1
+        return len(data)
+
+
+def test_what_the_system_has_no_room_for_is_not_counted_as_sent() -> None:
+    link = UdpLink("127.0.0.1")
+    real, link._segment = link.socket, False
+    link.socket = Full(3)  # type: ignore[assignment]
+    assert link.send([b"a", b"b", b"c", b"d", b"e"], ("127.0.0.1", 9)) == 3
+    assert link.send([b"f"], ("127.0.0.1", 9)) == 0
+    link.socket = real
+    link.close()
+
+
+def test_datagrams_that_the_socket_had_no_room_for_are_counted() -> None:
+    pair = Pair()
+    pair.there.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    sent = 0
+    for number in range(200):
+        sent += pair.here.send([packet(number, 1000 + number % 7)], pair.to)
+    got = len(pair.there.receive(most=1000))
+    assert 0 < got < sent == 200
+    assert pair.here.send([b"and one more"], pair.to) == 1
+    until(lambda: selectable(pair.there.socket))
+    assert pair.there.receive()[-1][0] == b"and one more"
+    assert pair.there.dropped() == (200 - got if linux else 0)  # only Linux tells
+    assert pair.there.dropped() == 0
+    pair.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_rtp_has_an_even_port_and_rtcp_the_next(host: str) -> None:
+    pairs = [udp_pair(host) for _ in range(20)]
+    ports = [(rtp.port, rtcp.port) for rtp, rtcp in pairs]
+    for rtp, rtcp in pairs:
+        rtp.close()
+        rtcp.close()
+    assert all(rtp % 2 == 0 and rtcp == rtp + 1 for rtp, rtcp in ports)
+    assert len(set(ports)) == 20
+
+
+def test_no_two_neighbouring_ports() -> None:
+    class Odd(UdpLink):
+        @property
+        def port(self) -> int:
+            return 4001
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(links, "UdpLink", Odd)
+        with pytest.raises(OSError, match=r"no two neighbouring UDP ports are free on 127\.0\.0\.1"):
+            udp_pair("127.0.0.1")
+
+
+def test_an_address_that_cannot_be_bound_leaves_no_socket() -> None:
+    with pytest.raises(OSError):  # noqa: PT011 - the system's own words
+        UdpLink("192.0.2.1")  # RFC 5737: nobody's
+
+
+def test_tcp_keeps_what_the_peer_does_not_take(tcp: tuple[TcpLink, socket.socket]) -> None:
+    link, far = tcp
+    data = bytes(range(256)) * 8192  # 2 MB
+    link.send(data, 1)
+    assert 0 < link.waiting < len(data)
+    assert link.progress_ns == 1
+    link.send(b"the end", 2)
+    assert link.progress_ns == 1  # nothing has left since
+
+    got = bytearray()
+    now_ns = 10
+    while len(got) < len(data) + 7:
+        got += far.recv(65_536)
+        link.flush(now_ns)
+        now_ns += 1
+    assert bytes(got) == data + b"the end"
+    assert link.waiting == 0
+    assert getattr(link, "progress_ns", 0) is None
+
+
+def test_progress_is_when_bytes_last_left(tcp: tuple[TcpLink, socket.socket]) -> None:
+    link, far = tcp
+    link.send(bytes(1 << 20), 1)
+    link.flush(2)
+    assert link.progress_ns in (1, 2)  # the system may have moved on between the two
+    before = link.waiting
+
+    def left() -> bool:
+        far.recv(65_536)
+        link.flush(3)
+        return link.waiting < before
+
+    until(left)
+    assert link.progress_ns == 3
+
+
+def test_a_tcp_link_watches_for_writing_only_while_something_waits(tcp: tuple[TcpLink, socket.socket]) -> None:
+    link, _ = tcp
+    with selectors.DefaultSelector() as selector:
+        selector.register(link, selectors.EVENT_READ, "data")
+        interest(selector, link)
+        assert selector.get_key(link).events == selectors.EVENT_READ
+        link.send(bytes(1 << 20), 1)
+        interest(selector, link)
+        assert selector.get_key(link).events == selectors.EVENT_READ | selectors.EVENT_WRITE
+        assert selector.get_key(link).data == "data"
+
+
+def test_the_end_of_a_tcp_connection(tcp: tuple[TcpLink, socket.socket]) -> None:
+    link, far = tcp
+    assert link.receive() == b""
+    far.sendall(b"last words")
+    far.close()
+    until(lambda: selectable(link.socket))
+    assert link.receive() == b"last words"
+    until(lambda: selectable(link.socket))
+    assert link.receive() is None
+
+
+def test_sending_to_a_peer_that_is_gone_is_an_os_error(tcp: tuple[TcpLink, socket.socket]) -> None:
+    link, far = tcp
+    far.close()
+
+    def fails() -> bool:
+        try:
+            link.send(b"anybody there?", 1)
+        except OSError:
+            return True
+        return False
+
+    until(fails)
+
+
+def test_closing_does_not_cut_off_the_last_bytes(tcp: tuple[TcpLink, socket.socket]) -> None:
+    """A socket closed over unread bytes resets the connection; what was sent before must arrive all the same."""
+    link, far = tcp
+    far.sendall(b"a report that nobody reads")
+    until(lambda: selectable(link.socket))
+    link.send(b"goodbye", 1)
+    link.close()
+    assert far.recv(100) == b"goodbye"
+    assert far.recv(100) == b""
+
+
+def test_listening_where_one_cannot() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=rf"port {port} on 127\.0\.0\.1 is in use: stop what listens there") as caught:
+            listen("127.0.0.1", port)
+        assert caught.value.errno == errno.EADDRINUSE
+    with pytest.raises(OSError, match=r"192\.0\.2\.1 is not an address of this machine: try 127\.0\.0\.1"):
+        listen("192.0.2.1", 0)
+    listen("127.0.0.1", port).close()  # free again at once, TIME_WAIT or not
+
+
+def test_a_waker_ends_a_wait_from_anywhere() -> None:
+    waker = Waker()
+    with selectors.DefaultSelector() as selector:
+        selector.register(waker, selectors.EVENT_READ)
+        assert selector.select(0) == []
+        for _ in range(100_000):  # more than its socket holds
+            waker.wake()
+        assert selector.select(0)
+        waker.clear()
+        assert selector.select(0) == []
+        waker.wake()
+        assert selector.select(0)
+    waker.close()
+    waker.wake()
+    waker.clear()

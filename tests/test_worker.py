@@ -1,0 +1,204 @@
+"""Threads with a handle: start and stop in every order, errors that surface once, siblings that stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from rawclient import until
+
+from avlab.stream.worker import Handle, Worker, running_handles, stop_all
+
+
+class Probe(Handle):
+    """A handle whose workers are given; counts what is begun and released."""
+
+    def __init__(self, *bodies: Callable[[Worker], None], begin: Callable[[], None] | None = None) -> None:
+        super().__init__()
+        self.bodies, self.begin = bodies, begin
+        self.begun = self.released = 0
+
+    def _begin(self) -> None:
+        self.begun += 1
+        for number, body in enumerate(self.bodies):
+            self._spawn(f"probe-{number}", body)
+        if self.begin is not None:
+            self.begin()
+
+    def _release(self) -> None:
+        self.released += 1
+        assert not any(worker.alive for worker in self._workers if not worker.current)
+
+
+def idle(worker: Worker) -> None:
+    worker.stopping.wait()
+
+
+def fail(worker: Worker) -> None:
+    raise LookupError("a body failed")
+
+
+def raise_once_failed(handle: Handle, error: Exception) -> None:
+    until(lambda: handle.error)
+    raise error
+
+
+def names() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("avlab-")]
+
+
+def test_nothing_happens_before_start() -> None:
+    handle = Probe(idle)
+    assert (handle.begun, handle.running, handle.started, handle.error) == (0, False, False, None)
+    assert names() == []
+    handle.stop()
+    assert handle.released == 0
+    assert handle not in running_handles()
+
+
+def test_start_returns_the_handle_and_stop_ends_it() -> None:
+    handle = Probe(idle, idle)
+    assert handle.start() is handle
+    assert handle.running
+    assert names() == ["avlab-probe-0", "avlab-probe-1"]
+    assert handle in running_handles()
+    handle.stop()
+    handle.stop()
+    assert (handle.running, handle.released) == (False, 1)
+    assert names() == []
+    assert handle not in running_handles()
+
+
+def test_starting_twice_is_refused() -> None:
+    with Probe(idle) as handle, pytest.raises(RuntimeError, match="this probe was started before: make a new one"):
+        handle.start()
+    with pytest.raises(RuntimeError, match="started before"):
+        handle.start()
+    assert handle.begun == 1
+
+
+def test_a_start_that_fails_leaves_nothing_and_is_not_tried_again() -> None:
+    def begin() -> None:
+        raise OSError("no room")
+
+    handle = Probe(idle, begin=begin)
+    with pytest.raises(OSError, match="no room"):
+        handle.start()
+    assert (handle.started, handle.running, handle.released) == (False, False, 1)
+    assert names() == []
+    handle.stop()
+    with pytest.raises(RuntimeError, match="started before"):
+        handle.start()
+
+
+def test_a_stopped_handle_is_entered_no_more_than_once() -> None:
+    with Probe(idle).start() as handle:
+        assert handle.running
+    assert not handle.running
+
+
+@pytest.mark.parametrize("order", [(fail, idle), (idle, fail), (idle, fail, idle), (fail, fail)])
+def test_an_error_stops_the_siblings_and_is_raised_once(order: tuple[Callable[[Worker], None], ...]) -> None:
+    handle = Probe(*order).start()
+    with pytest.raises(LookupError, match="a body failed"):
+        handle.wait(10)
+    until(lambda: names() == [])  # also those that were not there yet when it failed
+    assert isinstance(handle.error, LookupError)
+    assert not handle.running
+    assert handle.wait(0)
+    handle.stop()
+    assert handle.released == 1
+
+
+def test_stop_raises_what_nobody_has_heard_of() -> None:
+    handle = Probe(fail).start()
+    until(lambda: handle.error)
+    with pytest.raises(LookupError):
+        handle.stop()
+    handle.stop()
+
+
+def test_an_error_under_way_matters_more_than_the_handles_own() -> None:
+    handle = Probe(fail)
+    with pytest.raises(KeyError, match="mine"), handle:
+        raise_once_failed(handle, KeyError("mine"))
+    assert isinstance(handle.error, LookupError)
+
+
+def test_wait_returns_at_its_time_or_at_the_end() -> None:
+    with Probe(idle) as handle:
+        assert handle.wait(0.01) is False
+        assert handle.wait(0) is False
+        handle._ended.set()
+        assert handle.wait() is True
+
+
+def test_stop_from_another_thread_ends_the_wait() -> None:
+    handle = Probe(idle).start()
+    stopper = threading.Thread(target=handle.stop)
+    stopper.start()
+    assert handle.wait(10)
+    handle.stop()  # comes second, and returns when all is released
+    assert handle.released == 1
+    assert names() == []
+    stopper.join(10)
+
+
+def test_a_worker_may_stop_its_own_handle() -> None:
+    done = threading.Event()
+
+    def body(worker: Worker) -> None:
+        handle.stop()
+        done.set()
+
+    handle = Probe(idle, body)
+    handle.start()
+    assert done.wait(10)
+    handle.stop()
+    assert handle.error is None
+    until(lambda: names() == [])
+
+
+def test_a_thread_that_will_not_end_is_named() -> None:
+    release = threading.Event()
+
+    def body(worker: Worker) -> None:
+        release.wait(10)
+
+    class Stubborn(Handle):
+        def _begin(self) -> None:
+            self._spawn("stubborn", body)
+
+    handle = Stubborn().start()
+    with pytest.raises(RuntimeError, match=r"avlab-stubborn did not end within 0\.05 s"):
+        handle.stop(timeout=0.05)
+    release.set()
+    until(lambda: names() == [])
+
+
+def test_stop_all_stops_everything_and_raises_no_ones_errors() -> None:
+    good, bad = Probe(idle).start(), Probe(fail).start()
+    until(lambda: bad.error)
+    stop_all()
+    assert running_handles() == []
+    assert names() == []
+    assert not good.running
+    bad.stop()
+    stop_all()
+
+
+def test_many_threads_may_stop_at_once() -> None:
+    handle = Probe(idle).start()
+    together = threading.Barrier(4)
+
+    def stop() -> None:
+        together.wait(10)
+        handle.stop()
+
+    threads = [threading.Thread(target=stop) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert handle.released == 1
