@@ -45,6 +45,9 @@ SILENCE_NS = 10 * NS
 
 REPORT_NS = 5 * NS
 
+SPARE_NS = 20_000_000
+"""The least time between sound's arrival and the device's asking for it."""
+
 
 @dataclass(slots=True)
 class _Incoming:
@@ -130,7 +133,8 @@ class Client(Handle):
         old_ns, self._delay_ns = self._delay_ns, round(seconds * NS)
         self._recorder.setting(self._clock.now_ns(), "playout_delay", seconds)
         if self.running:
-            self._shifts.append(max(self._delay_ns, self._lead_ns) - max(old_ns, self._lead_ns))
+            least_ns = self._least_delay_ns()
+            self._shifts.append(max(self._delay_ns, least_ns) - max(old_ns, least_ns))
             self._waker.wake()
 
     # ---- what it says of itself
@@ -515,7 +519,7 @@ class Client(Handle):
         self._look_for_the_end(now_ns)
 
     def _try_to_start(self, now_ns: int) -> None:
-        base_ns = self._start.base_ns(now_ns, lead_ns=self._lead_ns)
+        base_ns = self._start.base_ns(now_ns, lead_ns=self._least_delay_ns())
         if base_ns is None:
             return
         self._media_clock.set(base_ns)
@@ -523,6 +527,10 @@ class Client(Handle):
         if self._sound is not None:
             with self._sound_lock:
                 self._sound.begin(base_ns)
+
+    def _least_delay_ns(self) -> int:
+        """The device must be ahead of the sound by more than its own latency, or the first late packet is a gap."""
+        return self._lead_ns + SPARE_NS if self._sound is not None else 0
 
     def _shift(self, by_ns: int) -> None:
         self._playout.at_once = self._delay_ns == 0

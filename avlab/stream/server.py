@@ -31,8 +31,10 @@ from avlab.wire.rtpjpeg import Fragments, fragments
 from avlab.wire.rtsp import interleave
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 
+BEHIND_NS = 60_000_000
 HOPELESS_NS = NS
-"""A frame that is this late before it is even encoded is skipped, so that a slow machine catches up."""
+"""When frames have been behind for so long before they are even encoded, the machine is too slow for the clip: frames
+are skipped then until it has caught up. A single stall is caught up with by working faster, and costs no frame."""
 
 MAX_PEERS = 256
 
@@ -288,9 +290,14 @@ class Server(Handle):
 
     def _encoded(self) -> Iterator[_Cut | Dropped]:
         """One pass over the pictures, encoded at the width and quality of the moment and cut into fragments, once."""
+        behind_since_ns: int | None = None
         for picture in self._source.pictures():
-            start_ns = self._start_ns
-            if start_ns is not None and self._clock.now_ns() > start_ns + picture.pts_ns + HOPELESS_NS:
+            start_ns, now_ns = self._start_ns, self._clock.now_ns()
+            if start_ns is None or now_ns <= start_ns + picture.pts_ns + BEHIND_NS:
+                behind_since_ns = None
+            elif behind_since_ns is None:
+                behind_since_ns = now_ns
+            elif now_ns > behind_since_ns + HOPELESS_NS:
                 yield Dropped(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0), "skipped")
                 continue
             jpeg, width, height = codec.encode_jpeg(picture.image, width=self._width, quality=self._quality)

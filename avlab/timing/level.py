@@ -40,6 +40,11 @@ class LevelControl:
         return round(self._average_ns if self._target_ns is None else self._target_ns)
 
     @property
+    def stray_ns(self) -> int:
+        """How far the level is above where it is to be kept; negative when too little is buffered."""
+        return 0 if self._target_ns is None else round(self._average_ns - self._target_ns)
+
+    @property
     def wish(self) -> int:
         """Samples to consume beyond those asked for: 1 when too much is buffered, -1 when too little, mostly 0."""
         if self._target_ns is None:

@@ -29,6 +29,9 @@ LIMIT_NS = 10 * NS
 LIMIT_RUNS = 4096
 """The most runs held, however short a sender cuts them."""
 
+FAR_NS = 20_000_000
+"""The depth of the buffer stays within this of its level: beyond it, sound is cut instead of corrected."""
+
 CUSHION_NS = 20_000_000
 """How far ahead of the device's reading a sender that jumped is put at least."""
 
@@ -74,6 +77,7 @@ class SoundBuffer:
         self.control = LevelControl()
         self.underruns = 0  # how often sound broke off for want of samples, the end of a stream included
         self.corrected = 0  # samples taken out less samples put in
+        self.cuts = 0  # how often sound was left out, or silence put in, at a stroke
         self._runs: deque[_Run] = deque()  # by position
         self._played: list[Played] = []
         self._limit = LIMIT_NS * rate // NS
@@ -119,6 +123,7 @@ class SoundBuffer:
             heard_now_ns, since_ns = self._last
             margin_ns = pts_ns - heard_now_ns - now_ns + since_ns
             self.control.arrival(margin_ns)
+            self._catch_up()
             if now_ns >= self._measure_ns and self.control.usual(margin_ns):
                 self._measure(pts_ns, now_ns)
         runs = self._runs
@@ -203,6 +208,17 @@ class SoundBuffer:
         self._skew = RateEstimator()
         self._astray_ns = None
         return run.end > self._position
+
+    def _catch_up(self) -> None:
+        """Go to the level in one cut when it is further off than single samples mend in good time.
+
+        Each underrun of a busy device puts sound off by tens of milliseconds, for good if nothing were left out.
+        """
+        stray_ns = self.control.stray_ns
+        if abs(stray_ns) > FAR_NS:
+            self._move(-stray_ns)
+            self.control.corrected(-stray_ns)
+            self.cuts += 1
 
     def _move(self, by_ns: int) -> None:
         if self._base_ns is not None:

@@ -1,0 +1,237 @@
+"""What goes wrong at the command line: one sentence that names the thing, an exit code, and no record is lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import commands
+import pytest
+from commands import running, sentence
+from rawclient import RawClient, until
+
+import avlab
+from avlab.lab.window import NoWindowError, check_display
+from avlab.measure import metrics
+from avlab.media import synth
+
+pytestmark = pytest.mark.slow
+
+QUIET = ("--no-window", "--audio", "null")
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of picture and sound at 15 fps."""
+    return synth.write(synth.constant("two.mp4", 15, 2), tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "notes.mp4"
+    path.write_text("This is no clip.\n" * 100)
+    return path
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens on, and never says a word."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def free() -> int:
+    """A port that nobody listens on."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        return int(listener.getsockname()[1])
+
+
+def failed(*arguments: object) -> str:
+    """Run a command that fails; its sentence."""
+    done = commands.run(*arguments)
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    return sentence(done.stderr)
+
+
+@pytest.mark.parametrize("command", ["probe", "serve", "demo"])
+def test_a_file_that_is_not_there(command: str, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out") if command == "demo" else ()
+    said = failed(command, tmp_path / "nowhere.mp4", *out)
+    assert str(tmp_path / "nowhere.mp4") in said
+
+
+@pytest.mark.parametrize("command", ["probe", "serve"])
+def test_a_file_that_is_no_clip(command: str, text: Path) -> None:
+    assert "notes.mp4" in failed(command, text)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--width", 0, "width must be a whole number from 16 to 2040"),
+        ("--quality", 101, "quality must be a whole number from 1 to 100"),
+        ("--port", 70_000, "port must be 0 (any free one) to 65535, not 70000"),
+        ("--host", "192.0.2.1", "192.0.2.1 is not an address of this machine"),
+        ("--trace", "/nowhere/at/all.avtrace", "the trace cannot be saved in /nowhere/at/all.avtrace"),
+    ],
+)
+def test_settings_that_cannot_be(short: Path, option: str, value: object, words: str) -> None:
+    assert words in failed("serve", short, option, value)
+
+
+def test_a_port_in_use(short: Path, taken: int) -> None:
+    said = failed("serve", short, "--port", taken)
+    assert said == f"port {taken} on 127.0.0.1 is in use: stop what listens there, or choose another port"
+
+
+PLAYS = [
+    ("http://127.0.0.1:80/", "'http://127.0.0.1:80/' is no address to play: write it as rtsp://host:port/path"),
+    ("count.mp4", "'count.mp4' is no address to play: write it as rtsp://host:port/path"),
+    ("rtsp://127.0.0.1:99999/x", "is no address to play"),
+    ("rtsp://", "'rtsp://' is no address to play"),
+]
+
+
+@pytest.mark.parametrize(("url", "words"), PLAYS)
+def test_what_cannot_be_played(url: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert words in failed_play(url)
+
+
+def failed_play(url: str, *options: object) -> str:
+    """Play what cannot be played, with --json: its sentence, which is the line's `error`, too."""
+    done = commands.run("play", url, *QUIET, "--json", *options)
+    assert done.returncode == 1, done
+    assert done.stdout.count("\n") == 1
+    said = sentence(done.stderr)
+    line = json.loads(done.stdout)
+    assert line["error"] == said
+    assert line["shown"] is None
+    return said
+
+
+def test_nothing_listens(free: int) -> None:
+    words = f"nothing listens at 127.0.0.1:{free}: start the server first, or check the port"
+    assert failed_play(f"rtsp://127.0.0.1:{free}/x") == words
+
+
+def test_a_host_that_does_not_answer(taken: int) -> None:
+    words = f"the server at 127.0.0.1:{taken} does not answer OPTIONS within 5 s: is it an RTSP server?"
+    assert failed_play(f"rtsp://127.0.0.1:{taken}/x") == words
+
+
+def test_a_server_of_another_kind() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n<html>")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        said = failed_play(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/x")
+        thread.join(10)
+    assert "is no RTSP server" in said
+
+
+def test_a_server_that_hangs_up() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        thread = threading.Thread(target=lambda: listener.accept()[0].close())
+        thread.start()
+        client = avlab.Client(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/x", audio="null")
+        with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:\d+ (hung up|broke off) instead of answering OPTIONS"):
+            client.start()
+        thread.join(10)
+
+
+def test_no_display_for_a_window() -> None:
+    done = commands.run("play", "rtsp://127.0.0.1:9/x", "--window", "--audio", "null")
+    assert done.returncode == 1
+    assert "no display" in sentence(done.stderr)
+    assert "--no-window" in done.stderr
+
+
+def test_without_a_display_no_window_is_meant(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(NoWindowError):
+        check_display()
+    done = commands.run("play", f"rtsp://127.0.0.1:{free}/x", "--audio", "null")
+    assert "nothing listens" in sentence(done.stderr)
+
+
+def test_a_server_that_is_killed_in_mid_stream(short: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "client.avtrace"
+    with (
+        running("serve", short, "--port", 0, "--loop") as server,
+        running("play", server.url, *QUIET, "--trace", saved) as player,
+        RawClient(server.url) as beside,
+    ):
+        beside.set_up("audio", "RTP/AVP/TCP;unicast;interleaved=0-1")
+        beside.ask("PLAY")
+        until(lambda: beside.read() and len(beside.packets) > 50)  # what it was sent, the player was sent
+        server.process.kill()
+        code, out, complaints = player.wait()
+    assert code == 1
+    assert "shown" in out
+    said = sentence(complaints)
+    assert re.fullmatch(
+        r"the server at 127\.0\.0\.1:\d+ closed the connection in mid-stream: "
+        r"see whether it still runs, then play again",
+        said,
+    )
+    trace = avlab.Trace.load(saved)
+    assert metrics.packet_ledger(trace, "audio").received > 50
+    assert metrics.frame_ledger(trace, "audio").closes
+    assert metrics.frame_ledger(trace).closes
+
+
+def test_a_server_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection stands and nothing comes: not for ever."""
+    from avlab.stream import client as stream_client
+
+    monkeypatch.setattr(stream_client, "SILENCE_NS", 300_000_000)
+    source = (picture for picture in [synth.draw(0, 0.0, "x", None)] * 5)
+
+    def then_nothing() -> Iterator[object]:
+        yield from source
+        stuck.wait(20)
+
+    stuck = threading.Event()
+    with avlab.Server(then_nothing(), fps=60) as server:
+        client = avlab.Client(server.url, audio="null").start()
+        with pytest.raises(TimeoutError, match=r"nothing has come from 127\.0\.0\.1:\d+ for"):
+            client.wait(10)
+        stuck.set()
+        client.stop()
+    assert metrics.frame_ledger(client.trace).shown > 0
+
+
+def test_a_clip_that_is_cut_short(data: Path, tmp_path: Path) -> None:
+    """All that is there is played; the player ends well, the server says what is wrong with its clip."""
+    whole = (data / "count-15.mp4").read_bytes()
+    cut, saved = tmp_path / "cut.mp4", tmp_path / "server.avtrace"
+    cut.write_bytes(whole[: len(whole) * 2 // 5])
+    with running("serve", cut, "--port", 0, "--trace", saved) as server:
+        play = commands.run("play", server.url, *QUIET, "--json")
+        code, _, complaints = server.wait()
+    assert (play.returncode, json.loads(play.stdout)["error"]) == (0, None)
+    assert code == 1
+    assert re.search(r"cut\.mp4.* stops after .* copy or download it again", sentence(complaints))
+    assert len(avlab.Trace.load(saved).frames) > 20
+
+
+def test_the_trace_is_not_refused_after_the_stream(free: int, tmp_path: Path) -> None:
+    """A place where nothing can be saved is noticed before anything is streamed."""
+    for place in (tmp_path, tmp_path / "no" / "run.avtrace"):
+        said = failed_play(f"rtsp://127.0.0.1:{free}/x", "--trace", place)
+        assert said == f"the trace cannot be saved in {place}: name a file in a folder that is there"
