@@ -116,6 +116,10 @@ class Observer:
             self._parec.wait()
         for thread in self._threads:
             thread.join()
+        if self._parec is not None:
+            for pipe in (self._parec.stdout, self._parec.stderr):
+                assert pipe is not None
+                pipe.close()
         samples = np.frombuffer(b"".join(self._pieces), "<i2")
         clock = np.array(self._clock, np.float64).reshape(-1, 2)
         tones: list[Event] = []

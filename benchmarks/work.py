@@ -1,0 +1,81 @@
+"""Records what a frame costs avlab's server: its encoding, its sending, and how late its thread wakes for it.
+
+data/work.csv comes from here, and `avlab.simulate` draws from that. The client is a process of its own, as in a
+classroom. Run on an idle machine: python benchmarks/work.py [--seconds 30] [--out data/work.csv]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from avlab.media import codec
+from avlab.stream.server import Server
+from avlab.timing.pacing import Due
+
+DATA = Path(__file__).parents[1] / "data"
+WIDTHS = (400, 640)
+
+
+class Watched(Server):
+    """A server that notes how long each send took, in ns."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        self.send_ns: dict[int, int] = {}
+        super().__init__(*args, **settings)
+
+    def _send_frame(self, due: Due) -> None:
+        begun_ns = time.perf_counter_ns()
+        super()._send_frame(due)
+        self.send_ns[due.item.frame.index] = time.perf_counter_ns() - begun_ns
+
+
+def record(width: int, seconds: float) -> list[tuple[int, float, float, float]]:
+    """(width, encode_ms, send_ms, late_ms) of each frame."""
+    encode_ns: list[int] = []
+    encode = codec.encode_jpeg
+
+    def watched(*args: Any, **settings: Any) -> Any:
+        begun_ns = time.perf_counter_ns()
+        jpeg = encode(*args, **settings)
+        encode_ns.append(time.perf_counter_ns() - begun_ns)
+        return jpeg
+
+    with (
+        mock.patch.object(codec, "encode_jpeg", watched),
+        Watched(DATA / "count.mp4", width=width, quality=80, loop=True) as server,
+    ):
+        play = [sys.executable, "-m", "avlab.cli", "play", server.url, "--no-window", "--audio", "null"]
+        subprocess.run([*play, "--seconds", str(seconds)], check=True, stdout=subprocess.DEVNULL)
+        frames = server.trace.frames
+    frames = frames[(frames["stream"] == "video") & frames["sent"].notna()]
+    late = (frames["sent"] - frames["due"]).to_numpy() * 1e3
+    rows = []
+    for index, late_ms in zip(frames["index"], late, strict=True):
+        rows.append((width, encode_ns[index] / 1e6, server.send_ns[index] / 1e6, max(0.0, float(late_ms))))
+    return rows
+
+
+def main() -> None:
+    """Record every width and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--out", type=Path, default=DATA / "work.csv")
+    options = parser.parse_args()
+    with options.out.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("width", "encode_ms", "send_ms", "late_ms"))
+        for width in WIDTHS:
+            rows = record(width, options.seconds)
+            table.writerows((at, *(f"{value:.3f}" for value in values)) for at, *values in rows)
+            print(f"{width} pixels: {len(rows)} frames")
+
+
+if __name__ == "__main__":
+    main()

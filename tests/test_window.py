@@ -1,0 +1,106 @@
+"""The window and the speaker for real, on a private screen and sound card, watched by an outsider to their clocks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tools
+from commands import command
+from numpy.typing import NDArray
+
+from avlab.lab import window
+from benchmarks import observe
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("xvfb", "pulse", "ffmpeg")]
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        time.sleep(0.02)
+
+
+def test_each_flash_is_seen_and_its_own_tone_is_heard(data: Path) -> None:
+    clip = data / "count-15.mp4"
+    with observe.stage() as (screen, sound, env):
+        observer = observe.Observer(screen, sound)
+        observer.start()
+        try:
+            with ending(command("serve", clip, "--port", 0, "--once"), env) as server:
+                assert server.stdout is not None
+                url = server.stdout.readline().split()[-1]
+                played = subprocess.run(
+                    command("play", url, "--window", "--audio", "speaker", "--json"),
+                    env=tools.environment(env),
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                    check=False,
+                )
+                assert server.wait(20) == 0
+        finally:
+            seen = observer.stop()
+    assert (played.returncode, played.stderr) == (0, "")
+    told = json.loads(played.stdout)
+    assert told["error"] is None
+    assert told["shown"] + told["skipped"] + told["late"] + told["incomplete"] == 75
+    assert told["audio_seconds"] == pytest.approx(5.0, abs=0.2)
+    # A busy machine may skip the frames of one flash, or break one tone off; it may not mix them up.
+    pairs = seen.pairs(observe.reference(data / "count.mp4"))  # which has all six
+    assert len(pairs) >= 4
+    assert [flash.which for flash in seen.flashes] == sorted(flash.which for flash in seen.flashes)
+    assert [tone.which for tone in seen.tones] == sorted(tone.which for tone in seen.tones)
+
+
+@pytest.mark.needs("xdotool")
+def test_the_window_shows_its_fps_and_closes_at_q(clip: Path, tmp_path: Path) -> None:
+    record = tmp_path / "run.avtrace"
+    with observe.stage() as (screen, _, env), ending(command("serve", clip, "--port", 0, "--loop"), env) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[-1]
+        play = command("play", url, "--window", "--audio", "null", "--trace", record)
+        with ending(play, env) as player:
+            # The number in the clip is white and large; the overlay is white in the corner above it.
+            until(lambda: white(screen.pixels()[:360, :640]) > 5000, "a picture")
+            until(lambda: white(screen.pixels()[:40, :120]) > 50, "the fps")
+            found = subprocess.run(
+                ["xdotool", "search", "--name", f"^{window.TITLE}$"],
+                env=tools.environment(env), capture_output=True, text=True, check=True, timeout=10,
+            ).stdout.split()  # fmt: skip
+            subprocess.run(
+                ["xdotool", "windowfocus", found[0], "key", "q"], env=tools.environment(env), check=True, timeout=10
+            )
+            assert player.wait(20) == 0
+    assert record.exists()
+
+
+def white(pixels: NDArray[np.uint8]) -> int:
+    return int(np.all(pixels > 200, axis=2).sum())
+
+
+@contextmanager
+def ending(arguments: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A program that does not outlive the block, however that ends."""
+    child = subprocess.Popen(
+        arguments, env=tools.environment(env), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_without_a_display_a_window_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(window.NoWindowError, match="no display"):
+        window.check_display()
