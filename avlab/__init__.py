@@ -20,34 +20,42 @@ if TYPE_CHECKING:
     from avlab.stream.server import Server
     from avlab.stream.simulate import simulate
     from avlab.stream.worker import stop_all
-    from avlab.timing.pacing import DeadlinePacer, NoPacing
+    from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, TutorialPacer, pi_rule, tutorial_rule
 
 _HOMES = {
     "Client": "avlab.stream.client",
     "DeadlinePacer": "avlab.timing.pacing",
+    "FeedbackPacer": "avlab.timing.pacing",
     "NoPacing": "avlab.timing.pacing",
     "Server": "avlab.stream.server",
     "Trace": "avlab.measure.trace",
+    "TutorialPacer": "avlab.timing.pacing",
     "join": "avlab.measure.join",
     "metrics": "avlab.measure",
+    "pi_rule": "avlab.timing.pacing",
     "plots": "avlab.lab",
     "probe": "avlab.media.probe",
     "simulate": "avlab.stream.simulate",
     "stop_all": "avlab.stream.worker",
+    "tutorial_rule": "avlab.timing.pacing",
 }
 
 __all__ = [
     "Client",
     "DeadlinePacer",
+    "FeedbackPacer",
     "NoPacing",
     "Server",
     "Trace",
+    "TutorialPacer",
     "join",
     "metrics",
+    "pi_rule",
     "plots",
     "probe",
     "simulate",
     "stop_all",
+    "tutorial_rule",
 ]
 
 

@@ -105,7 +105,7 @@ def test_probe_prints_a_table_or_json(short: Path) -> None:
     assert (as_json.returncode, as_json.stderr) == (0, "")
     info = json.loads(as_json.stdout)
     assert isinstance(info, dict)
-    assert info == avlab.probe(short).to_dict()
+    assert info == json.loads(json.dumps(avlab.probe(short).to_dict()))
     as_text = commands.run("probe", short)
     assert as_text.returncode == 0
     assert "15" in as_text.stdout

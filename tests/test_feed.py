@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from rawclient import until
@@ -137,6 +139,31 @@ def test_stopping_while_the_queue_is_full(run: Callable[..., Run]) -> None:
     assert feed.take() == 0
     feed.stop()
     assert feed.worker.error is None
+
+
+def test_a_unit_that_comes_just_after_the_look_is_told_of(run: Callable[..., Run]) -> None:
+    """Between finding the queue empty and saying so, a unit may be put: its `ready` must not be missed."""
+    looked, gone_on = threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        assert looked.wait(10)
+        yield 7
+        gone_on.set()  # the unit is in the queue, and `ready` was called or never will be
+
+    class Slow(queue.Queue[Any]):
+        def get_nowait(self) -> Any:
+            try:
+                return super().get_nowait()
+            except queue.Empty:
+                looked.set()
+                assert gone_on.wait(10)
+                raise
+
+    feed = run(source)
+    feed.feed._queue = Slow(maxsize=2)
+    assert feed.feed.take() is None
+    assert feed.ready.is_set()
+    assert feed.take() == 7
 
 
 def test_no_unit_is_waited_for_in_vain(run: Callable[..., Run]) -> None:

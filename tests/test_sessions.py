@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -244,14 +244,13 @@ def test_pausing_is_one_clients_own_affair(server: avlab.Server) -> None:
         assert raw.ask("PLAY").status == 200
         until(lambda: raw.read() and len(raw.packets) > 20)
         assert raw.ask("PAUSE").status == 200
+        last = [RtpPacket.parse(p.data) for p in raw.packets if p.channel == 0][-1]
         raw.packets.clear()
         before = len(server.trace.frames)
         until(lambda: len(server.trace.frames) > before + 60)  # the others have gone on
         assert raw.ask("GET_PARAMETER").status == 200
         assert raw.packets == []
         answer = raw.ask("PLAY")
-        resumed_ns = sdp.NptRange.parse(answer.headers["Range"]).start_ns
-        assert resumed_ns is not None
         until(lambda: raw.read() and len(raw.packets) > 20)
         info = rtsp.parse_rtp_info(answer.headers["RTP-Info"])[0]
         first = next(RtpPacket.parse(p.data) for p in raw.packets if p.channel == 0)
@@ -260,9 +259,8 @@ def test_pausing_is_one_clients_own_affair(server: avlab.Server) -> None:
     ledger = metrics.packet_ledger(other.trace)
     assert ledger.closes
     assert (ledger.lost, ledger.socket_dropped) == (0, 0)
-    row = server.trace.frames.query("stream == 'video'")
-    first_pts = row[row["timestamp"] == first.timestamp]["pts"].iloc[0]
-    assert first_pts >= resumed_ns / 1e9 - 1e-6  # live: what was missed is not made up for
+    # Live: what was missed is not made up for. Sixty rows are five pictures and their sound.
+    assert (first.timestamp - last.timestamp) % 2**32 > 3 * 90_000 / 15
 
 
 def other_than(server: avlab.Server, client: avlab.Client) -> int:
@@ -445,7 +443,7 @@ def test_bad_clients_cost_the_good_ones_nothing(clip: str) -> None:
         dying.socket.close()
         until(lambda: server.clients <= 3)
         pushy.socket.settimeout(0.05)
-        push_until_refused(pushy)
+        push_until_refused(pushy, options(pushy), at_once=500)
         until(lambda: server.clients == 2 and len(server._peers) == 2)
         heard = len(good[0]._recorder.trace().packets)
         until(lambda: len(good[0]._recorder.trace().packets) > heard + 100)
@@ -465,7 +463,7 @@ def test_bad_clients_cost_the_good_ones_nothing(clip: str) -> None:
     assert (ledger.lost, ledger.socket_dropped) == (0, 0)
     frames = good[0].trace.frames.query("stream == 'video'")
     assert not frames["fate"].isin(["lost", "incomplete"]).any()
-    assert (np.diff(frames["index"].astype(int)) == 1).all()
+    assert (np.diff(sorted(frames["index"].astype(int))) == 1).all()
     assert metrics.frame_ledger(good[1].trace).closes
     events = server.trace.settings
     assert (events["name"] == "client timed out").sum() >= 2
@@ -490,23 +488,36 @@ def test_one_that_never_reads_is_sent_no_more_than_it_leaves_room_for() -> None:
     assert list(packets["seq"]) == list(range(packets["seq"].min(), packets["seq"].min() + len(packets)))
 
 
-def push_until_refused(client: RawClient) -> None:
+def push_until_refused(client: RawClient, request: rtsp.Request, *, at_once: int) -> None:
     """Ask and ask, reading nothing, until the connection takes no more or is gone."""
-    requests = b"".join(
-        rtsp.Request("OPTIONS", client.url, rtsp.Headers({"CSeq": str(n)})).serialize() for n in range(500)
-    )
     try:
-        for _ in range(2000):
-            client.socket.sendall(requests)
+        for _ in range(20_000 // at_once):
+            client.socket.sendall(request.serialize() * at_once)
     except OSError:
         return
 
 
-def test_one_that_asks_and_never_reads_is_parted_from(server: avlab.Server) -> None:
+def options(client: RawClient) -> rtsp.Request:
+    return rtsp.Request("OPTIONS", client.url, rtsp.Headers({"CSeq": "1"}))
+
+
+def describe_at_length(client: RawClient) -> rtsp.Request:
+    """A request whose address of 10 KB comes back in the answer."""
+    return rtsp.Request("DESCRIBE", client.url + "/" + "x" * 10_000, rtsp.Headers({"CSeq": "1"}))
+
+
+@pytest.mark.parametrize(
+    ("request_of", "at_once", "words"),
+    [(options, 500, "asks more at once than a client does"), (describe_at_length, 1, "does not read the answers")],
+    ids=["floods", "never reads"],
+)
+def test_one_that_asks_and_asks_is_parted_from(
+    server: avlab.Server, request_of: Callable[[RawClient], rtsp.Request], at_once: int, words: str
+) -> None:
     with RawClient(server.url, receive_buffer=4096) as pushy:
-        push_until_refused(pushy)
+        push_until_refused(pushy, request_of(pushy), at_once=at_once)
+        until(lambda: server.trace.settings["value"].astype(str).str.contains(words).any())
         until(lambda: len(server._peers) == 0)
-    assert server.trace.settings["value"].astype(str).str.contains("does not read the answers").any()
 
 
 @pytest.mark.parametrize(
@@ -554,8 +565,8 @@ def test_three_clients_get_every_frame(clip: str) -> None:
         frames = client.trace.frames.query("stream == 'video'")
         assert metrics.packet_ledger(client.trace).closes
         assert not frames["fate"].isin(["lost", "incomplete"]).any()
-        indexes = frames["index"].astype(int)
-        assert list(indexes) == list(range(indexes.min(), 30))
+        indexes = sorted(frames["index"].astype(int))
+        assert indexes == list(range(indexes[0], 30))
     assert clients[0].trace.frames.query("stream == 'video'")["index"].min() == 0
     encoded = server.trace.frames.query("stream == 'video'")
     assert len(encoded) == 30  # once for all

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avlab.measure.metrics import frame_ledger, pacing
-from avlab.stream.simulate import picture_times_ns, simulate
-from avlab.timing.pacing import DeadlinePacer, Due
+from avlab.measure.metrics import convergence, drift, frame_ledger, pacing
+from avlab.stream import simulate as module
+from avlab.stream.simulate import picture_times_ns, recorded_work, simulate
+from avlab.timing.pacing import DeadlinePacer, Due, FeedbackPacer, Pacer, TutorialPacer
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -21,7 +22,7 @@ def scattered(chance: random.Random) -> float:
 
 
 def test_ten_minutes_are_exact() -> None:
-    trace = simulate(30.0, seconds=600)
+    trace = simulate(30.0, seconds=600, work=0)
     frames = trace.frames
     assert len(frames) == 18_000
     assert (frames["fate"] == "shown").all()
@@ -48,7 +49,11 @@ SETTINGS: list[dict[str, Any]] = [
     {"work": 0.05},  # more than there is time for
     {"work": scattered},
     {"delay": 0.08},
+    {"work": 0},
     {"pacer": "none"},
+    {"pacer": "tutorial"},
+    {"pacer": "pi", "work": 0.05},
+    {"pacer": TutorialPacer(stall="real"), "work": 0.04},
     {"pacer": "none", "work": 0.001},
     {"playout_delay": 0.0},
     {"playout_delay": 0.0, "work": scattered, "delay": 0.2},
@@ -60,12 +65,14 @@ SETTINGS: list[dict[str, Any]] = [
 def test_ledgers_close(settings: dict[str, Any]) -> None:
     trace = simulate(30.0, seconds=30, **settings)
     ledger = frame_ledger(trace)
-    assert ledger.offered == 900
+    stalled = "work" in settings and isinstance(settings.get("pacer"), TutorialPacer)
+    assert ledger.offered == (18 if stalled else 900)
+    assert ledger.in_flight == int(stalled)
     assert ledger.closes
     assert ledger.shown > 0
     shown = trace.frames["shown"].notna()
     assert (shown == (trace.frames["fate"] == "shown")).all()
-    assert sorted(trace.frames["index"]) == list(range(900))
+    assert sorted(trace.frames["index"]) == list(range(ledger.offered))
 
 
 def test_work_delays_a_frame_and_not_the_next() -> None:
@@ -93,10 +100,10 @@ def test_more_work_than_time_adds_up() -> None:
 
 
 def test_delay_and_playout_delay() -> None:
-    frames = simulate(25.0, seconds=4, delay=0.25, playout_delay=0.05).frames
+    frames = simulate(25.0, seconds=4, work=0, delay=0.25, playout_delay=0.05).frames
     assert (frames["complete"] - frames["sent"]).to_numpy() == pytest.approx(0.25)
     assert (frames["shown"] - frames["complete"]).to_numpy() == pytest.approx(0.05)
-    frames = simulate(25.0, seconds=4, delay=0.25, playout_delay=0).frames
+    frames = simulate(25.0, seconds=4, work=0, delay=0.25, playout_delay=0).frames
     assert frames["shown"].to_numpy() == pytest.approx(frames["complete"].to_numpy())
 
 
@@ -104,7 +111,7 @@ def test_a_clip_is_paced_by_its_own_times_and_loops() -> None:
     times = picture_times_ns(DATA / "count-vfr.mp4")
     assert len(set(np.diff(times))) > 1
     once = len(times)
-    frames = simulate(DATA / "count-vfr.mp4", seconds=20).frames
+    frames = simulate(DATA / "count-vfr.mp4", seconds=20, work=0).frames
     assert len(frames) > 2 * once
     assert frames["pts"].to_numpy()[:once] == pytest.approx(np.array(times) / 1e9)
     assert (np.diff(frames["pts"]) > 0).all()
@@ -113,7 +120,7 @@ def test_a_clip_is_paced_by_its_own_times_and_loops() -> None:
 
 
 def test_times_in_seconds() -> None:
-    frames = simulate([0, 0.5, 0.75, 3.0, 9.0], seconds=5).frames
+    frames = simulate([0, 0.5, 0.75, 3.0, 9.0], seconds=5, work=0).frames
     assert list(frames["pts"]) == [0, 0.5, 0.75, 3.0]
     assert list(frames["sent"]) == [0, 0.5, 0.75, 3.0]
     assert len(simulate([], seconds=5).frames) == 0
@@ -127,7 +134,7 @@ def test_anyones_pacer() -> None:
             due_ns = super().wake_at()
             return None if due_ns is None else 2 * due_ns
 
-    frames = simulate(10.0, pacer=Half(), seconds=2, playout_delay=5).frames
+    frames = simulate(10.0, pacer=Half(), seconds=2, work=0, playout_delay=5).frames
     assert frames["sent"].to_numpy() == pytest.approx(2 * frames["pts"].to_numpy())
 
 
@@ -163,3 +170,108 @@ def test_what_cannot_be(settings: dict[str, Any], words: str) -> None:
 def test_a_missing_clip_is_named() -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.mp4"):
         simulate(DATA / "nowhere.mp4")
+
+
+# ---- the recorded work, and feedback under it
+
+
+def rates(chance: random.Random) -> float:
+    return 0.002 + chance.expovariate(1 / 0.001)
+
+
+@pytest.mark.parametrize("width", [400, 640])
+def test_a_simulated_run_has_the_recorded_runs_statistics(width: int) -> None:
+    late_ms = np.array([cost.late_ns for cost in recorded_work(width)]) / 1e6
+    assert len(late_ms) > 500
+    frames = simulate(30.0, seconds=300, width=width).frames
+    simulated_ms = (frames["sent"] - frames["due"]).to_numpy() * 1e3
+    real_error, our_error = (np.abs(np.diff(values)) for values in (late_ms, simulated_ms))
+    for share in (0.25, 0.5, 0.75):
+        assert np.quantile(simulated_ms, share) == pytest.approx(np.quantile(late_ms, share), rel=0.1)
+        assert np.quantile(our_error, share) == pytest.approx(np.quantile(real_error, share), rel=0.1)
+
+
+def test_the_nearest_recorded_width_counts() -> None:
+    assert recorded_work(64) is recorded_work(400)
+    assert recorded_work(1920) is recorded_work(640)
+    assert recorded_work(400) is not recorded_work(640)
+    assert all(min(cost) >= 0 and cost.encode_ns > 0 and cost.send_ns > 0 for cost in recorded_work(640))
+
+
+def test_without_the_record_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RECORDED", DATA / "nowhere.csv")
+    module._recorded.cache_clear()
+    with pytest.raises(FileNotFoundError, match=r"work times .*nowhere\.csv are not here: .* give work="):
+        simulate(30.0, seconds=1)
+    assert len(simulate(30.0, seconds=1, work=0).frames) == 30
+    module._recorded.cache_clear()
+
+
+@pytest.mark.parametrize("pacer", ["deadline", "tutorial", "pi"])
+def test_a_seed_is_a_run_for_every_pacer(pacer: str) -> None:
+    def run(seed: int, pacer: str | Pacer = pacer) -> bytes:
+        return simulate(30.0, pacer=pacer, seconds=10, seed=seed).rows("frames").tobytes()
+
+    assert run(3) == run(3) != run(4)
+
+
+def test_a_pacer_used_again_starts_afresh() -> None:
+    pacer = FeedbackPacer(lambda delay, measured, target: delay + 0.2 * (1 / target - 1 / measured))
+    first, second = (simulate(30.0, pacer=pacer, seconds=5, work=rates).rows("frames") for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+def test_the_tutorials_rule_slides_and_the_others_do_not() -> None:
+    def slide(pacer: str | Pacer) -> float:
+        found = convergence(simulate(29.97, pacer=pacer, seconds=120, work=rates), at="sent").drift_ms_per_minute
+        assert found is not None
+        return abs(found)
+
+    assert slide("deadline") < 1
+    assert slide("pi") < 5
+    assert slide("tutorial") > 50
+    assert slide(TutorialPacer(edition="macos")) > 50
+
+
+def test_work_is_in_the_loop_and_encoding_is_not() -> None:
+    def fixed(encode_ms: float, late_ms: float, send_ms: float) -> float:
+        costs = (module.FrameWork(round(encode_ms * 1e6), round(late_ms * 1e6), round(send_ms * 1e6)),)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "recorded_work", lambda width: costs)
+            pacer = FeedbackPacer(lambda delay, measured, target: 0.020)
+            sent = simulate(30.0, pacer=pacer, seconds=10).frames["sent"].to_numpy()
+        return float(np.median(np.diff(sent))) * 1e3
+
+    assert fixed(0, 0, 0) == pytest.approx(20)
+    assert fixed(0, 1, 2) == pytest.approx(23)
+    assert fixed(15, 1, 2) == pytest.approx(23)  # done while the loop waits
+    assert fixed(30, 1, 2) == pytest.approx(50)  # the loop waits for the frame, then as long as the rule says
+
+
+def test_the_wait_that_ran_out_is_in_the_record() -> None:
+    trace = simulate(30.0, pacer="tutorial", seconds=10, work=0.04)
+    events = trace.settings[trace.settings["kind"] == "event"]
+    assert list(events["name"]) == ["pacer"]
+    assert "waitKey(0)" in events["value"].iloc[0]
+    assert 0.5 < events["time"].iloc[0] < 1.5
+    gaps = np.diff(trace.frames["sent"].to_numpy())
+    assert gaps[-100:] == pytest.approx(0.041)
+    assert drift(trace, at="sent")["drift_ms"].iloc[-1] > 1000
+
+
+def test_the_real_thing_ends_with_a_frame_that_never_left() -> None:
+    trace = simulate(30.0, pacer=TutorialPacer(stall="real"), seconds=10, work=0.04)
+    held = trace.frames[trace.frames["fate"] == "in_flight"]
+    assert list(held["index"]) == [17]
+    assert held["sent"].isna().all()
+    assert trace.frames["sent"].max() < 2
+    assert "stands still" in str(trace.settings["value"].iloc[-1])
+
+
+def test_a_pacer_that_wakes_for_nothing_is_named() -> None:
+    class Empty(DeadlinePacer):
+        def pull(self, now_ns: int, /) -> list[Due]:
+            return []
+
+    with pytest.raises(ValueError, match=r"the pacer Empty gives nothing at 0\.000000 s"):
+        simulate(10.0, pacer=Empty())

@@ -17,6 +17,7 @@ import avlab
 from avlab.measure import metrics
 from avlab.media import codec, synth
 from avlab.media.probe import MediaError
+from avlab.stream import client as stream_client
 from avlab.stream.tap import Received, Tap
 from avlab.stream.worker import Handle
 from avlab.timing.jitterbuffer import Frame
@@ -125,14 +126,14 @@ def test_the_joined_trace_knows_both_sides(played: dict[str, Any]) -> None:
 def test_the_pictures_are_the_clips(played: dict[str, Any]) -> None:
     recipe = next(recipe for recipe in synth.RECIPES if recipe.name == "count-15.mp4")
     left, top, right, bottom = (round(f * n) for f, n in zip(synth.FLASH_RECT, (640, 360) * 2, strict=True))
+    drawn = [synth.draw(n, float(recipe.pts[n]), recipe.label, recipe.lit[n]).astype(np.int16) for n in range(75)]
     seen = []
     for pts, image in played["pictures"]:
         at = round(pts * 15)
         assert pts == pytest.approx(at / 15, abs=1e-4)
         assert image.shape == (360, 640, 3)
         nearby = [n for n in (at - 1, at, at + 1) if 0 <= n < 75]
-        drawn = [synth.draw(n, float(recipe.pts[n]), recipe.label, recipe.lit[n]) for n in nearby]
-        errors = [np.abs(image.astype(int) - picture).mean() for picture in drawn]
+        errors = [np.abs(image - drawn[n]).mean() for n in nearby]
         assert nearby[int(np.argmin(errors))] == at
         lit = recipe.lit[at]
         colour = synth.FLASH_OFF if lit is None else synth.FLASH_COLOURS[lit % 6]
@@ -201,6 +202,13 @@ def test_a_pacer_chosen_in_mid_stream_loses_no_frame() -> None:
         assert client.wait(10)
         assert list(server.trace.frames["index"]) == list(range(20))
         ledgers_close(client.trace, "video")
+
+
+def test_a_pacer_chosen_in_mid_stream_acts() -> None:
+    with avlab.Server(plain(20), fps=1) as server, avlab.Client(server.url, audio="null"):
+        until(lambda: len(server.trace.frames) > 0)
+        server.pacer = "none"
+        until(lambda: len(server.trace.frames) == 20)  # of which the deadlines are twenty seconds apart
 
 
 @pytest.mark.parametrize("setting", [{"quality": 0}, {"quality": 101}, {"width": 0}, {"width": 4000}, {"pacer": "x"}])
@@ -508,9 +516,9 @@ def test_a_device_that_does_not_open_gives_way_to_the_null_speaker(data: Path, m
 # ---- views: taps that decide
 
 
-def test_every_picture_of_a_view_has_exactly_one_verdict(data: Path) -> None:
+def test_every_picture_of_a_view_has_exactly_one_verdict() -> None:
     """A view that shows every other picture, is replaced by another in mid-stream, and is slow at the end."""
-    with avlab.Server(data / "count-15.mp4") as server, avlab.Client(server.url, audio="null") as client:
+    with avlab.Server(plain(60), fps=30) as server, avlab.Client(server.url, audio="null") as client:
         tap = client.tap(decides=True)
         presented: list[int] = []
         while (frame := tap.take(0.5)) is not None or client.running:
@@ -524,10 +532,24 @@ def test_every_picture_of_a_view_has_exactly_one_verdict(data: Path) -> None:
             presented.append(frame.ticks & 0xFFFFFFFF)
         client.untap(tap)
     trace = client.trace
-    ledgers_close(trace, "video", "audio")
-    video = trace.frames.query("stream == 'video'")
-    assert len(video) == 75
+    ledgers_close(trace, "video")
+    video = trace.frames
+    assert len(video) == 60
     assert set(presented) == set(video[video["fate"] == "shown"]["timestamp"])
+
+
+def test_the_end_waits_for_the_last_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_client, "VERDICT_PATIENCE_NS", 8 * 10**9)
+    with avlab.Server(plain(5), fps=30) as server, avlab.Client(server.url, audio="null") as client:
+        tap = client.tap(decides=True)
+        until(lambda: all(incoming.ended for incoming in client._incoming.values()))
+        assert not client.wait(0.3)
+        while (frame := tap.take(0)) is not None:
+            client.presented(frame, client._clock.now_ns())
+        assert client.wait(10)
+    ledgers_close(client.trace, "video")
+    frames = metrics.frame_ledger(client.trace)
+    assert (frames.shown, frames.offered, frames.in_flight) == (1, 5, 0)
 
 
 def test_a_view_that_says_nothing_holds_up_neither_stream_nor_record() -> None:

@@ -6,7 +6,8 @@ Figures are made without pyplot, so they are safe on any thread and none is left
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+_MANY = (  # a line's colour, and its label's, dark enough to be read on white; green is the target's
+    (BLUE, BLUE), (VERMILION, "#B04E00"), ("#CC79A7", "#9C4F7A"), (ORANGE, "#8A5F00"), ("black", "black"),
+    ("#56B4E9", "#2F7FAF"),
+)  # fmt: skip
 
 # ITU-R BT.1359-1: how early (+) or late (-) the sound may be until viewers notice, and until they mind, in ms.
 DETECTABLE = (-125.0, 45.0)
@@ -158,6 +163,56 @@ def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
     )
 
 
+def pacers(traces: Mapping[str, Trace]) -> Figure:
+    """Pacing rules laid over each other by name: fps on leaving the sender, and below how far behind each comes.
+
+    Any trace that says when frames were sent will do: a simulated one, a server's, a joined one.
+    """
+    figure = Plot(figsize=(12, 9), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    _axes(above, "", "frames a second")
+    _axes(below, "time (s)", "behind its timestamps by (ms)")
+    found = {name: metrics.convergence(trace, at="sent") for name, trace in traces.items()}
+    found = {name: numbers for name, numbers in found.items() if numbers.mean_fps is not None}
+    if not found:
+        below.set_axis_off()
+        return _missing(figure, above, "No rules to compare", "it needs traces of frames that were sent")
+    target = next((numbers.target_fps for numbers in found.values() if numbers.target_fps is not None), None)
+    if target is not None:
+        above.axhspan(target * 0.98, target * 1.02, color=GREEN, alpha=0.2, linewidth=0)
+        above.axhline(target, color=GREEN, linewidth=1)
+        above.annotate(
+            f"target {target:.5g} fps, \N{PLUS-MINUS SIGN}2 %", (0.5, target * 1.02), (0, 4),
+            xycoords=("axes fraction", "data"), textcoords="offset points", ha="center", color=GREEN, size=_BODY,
+        )  # fmt: skip
+    below.axhline(0, color=GREEN, linewidth=1)
+    rated, drifted = [], []
+    low, high = (np.inf, -np.inf) if target is None else (target * 0.94, target * 1.06)
+    for (name, numbers), (colour, dark) in zip(found.items(), cycle(_MANY)):
+        rates, drifts = metrics.fps(traces[name], at="sent"), metrics.drift(traces[name], at="sent")
+        above.plot(rates["time"], rates["fps"], color=colour, linewidth=1.6, alpha=0.9)
+        below.plot(drifts["time"], drifts["drift_ms"], color=colour, linewidth=2)
+        # The first second can read as any rate: it must not flatten the rest.
+        later = rates["fps"][rates["time"] > rates["time"].iloc[0] + 1]
+        later = later if len(later) else rates["fps"]
+        low, high = min(low, float(later.quantile(0.02))), max(high, float(later.quantile(0.98)))
+        settled = numbers.settled_s
+        text = f"{name}: " + ("never settles" if settled is None else f"settles in {settled:.2g} s")
+        rated.append((rates["time"].iloc[-1], rates["fps"].iloc[-1], text, dark))
+        rate = numbers.drift_ms_per_minute
+        text = name if rate is None else f"{name}: {_signed_ms(rate)} a minute"
+        drifted.append((drifts["time"].iloc[-1], drifts["drift_ms"].iloc[-1], text, dark))
+    above.set_ylim(low - 0.01 * (high - low), high + 0.01 * (high - low))
+    _label_ends(above, rated)
+    _label_ends(below, drifted)
+    rates_ms = {name: abs(n.drift_ms_per_minute) for name, n in found.items() if n.drift_ms_per_minute is not None}
+    if len(rates_ms) < 2:
+        return _titled(figure, above, "How the rate comes to its target, and how far the stream slides away")
+    best, worst = min(rates_ms, key=rates_ms.__getitem__), max(rates_ms, key=rates_ms.__getitem__)
+    finding = f"{best} slides by {_ms(rates_ms[best])} a minute, {worst} by {_ms(rates_ms[worst])}"
+    return _titled(figure, above, finding)
+
+
 def page(trace: Trace) -> Figure:
     """Four plots on one page: fps, interval error, sync and loss."""
     figure = Plot(figsize=(18, 10), layout="constrained")
@@ -192,6 +247,25 @@ def _label(ax: Axes, *labels: tuple[str, str]) -> None:
                     ha="right", color=colour, size=_BODY)  # fmt: skip
 
 
+def _label_ends(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
+    """Lines named to the right of their ends (x, y, text, colour), moved apart where they would meet."""
+    low, high = ax.get_ylim()
+    step = 0.075
+    ends = sorted(ends, key=lambda end: end[1])
+    places = [min(1.0, max(0.0, (y - low) / (high - low))) for _, y, _, _ in ends]
+    for at in range(1, len(places)):  # up from the lowest, then down from the top, each a line's height from the next
+        places[at] = max(places[at], places[at - 1] + step)
+    places[-1] = min(places[-1], 1.0)
+    for at in reversed(range(len(places) - 1)):
+        places[at] = min(places[at], places[at + 1] - step)
+    for (x, y, text, colour), place in zip(ends, places, strict=True):
+        ax.annotate(
+            text, (x, min(high, max(low, y))), (1.03, place), textcoords="axes fraction", va="center", color=colour,
+            size=_BODY, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.5, "relpos": (0, 0.5), "shrinkA": 0},
+        )  # fmt: skip
+
+
 def _missing(figure: Figure, ax: Axes, finding: str, need: str) -> Figure:
     ax.set_xticks([])
     ax.set_yticks([])
@@ -220,6 +294,11 @@ def _limit(ax: Axes, values: pd.Series[Any], low: float, high: float) -> None:
 def _ms(value: float) -> str:
     # Virtual time is exact but for the last bit of a float: a microsecond is as fine as anyone reads.
     return f"{round(value, 3):.2g} ms" if value < 10 else f"{value:,.0f} ms"
+
+
+def _signed_ms(value: float) -> str:
+    sign = "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else ""
+    return sign + _ms(abs(value))
 
 
 def _percent(value: float | None) -> str:

@@ -7,49 +7,63 @@ are 0, numbers None and DataFrames empty. Times are float seconds on the run's c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from avlab.measure.convergence import (
+    Convergence,
+    Floats,
+    Moment,
+    Printed,
+    convergence,
+    drift,
+    fps,
+    interval_error,
+    known,
+    mean_rate,
+    quantile,
+    settling_time,
+    target_fps,
+    video_frames,
+)
 from avlab.measure.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Moment: TypeAlias = Literal["shown", "sent", "complete"]
-"""Where the frames of a video are watched: on the screen, leaving the server, or whole at the client."""
-
-Floats = NDArray[np.float64]
-
-_UNITS = {"ms": "ms", "ppm": "ppm", "s": "s", "seconds": "s", "fps": "fps", "kbps": "kbit/s", "percent": "%"}
-
-
-class _Printed:
-    """Prints as a table: a row a field, the unit that ends a field's name after its value."""
-
-    def __str__(self) -> str:
-        lines = []
-        for field in fields(self):  # type: ignore[arg-type]  # every heir is a dataclass
-            *words, last = field.name.split("_")
-            unit = _UNITS.get(last, "")
-            label = " ".join(words) if unit and words else field.name.replace("_", " ")
-            value = getattr(self, field.name)
-            if isinstance(value, float):
-                value = (
-                    f"{value:,.0f}"
-                    if abs(value) >= 1000
-                    else f"{round(value, 3) + 0.0:.3g}"
-                    if abs(value) < 10
-                    else f"{value:.2f}"
-                )
-            lines.append(f"{label:<16}{'-' if value is None else value:>10} {'' if value is None else unit}".rstrip())
-        return "\n".join(lines)
+__all__ = [
+    "Convergence",
+    "FrameLedger",
+    "Moment",
+    "PacingSummary",
+    "PacketLedger",
+    "Spread",
+    "Summary",
+    "SyncSummary",
+    "audio_seconds",
+    "bitrate",
+    "convergence",
+    "drift",
+    "fps",
+    "frame_ledger",
+    "interval_error",
+    "jitter",
+    "loss",
+    "one_way_delay",
+    "pacing",
+    "packet_ledger",
+    "settling_time",
+    "spread",
+    "summary",
+    "sync_summary",
+    "target_fps",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PacketLedger(_Printed):
+class PacketLedger(Printed):
     """Where every copy of every packet went."""
 
     sent: int
@@ -73,7 +87,7 @@ class PacketLedger(_Printed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrameLedger(_Printed):
+class FrameLedger(Printed):
     """What became of every frame."""
 
     offered: int
@@ -91,22 +105,7 @@ class FrameLedger(_Printed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convergence(_Printed):
-    """How fps came to its target.
-
-    `settled_s` counts from the first frame; `deviation_fps` is from then on; `rate_error_ppm` is how much faster the
-    clip went by than time did.
-    """
-
-    target_fps: float | None
-    settled_s: float | None
-    mean_fps: float | None
-    deviation_fps: float | None
-    rate_error_ppm: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PacingSummary(_Printed):
+class PacingSummary(Printed):
     """Sent less due: size of the error over all frames; drift, the last second's median less the first second's."""
 
     median_ms: float | None
@@ -118,7 +117,7 @@ class PacingSummary(_Printed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread(_Printed):
+class Spread(Printed):
     """How large `count` values are, signs aside."""
 
     median_ms: float | None
@@ -132,7 +131,7 @@ class SyncSummary(Spread):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary(_Printed):
+class Summary(Printed):
     """A run in a table. `fps` is the mean over what was shown; `delay_ms` the median one-way delay of a packet."""
 
     offered: int
@@ -178,101 +177,27 @@ def packet_ledger(trace: Trace, stream: str | None = None) -> PacketLedger:
 
 def frame_ledger(trace: Trace, stream: str = "video") -> FrameLedger:
     """What became of a stream's frames; for "audio", of its chunks of sound."""
-    frames = _frames(trace, stream)
+    frames = video_frames(trace, stream)
     count = {str(word): int(number) for word, number in frames["fate"].value_counts().items()}
     words = ("shown", "late", "incomplete", "lost", "skipped", "in_flight")
     return FrameLedger(offered=len(frames), **{word: count.get(word, 0) for word in words})
 
 
-def fps(trace: Trace, at: Moment = "shown", window: float = 1.0) -> pd.DataFrame:
-    """Frames a second at each frame, over the trailing `window` seconds: columns time, fps.
-
-    A rate is intervals over their length, not frames in a window: 29.97 fps then reads 29.97 and not 29 or 30 by
-    turns. The first frame has none (NaN); in the first second the window is what there is; a gap counts in full.
-    """
-    if not window > 0:
-        raise ValueError(f"window must be more than 0 seconds, not {window}")
-    import pandas as pd
-
-    times = np.sort(_known(_frames(trace)[at]))
-    rate = np.full(len(times), np.nan)
-    if len(times) > 1:
-        here = np.arange(1, len(times))
-        since = np.minimum(np.searchsorted(times, times[1:] - window - 1e-9), here - 1)
-        span = times[1:] - times[since]
-        rate[1:] = np.divide(here - since, span, out=np.full(len(span), np.inf), where=span > 0)
-    return pd.DataFrame({"time": times, "fps": rate})
-
-
-def settling_time(rates: pd.DataFrame, target: float, band: float = 0.02) -> float | None:
-    """Seconds from the first frame until fps is within `band` of `target` for good; None if it never is."""
-    values = np.asarray(rates["fps"], np.float64)
-    outside = np.flatnonzero(~(np.abs(values - target) <= (band + 1e-9) * target))  # a first NaN is outside
-    settled = int(outside[-1]) + 1 if len(outside) else 0
-    if settled >= len(values):
-        return None
-    times = np.asarray(rates["time"], np.float64)
-    return float(times[settled] - times[0])
-
-
-def target_fps(trace: Trace) -> float | None:
-    """The fps that the clip means to have: meta's `target_fps`, else from the median gap between timestamps."""
-    named = trace.meta.get("target_fps")
-    if named:
-        return float(named)
-    gaps = np.diff(np.sort(_known(_frames(trace)["pts"])))
-    gap = _quantile(gaps[gaps > 0], 0.5)
-    return None if gap is None else 1 / gap
-
-
-def convergence(trace: Trace, at: Moment = "shown", band: float = 0.02) -> Convergence:
-    """How, and how exactly, fps came to its target."""
-    rates, target = fps(trace, at), target_fps(trace)
-    times = np.asarray(rates["time"], np.float64)
-    settled = None if target is None else settling_time(rates, target, band)
-    after = _known(rates["fps"]) if settled is None else _known(rates["fps"][times >= times[0] + settled])
-    frames = _frames(trace).dropna(subset=[at, "pts"]).sort_values(at)
-    real, meant = (np.asarray(frames[column], np.float64) for column in (at, "pts"))
-    ppm = None if len(real) < 2 else float((meant[-1] - meant[0]) / (real[-1] - real[0]) - 1) * 1e6
-    return Convergence(
-        target_fps=target,
-        settled_s=settled,
-        mean_fps=_mean_rate(times),
-        deviation_fps=float(np.std(after)) if len(after) else None,
-        rate_error_ppm=ppm,
-    )
-
-
-def interval_error(trace: Trace, at: Moment = "shown") -> pd.DataFrame:
-    """How much longer each gap between frames was than the timestamps ask: columns time, error_ms.
-
-    Without timestamps (a client before the join), the gap asked for is the one of the nominal rate.
-    """
-    import pandas as pd
-
-    frames = _frames(trace).dropna(subset=[at]).sort_values(at, kind="stable")
-    times = np.asarray(frames[at], np.float64)
-    target = target_fps(trace)
-    meant = np.diff(np.asarray(frames["pts"], np.float64))
-    meant = np.where(np.isnan(meant), np.nan if target is None else 1 / target, meant)
-    return pd.DataFrame({"time": times[1:], "error_ms": (np.diff(times) - meant) * 1e3})
-
-
 def pacing(trace: Trace) -> PacingSummary:
     """How exactly frames left when they were due."""
-    frames = _frames(trace).dropna(subset=["due", "sent"]).sort_values("due")
+    frames = video_frames(trace).dropna(subset=["due", "sent"]).sort_values("due")
     due, sent = (np.asarray(frames[column], np.float64) for column in ("due", "sent"))
     error = (sent - due) * 1e3
     size = np.abs(error)
-    drift = None
+    drifted = None
     if len(due):
-        drift = float(np.median(error[due >= due[-1] - 1]) - np.median(error[due <= due[0] + 1]))
+        drifted = float(np.median(error[due >= due[-1] - 1]) - np.median(error[due <= due[0] + 1]))
     return PacingSummary(
-        median_ms=_quantile(size, 0.5),
-        p95_ms=_quantile(size, 0.95),
-        p99_ms=_quantile(size, 0.99),
-        max_ms=_quantile(size, 1),
-        drift_ms=drift,
+        median_ms=quantile(size, 0.5),
+        p95_ms=quantile(size, 0.95),
+        p99_ms=quantile(size, 0.99),
+        max_ms=quantile(size, 1),
+        drift_ms=drifted,
         frames=len(due),
     )
 
@@ -288,7 +213,7 @@ def loss(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
 
     copies = _copies(trace)
     copies = copies[(copies["stream"] == "video") & copies["was_sent"] & (copies["fate"] != "in_flight")]
-    frames = _frames(trace)
+    frames = video_frames(trace)
     frames = frames[~frames["fate"].isin(["skipped", "in_flight"])]
     when = _first_of(frames, "sent", "first_packet", "complete", "shown")
     packet_loss = _binned(copies["time"], copies["fate"].isin(["lost", "socket_dropped"]), bin)
@@ -358,17 +283,15 @@ def sync_summary(trace: Trace) -> SyncSummary:
 
 def spread(values_ms: pd.Series[Any]) -> Spread:
     """How large the values of a column are, signs and NaN aside."""
-    size = np.abs(_known(values_ms))
-    return Spread(
-        median_ms=_quantile(size, 0.5), p95_ms=_quantile(size, 0.95), max_ms=_quantile(size, 1), count=len(size)
-    )
+    size = np.abs(known(values_ms))
+    return Spread(median_ms=quantile(size, 0.5), p95_ms=quantile(size, 0.95), max_ms=quantile(size, 1), count=len(size))
 
 
 def audio_seconds(trace: Trace) -> float:
     """Seconds of sound played: each chunk lasts until the next one's pts; where chunks lack, as long as most do."""
-    chunks = _frames(trace, "audio").dropna(subset=["pts"]).drop_duplicates("pts").sort_values("pts")
+    chunks = video_frames(trace, "audio").dropna(subset=["pts"]).drop_duplicates("pts").sort_values("pts")
     length = np.diff(np.asarray(chunks["pts"], np.float64))
-    usual = _quantile(length, 0.5)
+    usual = quantile(length, 0.5)
     if usual is None:
         return 0.0
     length = np.append(np.where(length > 3 * usual, usual, length), usual)
@@ -389,7 +312,7 @@ def summary(trace: Trace) -> Summary:
         skipped=ledger.skipped,
         lost=ledger.lost,
         in_flight=ledger.in_flight,
-        fps=_mean_rate(np.sort(_known(_frames(trace)["shown"]))),
+        fps=mean_rate(np.sort(known(video_frames(trace)["shown"]))),
         target_fps=target_fps(trace),
         audio_seconds=audio_seconds(trace),
         av_median_ms=sync.median_ms,
@@ -397,30 +320,13 @@ def summary(trace: Trace) -> Summary:
         send_error_ms=pacing(trace).median_ms,
         packet_loss_percent=_percent(packets.lost + packets.socket_dropped, packets_settled),
         frame_loss_percent=_percent(ledger.lost + ledger.incomplete, frames_settled),
-        delay_ms=_quantile(_known(one_way_delay(trace)["delay_ms"]), 0.5),
-        bitrate_kbps=_quantile(np.asarray(rates["video"] + rates["audio"], np.float64), 0.5),
+        delay_ms=quantile(known(one_way_delay(trace)["delay_ms"]), 0.5),
+        bitrate_kbps=quantile(np.asarray(rates["video"] + rates["audio"], np.float64), 0.5),
     )
-
-
-def _frames(trace: Trace, stream: str = "video") -> pd.DataFrame:
-    frames = trace.frames
-    return frames[frames["stream"] == stream]
-
-
-def _known(column: pd.Series[Any]) -> Floats:
-    return np.asarray(column.dropna(), np.float64)
-
-
-def _quantile(values: Floats, q: float) -> float | None:
-    return float(np.quantile(values, q)) if len(values) else None
 
 
 def _percent(part: int, whole: int) -> float | None:
     return 100 * part / whole if whole > 0 else None
-
-
-def _mean_rate(times: Floats) -> float | None:
-    return float((len(times) - 1) / (times[-1] - times[0])) if len(times) > 1 and times[-1] > times[0] else None
 
 
 def _first_of(table: pd.DataFrame, *columns: str) -> pd.Series[Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from operator import index
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,18 +68,24 @@ def encode_jpeg(image: VideoFrame | Image, *, width: int | None = None, quality:
     """
     check_quality(quality)
     if isinstance(image, VideoFrame):
-        quarter = round(image.rotation / 90) % 4
-        upright = (image.height, image.width) if quarter % 2 else (image.width, image.height)
-        to_width, to_height = fit(*upright, width)
-        planes = _planes(image, *((to_height, to_width) if quarter % 2 else (to_width, to_height)))
-        if quarter:
-            planes = [np.ascontiguousarray(np.rot90(plane, quarter)) for plane in planes]
+        matrix = _display_matrix(image)
+        lying = matrix is not None and not matrix[0]  # its rows are shown as columns
+        to_width, to_height = fit(*((image.height, image.width) if lying else (image.width, image.height)), width)
+        planes = _planes(image, *((to_height, to_width) if lying else (to_width, to_height)))
+        if matrix is not None:
+            planes = [_upright(plane, matrix) for plane in planes]
     else:
         to_width, to_height = fit(image.shape[1], image.shape[0], width)
         planes = [_resized(image, to_width, to_height)]
     if len(planes) == 3:
         return simplejpeg.encode_jpeg_yuv_planes(*planes, quality), to_width, to_height
     return simplejpeg.encode_jpeg(planes[0], quality, "BGR", "420"), to_width, to_height
+
+
+def turned(frame: VideoFrame) -> bool:
+    """Whether the picture lies on its side, as a phone's does: its rows are shown as columns."""
+    matrix = _display_matrix(frame)
+    return matrix is not None and not matrix[0]
 
 
 def decode_jpeg(jpeg: bytes) -> Image:
@@ -88,6 +95,35 @@ def decode_jpeg(jpeg: bytes) -> Image:
     except ValueError as error:
         raise ValueError(f"These {len(jpeg)} bytes are no whole JPEG ({error}).") from None
     return image
+
+
+def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int] | None:
+    """How the picture is to be turned and mirrored, each of a, b, c, d -1, 0 or 1; None when it is upright.
+
+    The pixel at (x, y) is shown at (a x + c y, b x + d y): ISO 14496-12, section 6.2.2.
+    """
+    found: Any = frame.side_data.get("DISPLAYMATRIX")
+    if found is None:
+        return None
+    a, b, _, c, d, *_ = np.frombuffer(bytes(found), np.int32).tolist()
+    # Only quarter turns are taken; what lies between goes to the nearest, and a matrix of zeros says nothing.
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        a, d = 0, 0
+    else:
+        b, c = 0, 0
+    matrix = _sign(a), _sign(b), _sign(c), _sign(d)
+    return None if matrix == (1, 0, 0, 1) or a * d == b * c else matrix
+
+
+def _upright(plane: Image, matrix: tuple[int, int, int, int]) -> Image:
+    a, b, c, d = matrix
+    if not a:
+        plane, a, d = plane.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(plane[::d, ::a])
+
+
+def _sign(value: int) -> int:
+    return (value > 0) - (value < 0)
 
 
 class _Scaler(threading.local):

@@ -1,32 +1,48 @@
-"""Where pictures and sound come from: a clip file, or anyone's iterable of arrays. Both give the same two values.
+"""Where pictures and sound come from: a clip file, a camera, anyone's iterable of arrays. All give the same two values.
 
-Reads files with PyAV. Each iterator opens the file for itself, so pictures and sound may be read on two threads.
+Reads files with PyAV and cameras with cv2. Each iterator opens the file for itself, so pictures and sound may be read
+on two threads.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import av.error
+import cv2
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from avlab.media.probe import MediaError, open_clip, packets, picture_stream, picture_ticks, sound_stream
+from avlab.media.codec import turned
+from avlab.media.probe import (
+    Join,
+    MediaError,
+    open_clip,
+    packets,
+    picture_stream,
+    picture_ticks,
+    played,
+    sound_stream,
+    survey,
+)
 from avlab.wire.units import NS, Chunk, Samples
 
 CHUNK_NS = 20_000_000
@@ -36,6 +52,7 @@ SENT_RATES = (44_100, 48_000)
 """Rates of sound that are sent as they are; every other is resampled to 44,100 sample frames a second."""
 
 _SLACK_NS = 10_000_000  # containers round a block's time (Matroska to 1 ms): only what is further off is a gap
+_SHORT_NS = 250_000_000  # a header's duration may be off by a frame or a block of sound; more than this is missing
 _LARGE = 1280 * 720  # pixels that one core decodes well in time: 5 ms each at this size
 _HEADED = {"mov", "mp4", "matroska", "webm"}  # their headers state a duration, which elsewhere FFmpeg may guess
 
@@ -77,9 +94,8 @@ class ClipSource:
             video = picture_stream(container)
             picture = next(_decoded(container, video, []), None)
             if video and isinstance(picture, VideoFrame):
-                turned = picture.rotation % 180 != 0
-                self.width = picture.height if turned else picture.width
-                self.height = picture.width if turned else picture.height
+                across, down = _square(picture, video)
+                self.width, self.height = (down, across) if turned(picture) else (across, down)
                 self.fps = video.guessed_rate or video.average_rate or Fraction(25)
                 starts.append(_ns(picture, picture.pts) or 0)
         with open_clip(path) as container:
@@ -89,8 +105,9 @@ class ClipSource:
                 self.channels = min(2, sound.layout.nb_channels)
                 starts.append(_ns(sound, sound.pts) or 0)
         if not starts:
-            raise MediaError(f"Nothing in {self.path!r} could be decoded; convert it with ffmpeg, to MP4 for instance.")
+            raise MediaError(self._why_nothing())
         self._origin_ns = min(starts)
+        self._joins: tuple[Join, ...] = ()
         self._claimed_ns, self.duration_ns = self._measure()
 
     @property
@@ -124,7 +141,7 @@ class ClipSource:
         with open_clip(self.path) as container:
             video = picture_stream(container)
             base = (video.time_base if video else None) or Fraction(1)
-            stamps = (round(tick * base * NS) - self._origin_ns for tick in picture_ticks(container))
+            stamps = (round(tick * base * NS) - self._origin_ns for tick in picture_ticks(container, self._joins))
             return sorted({stamp for stamp in stamps if 0 <= stamp < self.duration_ns})
 
     def close(self) -> None:
@@ -138,12 +155,13 @@ class ClipSource:
     def _pass_of_pictures(self) -> Iterator[tuple[int, VideoFrame]]:
         faults: list[str] = []
         last, number, ordered = -1, 0, True
+        scaler = VideoReformatter()
         with open_clip(self.path) as container:
             video = picture_stream(container)
             # Threads a frame each cost a fifth more CPU and delay the first picture: only big ones need them.
             if video and video.width * video.height > _LARGE:
                 video.thread_type = "AUTO"
-            for frame in _decoded(container, video, faults):
+            for frame in _decoded(container, video, faults, self._joins):
                 assert isinstance(frame, VideoFrame)
                 # AVI has no pts, and those made up for B-frames step back; in order of showing, dts is as good.
                 ordered = ordered and ((_ns(frame, frame.pts) or 0) - self._origin_ns > last or frame.pts is None)
@@ -152,7 +170,8 @@ class ClipSource:
                 pts_ns = round(number * NS / (self.fps or 25)) if stamp is None else stamp - self._origin_ns
                 number += 1
                 if last < pts_ns < self.duration_ns:
-                    yield pts_ns, frame
+                    across, down = _square(frame, video)
+                    yield pts_ns, scaler.reformat(frame, across, down, threads=1)
                     last = pts_ns
         self._complain(faults, "pictures")
 
@@ -161,7 +180,7 @@ class ClipSource:
         layout = "mono" if channels == 1 else "stereo"
         resampler, shape = AudioResampler("s16", layout, rate), None
         with open_clip(self.path) as container:
-            for frame in _decoded(container, sound_stream(container), faults):
+            for frame in _decoded(container, sound_stream(container), faults, self._joins):
                 assert isinstance(frame, AudioFrame)
                 # Broadcasts change from stereo to 5.1 on the way, which a resampler in use does not take.
                 if shape not in (None, found := (frame.format.name, frame.layout.name, frame.sample_rate)):
@@ -203,47 +222,44 @@ class ClipSource:
     def _measure(self) -> tuple[int, int]:
         """How long the header says that the clip is (0 when nothing does), and how long it is by its packets."""
         with open_clip(self.path) as container:
-            streams = [s for s in (picture_stream(container), sound_stream(container)) if s is not None]
-            claimed = Fraction(0)
-            if not _HEADED.isdisjoint(container.format.name.split(",")):
-                stated = [s.duration * s.time_base for s in streams if s.duration is not None and s.time_base]
-                claimed = max(stated, default=Fraction(container.duration or 0, av.time_base))
+            claimed = _claimed_end(container)
             end = Fraction(0)
             if claimed > 60:  # the end can be looked up: a film of gigabytes need not be read through
                 with suppress(av.error.FFmpegError):
                     container.seek(round((claimed - 10) * av.time_base))
-                    end = self._last_end(container, streams)
+                    end = self._last_end(container, played(container))
         if not end:
             with open_clip(self.path) as container:
-                streams = [s for s in (picture_stream(container), sound_stream(container)) if s is not None]
-                end = self._last_end(container, streams)
-        return round(claimed * NS), max(1, round(end * NS) - self._origin_ns)
+                end = self._last_end(container, played(container))
+        claimed_ns = round(claimed * NS) - self._origin_ns if claimed else 0
+        return claimed_ns, max(1, round(end * NS) - self._origin_ns)
 
     def _last_end(self, container: InputContainer, streams: Sequence[VideoStream | AudioStream]) -> Fraction:
-        """When the last packet ends, in seconds on the file's clock; pictures without timestamps are counted."""
-        end, unstamped, step = Fraction(0), 0, 1 / (self.fps or Fraction(25))
-        for packet in packets(container, *streams):
-            stamp = packet.dts if packet.pts is None else packet.pts
-            if not packet.size or packet.is_discard:
-                continue
-            if stamp is None:
-                unstamped += packet.stream.type == "video"
-                continue
-            length = (packet.duration or 0) * packet.time_base or (step if packet.stream.type == "video" else 0)
-            end = max(end, stamp * packet.time_base + length)
-        return end or unstamped * step
+        """When the last packet ends, in seconds on the file's clock; joins found on the way are kept."""
+        found = survey(container, streams, 1 / (self.fps or Fraction(25)))
+        self._joins = found.joins
+        return found.end
+
+    def _why_nothing(self) -> str:
+        with open_clip(self.path) as container:
+            if any(packet.size for packet in packets(container, *played(container))):
+                return f"Nothing in {self.path!r} could be decoded; convert it with ffmpeg, to MP4 for instance."
+        return (
+            f"{self.path!r} holds not one frame: its recording was broken off or the end of the file is missing; "
+            "copy or download it again, or record it anew."
+        )
 
     def _complain(self, faults: Sequence[str], what: str) -> None:
         """At the end of a pass: say what was missing."""
-        if self.duration_ns < self._claimed_ns - NS:
+        if self.duration_ns < self._claimed_ns - _SHORT_NS:
             raise MediaError(
                 f"{self.path!r} stops after {self.duration_ns / NS:.1f} s of {self._claimed_ns / NS:.1f} s: "
                 "the rest of the file is missing; copy or download it again."
             )
         if faults:
             raise MediaError(
-                f"{self.path!r} is damaged: {len(faults)} packets of its {what} could not be decoded"
-                f"{faults[0]}; copy or download it again."
+                f"{self.path!r} is damaged: {len(faults)} packet{'s' * (len(faults) > 1)} of its {what} could not be "
+                f"decoded{faults[0]}; copy or download it again."
             )
 
 
@@ -264,8 +280,7 @@ class ArraySource:
     duration_ns: int | None = None
 
     def __init__(self, frames: Iterable[Any], *, fps: float = 30.0, loop: bool = False) -> None:
-        if not 0 < fps <= 1000:
-            raise ValueError(f"fps must be above 0 and at most 1000 frames a second, not {fps}.")
+        _check_fps(fps)
         if loop and iter(frames) is frames:
             raise ValueError("loop=True needs frames that can be read again, such as a list; a generator runs out.")
         self._frames, self.loop = frames, loop
@@ -320,34 +335,195 @@ class ArraySource:
         return seconds, item
 
 
-Source = ClipSource | ArraySource
+class Capture(Protocol):
+    """What of `cv2.VideoCapture` a camera is read through; a stand-in has the same methods."""
+
+    def isOpened(self) -> bool: ...  # noqa: N802, D102
+
+    def set(self, prop: int, value: float) -> bool: ...  # noqa: D102
+
+    def read(self) -> tuple[bool, NDArray[np.uint8] | None]: ...  # noqa: D102
+
+    def grab(self) -> bool: ...  # noqa: D102
+
+    def release(self) -> None: ...  # noqa: D102
+
+
+def _open_camera(index: int) -> Capture:
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)  # that there is no such camera is said by the error, not on standard error
+    try:
+        capture: Capture = cv2.VideoCapture(index)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    return capture
+
+
+class CameraSource:
+    """A camera by its number, from 0; each `pictures()` opens it, and closing that iterator releases it.
+
+    A picture's pts is when it was read, on the clock `now_ns`, counted from the first. Nobody waits for a camera: when
+    pictures are not asked for, they are lost, and the next is a new one; a pause of more than half a second is taken
+    out of the timestamps. `fps` is asked of the camera, which may give another rate. There is no sound. `width` and
+    `height` are None until the first picture is known.
+
+    Tested with a stand-in for the device alone (`opener`), on no real camera.
+
+    Raises ValueError for an index or fps out of range, and from `pictures()` MediaError (a ValueError) when there is
+    no such camera or it gives no more pictures.
+    """
+
+    live = True
+    loop = False
+    has_video = True
+    has_audio = False
+    rate: int | None = None
+    channels: int | None = None
+    duration_ns: int | None = None
+
+    def __init__(
+        self,
+        index: int,
+        *,
+        fps: float | None = None,
+        opener: Callable[[int], Capture] | None = None,
+        now_ns: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        if index < 0:
+            raise ValueError(f"A camera's number is 0 or more, not {index}.")
+        if fps is not None:
+            _check_fps(fps)
+        self.index = index
+        self.fps: Fraction | None = Fraction(fps or 30.0).limit_denominator(1001)
+        self.width: int | None = None
+        self.height: int | None = None
+        self._asked, self._opener, self._now_ns = fps, opener or _open_camera, now_ns
+
+    def pictures(self) -> Iterator[Picture]:
+        """The pictures as they come, BGR uint8, until the camera gives no more."""
+        gap_ns = round(NS / (self.fps or 30))
+        capture = self._opener(self.index)
+        try:
+            if not capture.isOpened():
+                raise MediaError(
+                    f"Camera {self.index} cannot be opened: plug one in or try another number, close the programs "
+                    "that use it, and allow access to it in the system's privacy settings."
+                )
+            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where the system has a say, old pictures do not queue up
+            if self._asked is not None:
+                capture.set(cv2.CAP_PROP_FPS, self._asked)
+            origin_ns, last_ns = None, -1
+            for index in count():
+                image = self._read(capture, index)
+                now_ns = self._now_ns()
+                if origin_ns is None:
+                    origin_ns = now_ns
+                pts_ns = max(last_ns + 1, now_ns - origin_ns)
+                yield Picture(index, pts_ns, image)
+                last_ns = pts_ns
+                if self._now_ns() - now_ns > _AWAY_NS:
+                    # Nobody watched. What the system kept from then is old; time goes on as if there had been no pause.
+                    for _ in range(_KEPT):
+                        capture.grab()
+                    origin_ns = self._now_ns() - pts_ns - gap_ns
+        finally:
+            capture.release()
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Nothing: there is no sound."""
+        return iter(())
+
+    def close(self) -> None:
+        """Nothing is held open between iterators; each releases the camera when it ends or is closed."""
+
+    def _read(self, capture: Capture, index: int) -> NDArray[np.uint8]:
+        for _ in range(_TRIES):
+            _, image = capture.read()
+            if image is not None and image.size:
+                self.height, self.width = image.shape[:2]
+                return image
+        raise MediaError(
+            f"Camera {self.index} gives no more pictures after {index}: "
+            "it was unplugged, or the system took it away; plug it in again and start anew."
+            if index
+            else f"Camera {self.index} was opened but gives no picture: close the programs that use it, and allow "
+            "access to it in the system's privacy settings."
+        )
+
+
+_AWAY_NS = 500_000_000  # no encoder takes so long over a picture: nobody was watching
+_KEPT = 5  # pictures that a driver keeps, at most: V4L2 has four buffers in OpenCV
+_TRIES = 10  # some drivers give nothing at first, and now and then
+
+
+Source = ClipSource | ArraySource | CameraSource
 """What a server streams from. The iterators may run on two threads; closing one frees what it holds."""
 
 
 def open_source(what: Any, *, loop: bool = False, fps: float | None = None) -> Source:
-    """A path gives a `ClipSource`, an iterable an `ArraySource` at `fps` (30 by default), anything else a TypeError."""
+    """A path gives a `ClipSource`, a number a `CameraSource`, an iterable an `ArraySource`, anything else a TypeError.
+
+    `fps` is how fast arrays are shown (30 by default) or what is asked of a camera.
+    """
     if isinstance(what, str | os.PathLike):
         if fps is not None:
             raise ValueError("fps belongs to arrays only; a clip's pictures are shown when its timestamps say.")
         return ClipSource(what, loop=loop)
+    if isinstance(what, int | np.integer) and not isinstance(what, bool):
+        if loop:
+            raise ValueError("loop=True needs a clip or frames that can be read again; a camera has no end.")
+        return CameraSource(int(what), fps=fps)
     if isinstance(what, Iterable) and not isinstance(what, bytes | bytearray | memoryview):
         return ArraySource(what, loop=loop, fps=30.0 if fps is None else fps)
     raise TypeError(
-        f"A source is the path of a clip, or an iterable of BGR arrays or of (seconds, array), "
+        f"A source is the path of a clip, or an iterable of BGR arrays or of (seconds, array), or a camera's number, "
         f"not {what!r:.60} of type {type(what).__name__}."
     )
 
 
+def _check_fps(fps: float) -> None:
+    if not 0 < fps <= 1000:
+        raise ValueError(f"fps must be above 0 and at most 1000 frames a second, not {fps}.")
+
+
+def _claimed_end(container: InputContainer) -> Fraction:
+    """When pictures and sound end by the file's header, in seconds on its own clock; 0 when it does not say."""
+    if _HEADED.isdisjoint(container.format.name.split(",")):
+        return Fraction(0)
+    whole = Fraction(container.duration or 0, av.time_base)
+    ends = []
+    for stream in played(container):
+        # Matroska's header knows one duration, subtitles included; those who write it tag each stream with its own end.
+        if tag := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
+            hours, minutes, seconds = map(Fraction, tag.groups())
+            ends.append(min(whole, 3600 * hours + 60 * minutes + seconds))
+        elif stream.duration is not None and stream.time_base:
+            ends.append((stream.duration + (stream.start_time or 0)) * stream.time_base)
+    return max(ends, default=whole)
+
+
 def _decoded(
-    container: InputContainer, stream: VideoStream | AudioStream | None, faults: list[str]
+    container: InputContainer,
+    stream: VideoStream | AudioStream | None,
+    faults: list[str],
+    joins: Sequence[Join] = (),
 ) -> Iterator[VideoFrame | AudioFrame]:
     """What of one stream can be decoded, in order of showing; what cannot is noted in `faults`."""
-    for packet in packets(container, stream) if stream else ():
+    for packet in packets(container, stream, joins=joins) if stream else ():
         try:
             yield from packet.decode()
         except av.error.FFmpegError:
             where = "" if packet.pts is None else f", the first at {float(packet.pts * packet.time_base):.1f} s"
             faults.append(where)
+
+
+def _square(frame: VideoFrame, stream: VideoStream | None) -> tuple[int, int]:
+    """The size (width, height) at which a picture's pixels are square: they are not in those of DV, DVDs and HDV."""
+    aspect = (stream and stream.sample_aspect_ratio) or Fraction(1)
+    # Some files state nonsense; and what is off by a pixel or two was meant to be square.
+    if not Fraction(1, 4) <= aspect <= 4 or abs(aspect - 1) < Fraction(1, 50):
+        return frame.width, frame.height
+    return max(1, round(frame.width * aspect)), frame.height
 
 
 def _ns(frame: VideoFrame | AudioFrame, stamp: int | None) -> int | None:

@@ -14,9 +14,12 @@ from avlab.stream.links import Address, TcpLink, UdpLink
 from avlab.wire import rtcp, rtsp, sdp
 from avlab.wire.rtp import L16Packetizer, rtp_timestamp
 from avlab.wire.rtpjpeg import Fragments, JpegPacketizer
-from avlab.wire.units import NS, Chunk
+from avlab.wire.units import NS, Chunk, WireError
 
 SERVER_NAME = "avlab"
+
+MAX_REQUESTS = 64
+"""More than these in one turn are no client's: it is parted from, before answering it costs the others their time."""
 
 STALL_BYTES = 1 << 20
 """Media for a peer that reads no faster is dropped while this much waits for it; others are not held up."""
@@ -123,7 +126,10 @@ class Peer:
         """
         self.heard_ns = now_ns
         reports = []
-        for event in self._receiver.feed(data):
+        events = self._receiver.feed(data)
+        if sum(isinstance(event, rtsp.Request) for event in events) > MAX_REQUESTS:
+            raise WireError("it asks more at once than a client does")
+        for event in events:
             if isinstance(event, rtsp.Request):
                 self.link.send(self._answer(event, now_ns).serialize(), now_ns)
             elif isinstance(event, rtsp.Interleaved):

@@ -475,10 +475,16 @@ class Server(Handle):
     def _note_skipped(self, dropped: Dropped) -> None:
         track = self.tracks["video"]
         picture: EncodedFrame = dropped.item
-        timestamp = track.timestamp(picture.pts_ns)
+        assert self._start_ns is not None
         self._recorder.frame(
             FrameRow(
-                "video", index=picture.index, pts_ns=picture.pts_ns, timestamp=timestamp, packets=0, fate=dropped.reason
+                "video",
+                index=picture.index,
+                pts_ns=picture.pts_ns,
+                timestamp=track.timestamp(picture.pts_ns),
+                due_ns=self._start_ns + picture.pts_ns,
+                packets=0,
+                fate=dropped.reason,
             )
         )
 

@@ -2,97 +2,112 @@
 
 from __future__ import annotations
 
+import csv
 import heapq
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from functools import cache, partial
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from avlab.measure.trace import FrameRow, Recorder, Trace
 from avlab.media.probe import open_clip, picture_stream, picture_ticks
 from avlab.media.sources import open_source
 from avlab.stream.clock import VirtualClock
-from avlab.timing.pacing import Pacer, pacer_named
+from avlab.timing.pacing import FOREVER_NS, Pacer, pacer_named
 from avlab.timing.playout import MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.wire.rtp import VIDEO_CLOCK, rtp_timestamp
 from avlab.wire.units import NS
 
 Work = Callable[[random.Random], float]
-"""Seconds of work that one frame costs its sender, from a seeded generator."""
+"""Seconds of work that one frame costs its sender before it leaves, from a seeded generator."""
+
+RECORDED = Path(__file__).parents[2] / "data" / "work.csv"
+"""What frames cost a real server; data/README.md says how it was recorded."""
+
+STRETCH = 30
 
 
-@dataclass(frozen=True, slots=True)
-class _Offered:
-    index: int
+class FrameWork(NamedTuple):
+    """What one frame costs the sender: encoding, done ahead; waking late for it; sending it."""
+
+    encode_ns: int
+    late_ns: int
+    send_ns: int
+
+
+class _Offered(NamedTuple):
+    index: int  # type: ignore[assignment]  # tuple has a method of this name, which nobody misses
     pts_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrival:
-    """A frame at the receiver; the row is what the sender knows of it."""
+class _Sent(NamedTuple):
+    """A frame as it left; `sent_ns` is None for one that never does."""
 
+    index: int  # type: ignore[assignment]
     pts_ns: int
-    row: FrameRow
+    encoded_ns: int
+    due_ns: int | None = None
+    sent_ns: int | None = None
+
+    def row(self, fate: str, complete_ns: int | None = None, shown_ns: int | None = None) -> FrameRow:
+        """As the trace has it."""
+        return FrameRow(
+            "video",
+            self.index,
+            self.pts_ns,
+            rtp_timestamp(self.pts_ns, VIDEO_CLOCK, 0),
+            self.due_ns,
+            self.encoded_ns,
+            self.sent_ns,
+            complete_ns=complete_ns,
+            shown_ns=shown_ns,
+            fate=fate,
+        )
 
 
-class _Sender:
-    """Frames through a pacer, one at a time: each costs work before it leaves, and the next waits for that."""
+def _departures(
+    frames: Iterator[_Offered], pacer: Pacer, work: Callable[[], FrameWork], recorder: Recorder
+) -> Iterator[_Sent]:
+    """Frames as the server's loop sends them: it takes a frame, waits as the pacer says, sends, goes on.
 
-    def __init__(self, frames: Iterator[_Offered], pacer: Pacer, cost: Callable[[], int]) -> None:
-        self._frames, self._pacer, self._cost = frames, pacer, cost
-        self._free_ns = 0
-        self._next = next(frames, None)
-        self._held = False
-        pacer.restart(0)
-
-    @property
-    def done(self) -> bool:
-        """Whether all frames have left."""
-        return self._next is None
-
-    def wake_at(self) -> int | None:
-        """When it next has something to do."""
-        if self._next is None:
-            return None
-        if not self._held:
-            return self._free_ns
-        wake_ns = self._pacer.wake_at()
-        if wake_ns is None:
-            raise ValueError(
-                f"the pacer {type(self._pacer).__name__} holds frame {self._next.index} for ever: "
-                "its wake_at() must name a moment while a frame waits"
-            )
-        return max(wake_ns, self._free_ns)
-
-    def send(self, now_ns: int) -> list[FrameRow]:
-        """The rows of the frames that are dealt with by now; one that leaves does so once its work is done."""
-        if self._next is not None and not self._held and now_ns >= self._free_ns:
-            self._pacer.push(self._next, now_ns)
-            self._held = True
-        if not self._held or now_ns < self._free_ns:
-            return []
-        rows = []
-        for due in self._pacer.pull(now_ns):
-            self._free_ns = max(now_ns, self._free_ns) + self._cost()
-            frame: _Offered = due.item
-            rows.append(
-                FrameRow(
-                    "video",
-                    index=frame.index,
-                    pts_ns=frame.pts_ns,
-                    timestamp=rtp_timestamp(frame.pts_ns, VIDEO_CLOCK, 0),
-                    due_ns=due.due_ns,
-                    encoded_ns=self._free_ns,
-                    sent_ns=self._free_ns,
+    Each frame is encoded while the loop waits with the one before. Nothing comes back to the sender, so its time may
+    run ahead of the receiver's.
+    """
+    notices: Callable[[], list[str]] = getattr(pacer, "notices", list)
+    pacer.restart(0)
+    free_ns = encoded_ns = 0
+    for frame in frames:
+        cost = work()
+        now_ns = max(free_ns, encoded_ns)
+        pacer.push(frame, now_ns)
+        next_encoded_ns = now_ns + cost.encode_ns
+        sent: list[Any] = []
+        while not sent:
+            wake_ns = pacer.wake_at()
+            if wake_ns is None:
+                raise ValueError(
+                    f"the pacer {type(pacer).__name__} holds frame {frame.index} for ever: "
+                    "its wake_at() must name a moment while a frame waits"
                 )
-            )
-        if rows:
-            self._next, self._held = next(self._frames, None), False
-        return rows
+            for words in notices():
+                recorder.event(now_ns, "pacer", words)
+            if wake_ns >= FOREVER_NS:
+                yield _Sent(frame.index, frame.pts_ns, encoded_ns)
+                return
+            now_ns = max(wake_ns, now_ns) + cost.late_ns
+            sent = pacer.pull(now_ns)
+            if not sent and pacer.wake_at() == wake_ns:
+                raise ValueError(
+                    f"the pacer {type(pacer).__name__} gives nothing at {wake_ns / NS:.6f} s, as its wake_at() promised"
+                )
+        for due in sent:
+            yield _Sent(due.item.index, due.item.pts_ns, encoded_ns, due.due_ns, now_ns)
+        free_ns = now_ns + cost.send_ns
+        encoded_ns = next_encoded_ns
 
 
 def simulate(
@@ -101,7 +116,8 @@ def simulate(
     pacer: str | Pacer = "deadline",
     seconds: float = 60.0,
     seed: int = 1,
-    work: Work | float = 0.0,
+    work: Work | float | None = None,
+    width: int = 640,
     delay: float = 0.0,
     playout_delay: float = 0.1,
 ) -> Trace:
@@ -109,7 +125,9 @@ def simulate(
 
     `clip` is a path (its timestamps are read, its frames are not decoded; it loops), a number of frames a second, or
     presentation times in seconds. `work` is what a frame costs the sender before it leaves, in seconds, or a function
-    of a `random.Random` that says so for each. `delay` is the network's, in seconds. ValueError for what cannot be.
+    of a `random.Random` that says so for each; without it, each frame's encoding, sending and lateness are drawn from
+    those of a real server, recorded at 400 and at 640 pixels: the nearer to `width` counts. `delay` is the network's,
+    in seconds. A pacer that stands still for ever ends the run. ValueError for what cannot be.
     """
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be more than 0 and finite, not {seconds}")
@@ -117,42 +135,87 @@ def simulate(
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be 0 or more seconds, not {value}")
     chance = random.Random(seed)
-    cost = work if callable(work) else lambda _: float(work)
+    cost = _cost(work, width, chance)
     times, rate = _presentation_times(clip)
     recorder = Recorder(side="simulation", epoch_ns=0, clock=f"virtual:{seed}")
     recorder.meta |= {"clip": str(clip) if isinstance(clip, str | Path) else "times", "target_fps": rate, "seed": seed}
     pace = pacer_named(pacer)
     recorder.setting(0, "pacer", getattr(pace, "name", type(pace).__name__))
     recorder.setting(0, "playout_delay", playout_delay)
+    until_ns, delay_ns = round(seconds * NS), round(delay * NS)
+    offered = (_Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
+    departures = _departures(offered, pace, cost, recorder)
     clock, media_clock = VirtualClock(), MediaClock()
     playout = Playout(media_clock, at_once=playout_delay == 0)
     start = Start(expect={"video"}, delay_ns=round(playout_delay * NS))
-    network: list[tuple[int, int, _Arrival]] = []
-    until_ns, delay_ns = round(seconds * NS), round(delay * NS)
-    offered = (_Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
-    sender = _Sender(offered, pace, lambda: _work_ns(cost(chance)))
-    while not sender.done or network or len(playout):
-        moments = [sender.wake_at(), playout.wake_at(), network[0][0] if network else None]
-        clock.sleep_until(min(moment for moment in moments if moment is not None))
+    network: list[tuple[int, int, _Sent]] = []
+    leaving = next(departures, None)
+    while True:
+        # A frame enters the network before the receiver can be further on than its arrival.
+        while leaving is not None and (not network or leaving.sent_ns is None or leaving.sent_ns < network[0][0]):
+            if leaving.sent_ns is None:
+                recorder.frame(leaving.row("in_flight"))
+            else:
+                heapq.heappush(network, (leaving.sent_ns + delay_ns, leaving.index, leaving))
+            leaving = next(departures, None)
+        wake_ns = playout.wake_at()
+        if network and (wake_ns is None or network[0][0] < wake_ns):
+            wake_ns = network[0][0]
+        if wake_ns is None:
+            break
+        clock.sleep_until(wake_ns)
         now_ns = clock.now_ns()
-        for row in sender.send(now_ns):
-            assert row.sent_ns is not None
-            assert row.pts_ns is not None
-            arrival = _Arrival(row.pts_ns, row._replace(complete_ns=row.sent_ns + delay_ns))
-            heapq.heappush(network, (row.sent_ns + delay_ns, row.index or 0, arrival))
         while network and network[0][0] <= now_ns:
-            at_ns, _, arrival = heapq.heappop(network)
-            start.arrived("video", arrival.pts_ns, at_ns)
+            at_ns, _, frame = heapq.heappop(network)
+            start.arrived("video", frame.pts_ns, at_ns)
             if not media_clock.running and (base_ns := start.base_ns(now_ns)) is not None:
                 media_clock.set(base_ns)
-            playout.push(arrival, now_ns)
+            playout.push(frame, now_ns)
         for item in playout.pull(now_ns):
-            if isinstance(item, Dropped):
-                recorder.frame(item.item.row._replace(fate=item.reason))
-            else:
-                recorder.frame(item.row._replace(shown_ns=now_ns, fate="shown"))
+            frame, fate, shown_ns = (
+                (item.item, item.reason, None) if isinstance(item, Dropped) else (item, "shown", now_ns)
+            )
+            recorder.frame(frame.row(fate, frame.sent_ns + delay_ns, shown_ns))
     recorder.meta["end_ns"] = clock.now_ns()
     return recorder.trace()
+
+
+def _cost(work: Work | float | None, width: int, chance: random.Random) -> Callable[[], FrameWork]:
+    """What gives each frame's cost: drawn from the record, or as asked."""
+    if work is None:
+        return partial(next, _drawn(recorded_work(width), chance))
+    if not callable(work):
+        same = FrameWork(0, _work_ns(work), 0)
+        return lambda: same
+    return lambda: FrameWork(0, _work_ns(work(chance)), 0)
+
+
+def _drawn(rows: tuple[FrameWork, ...], chance: random.Random) -> Iterator[FrameWork]:
+    """Stretches of the record, about `STRETCH` frames each: a machine that is late once is often late again."""
+    while True:
+        at = chance.randrange(len(rows))
+        for offset in range(chance.randrange(1, 2 * STRETCH)):
+            yield rows[(at + offset) % len(rows)]
+
+
+def recorded_work(width: int) -> tuple[FrameWork, ...]:
+    """What frames cost a real server at the recorded width nearest to `width`. FileNotFoundError without the record."""
+    tables = _recorded()
+    return tables[min(tables, key=lambda recorded: abs(recorded - width))]
+
+
+@cache
+def _recorded() -> dict[int, tuple[FrameWork, ...]]:
+    if not RECORDED.exists():
+        raise FileNotFoundError(
+            f"the recorded work times {RECORDED} are not here: run avlab from its repository, or give work="
+        )
+    tables: dict[int, list[FrameWork]] = {}
+    with RECORDED.open(newline="") as file:
+        for row in csv.DictReader(file):
+            cost = FrameWork(*(round(float(row[name]) * 1e6) for name in ("encode_ms", "late_ms", "send_ms")))
+            tables.setdefault(int(row["width"]), []).append(cost)
+    return {width: tuple(rows) for width, rows in tables.items()}
 
 
 def _work_ns(seconds: float) -> int:
