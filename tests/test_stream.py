@@ -17,7 +17,7 @@ import avlab
 from avlab.measure import metrics
 from avlab.media import codec, synth
 from avlab.media.probe import MediaError
-from avlab.stream import client as stream_client
+from avlab.stream import presentation
 from avlab.stream.tap import Received, Tap
 from avlab.stream.worker import Handle
 from avlab.timing.jitterbuffer import Frame
@@ -281,7 +281,7 @@ def test_a_slow_taker_gets_the_newest_and_holds_up_nobody() -> None:
         assert second.pts >= newest - 1e-3
         assert second.pts - first.pts > 20 / 30
         slow.close()
-        assert client._taps == []
+        assert client._presentation._taps == []
     ledgers_close(client.trace, "video")
 
 
@@ -504,7 +504,7 @@ def test_a_device_that_does_not_open_gives_way_to_the_null_speaker(data: Path, m
         def stop(self) -> None:
             pass
 
-    monkeypatch.setattr("avlab.stream.client.open_speaker", lambda *_, **__: Shut())
+    monkeypatch.setattr("avlab.stream.sounding.open_speaker", lambda *_, **__: Shut())
     with avlab.Server(data / "count-15.mp4") as server:
         with avlab.Client(server.url, audio="auto") as client:
             assert "null speaker" in client.speaker_name
@@ -539,7 +539,7 @@ def test_every_picture_of_a_view_has_exactly_one_verdict() -> None:
 
 
 def test_the_end_waits_for_the_last_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_client, "VERDICT_PATIENCE_NS", 8 * 10**9)
+    monkeypatch.setattr(presentation, "VERDICT_PATIENCE_NS", 8 * 10**9)
     with avlab.Server(plain(5), fps=30) as server, avlab.Client(server.url, audio="null") as client:
         tap = client.tap(decides=True)
         until(lambda: all(incoming.ended for incoming in client._incoming.values()))

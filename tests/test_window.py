@@ -89,9 +89,7 @@ def white(pixels: NDArray[np.uint8]) -> int:
 @contextmanager
 def ending(arguments: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A program that does not outlive the block, however that ends."""
-    child = subprocess.Popen(
-        arguments, env=tools.environment(env), stdout=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen(arguments, env=tools.environment(env), stdout=subprocess.PIPE, text=True)
     try:
         yield child
     finally:

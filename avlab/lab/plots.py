@@ -186,7 +186,8 @@ def pacers(traces: Mapping[str, Trace]) -> Figure:
             xycoords=("axes fraction", "data"), textcoords="offset points", ha="center", color=GREEN, size=_BODY,
         )  # fmt: skip
     below.axhline(0, color=GREEN, linewidth=1)
-    rated, drifted = [], []
+    rated, drifted, slides = [], [], {}
+    ends = {name: float(metrics.drift(traces[name], at="sent")["time"].iloc[-1]) for name in found}
     low, high = (np.inf, -np.inf) if target is None else (target * 0.94, target * 1.06)
     for (name, numbers), (colour, dark) in zip(found.items(), cycle(_MANY)):
         rates, drifts = metrics.fps(traces[name], at="sent"), metrics.drift(traces[name], at="sent")
@@ -196,20 +197,25 @@ def pacers(traces: Mapping[str, Trace]) -> Figure:
         later = rates["fps"][rates["time"] > rates["time"].iloc[0] + 1]
         later = later if len(later) else rates["fps"]
         low, high = min(low, float(later.quantile(0.02))), max(high, float(later.quantile(0.98)))
-        settled = numbers.settled_s
+        settled, slide = numbers.settled_s, numbers.drift_ms_per_minute
         text = f"{name}: " + ("never settles" if settled is None else f"settles in {settled:.2g} s")
         rated.append((rates["time"].iloc[-1], rates["fps"].iloc[-1], text, dark))
-        rate = numbers.drift_ms_per_minute
-        text = name if rate is None else f"{name}: {_signed_ms(rate)} a minute"
+        text = name
+        if ends[name] < 0.8 * max(ends.values()):
+            text += f": stops at {ends[name]:.2g} s"
+            for ax, ys in ((above, rates["fps"]), (below, drifts["drift_ms"])):
+                ax.plot(ends[name], ys.iloc[-1], "X", color=colour, markersize=10)
+        elif slide is not None:
+            text += f": {_signed_ms(slide)} a minute"
+            slides[name] = abs(slide)
         drifted.append((drifts["time"].iloc[-1], drifts["drift_ms"].iloc[-1], text, dark))
     above.set_ylim(low - 0.01 * (high - low), high + 0.01 * (high - low))
     _label_ends(above, rated)
     _label_ends(below, drifted)
-    rates_ms = {name: abs(n.drift_ms_per_minute) for name, n in found.items() if n.drift_ms_per_minute is not None}
-    if len(rates_ms) < 2:
+    if len(slides) < 2:
         return _titled(figure, above, "How the rate comes to its target, and how far the stream slides away")
-    best, worst = min(rates_ms, key=rates_ms.__getitem__), max(rates_ms, key=rates_ms.__getitem__)
-    finding = f"{best} slides by {_ms(rates_ms[best])} a minute, {worst} by {_ms(rates_ms[worst])}"
+    best, worst = min(slides, key=slides.__getitem__), max(slides, key=slides.__getitem__)
+    finding = f"{best} slides by {_ms(slides[best])} a minute, {worst} by {_ms(slides[worst])}"
     return _titled(figure, above, finding)
 
 
@@ -262,7 +268,9 @@ def _label_ends(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
         ax.annotate(
             text, (x, min(high, max(low, y))), (1.03, place), textcoords="axes fraction", va="center", color=colour,
             size=_BODY, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.5, "relpos": (0, 0.5), "shrinkA": 0},
+            arrowprops={
+                "arrowstyle": "-", "linestyle": ":", "color": colour, "alpha": 0.5, "relpos": (0, 0.5), "shrinkA": 0,
+            },
         )  # fmt: skip
 
 

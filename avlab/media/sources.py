@@ -94,7 +94,7 @@ class ClipSource:
             video = picture_stream(container)
             picture = next(_decoded(container, video, []), None)
             if video and isinstance(picture, VideoFrame):
-                across, down = _square(picture, video)
+                across, down = max(1, round(picture.width * _aspect(video))), picture.height
                 self.width, self.height = (down, across) if turned(picture) else (across, down)
                 self.fps = video.guessed_rate or video.average_rate or Fraction(25)
                 starts.append(_ns(picture, picture.pts) or 0)
@@ -155,9 +155,9 @@ class ClipSource:
     def _pass_of_pictures(self) -> Iterator[tuple[int, VideoFrame]]:
         faults: list[str] = []
         last, number, ordered = -1, 0, True
-        scaler = VideoReformatter()
         with open_clip(self.path) as container:
             video = picture_stream(container)
+            aspect, scaler = _aspect(video), VideoReformatter()
             # Threads a frame each cost a fifth more CPU and delay the first picture: only big ones need them.
             if video and video.width * video.height > _LARGE:
                 video.thread_type = "AUTO"
@@ -170,8 +170,9 @@ class ClipSource:
                 pts_ns = round(number * NS / (self.fps or 25)) if stamp is None else stamp - self._origin_ns
                 number += 1
                 if last < pts_ns < self.duration_ns:
-                    across, down = _square(frame, video)
-                    yield pts_ns, scaler.reformat(frame, across, down, threads=1)
+                    if aspect != 1:
+                        frame = scaler.reformat(frame, max(1, round(frame.width * aspect)), threads=1)
+                    yield pts_ns, frame
                     last = pts_ns
         self._complain(faults, "pictures")
 
@@ -438,8 +439,8 @@ class CameraSource:
 
     def _read(self, capture: Capture, index: int) -> NDArray[np.uint8]:
         for _ in range(_TRIES):
-            _, image = capture.read()
-            if image is not None and image.size:
+            given, image = capture.read()
+            if given and image is not None and image.size:
                 self.height, self.width = image.shape[:2]
                 return image
         raise MediaError(
@@ -517,13 +518,11 @@ def _decoded(
             faults.append(where)
 
 
-def _square(frame: VideoFrame, stream: VideoStream | None) -> tuple[int, int]:
-    """The size (width, height) at which a picture's pixels are square: they are not in those of DV, DVDs and HDV."""
+def _aspect(stream: VideoStream | None) -> Fraction:
+    """How much wider than high a pixel is: 1, but for DV, DVDs and HDV."""
     aspect = (stream and stream.sample_aspect_ratio) or Fraction(1)
     # Some files state nonsense; and what is off by a pixel or two was meant to be square.
-    if not Fraction(1, 4) <= aspect <= 4 or abs(aspect - 1) < Fraction(1, 50):
-        return frame.width, frame.height
-    return max(1, round(frame.width * aspect)), frame.height
+    return Fraction(1) if not Fraction(1, 4) <= aspect <= 4 or abs(aspect - 1) < Fraction(1, 50) else aspect
 
 
 def _ns(frame: VideoFrame | AudioFrame, stamp: int | None) -> int | None:

@@ -1,7 +1,7 @@
-"""The client: receives, reassembles, and presents picture and sound in step.
+"""The client: asks a server for its streams, receives them, and has them presented in step.
 
-One thread owns the sockets, the buffers and the media clock; another opens and closes the sound device, whose own
-thread pulls sound through a lock. Pictures leave through taps, and no taker can hold up the stream.
+One thread owns the sockets and the presentation; what sound's own threads do is in `sounding`. Pictures leave through
+taps, and no taker can hold up the stream.
 """
 
 from __future__ import annotations
@@ -10,43 +10,36 @@ import contextlib
 import importlib
 import platform
 import selectors
-import threading
-from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from avlab.measure.join import join
-from avlab.measure.trace import FrameRow, Recorder, Trace
-from avlab.media.speaker import NullSpeaker, Speaker, SpeakerError, open_speaker
+from avlab.measure.trace import Recorder, Trace
 from avlab.stream.clock import MonotonicClock, clock_identity, spill
 from avlab.stream.links import Address, TcpLink, UdpLink, Waker, interest, udp_pair
+from avlab.stream.presentation import Presentation
 from avlab.stream.rtsp_client import Granted, Session
 from avlab.stream.server import Server
+from avlab.stream.sounding import Sounding
 from avlab.stream.tap import Received, Tap
 from avlab.stream.worker import Handle, Worker, running_handles
 from avlab.timing.drift import Timeline
-from avlab.timing.jitterbuffer import Fragment, Frame, JitterBuffer
-from avlab.timing.playout import ClockReading, MediaClock, Playout, Start
-from avlab.timing.sound import SoundBuffer
-from avlab.timing.stage import Dropped
-from avlab.wire import rtcp, rtsp
+from avlab.timing.jitterbuffer import Fragment, Frame
+from avlab.wire import rtcp, rtsp, sdp
 from avlab.wire.rtp import ReceiverStats, RtpPacket, Unwrapper, parse_l16
-from avlab.wire.units import NS, Samples, WireError
+from avlab.wire.units import NS, WireError
 
 BYE_PATIENCE_NS = NS // 4
 """How long after the connection's end a BYE that comes over UDP may be."""
-
-VERDICT_PATIENCE_NS = NS
-"""At the end of the stream, how long a view may take to say what became of its last pictures."""
 
 SILENCE_NS = 10 * NS
 """With no packet for this long, while playing, the server is taken for gone."""
 
 REPORT_NS = 5 * NS
 
-SPARE_NS = 20_000_000
-"""The least time between sound's arrival and the device's asking for it."""
+MALFORMED_TOLD = 100
+"""How many malformed packets the record names; a hostile sender could fill it with them."""
 
 
 @dataclass(slots=True)
@@ -100,24 +93,9 @@ class Client(Handle):
         self._incoming: dict[str, _Incoming] = {}
         self._peer: Server | None = None
         self._final: Trace | None = None
-        self._media_clock = MediaClock()
-        self._buffer = JitterBuffer()
-        self._playout = Playout(self._media_clock, at_once=self._delay_ns == 0)
         self._timeline = Timeline(reference="audio")
-        self._sound: SoundBuffer | None = None
-        self._sound_lock = threading.Lock()
-        self._readings: deque[ClockReading] = deque(maxlen=256)
-        self._lead_ns = 0
-        self._speaker: Speaker | None = None
-        self._speaker_ready = threading.Event()
-        self._taps: list[Tap] = []
-        self._verdicts: deque[tuple[Frame, int | None, str]] = deque()
-        self._owed: dict[int, Frame] = {}  # pictures given to taps that decide, by their ticks
-        self._presented_ns = 0
-        self._shifts: deque[int] = deque()
-        self._recent: deque[int] = deque(maxlen=240)  # when the newest pictures were shown
-        self._offset_ns = 0
-        self._dropped = 0
+        self._presentation = Presentation(self._recorder)
+        self._sounding: Sounding | None = None
 
     # ---- what is set while it runs
 
@@ -130,11 +108,9 @@ class Client(Handle):
     def playout_delay(self, seconds: float) -> None:
         if not 0 <= seconds <= 5:
             raise ValueError(f"playout_delay must be 0 to 5 seconds, not {seconds}")
-        old_ns, self._delay_ns = self._delay_ns, round(seconds * NS)
+        self._delay_ns = round(seconds * NS)
         self._recorder.setting(self._clock.now_ns(), "playout_delay", seconds)
         if self.running:
-            least_ns = self._least_delay_ns()
-            self._shifts.append(max(self._delay_ns, least_ns) - max(old_ns, least_ns))
             self._waker.wake()
 
     # ---- what it says of itself
@@ -155,19 +131,17 @@ class Client(Handle):
     @property
     def speaker_name(self) -> str:
         """Where the sound goes; empty when the stream has none."""
-        return self._speaker.name if self._speaker is not None else ""
+        speaker = self._sounding.speaker if self._sounding is not None else None
+        return speaker.name if speaker is not None else ""
 
     @property
     def audio_seconds(self) -> float:
         """How much sound has been heard, in seconds."""
-        return self._heard_samples / self._sound.rate if self._sound is not None else 0.0
+        return self._sounding.heard_seconds if self._sounding is not None else 0.0
 
     def status(self) -> str:
         """A line of what is going on."""
-        now_ns, recent = self._clock.now_ns(), list(self._recent)
-        rate = sum(moment > now_ns - NS for moment in recent)
-        skew = f"A/V {self._offset_ns / 1e6:+.0f} ms" if self._sound is not None else "no sound"
-        return f"{rate} fps, {skew}, {self._dropped} dropped"
+        return self._presentation.status(self._clock.now_ns())
 
     def __repr__(self) -> str:
         return f"<Client of {self.url}, {'playing' if self.running else 'not running'}>"
@@ -200,24 +174,17 @@ class Client(Handle):
         """A place to take pictures from. One that `decides` reports what became of each by `presented`.
 
         Of several that decide, the first verdict on a picture counts. A view that keeps its last one to itself for
-        `VERDICT_PATIENCE_NS` after the stream's end has it recorded as in flight.
+        a second after the stream's end has it recorded as in flight.
         """
-        tap = Tap((lambda frame: self._verdicts.append((frame, None, "skipped"))) if decides else None)
-        self._taps.append(tap)
-        return tap
+        return self._presentation.tap(decides=decides)
 
     def untap(self, tap: Tap) -> None:
         """Let go of a tap."""
-        if tap in self._taps:
-            self._taps.remove(tap)
-        tap.close()
-        last = tap.take(0)
-        if last is not None and tap.decides:
-            self._verdicts.append((last, None, "skipped"))
+        self._presentation.untap(tap)
 
     def presented(self, frame: Frame, now_ns: int) -> None:
         """A picture was seen at `now_ns`; from whoever holds a tap that decides."""
-        self._verdicts.append((frame, now_ns, "shown"))
+        self._presentation.presented(frame, now_ns)
 
     def view(self) -> Any:
         """The live view in a notebook; displays itself."""
@@ -233,7 +200,7 @@ class Client(Handle):
         self._waker = Waker()
         self._links: list[UdpLink] = []
         self._link: TcpLink | None = None
-        self._heard_samples = 0
+        self._malformed = 0
         self._lost_ns: int | None = None  # when the connection ended
         self._last_call_ns: int | None = None  # when the first stream's BYE was seen
         self._drained_ns: int | None = None  # when the device will have played the last of the sound
@@ -244,14 +211,9 @@ class Client(Handle):
         self._peer = self._find_server()
         self._describe_run()
         if "audio" in granted:
-            media = granted["audio"].media
-            self._sound = SoundBuffer(rate=media.clock_rate, channels=media.channels)
-            speaking = self._spawn("speaker", self._speak)
-            self._speaker_ready.wait(3.0)
-            if self._speaker is None and self._speaker_ready.is_set():  # it failed, and is about to say so
-                speaking.join(1.0)
-            self._raise_once()
-        self._start = Start(expect=set(granted), delay_ns=self._delay_ns)
+            self._open_sound(granted["audio"].media)
+        self._presentation.begin(streams=set(granted), delay_ns=self._delay_ns, sounding=self._sounding)
+        self._presented_delay_ns = self._delay_ns
         playing = self._session.play()
         self._play_ns = self._heard_ns = self._clock.now_ns()
         self._recorder.event(self._play_ns, "play")
@@ -277,8 +239,7 @@ class Client(Handle):
         for link in self._links:
             link.close()
         self._waker.close()
-        for tap in list(self._taps):
-            tap.close()
+        self._presentation.close_taps()
 
     def _bind(self, host: str) -> tuple[UdpLink, UdpLink]:
         pair = udp_pair(host)
@@ -304,53 +265,21 @@ class Client(Handle):
         for stream, rtptime in infos.items():
             self._timeline.anchor(stream, self._incoming[stream].ticks(rtptime), start_ns)
 
-    # ---- the sound device's threads
-
-    def _speak(self, worker: Worker) -> None:
-        assert self._sound is not None
-        try:
-            speaker = open_speaker(self._audio, rate=self._sound.rate, channels=self._sound.channels)
-            try:
-                speaker = self._start_speaker(speaker)
-                while not worker.stopping.wait(0.2):
-                    if speaker.error is not None:
-                        raise speaker.error
-                    if speaker.stalled and self._audio == "speaker":
-                        raise SpeakerError(f"{speaker.name} has stopped: see whether it is connected, then play again")
-                    if speaker.stalled and not isinstance(speaker, NullSpeaker):
-                        self._recorder.event(self._clock.now_ns(), "sound device lost", speaker.name)
-                        speaker.stop()
-                        speaker = self._start_speaker(NullSpeaker(rate=self._sound.rate, channels=self._sound.channels))
-            finally:
-                speaker.stop()
-        finally:
-            self._speaker_ready.set()
-
-    def _start_speaker(self, speaker: Speaker) -> Speaker:
-        """The speaker that started: the null speaker where `auto` found a device that does not open."""
-        assert self._sound is not None
-        try:
-            speaker.start(self._fill)
-        except SpeakerError as error:
-            if self._audio != "auto":
-                raise
-            self._recorder.event(self._clock.now_ns(), "sound device refused", str(error))
-            speaker = NullSpeaker(rate=self._sound.rate, channels=self._sound.channels)
-            speaker.start(self._fill)
-        self._speaker = speaker
-        return speaker
-
-    def _fill(self, count: int, heard_ns: int) -> Samples:
-        """What the device asks for; on its own thread."""
-        assert self._sound is not None
-        heard_ns += self._av_offset_ns
-        self._lead_ns = heard_ns - self._clock.now_ns()
-        with self._sound_lock:
-            block, reading = self._sound.read(count, heard_ns)
-        if reading is not None:
-            self._readings.append(reading)
-        self._speaker_ready.set()
-        return block
+    def _open_sound(self, media: sdp.Media) -> None:
+        """Open the device and let it run before anything is played: it takes a while until it asks steadily."""
+        self._sounding = Sounding(
+            rate=media.clock_rate,
+            channels=media.channels,
+            audio=self._audio,
+            av_offset_ns=self._av_offset_ns,
+            clock=self._clock,
+            recorder=self._recorder,
+        )
+        worker = self._spawn("speaker", self._sounding.run)
+        self._sounding.ready.wait(3.0)
+        if self._sounding.speaker is None and self._sounding.ready.is_set():  # it failed, and is about to say so
+            worker.join(1.0)
+        self._raise_once()
 
     # ---- the client's thread
 
@@ -363,12 +292,10 @@ class Client(Handle):
                 self._move_along(self._clock.now_ns())
         finally:
             self._close_books(self._clock.now_ns())
-            for tap in list(self._taps):
-                tap.close()
 
     def _wake_at(self) -> int:
         now_ns = self._clock.now_ns()
-        moments = [self._playout.wake_at(), self._start.wake_at(), self._report_ns, self._alive_ns, now_ns + NS // 10]
+        moments = [self._presentation.wake_at(), self._report_ns, self._alive_ns, now_ns + NS // 10]
         return min(moment for moment in moments if moment is not None)
 
     def _receive(self, link: Any, data: tuple[_Incoming, UdpLink] | None) -> None:
@@ -420,7 +347,9 @@ class Client(Handle):
             else:
                 self._take_packet(incoming, data, now_ns)
         except WireError as error:
-            self._recorder.event(now_ns, "malformed packet", str(error))
+            self._malformed += 1
+            if self._malformed <= MALFORMED_TOLD:
+                self._recorder.event(now_ns, "malformed packet", str(error))
 
     def _take_report(self, incoming: _Incoming, data: bytes, now_ns: int) -> None:
         for packet in rtcp.parse_compound(data):
@@ -465,147 +394,32 @@ class Client(Handle):
         )
 
     def _take_picture(self, incoming: _Incoming, packet: RtpPacket, sequence: int, ticks: int, now_ns: int) -> str:
-        fate = self._buffer.fate(sequence, ticks)
-        if fate == "used":
-            media_ns = self._timeline.media_ns("video", ticks)
-            self._buffer.push(Fragment(sequence, ticks, media_ns, packet.marker, packet.payload), now_ns)
-            self._take_frames(now_ns)
-        return fate
+        media_ns = self._timeline.media_ns("video", ticks)
+        fragment = Fragment(sequence, ticks, media_ns, packet.marker, packet.payload)
+        return self._presentation.take_fragment(fragment, now_ns)
 
     def _take_sound(self, incoming: _Incoming, packet: RtpPacket, sequence: int, ticks: int, now_ns: int) -> str:
-        assert self._sound is not None
         if sequence in incoming.seen:
             return "duplicate"
         incoming.seen.add(sequence)
         if len(incoming.seen) > 8192:
             incoming.seen = {s for s in incoming.seen if s > sequence - 4096}
-        samples = parse_l16(packet.payload, self._sound.channels)
+        samples = parse_l16(packet.payload, incoming.granted.media.channels)
         pts_ns = self._timeline.media_ns("audio", ticks)
-        self._start.arrived("audio", pts_ns, now_ns)
-        with self._sound_lock:
-            return "used" if self._sound.push(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns) else "late"
-
-    def _take_frames(self, now_ns: int) -> None:
-        for frame in self._buffer.pull(now_ns):
-            if isinstance(frame, Dropped):
-                self._decide(frame.item, None, frame.reason)
-            else:
-                self._start.arrived("video", frame.pts_ns, now_ns)
-                self._playout.push(frame, now_ns)
+        return self._presentation.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
 
     def _move_along(self, now_ns: int) -> None:
         """Everything that the moment asks for, between packets."""
-        while self._shifts:
-            self._shift(self._shifts.popleft())
-        if not self._media_clock.running:
-            self._try_to_start(now_ns)
-        while self._readings:
-            self._media_clock.feed(self._readings.popleft())
-        for item in self._playout.pull(now_ns):
-            if isinstance(item, Dropped):
-                self._decide(item.item, None, item.reason)
-            else:
-                self._present(item, now_ns)
-        if self._playout.shown_pts_ns is not None:
-            self._buffer.expire(self._playout.shown_pts_ns)
-            self._take_frames(now_ns)
-        self._write_verdicts()
-        self._write_sound()
+        if self._presented_delay_ns != self._delay_ns:
+            self._presented_delay_ns = self._delay_ns
+            self._presentation.set_delay(self._delay_ns)
+        self._presentation.move_along(now_ns)
         if now_ns >= self._report_ns:
             self._send_reports(now_ns)
         if now_ns >= self._alive_ns:
             self._send(self._session.keep_alive(), now_ns)
             self._alive_ns = now_ns + self._session.keep_alive_ns
         self._look_for_the_end(now_ns)
-
-    def _try_to_start(self, now_ns: int) -> None:
-        base_ns = self._start.base_ns(now_ns, lead_ns=self._least_delay_ns())
-        if base_ns is None:
-            return
-        self._media_clock.set(base_ns)
-        self._readings.clear()
-        if self._sound is not None:
-            with self._sound_lock:
-                self._sound.begin(base_ns)
-
-    def _least_delay_ns(self) -> int:
-        """The device must be ahead of the sound by more than its own latency, or the first late packet is a gap."""
-        return self._lead_ns + SPARE_NS if self._sound is not None else 0
-
-    def _shift(self, by_ns: int) -> None:
-        self._playout.at_once = self._delay_ns == 0
-        self._start.delay_ns = self._delay_ns
-        self._media_clock.shift(by_ns)
-        if self._sound is not None:
-            with self._sound_lock:
-                self._sound.shift(by_ns)
-            self._readings.clear()
-
-    def _present(self, frame: Frame, now_ns: int) -> None:
-        taps = list(self._taps)
-        if any(tap.decides for tap in taps):
-            self._owed[frame.ticks], self._presented_ns = frame, now_ns
-        else:
-            self._decide(frame, now_ns, "shown")
-        for tap in taps:
-            tap.put(frame)
-
-    def _write_verdicts(self) -> None:
-        while self._verdicts:
-            frame, shown_ns, fate = self._verdicts.popleft()
-            if self._owed.pop(frame.ticks, None) is not None:
-                self._decide(frame, shown_ns, fate)
-
-    def _decide(self, frame: Frame, shown_ns: int | None, fate: str) -> None:
-        """A frame's row, written once its fate is known."""
-        self._recorder.frame(
-            FrameRow(
-                "video",
-                pts_ns=frame.pts_ns,
-                timestamp=frame.ticks & 0xFFFFFFFF,
-                first_packet_ns=frame.first_packet_ns,
-                complete_ns=frame.complete_ns,
-                shown_ns=shown_ns,
-                bytes=len(frame.jpeg) if frame.jpeg is not None else frame.bytes,
-                packets=frame.packets,
-                packets_lost=frame.packets_lost,
-                fate=fate,
-            )
-        )
-        if shown_ns is None:
-            self._dropped += fate != "in_flight"
-            return
-        self._recent.append(shown_ns)
-        if self._sound is None:
-            return
-        with self._sound_lock:
-            heard_ns = self._sound.heard_ns(shown_ns)
-            depth_ns, skew_ppm = self._sound.control.level_ns, self._sound.skew_ppm
-        if heard_ns is not None:
-            self._offset_ns = heard_ns - frame.pts_ns
-            self._recorder.sync(shown_ns, frame.pts_ns, heard_ns, depth_ns, skew_ppm)
-
-    def _write_sound(self, *, last: bool = False) -> None:
-        if self._sound is None:
-            return
-        with self._sound_lock:
-            played = self._sound.played() + (self._sound.flush() if last else [])
-        for run in played:
-            self._heard_samples += run.size if run.reason == "shown" else 0
-            self._recorder.frame(
-                FrameRow(
-                    "audio",
-                    pts_ns=run.pts_ns,
-                    timestamp=run.ticks & 0xFFFFFFFF,
-                    first_packet_ns=run.arrived_ns,
-                    complete_ns=run.arrived_ns,
-                    shown_ns=run.heard_ns,
-                    bytes=run.size * 2 * self._sound.channels,
-                    packets=1,
-                    packets_lost=0,
-                    fate=run.reason,
-                )
-            )
 
     def _send_reports(self, now_ns: int) -> None:
         self._report_ns = now_ns + REPORT_NS
@@ -636,23 +450,25 @@ class Client(Handle):
                     f"the server at {self._session.where} closed the connection in mid-stream: "
                     "see whether it still runs, then play again"
                 )
+            mute = [i.stream for i in self._incoming.values() if i.sequence.highest is None]
+            if mute and now_ns - self._play_ns > SILENCE_NS:
+                raise TimeoutError(
+                    f"no {' and no '.join(mute)} has come from {self._session.where} for {SILENCE_NS // NS} s: if a "
+                    f"firewall holds back datagrams, ask for {mute[0]}_over='tcp'"
+                )
             if now_ns - self._heard_ns > SILENCE_NS:
                 raise TimeoutError(
-                    f"nothing has come from {self._session.where} for {SILENCE_NS // NS} s: the server is gone, "
-                    "or a firewall holds back its datagrams (then ask for video_over='tcp')"
+                    f"nothing has come from {self._session.where} for {SILENCE_NS // NS} s: the server is gone"
                 )
             return
         # A BYE over UDP may be lost: a second after the first stream's, all are taken to have ended.
         self._last_call_ns = self._last_call_ns or now_ns
         if not all(ended) and self._lost_ns is None and now_ns - self._last_call_ns < NS:
             return
-        self._buffer.flush()
-        self._take_frames(now_ns)
-        with self._sound_lock:
-            heard = self._sound is None or not self._sound.started or self._sound.buffered_ns() == 0
-        if not heard or len(self._playout) or (self._owed and now_ns - self._presented_ns < VERDICT_PATIENCE_NS):
+        if not self._presentation.finished(now_ns):
             return
-        self._drained_ns = self._drained_ns or now_ns + max(0, self._lead_ns)
+        lead_ns = 0 if self._sounding is None else max(0, self._sounding.lead_ns)
+        self._drained_ns = self._drained_ns or now_ns + lead_ns
         if now_ns >= self._drained_ns:
             self._ended.set()
 
@@ -661,19 +477,7 @@ class Client(Handle):
 
     def _close_books(self, now_ns: int) -> None:
         """Every frame gets its fate, and the server its TEARDOWN."""
-        self._buffer.flush()
-        for item in [*self._buffer.pull(now_ns), *self._playout.flush()]:
-            if isinstance(item, Dropped):
-                self._decide(item.item, None, "in_flight" if item.reason != "late" else "late")
-            else:
-                self._decide(item, None, "in_flight")
-        for tap in list(self._taps):
-            tap.close()
-        self._write_verdicts()
-        for frame in self._owed.values():
-            self._decide(frame, None, "in_flight")
-        self._owed.clear()
-        self._write_sound(last=True)
+        self._presentation.close_books(now_ns)
         self._recorder.meta["end_ns"] = now_ns
         if self._link is not None:
             self._send(self._session.teardown(), now_ns)

@@ -58,7 +58,8 @@ class _Cut:
 class Server(Handle):
     """Streams a clip over RTSP to whoever asks: JPEG and L16 over RTP. A handle: start, stop, wait; a context manager.
 
-    `source` is a path, or an iterable of BGR uint8 arrays (height, width, 3), or of (seconds, array). `width` in pixels
+    `source` is a path, the number of a camera, or an iterable of BGR uint8 arrays (height, width, 3) or of (seconds,
+    array). `width` in pixels
     (16 to 2040, None for the clip's own; rounded to a multiple of 8), `quality` from 1 to 100 and `pacer` (a name or a
     pacer) act while it runs. `loop` plays on without a seam. With `once` the server ends with the clip.
     `fps` is for arrays without times. `session_timeout` is in seconds.
@@ -293,7 +294,8 @@ class Server(Handle):
         behind_since_ns: int | None = None
         for picture in self._source.pictures():
             start_ns, now_ns = self._start_ns, self._clock.now_ns()
-            if start_ns is None or now_ns <= start_ns + picture.pts_ns + BEHIND_NS:
+            punctual = getattr(self._pacer, "keeps_deadlines", True)  # a feedback rule's slide is meant to be seen
+            if start_ns is None or not punctual or now_ns <= start_ns + picture.pts_ns + BEHIND_NS:
                 behind_since_ns = None
             elif behind_since_ns is None:
                 behind_since_ns = now_ns
@@ -375,7 +377,9 @@ class Server(Handle):
             self._send_sound(due)
         for due in self._pacer.pull(now_ns):
             self._send_frame(due)
-        self._fill(now_ns)
+        for words in getattr(self._pacer, "notices", list)():
+            self._recorder.event(now_ns, "pacer", words)
+        self._fill(self._clock.now_ns())  # the time that sending took is part of what a feedback rule measures
         end_ns = self._end_ns()
         if end_ns is not None and now_ns >= end_ns:
             self._end_of_clip(now_ns)

@@ -29,6 +29,7 @@ RECORDED = Path(__file__).parents[2] / "data" / "work.csv"
 """What frames cost a real server; data/README.md says how it was recorded."""
 
 STRETCH = 30
+"""Frames in a row that are drawn from the record together, on average."""
 
 
 class FrameWork(NamedTuple):

@@ -148,6 +148,9 @@ class FeedbackPacer:
     `push` and `pull` raise ValueError when the rule returns anything but a finite number of seconds from 0.
     """
 
+    keeps_deadlines = False
+    """Frames that are behind start + pts are so by the rule's doing: no reason for a server to skip any."""
+
     def __init__(
         self,
         rule: Rule | Callable[[], Rule],
