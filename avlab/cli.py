@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import avlab
-from avlab.timing.pacing import PACERS
 
 if TYPE_CHECKING:
     from avlab.measure.metrics import Summary
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from avlab.stream.server import Server
 
 DEFAULT_PORT = 8554
+PACERS = ("deadline", "tutorial", "pi", "none")
 INTERRUPTED = 130
 
 
@@ -306,7 +306,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="P", help=f"0 for any ({DEFAULT_PORT})")
     serve.add_argument("--wire", choices=["rtsp"], default="rtsp", help="wire format (rtsp)")
     _picture_options(serve)
-    serve.add_argument("--pacer", choices=sorted(PACERS), default="deadline", help="none is flat out (deadline)")
+    serve.add_argument("--pacer", choices=PACERS, default="deadline", help="none is flat out (deadline)")
     serve.add_argument("--loop", action="store_true", help="play on without a seam")
     serve.add_argument("--once", action="store_true", help="end with the clip")
     serve.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")

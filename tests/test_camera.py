@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import avlab
-from avlab.media.probe import MediaError
-from avlab.media.sources import CameraSource, Picture, open_source
+from avlab.media.camera import CameraSource
+from avlab.media.codec import Picture
+from avlab.media.packets import MediaError
+from avlab.media.sources import open_source
 
 FRAME_NS = 40_000_000
 
@@ -194,7 +196,7 @@ class Paced(StandIn):
 @pytest.mark.slow
 def test_a_server_streams_a_camera_live(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Paced(length=40)
-    monkeypatch.setattr("avlab.media.sources._open_camera", device)
+    monkeypatch.setattr("avlab.media.camera._open_camera", device)
     with avlab.Server(0) as server:
         threading.Event().wait(1.0)  # nobody watches at first
         with avlab.Client(server.url, audio="null") as client:

@@ -17,6 +17,7 @@ import avlab
 from avlab import cli
 from avlab.measure import metrics
 from avlab.media import synth
+from avlab.timing import pacing
 
 pytestmark = pytest.mark.slow
 
@@ -203,3 +204,7 @@ def test_flat_out_is_a_pacer(short: Path) -> None:
         done = commands.run("play", server.url, *QUIET, "--json")
         assert json.loads(done.stdout)["error"] is None
         assert server.wait()[0] == 0
+
+
+def test_the_pacers_offered_are_those_that_there_are() -> None:
+    assert sorted(cli.PACERS) == sorted(pacing.PACERS)

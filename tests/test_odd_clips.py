@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 import avlab
 from avlab.media import codec
-from avlab.media.probe import MediaError, probe
+from avlab.media.packets import MediaError
+from avlab.media.probe import probe
 from avlab.media.sources import ClipSource
 from avlab.wire.rtpjpeg import fragments
 

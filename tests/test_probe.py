@@ -11,7 +11,8 @@ import av
 import numpy as np
 import pytest
 
-from avlab.media.probe import ClipInfo, MediaError, open_clip, probe
+from avlab.media.packets import MediaError, open_clip
+from avlab.media.probe import ClipInfo, probe
 
 DATA = Path(__file__).parent.parent / "data"
 

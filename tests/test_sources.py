@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from avlab.media.probe import MediaError
+from avlab.media.packets import MediaError
 from avlab.media.sources import CHUNK_NS, ArraySource, ClipSource, open_source
 
 DATA = Path(__file__).parent.parent / "data"

@@ -16,7 +16,7 @@ from rawclient import until
 import avlab
 from avlab.measure import metrics
 from avlab.media import codec, synth
-from avlab.media.probe import MediaError
+from avlab.media.packets import MediaError
 from avlab.stream import presentation
 from avlab.stream.tap import Received, Tap
 from avlab.stream.worker import Handle

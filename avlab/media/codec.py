@@ -6,6 +6,7 @@ Every JPEG made here is one that RFC 2435 can carry: baseline, 4:2:0, standard H
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from operator import index
 from typing import Any
 
@@ -38,6 +39,18 @@ _MATRIX = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of a source: `index` from 0, `pts_ns` from the start of the clip, rising through every loop.
+
+    `image` is a decoded `av.VideoFrame`, or BGR uint8 of shape (height, width, 3); `encode_jpeg` takes both.
+    """
+
+    index: int
+    pts_ns: int
+    image: VideoFrame | Image
+
+
 def fit(width: int, height: int, to_width: int | None = None) -> tuple[int, int]:
     """The size (width, height) at which a picture of `width` x `height` pixels is sent.
 
@@ -57,6 +70,12 @@ def check_width(width: int) -> int:
 def check_quality(quality: int) -> int:
     """The JPEG quality when it is a whole number from 1 to 100; else ValueError."""
     return _whole("quality", quality, 1, 100, "100 is best")
+
+
+def check_fps(fps: float) -> None:
+    """ValueError for a frame rate that is not above 0 and at most 1000 frames a second."""
+    if not 0 < fps <= 1000:
+        raise ValueError(f"fps must be above 0 and at most 1000 frames a second, not {fps}.")
 
 
 def encode_jpeg(image: VideoFrame | Image, *, width: int | None = None, quality: int = 80) -> tuple[bytes, int, int]:

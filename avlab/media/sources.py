@@ -1,7 +1,7 @@
 """Where pictures and sound come from: a clip file, a camera, anyone's iterable of arrays. All give the same two values.
 
-Reads files with PyAV and cameras with cv2. Each iterator opens the file for itself, so pictures and sound may be read
-on two threads.
+Reads files with PyAV; what a camera is stands in `camera`. Each iterator opens the file for itself, so pictures and
+sound may be read on two threads.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from __future__ import annotations
 import math
 import os
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any
 
 import av
 import av.error
-import cv2
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
@@ -31,8 +28,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from avlab.media.codec import turned
-from avlab.media.probe import (
+from avlab.media.camera import CameraSource
+from avlab.media.codec import Picture, check_fps, turned
+from avlab.media.packets import (
     Join,
     MediaError,
     open_clip,
@@ -55,18 +53,6 @@ _SLACK_NS = 10_000_000  # containers round a block's time (Matroska to 1 ms): on
 _SHORT_NS = 250_000_000  # a header's duration may be off by a frame or a block of sound; more than this is missing
 _LARGE = 1280 * 720  # pixels that one core decodes well in time: 5 ms each at this size
 _HEADED = {"mov", "mp4", "matroska", "webm"}  # their headers state a duration, which elsewhere FFmpeg may guess
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture of a source: `index` from 0, `pts_ns` from the start of the clip, rising through every loop.
-
-    `image` is a decoded `av.VideoFrame`, or BGR uint8 of shape (height, width, 3); `codec.encode_jpeg` takes both.
-    """
-
-    index: int
-    pts_ns: int
-    image: VideoFrame | NDArray[np.uint8]
 
 
 class ClipSource:
@@ -281,7 +267,7 @@ class ArraySource:
     duration_ns: int | None = None
 
     def __init__(self, frames: Iterable[Any], *, fps: float = 30.0, loop: bool = False) -> None:
-        _check_fps(fps)
+        check_fps(fps)
         if loop and iter(frames) is frames:
             raise ValueError("loop=True needs frames that can be read again, such as a list; a generator runs out.")
         self._frames, self.loop = frames, loop
@@ -336,127 +322,6 @@ class ArraySource:
         return seconds, item
 
 
-class Capture(Protocol):
-    """What of `cv2.VideoCapture` a camera is read through; a stand-in has the same methods."""
-
-    def isOpened(self) -> bool: ...  # noqa: N802, D102
-
-    def set(self, prop: int, value: float) -> bool: ...  # noqa: D102
-
-    def read(self) -> tuple[bool, NDArray[np.uint8] | None]: ...  # noqa: D102
-
-    def grab(self) -> bool: ...  # noqa: D102
-
-    def release(self) -> None: ...  # noqa: D102
-
-
-def _open_camera(index: int) -> Capture:
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)  # that there is no such camera is said by the error, not on standard error
-    try:
-        capture: Capture = cv2.VideoCapture(index)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    return capture
-
-
-class CameraSource:
-    """A camera by its number, from 0; each `pictures()` opens it, and closing that iterator releases it.
-
-    A picture's pts is when it was read, on the clock `now_ns`, counted from the first. Nobody waits for a camera: when
-    pictures are not asked for, they are lost, and the next is a new one; a pause of more than half a second is taken
-    out of the timestamps. `fps` is asked of the camera, which may give another rate. There is no sound. `width` and
-    `height` are None until the first picture is known.
-
-    Tested with a stand-in for the device alone (`opener`), on no real camera.
-
-    Raises ValueError for an index or fps out of range, and from `pictures()` MediaError (a ValueError) when there is
-    no such camera or it gives no more pictures.
-    """
-
-    live = True
-    loop = False
-    has_video = True
-    has_audio = False
-    rate: int | None = None
-    channels: int | None = None
-    duration_ns: int | None = None
-
-    def __init__(
-        self,
-        index: int,
-        *,
-        fps: float | None = None,
-        opener: Callable[[int], Capture] | None = None,
-        now_ns: Callable[[], int] = time.perf_counter_ns,
-    ) -> None:
-        if index < 0:
-            raise ValueError(f"A camera's number is 0 or more, not {index}.")
-        if fps is not None:
-            _check_fps(fps)
-        self.index = index
-        self.fps: Fraction | None = Fraction(fps or 30.0).limit_denominator(1001)
-        self.width: int | None = None
-        self.height: int | None = None
-        self._asked, self._opener, self._now_ns = fps, opener or _open_camera, now_ns
-
-    def pictures(self) -> Iterator[Picture]:
-        """The pictures as they come, BGR uint8, until the camera gives no more."""
-        gap_ns = round(NS / (self.fps or 30))
-        capture = self._opener(self.index)
-        try:
-            if not capture.isOpened():
-                raise MediaError(
-                    f"Camera {self.index} cannot be opened: plug one in or try another number, close the programs "
-                    "that use it, and allow access to it in the system's privacy settings."
-                )
-            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where the system has a say, old pictures do not queue up
-            if self._asked is not None:
-                capture.set(cv2.CAP_PROP_FPS, self._asked)
-            origin_ns, last_ns = None, -1
-            for index in count():
-                image = self._read(capture, index)
-                now_ns = self._now_ns()
-                if origin_ns is None:
-                    origin_ns = now_ns
-                pts_ns = max(last_ns + 1, now_ns - origin_ns)
-                yield Picture(index, pts_ns, image)
-                last_ns = pts_ns
-                if self._now_ns() - now_ns > _AWAY_NS:
-                    # Nobody watched. What the system kept from then is old; time goes on as if there had been no pause.
-                    for _ in range(_KEPT):
-                        capture.grab()
-                    origin_ns = self._now_ns() - pts_ns - gap_ns
-        finally:
-            capture.release()
-
-    def chunks(self) -> Iterator[Chunk]:
-        """Nothing: there is no sound."""
-        return iter(())
-
-    def close(self) -> None:
-        """Nothing is held open between iterators; each releases the camera when it ends or is closed."""
-
-    def _read(self, capture: Capture, index: int) -> NDArray[np.uint8]:
-        for _ in range(_TRIES):
-            given, image = capture.read()
-            if given and image is not None and image.size:
-                self.height, self.width = image.shape[:2]
-                return image
-        raise MediaError(
-            f"Camera {self.index} gives no more pictures after {index}: "
-            "it was unplugged, or the system took it away; plug it in again and start anew."
-            if index
-            else f"Camera {self.index} was opened but gives no picture: close the programs that use it, and allow "
-            "access to it in the system's privacy settings."
-        )
-
-
-_AWAY_NS = 500_000_000  # no encoder takes so long over a picture: nobody was watching
-_KEPT = 5  # pictures that a driver keeps, at most: V4L2 has four buffers in OpenCV
-_TRIES = 10  # some drivers give nothing at first, and now and then
-
-
 Source = ClipSource | ArraySource | CameraSource
 """What a server streams from. The iterators may run on two threads; closing one frees what it holds."""
 
@@ -480,11 +345,6 @@ def open_source(what: Any, *, loop: bool = False, fps: float | None = None) -> S
         f"A source is the path of a clip, or an iterable of BGR arrays or of (seconds, array), or a camera's number, "
         f"not {what!r:.60} of type {type(what).__name__}."
     )
-
-
-def _check_fps(fps: float) -> None:
-    if not 0 < fps <= 1000:
-        raise ValueError(f"fps must be above 0 and at most 1000 frames a second, not {fps}.")
 
 
 def _claimed_end(container: InputContainer) -> Fraction:

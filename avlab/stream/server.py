@@ -1,6 +1,6 @@
-"""The server: a clip, encoded once, paced by its timestamps and sent to every client that plays.
+"""The server: the handle, and who its clients are; what they are sent, and when, is in `sending`.
 
-One thread owns the sockets, the pacers and all that is known of the clients; two others read the clip ahead of it.
+One thread owns the sockets, the sending and all that is known of the clients; two others read the clip ahead of it.
 """
 
 from __future__ import annotations
@@ -9,50 +9,27 @@ import platform
 import secrets
 import selectors
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from avlab.measure.trace import FrameRow, Recorder, Trace
+from avlab.measure.trace import Recorder, Trace
 from avlab.media import codec
 from avlab.media.sources import open_source
-from avlab.stream.clock import MonotonicClock, WallClock, clock_identity, spill
-from avlab.stream.feed import Feed
+from avlab.stream.clock import MonotonicClock, clock_identity, spill
 from avlab.stream.links import TcpLink, UdpLink, Waker, interest, listen, udp_pair
 from avlab.stream.rtsp_server import STALL_BYTES, Outlet, Peer, Track
+from avlab.stream.sending import Sending
 from avlab.stream.worker import Handle, Worker
-from avlab.timing.pacing import DeadlinePacer, Due, Pacer, pacer_named
-from avlab.timing.stage import Dropped
+from avlab.timing.pacing import Pacer, pacer_named
 from avlab.wire import rtcp, sdp
-from avlab.wire.rtp import HEADER_BYTES, JPEG, L16_MONO, L16_STEREO, VIDEO_CLOCK, RtpPacket
-from avlab.wire.rtpjpeg import Fragments, fragments
-from avlab.wire.rtsp import interleave
-from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
-
-BEHIND_NS = 60_000_000
-HOPELESS_NS = NS
-"""When frames have been behind for so long before they are even encoded, the machine is too slow for the clip: frames
-are skipped then until it has caught up. A single stall is caught up with by working faster, and costs no frame."""
+from avlab.wire.rtp import JPEG, L16_MONO, L16_STEREO, VIDEO_CLOCK
+from avlab.wire.units import NS, WireError
 
 MAX_PEERS = 256
 
 TURN_BYTES = 16_384
 """Read of one client before the others, and what is due, have their turn: some 10 ms of answers at the very most."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """A frame ready to be sent."""
-
-    frame: EncodedFrame
-    fragments: Fragments
-
-    @property
-    def pts_ns(self) -> int:
-        """The frame's presentation time."""
-        return self.frame.pts_ns
 
 
 class Server(Handle):
@@ -94,7 +71,7 @@ class Server(Handle):
         self._host, self._port = host, port
         self._loop, self._once = loop, once
         self.session_timeout = session_timeout
-        self._clock, self._wall = MonotonicClock(), WallClock()
+        self._clock = MonotonicClock()
         self._recorder = Recorder(side="server", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=spill)
         self._recorder.meta |= {
             "clip": self._clip,
@@ -105,11 +82,18 @@ class Server(Handle):
         }
         self._peers: list[Peer] = []
         self._session_id = secrets.randbits(32)
-        self._start_ns: int | None = None
-        self._pacer: Pacer = DeadlinePacer()  # the one in use, which keeps its frame when another is chosen
-        self._sound_pacer = DeadlinePacer()
-        self._last_media_ns = 0
+        self._udp: dict[str, tuple[UdpLink, UdpLink]] = {}
         self.tracks = self._make_tracks()
+        self._sending = Sending(
+            self._source,
+            loop=loop,
+            tracks=self.tracks,
+            peers=self._peers,
+            udp=self._udp,
+            clock=self._clock,
+            recorder=self._recorder,
+            ready=lambda: self._waker.wake(),  # there is none before the start
+        )
         self.width = width
         self.quality = quality
         self.pacer = pacer
@@ -119,34 +103,34 @@ class Server(Handle):
     @property
     def width(self) -> int | None:
         """Pixels across, None for the clip's own; acts on the next frame encoded. ValueError outside 16 to 2040."""
-        return self._width
+        return self._sending.width
 
     @width.setter
     def width(self, value: int | None) -> None:
         if value is not None:
             codec.check_width(value)
-        self._width = value
+        self._sending.width = value
         self._recorder.setting(self._clock.now_ns(), "width", value)
 
     @property
     def quality(self) -> int:
         """JPEG quality; acts on the next frame encoded. ValueError outside 1 to 100."""
-        return self._quality
+        return self._sending.quality
 
     @quality.setter
     def quality(self, value: int) -> None:
         codec.check_quality(value)
-        self._quality = value
+        self._sending.quality = value
         self._recorder.setting(self._clock.now_ns(), "quality", value)
 
     @property
     def pacer(self) -> Pacer:
         """What decides when a frame leaves; set it to a name or a pacer, and it acts on the next frame."""
-        return self._chosen
+        return self._sending.pacer
 
     @pacer.setter
     def pacer(self, value: str | Pacer) -> None:
-        self._chosen = pacer = pacer_named(value)
+        self._sending.pacer = pacer = pacer_named(value)
         self._recorder.setting(self._clock.now_ns(), "pacer", getattr(pacer, "name", type(pacer).__name__))
 
     # ---- what it says of itself
@@ -173,6 +157,10 @@ class Server(Handle):
         """A line of what is going on."""
         playing = "waiting for a client" if self._start_ns is None else f"media time {self._media_seconds():.1f} s"
         return f"{self.clients} clients, {playing}"
+
+    @property
+    def _start_ns(self) -> int | None:
+        return self._sending.start_ns
 
     def _media_seconds(self) -> float:
         start_ns = self._start_ns
@@ -208,12 +196,7 @@ class Server(Handle):
 
     def play(self, peer: Peer, now_ns: int) -> int:
         """Let a peer have the stream from now on; the media time of now."""
-        if self._start_ns is None:
-            self._start_ns = now_ns
-            self._pacer = self._chosen
-            self._pacer.restart(now_ns)
-            self._sound_pacer.restart(now_ns)
-        return now_ns - self._start_ns
+        return self._sending.play(now_ns)
 
     def clip_ns(self) -> int | None:
         """The clip's length; None when it is unknown or the clip loops."""
@@ -224,7 +207,6 @@ class Server(Handle):
     def _begin(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
-        self._udp: dict[str, tuple[UdpLink, UdpLink]] = {}
         self._listener: socket.socket | None = None
         self._listener = listen(self._host, self._port)
         self._port = self._listener.getsockname()[1]
@@ -234,14 +216,8 @@ class Server(Handle):
             self._udp[stream] = udp_pair(self._host)
             for link in self._udp[stream]:  # a client may send to either: to open a firewall, or reports
                 self._selector.register(link, selectors.EVENT_READ, (stream, link))
-        self._video: Feed[_Cut | Dropped] | None = None
-        self._sound: Feed[Chunk] | None = None
-        if self._source.has_video:
-            self._video = Feed(self._encoded, ahead=1, ready=self._waker.wake)
-            self._spawn("video", self._video.run, self._video.wake)
-        if self._source.has_audio:
-            self._sound = Feed(self._source.chunks, ahead=8, ready=self._waker.wake)
-            self._spawn("sound", self._sound.run, self._sound.wake)
+        for name, feed in self._sending.feeds.items():
+            self._spawn(name, feed.run, feed.wake)
         self._spawn("server", self._run, self._waker.wake)
 
     def _release(self) -> None:
@@ -287,28 +263,6 @@ class Server(Handle):
             tracks["audio"] = Track("audio", payload_type, rate, channels, secrets.randbits(32), media)
         return tracks
 
-    # ---- the video thread
-
-    def _encoded(self) -> Iterator[_Cut | Dropped]:
-        """One pass over the pictures, encoded at the width and quality of the moment and cut into fragments, once."""
-        behind_since_ns: int | None = None
-        for picture in self._source.pictures():
-            start_ns, now_ns = self._start_ns, self._clock.now_ns()
-            punctual = getattr(self._pacer, "keeps_deadlines", True)  # a feedback rule's slide is meant to be seen
-            if start_ns is None or not punctual or now_ns <= start_ns + picture.pts_ns + BEHIND_NS:
-                behind_since_ns = None
-            elif behind_since_ns is None:
-                behind_since_ns = now_ns
-            elif now_ns > behind_since_ns + HOPELESS_NS:
-                yield Dropped(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0), "skipped")
-                continue
-            jpeg, width, height = codec.encode_jpeg(picture.image, width=self._width, quality=self._quality)
-            frame = EncodedFrame(picture.index, picture.pts_ns, jpeg, width, height, self._clock.now_ns())
-            try:
-                yield _Cut(frame, fragments(jpeg))
-            except WireError as error:
-                raise WireError(f"frame {frame.index} cannot be sent as RTP/JPEG: {error}") from error
-
     # ---- the server's thread
 
     def _run(self, worker: Worker) -> None:
@@ -318,179 +272,19 @@ class Server(Handle):
                 for key, _ in ready:
                     self._attend(key.data, key.fileobj)
                 now_ns = self._clock.now_ns()
-                if self._start_ns is not None:
-                    self._send_what_is_due(now_ns)
+                if self._sending.send_due(now_ns):
+                    self._end_of_clip(now_ns)
                 self._see_to_peers(self._clock.now_ns())
         finally:
-            self._say_goodbye(self._clock.now_ns())
+            self._sending.say_goodbye(self._clock.now_ns())
             self._drain_links()
 
     def _wake_at(self) -> int | None:
-        moments: list[int | None] = [self._next_check_ns()]
-        if self._start_ns is not None:
-            self._fill(self._clock.now_ns())
-            moments += [self._pacer.wake_at(), self._sound_pacer.wake_at()]
-            moments.append(self._end_ns())
-        return min((m for m in moments if m is not None), default=None)
+        moments = (self._next_check_ns(), self._sending.wake_at())
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def _next_check_ns(self) -> int | None:
         return self._clock.now_ns() + NS // 4 if self._peers else None
-
-    def _fill(self, now_ns: int) -> None:
-        """Give each pacer its next frame once it has sent the one before."""
-        while self._video is not None and self._pacer.wake_at() is None:
-            unit = self._video.take()
-            if unit is None:
-                break
-            if isinstance(unit, Dropped):
-                self._note_skipped(unit)
-                continue
-            if self._pacer is not self._chosen and self._start_ns is not None:
-                self._pacer = self._chosen
-                self._pacer.restart(self._start_ns)
-            self._pacer.push(unit, now_ns)
-        while self._sound is not None and self._sound_pacer.wake_at() is None:
-            chunk = self._sound.take()
-            if chunk is None:
-                break
-            self._sound_pacer.push(chunk, now_ns)
-
-    def _end_ns(self) -> int | None:
-        """When the clip is over; None while there is more of it."""
-        assert self._start_ns is not None
-        if self._loop and self._fault() is not None:
-            return self._start_ns  # at once: the other stream would go on for ever
-        if self._pacer.wake_at() is None and self._sound_pacer.wake_at() is None:
-            return self._start_ns + self._last_media_ns if all(feed.ended for feed in self._feeds()) else None
-        return None
-
-    def _feeds(self) -> list[Feed[Any]]:
-        return [feed for feed in (self._video, self._sound) if feed is not None]
-
-    def _fault(self) -> Exception | None:
-        """Why the clip ends before its end, once all that came before has been taken."""
-        return next((feed.error for feed in self._feeds() if feed.error is not None), None)
-
-    def _send_what_is_due(self, now_ns: int) -> None:
-        assert self._start_ns is not None
-        for due in self._sound_pacer.pull(now_ns):
-            self._send_sound(due)
-        for due in self._pacer.pull(now_ns):
-            self._send_frame(due)
-        for words in getattr(self._pacer, "notices", list)():
-            self._recorder.event(now_ns, "pacer", words)
-        self._fill(self._clock.now_ns())  # the time that sending took is part of what a feedback rule measures
-        end_ns = self._end_ns()
-        if end_ns is not None and now_ns >= end_ns:
-            self._end_of_clip(now_ns)
-
-    def _send_frame(self, due: Due) -> None:
-        frame: EncodedFrame = due.item.frame
-        fps = self._source.fps
-        self._last_media_ns = max(self._last_media_ns, frame.pts_ns + (round(NS / fps) if fps else 0))
-        sent_ns, count = self._to_all("video", due.item.fragments, frame.pts_ns)
-        self._recorder.frame(
-            FrameRow(
-                "video",
-                index=frame.index,
-                pts_ns=frame.pts_ns,
-                timestamp=self.tracks["video"].timestamp(frame.pts_ns),
-                due_ns=due.due_ns,
-                encoded_ns=frame.encoded_ns,
-                sent_ns=sent_ns,
-                bytes=len(frame.jpeg),
-                packets=count,
-            )
-        )
-
-    def _send_sound(self, due: Due) -> None:
-        chunk: Chunk = due.item
-        self._last_media_ns = max(self._last_media_ns, chunk.pts_ns + chunk.duration_ns)
-        self._to_all("audio", chunk, chunk.pts_ns, due)
-
-    def _to_all(self, stream: str, unit: Any, pts_ns: int, sound: Due | None = None) -> tuple[int | None, int | None]:
-        """Send one unit to every client that plays; when the first send began, and how many packets it is."""
-        first_ns, count = None, None
-        for peer in self._peers:
-            outlet = peer.outlets.get(stream) if peer.playing else None
-            if outlet is None:
-                continue
-            now_ns = self._clock.now_ns()
-            self._owe_report(peer, outlet, now_ns)
-            packets = outlet.pack(unit, pts_ns)
-            if first_ns is None:
-                first_ns, count = now_ns, len(packets)
-                if sound is not None:
-                    self._record_sound(sound, packets, now_ns)
-            self._send(peer, outlet, packets, now_ns)
-        return first_ns, count
-
-    def _send(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> None:
-        rows = []
-        sequence = outlet.first_sequence + outlet.packets
-        taken = len(packets)
-        if outlet.channels is not None:
-            if peer.link.waiting > STALL_BYTES:
-                taken = 0
-            else:
-                self._interleave(peer, outlet.channels[0], packets, now_ns)
-        elif outlet.addresses is not None:
-            taken = self._udp[outlet.track.stream][0].send(packets, outlet.addresses[0])
-        for at, packet in enumerate(packets):
-            header = RtpPacket.parse(packet)
-            rows.append(
-                (
-                    outlet.track.stream,
-                    outlet.ssrc,
-                    sequence + at,
-                    header.timestamp,
-                    header.marker,
-                    len(packet),
-                    now_ns,
-                    None,
-                    None if at < taken else "socket_dropped",
-                )
-            )
-        outlet.packets += len(packets)
-        outlet.octets += sum(map(len, packets)) - HEADER_BYTES * len(packets)
-        self._recorder.packets(rows)
-
-    def _record_sound(self, due: Due, packets: list[bytes], now_ns: int) -> None:
-        """A row a packet: a packet of sound is a unit of its own to the client, lost or heard by itself."""
-        chunk: Chunk = due.item
-        track = self.tracks["audio"]
-        first = track.timestamp(chunk.pts_ns)
-        for packet in packets:
-            header = RtpPacket.parse(packet)
-            into_ns = ((header.timestamp - first) & 0xFFFFFFFF) * NS // track.rate
-            self._recorder.frame(
-                FrameRow(
-                    "audio",
-                    index=chunk.index,
-                    pts_ns=chunk.pts_ns + into_ns,
-                    timestamp=header.timestamp,
-                    due_ns=due.due_ns,
-                    sent_ns=now_ns,
-                    bytes=len(packet) - HEADER_BYTES,
-                    packets=1,
-                )
-            )
-
-    def _note_skipped(self, dropped: Dropped) -> None:
-        track = self.tracks["video"]
-        picture: EncodedFrame = dropped.item
-        assert self._start_ns is not None
-        self._recorder.frame(
-            FrameRow(
-                "video",
-                index=picture.index,
-                pts_ns=picture.pts_ns,
-                timestamp=track.timestamp(picture.pts_ns),
-                due_ns=self._start_ns + picture.pts_ns,
-                packets=0,
-                fate=dropped.reason,
-            )
-        )
 
     # ---- clients
 
@@ -573,54 +367,20 @@ class Server(Handle):
             self._selector.unregister(peer.link)
             peer.link.close()
 
-    def _owe_report(self, peer: Peer, outlet: Outlet, now_ns: int) -> None:
-        assert self._start_ns is not None
-        report = peer.report_due(outlet, now_ns, self._wall.unix_ns(now_ns), now_ns - self._start_ns)
-        if report is not None:
-            self._send_rtcp(peer, outlet, report, now_ns)
-
-    def _send_rtcp(self, peer: Peer, outlet: Outlet, data: bytes, now_ns: int) -> None:
-        if outlet.channels is not None:
-            self._interleave(peer, outlet.channels[1], [data], now_ns)
-        elif outlet.addresses is not None:
-            self._udp[outlet.track.stream][1].send([data], outlet.addresses[1])
-
-    def _interleave(self, peer: Peer, channel: int, packets: list[bytes], now_ns: int) -> None:
-        try:
-            peer.link.send(b"".join(interleave(channel, packet) for packet in packets), now_ns)
-        except OSError:
-            peer.gone = True  # parted from once the round of sending is over
-
     def _end_of_clip(self, now_ns: int) -> None:
-        self._say_goodbye(now_ns)
+        self._sending.say_goodbye(now_ns)
         self._recorder.event(now_ns, "end of clip")
-        fault = self._fault()
+        fault = self._sending.fault()
         self._rewind()
         if fault is not None:
             raise fault
         if self._once:
             self._ended.set()
 
-    def _say_goodbye(self, now_ns: int) -> None:
-        if self._start_ns is None:
-            return
-        media_ns = now_ns - self._start_ns
-        for peer in self._peers:
-            if not peer.playing:
-                continue
-            for outlet in peer.outlets.values():
-                self._send_rtcp(peer, outlet, peer.goodbye(outlet, self._wall.unix_ns(now_ns), media_ns), now_ns)
-            peer.end_of_stream()
-
     def _rewind(self) -> None:
-        self._start_ns = None
-        self._last_media_ns = 0
+        self._sending.rewind()
         for peer in self._peers:
             peer.has_played = False
-        for feed in self._feeds():
-            feed.rewind()
-        for track in self.tracks.values():
-            track.restart()
 
     def _drain_links(self) -> None:
         """Let the last bytes leave, for up to half a second."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from avlab.measure.trace import FrameRow, Recorder, Trace
-from avlab.media.probe import open_clip, picture_stream, picture_ticks
+from avlab.media.packets import open_clip, picture_stream, picture_ticks
 from avlab.media.sources import open_source
 from avlab.stream.clock import VirtualClock
 from avlab.timing.pacing import FOREVER_NS, Pacer, pacer_named
