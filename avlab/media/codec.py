@@ -39,16 +39,22 @@ _MATRIX = {
 }
 
 
+Matrix = tuple[int, int, int, int]
+"""How a picture is turned and mirrored: a, b, c and d of ISO 14496-12, each -1, 0 or 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One picture of a source: `index` from 0, `pts_ns` from the start of the clip, rising through every loop.
 
-    `image` is a decoded `av.VideoFrame`, or BGR uint8 of shape (height, width, 3); `encode_jpeg` takes both.
+    `image` is a decoded `av.VideoFrame`, or BGR uint8 of shape (height, width, 3); `encode_jpeg` takes both, and
+    `matrix`, by which a frame is put upright.
     """
 
     index: int
     pts_ns: int
     image: VideoFrame | Image
+    matrix: Matrix | None = None
 
 
 def fit(width: int, height: int, to_width: int | None = None) -> tuple[int, int]:
@@ -78,16 +84,19 @@ def check_fps(fps: float) -> None:
         raise ValueError(f"fps must be above 0 and at most 1000 frames a second, not {fps}.")
 
 
-def encode_jpeg(image: VideoFrame | Image, *, width: int | None = None, quality: int = 80) -> tuple[bytes, int, int]:
+def encode_jpeg(
+    image: VideoFrame | Image, *, width: int | None = None, quality: int = 80, matrix: Matrix | str | None = "own"
+) -> tuple[bytes, int, int]:
     """One picture as (JPEG, width, height), upright, scaled to `width` pixels (None: its own size, as `fit` says).
 
     `image` is a decoded `av.VideoFrame` in any pixel format, or BGR uint8 of shape (height, width, 3). The result is
     full-range BT.601, as JFIF wants it, whatever the clip's own colour matrix is. Raises ValueError for a width or
-    quality out of range.
+    quality out of range. `matrix` spares the look at a frame's own display matrix where that is known.
     """
     check_quality(quality)
     if isinstance(image, VideoFrame):
-        matrix = _display_matrix(image)
+        if isinstance(matrix, str):
+            matrix = display_matrix(image)
         lying = matrix is not None and not matrix[0]  # its rows are shown as columns
         to_width, to_height = fit(*((image.height, image.width) if lying else (image.width, image.height)), width)
         planes = _planes(image, *((to_height, to_width) if lying else (to_width, to_height)))
@@ -101,12 +110,6 @@ def encode_jpeg(image: VideoFrame | Image, *, width: int | None = None, quality:
     return simplejpeg.encode_jpeg(planes[0], quality, "BGR", "420"), to_width, to_height
 
 
-def turned(frame: VideoFrame) -> bool:
-    """Whether the picture lies on its side, as a phone's does: its rows are shown as columns."""
-    matrix = _display_matrix(frame)
-    return matrix is not None and not matrix[0]
-
-
 def decode_jpeg(jpeg: bytes) -> Image:
     """A JPEG as BGR uint8 of shape (height, width, 3). Raises ValueError when it is damaged or not a JPEG."""
     try:
@@ -116,10 +119,12 @@ def decode_jpeg(jpeg: bytes) -> Image:
     return image
 
 
-def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int] | None:
+def display_matrix(frame: VideoFrame) -> Matrix | None:
     """How the picture is to be turned and mirrored, each of a, b, c, d -1, 0 or 1; None when it is upright.
 
-    The pixel at (x, y) is shown at (a x + c y, b x + d y): ISO 14496-12, section 6.2.2.
+    The pixel at (x, y) is shown at (a x + c y, b x + d y): ISO 14496-12, section 6.2.2. To be asked once a clip: PyAV
+    ties a frame that was asked for its side data to itself, and then the pictures of many seconds stay in memory until
+    Python looks for such rings.
     """
     found: Any = frame.side_data.get("DISPLAYMATRIX")
     if found is None:
@@ -134,7 +139,7 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int] | None:
     return None if matrix == (1, 0, 0, 1) or a * d == b * c else matrix
 
 
-def _upright(plane: Image, matrix: tuple[int, int, int, int]) -> Image:
+def _upright(plane: Image, matrix: Matrix) -> Image:
     a, b, c, d = matrix
     if not a:
         plane, a, d = plane.swapaxes(0, 1), c, b

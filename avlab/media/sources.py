@@ -29,7 +29,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from avlab.media.camera import CameraSource
-from avlab.media.codec import Picture, check_fps, turned
+from avlab.media.codec import Matrix, Picture, check_fps, display_matrix
 from avlab.media.packets import (
     Join,
     MediaError,
@@ -75,13 +75,15 @@ class ClipSource:
         self.fps: Fraction | None = None
         self.rate: int | None = None
         self.channels: int | None = None
+        self._matrix: Matrix | None = None
         starts: list[int] = []
         with open_clip(path) as container:
             video = picture_stream(container)
             picture = next(_decoded(container, video, []), None)
             if video and isinstance(picture, VideoFrame):
+                self._matrix = display_matrix(picture)
                 across, down = max(1, round(picture.width * _aspect(video))), picture.height
-                self.width, self.height = (down, across) if turned(picture) else (across, down)
+                self.width, self.height = (down, across) if self._matrix and not self._matrix[0] else (across, down)
                 self.fps = video.guessed_rate or video.average_rate or Fraction(25)
                 starts.append(_ns(picture, picture.pts) or 0)
         with open_clip(path) as container:
@@ -111,7 +113,7 @@ class ClipSource:
         index = 0
         for turn in self._turns(self.has_video):
             for pts_ns, frame in self._pass_of_pictures():
-                yield Picture(index, turn * self.duration_ns + pts_ns, frame)
+                yield Picture(index, turn * self.duration_ns + pts_ns, frame, self._matrix)
                 index += 1
 
     def chunks(self) -> Iterator[Chunk]:

@@ -152,7 +152,9 @@ class Sending:
             elif now_ns > behind_since_ns + HOPELESS_NS:
                 yield Dropped(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0), "skipped")
                 continue
-            jpeg, width, height = codec.encode_jpeg(picture.image, width=self.width, quality=self.quality)
+            jpeg, width, height = codec.encode_jpeg(
+                picture.image, width=self.width, quality=self.quality, matrix=picture.matrix
+            )
             frame = EncodedFrame(picture.index, picture.pts_ns, jpeg, width, height, self._clock.now_ns())
             try:
                 yield _Cut(frame, fragments(jpeg))
