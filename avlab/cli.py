@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8554
 PACERS = ("deadline", "tutorial", "pi", "none")
 INTERRUPTED = 130
+_BEGAN = time.perf_counter()  # near enough the process's start, from which serve --seconds counts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +76,6 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    began = time.perf_counter()
     camera = options.clip.isdigit() and not Path(options.clip).exists()
     server = avlab.Server(
         int(options.clip) if camera else options.clip,
@@ -91,7 +91,7 @@ def _serve(options: argparse.Namespace) -> int:
         print(f"serving {options.clip} at {server.url}", flush=True)
         print(f"  play it: avlab play {server.url}    or: ffplay {server.url}    Ctrl-C ends it", flush=True)
         with _progress(server) as tell:
-            left = None if options.seconds is None else options.seconds - (time.perf_counter() - began)
+            left = None if options.seconds is None else options.seconds - (time.perf_counter() - _BEGAN)
             _until(server, left, tell)
     return 0
 

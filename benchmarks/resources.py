@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,7 +31,9 @@ def streaming(seconds: float) -> None:
     with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         url = server.stdout.readline().split()[-1]
+        trace = Path(tempfile.mkdtemp()) / "play.avtrace"
         play = [*avlab_, "play", url, "--no-window", "--audio", "null", "--seconds", str(seconds + 5)]
+        play += ["--trace", str(trace)]
         with subprocess.Popen(play, stdout=subprocess.DEVNULL) as client:
             time.sleep(3)  # start-up apart
             watched = {"serve": psutil.Process(server.pid), "play": psutil.Process(client.pid)}
@@ -48,9 +52,19 @@ def streaming(seconds: float) -> None:
                 growth = (np.median(rss[half:]) - np.median(rss[:half])) / (spent / 2) * 60
                 row("CPU of " + name, f"{share:.1%} of a core")
                 row("memory of " + name, f"{rss.max():.0f} MB, growing by {growth:.2f} MB a minute, the trace included")
-            client.wait(30)
+            client.wait(60)
+        first_picture(avlab.Trace.load(trace))
+        shutil.rmtree(trace.parent)
         server.terminate()
         server.wait(10)
+
+
+def first_picture(trace: avlab.Trace) -> None:
+    """From the server's answer to PLAY to the first picture shown and the first sound heard."""
+    settings, frames = trace.settings, trace.frames
+    played = settings.loc[settings["name"] == "play", "time"].iloc[0]
+    first = frames.groupby("stream", observed=True)["shown"].min() - played
+    row("after PLAY", f"first picture {first['video'] * 1e3:.0f} ms, first sound {first['audio'] * 1e3:.0f} ms")
 
 
 def recording() -> None:

@@ -97,6 +97,12 @@ def ending(arguments: list[str], env: dict[str, str]) -> Iterator[subprocess.Pop
         child.communicate()
 
 
+def test_a_display_that_does_not_answer_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":4711")
+    with pytest.raises(window.NoWindowError, match=":4711 does not answer"):
+        window.check_display()
+
+
 def test_without_a_display_a_window_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)

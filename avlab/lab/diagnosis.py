@@ -133,11 +133,13 @@ def judge_display(system: str, environ: Mapping[str, str]) -> Judgement:
     """Whether there is a screen for a window: Linux tells by its environment, Windows and macOS have one."""
     if not system.startswith("linux"):
         return Judgement("ok", "the desktop's own")
-    names = [name for name in ("DISPLAY", "WAYLAND_DISPLAY") if environ.get(name)]
-    if names:
-        return Judgement("ok", f"{names[0]} is {environ[names[0]]}")
+    if environ.get("DISPLAY"):
+        return Judgement("ok", f"DISPLAY is {environ['DISPLAY']}")
+    if environ.get("WAYLAND_DISPLAY"):
+        mend = "OpenCV's windows need X: install XWayland, or use notebooks and avlab play --no-window"
+        return Judgement("note", f"Wayland alone, {environ['WAYLAND_DISPLAY']}", mend)
     mend = "notebooks and avlab play --no-window go without; for a window use a desktop's terminal, or ssh -X"
-    return Judgement("note", "none: DISPLAY and WAYLAND_DISPLAY are not set", mend)
+    return Judgement("note", "none: DISPLAY is not set", mend)
 
 
 def judge_sound(device: str | None, libraries: Sequence[str], portaudio: str | None, system: str) -> Judgement:

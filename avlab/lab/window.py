@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import socket
 import sys
 import time
 from collections import deque
@@ -23,11 +25,39 @@ class NoWindowError(RuntimeError):
 
 
 def check_display() -> None:
-    """Raise NoWindowError where no window can be opened: OpenCV would end the process instead of saying so."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    """Raise NoWindowError where no window can be opened: OpenCV would end the process instead of saying so.
+
+    OpenCV's wheels for Linux open windows on X alone; a Wayland desktop offers it as XWayland, and sets DISPLAY.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    display = os.environ.get("DISPLAY")
+    if not display:
         raise NoWindowError(
             "there is no display for a window (DISPLAY is not set): play with --no-window, or from a desktop"
         )
+    if not _answers(display):
+        raise NoWindowError(
+            f"the display {display} does not answer: play with --no-window, or set DISPLAY to one that does"
+        )
+
+
+def _answers(display: str) -> bool:
+    """Whether an X server takes connections there; True for a name whose form is not known here."""
+    host, _, rest = display.rpartition(":")
+    number = rest.split(".")[0]
+    if not number.isdigit():
+        return True
+    places: list[tuple[int, Any]] = [(socket.AF_INET, (host, 6000 + int(number)))]
+    if host in ("", "unix"):
+        path = f"/tmp/.X11-unix/X{number}"
+        places = [(socket.AF_UNIX, path), (socket.AF_UNIX, f"\0{path}")]
+    for family, address in places:
+        with socket.socket(family, socket.SOCK_STREAM) as link, contextlib.suppress(OSError):
+            link.settimeout(2.0)
+            link.connect(address)
+            return True
+    return False
 
 
 def _find_fonts() -> None:
