@@ -22,7 +22,7 @@ class Probe(Handle):
     def _begin(self) -> None:
         self.begun += 1
         for number, body in enumerate(self.bodies):
-            self._spawn(f"probe-{number}", body)
+            self.spawn(f"probe-{number}", body)
         if self.begin is not None:
             self.begin()
 
@@ -168,7 +168,7 @@ def test_a_thread_that_will_not_end_is_named() -> None:
 
     class Stubborn(Handle):
         def _begin(self) -> None:
-            self._spawn("stubborn", body)
+            self.spawn("stubborn", body)
 
     handle = Stubborn().start()
     with pytest.raises(RuntimeError, match=r"avlab-stubborn did not end within 0\.05 s"):

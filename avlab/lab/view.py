@@ -187,7 +187,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         self._tap = client.tap()
         self.on_msg(self._hear)
         # The client owns the thread: its stop() joins it, and shows what it failed of.
-        self._worker = client._spawn("view", self._forward, self._tap.close)
+        self._worker = client.spawn("view", self._forward, self._tap.close)
 
     def close(self) -> None:
         """Take the view off the page; ends its thread."""

@@ -227,7 +227,7 @@ class Client(Handle):
                     self._selector.register(link, selectors.EVENT_READ, (incoming, link))
         self._report_ns = self._play_ns + NS
         self._alive_ns = self._play_ns + self._session.keep_alive_ns
-        self._spawn("client", self._run, self._waker.wake)
+        self.spawn("client", self._run, self._waker.wake)
 
     def _release(self) -> None:
         if not hasattr(self, "_selector"):
@@ -275,7 +275,7 @@ class Client(Handle):
             clock=self._clock,
             recorder=self._recorder,
         )
-        worker = self._spawn("speaker", self._sounding.run)
+        worker = self.spawn("speaker", self._sounding.run)
         self._sounding.ready.wait(3.0)
         if self._sounding.speaker is None and self._sounding.ready.is_set():  # it failed, and is about to say so
             worker.join(1.0)

@@ -217,8 +217,8 @@ class Server(Handle):
             for link in self._udp[stream]:  # a client may send to either: to open a firewall, or reports
                 self._selector.register(link, selectors.EVENT_READ, (stream, link))
         for name, feed in self._sending.feeds.items():
-            self._spawn(name, feed.run, feed.wake)
-        self._spawn("server", self._run, self._waker.wake)
+            self.spawn(name, feed.run, feed.wake)
+        self.spawn("server", self._run, self._waker.wake)
 
     def _release(self) -> None:
         if not hasattr(self, "_selector"):

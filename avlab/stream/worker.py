@@ -177,7 +177,8 @@ class Handle:
     def _release(self) -> None:
         """Let go of what was opened; every worker has ended, or had its time."""
 
-    def _spawn(self, name: str, body: Callable[[Worker], None], wake: Callable[[], None] | None = None) -> Worker:
+    def spawn(self, name: str, body: Callable[[Worker], None], wake: Callable[[], None] | None = None) -> Worker:
+        """Start a thread that stops, and fails, with this handle; for views of a client as for its own."""
         worker = Worker(name, body, wake=wake, failed=self._fail)
         self._workers.append(worker)
         worker.start()
