@@ -58,7 +58,11 @@ def _demo(options: argparse.Namespace) -> int:
 
     clip = options.clip or default_clip()
     out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)  # before anything is streamed that could not be kept
+    try:  # before anything is streamed that could not be kept
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = _sentence(error)
+        raise OSError(f"plots cannot be put into {out} ({reason}): name another folder with --out") from error
     server = avlab.Server(clip, width=options.width, quality=options.quality)
     with server, avlab.Client(server.url, audio=options.audio) as client:
         sound = f"sound to {client.speaker_name}" if client.speaker_name else "no sound"
@@ -277,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
         "probe data/count.mp4",
         "probe data/count-vfr.mp4 --json",
     )
-    probe.add_argument("clip", metavar="CLIP")
+    probe.add_argument("clip", metavar="CLIP", help="any file that FFmpeg reads")
     probe.add_argument("--json", action="store_true", help="print one JSON object")
 
     demo = command(

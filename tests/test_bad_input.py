@@ -10,8 +10,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import commands
+import numpy as np
 import pytest
 from commands import running, sentence
 from rawclient import RawClient, until
@@ -21,6 +23,7 @@ from avlab import cli
 from avlab.lab.window import NoWindowError, check_display
 from avlab.measure import metrics
 from avlab.media import synth
+from avlab.stream.tap import Received
 
 pytestmark = pytest.mark.slow
 
@@ -254,3 +257,39 @@ def test_the_trace_is_not_refused_after_the_stream(free: int, tmp_path: Path) ->
     for place in (tmp_path, tmp_path / "no" / "run.avtrace"):
         said = failed_play(f"rtsp://127.0.0.1:{free}/x", "--trace", place)
         assert said == f"the trace cannot be saved in {place}: name a file in a folder that is there"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"video_over": "x"}, "video_over must be 'udp' or 'tcp'"),
+        ({"audio_over": None}, "audio_over must be 'udp' or 'tcp'"),
+        ({"audio": "loud"}, "audio must be 'auto', 'speaker' or 'null'"),
+        ({"playout_delay": "a"}, "playout_delay must be 0 to 5 seconds"),
+    ],
+)
+def test_a_client_refuses_settings_that_cannot_be(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        avlab.Client("rtsp://127.0.0.1:9/x", **wrong)
+
+
+def test_values_of_the_wrong_kind_get_a_sentence() -> None:
+    with pytest.raises(TypeError, match="a client plays an address"):
+        avlab.Client(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="join takes two traces, not int and int"):
+        avlab.join(1, 2)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no pictures to stream"):
+        avlab.Server([])
+    with pytest.raises(TypeError, match="wrap it"):
+        avlab.Server([np.zeros((16, 16, 3), np.uint8)], pacer=avlab.tutorial_rule)  # type: ignore[arg-type]
+
+
+def test_a_picture_shows_itself_in_a_line() -> None:
+    assert repr(Received(b"\xff" * 10_000, 1.5)) == "Received(pts=1.5)"
+
+
+def test_plots_that_cannot_be_kept_are_refused_before_streaming(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    done = commands.run("demo", "--seconds", 1, "--out", tmp_path / "taken", "--audio", "null")
+    assert done.returncode == 1
+    assert "name another folder with --out" in sentence(done.stderr)

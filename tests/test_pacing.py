@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avlab.stream.simulate import simulate
 from avlab.timing.pacing import (
     FOREVER_NS,
     PACERS,
@@ -387,3 +388,18 @@ def test_one_long_stall_does_not_use_up_pis_delay() -> None:
 def test_gains_that_swing_ever_wider_are_refused(kp: float, ki: float) -> None:
     with pytest.raises(ValueError, match="pi_rule is stable for"):
         pi_rule(kp=kp, ki=ki)
+
+
+def test_a_bare_rule_is_no_pacer_and_is_told_how_to_become_one() -> None:
+    with pytest.raises(TypeError, match=r"tutorial_rule is a rule, not a pacer: .*FeedbackPacer\(tutorial_rule\)"):
+        pacer_named(tutorial_rule)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a pacer is one of"):
+        pacer_named(3)  # type: ignore[arg-type]
+
+
+def test_a_rule_that_fails_is_named() -> None:
+    def dividing(delay: float, measured_fps: float, target_fps: float) -> float:
+        return delay / 0
+
+    with pytest.raises(RuntimeError, match=r"the rule dividing failed at delay=.*ZeroDivisionError"):
+        simulate(30.0, pacer=FeedbackPacer(dividing), seconds=1)

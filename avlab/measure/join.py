@@ -44,6 +44,8 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
 
     ValueError: the traces are not a server's and a client's, or they are of different runs.
     """
+    if not (isinstance(server, Trace) and isinstance(client, Trace)):
+        raise ValueError(f"join takes two traces, not {type(server).__name__} and {type(client).__name__}")
     sides = server.meta["side"], client.meta["side"]
     if sides != ("server", "client"):
         raise ValueError(f"join takes a server's trace and then a client's, not a {sides[0]}'s and a {sides[1]}'s")

@@ -276,7 +276,9 @@ class ArraySource:
         self.fps: Fraction | None = Fraction(fps).limit_denominator(1001)
         self.width: int | None = None
         self.height: int | None = None
-        if isinstance(frames, Sequence | np.ndarray) and len(frames):
+        if isinstance(frames, Sequence | np.ndarray):
+            if not len(frames):
+                raise ValueError("There are no pictures to stream: the sequence is empty.")
             self._read(frames[0], 0)
 
     def pictures(self) -> Iterator[Picture]:

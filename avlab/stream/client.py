@@ -80,6 +80,11 @@ class Client(Handle):
         timeout: float = 5.0,
     ) -> None:
         super().__init__()
+        for name, over in (("video_over", video_over), ("audio_over", audio_over)):
+            if over not in ("udp", "tcp"):
+                raise ValueError(f"{name} must be 'udp' or 'tcp', not {over!r}")
+        if audio not in ("auto", "speaker", "null"):
+            raise ValueError(f"audio must be 'auto', 'speaker' or 'null', not {audio!r}")
         self.url = url
         self._audio: Literal["auto", "speaker", "null"] = audio
         self._av_offset_ns = round(av_offset * NS)
@@ -106,8 +111,8 @@ class Client(Handle):
 
     @playout_delay.setter
     def playout_delay(self, seconds: float) -> None:
-        if not 0 <= seconds <= 5:
-            raise ValueError(f"playout_delay must be 0 to 5 seconds, not {seconds}")
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= 5:
+            raise ValueError(f"playout_delay must be 0 to 5 seconds, not {seconds!r}")
         self._delay_ns = round(seconds * NS)
         self._recorder.setting(self._clock.now_ns(), "playout_delay", seconds)
         if self.running:

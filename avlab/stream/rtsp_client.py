@@ -53,6 +53,8 @@ class Session:
     """
 
     def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+        if not isinstance(url, str):
+            raise TypeError(f"a client plays an address such as rtsp://host:port/path, not {url!r:.60}")
         parts = urlsplit(url)
         try:
             port = parts.port or rtsp.DEFAULT_PORT

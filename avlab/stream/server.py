@@ -36,10 +36,9 @@ class Server(Handle):
     """Streams a clip over RTSP to whoever asks: JPEG and L16 over RTP. A handle: start, stop, wait; a context manager.
 
     `source` is a path, the number of a camera, or an iterable of BGR uint8 arrays (height, width, 3) or of (seconds,
-    array). `width` in pixels
-    (16 to 2040, None for the clip's own; rounded to a multiple of 8), `quality` from 1 to 100 and `pacer` (a name or a
-    pacer) act while it runs. `loop` plays on without a seam. With `once` the server ends with the clip.
-    `fps` is for arrays without times. `session_timeout` is in seconds.
+    array). `width` in pixels (16 to 2040, None for the clip's own; rounded to a multiple of 8), `quality` from 1 to 100
+    and `pacer` (a name or a pacer) act while it runs. `loop` plays on without a seam. With `once` the server ends
+    with the clip. `fps` is for arrays without times. `session_timeout` is in seconds.
 
     Raises FileNotFoundError, ValueError or TypeError for a source or setting that cannot be; `start` raises OSError
     when the port is taken. A source that fails in mid-stream is played as far as it goes; then clients get BYE, and
@@ -156,18 +155,21 @@ class Server(Handle):
     def status(self) -> str:
         """A line of what is going on."""
         playing = "waiting for a client" if self._start_ns is None else f"media time {self._media_seconds():.1f} s"
-        return f"{self.clients} clients, {playing}"
+        return f"{self._counted()}, {playing}"
 
     @property
     def _start_ns(self) -> int | None:
         return self._sending.start_ns
+
+    def _counted(self) -> str:
+        return "1 client" if self.clients == 1 else f"{self.clients} clients"
 
     def _media_seconds(self) -> float:
         start_ns = self._start_ns
         return 0.0 if start_ns is None else (self._clock.now_ns() - start_ns) / NS
 
     def __repr__(self) -> str:
-        state = f"at {self.url}, {self.clients} clients" if self.running else "not running"
+        state = f"at {self.url}, {self._counted()}" if self.running else "not running"
         return f"<Server of {self._clip}, {state}>"
 
     @property

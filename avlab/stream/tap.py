@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from avlab.timing.jitterbuffer import Frame
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Received:
     """A picture as `client.frames()` gives it."""
 
-    jpeg: bytes
+    jpeg: bytes = field(repr=False)
     pts: float
     """Presentation time in seconds from the start of the clip."""
 

@@ -227,7 +227,7 @@ class FeedbackPacer:
         if self.delay is None or ended_ns is None:
             self.delay = self._starting_delay(target)
         else:
-            self.delay = _checked(self.rule(self.delay, self._measured(now_ns - ended_ns), target), self.rule)
+            self.delay = _checked(self._asked(self.delay, self._measured(now_ns - ended_ns), target), self.rule)
         wait_ns = int(1000 * self.delay) * 1_000_000 if self._whole_ms else round(self.delay * NS)
         if wait_ns < SHORTEST_NS:
             return self._run_out(self.delay, now_ns)
@@ -235,6 +235,16 @@ class FeedbackPacer:
 
     def _starting_delay(self, target_fps: float) -> float:
         return 1 / target_fps if self._first_delay is None else self._first_delay
+
+    def _asked(self, delay: float, measured_fps: float, target_fps: float) -> Any:
+        """What the rule says; what it raises is told with its name."""
+        try:
+            return self.rule(delay, measured_fps, target_fps)
+        except Exception as error:
+            raise RuntimeError(
+                f"the rule {_name(self.rule)} failed at delay={delay:g}, measured_fps={measured_fps:g}, "
+                f"target_fps={target_fps:g}: {type(error).__name__}: {error}"
+            ) from error
 
     def _measured(self, between_ns: int) -> float:
         return NS / max(1, between_ns)
@@ -362,8 +372,16 @@ PACERS: dict[str, Callable[[], Pacer]] = {
 
 
 def pacer_named(choice: str | Pacer) -> Pacer:
-    """A pacer from its name, or the pacer handed in; ValueError for a name that is none."""
+    """A pacer from its name, or the pacer handed in; ValueError for a name that is none, TypeError for no pacer."""
     if not isinstance(choice, str):
+        lacking = [name for name in ("restart", "push", "wake_at", "pull") if not hasattr(choice, name)]
+        if lacking and callable(choice):
+            raise TypeError(
+                f"{_name(choice)} is a rule, not a pacer: wrap it, as in pacer=FeedbackPacer({_name(choice)})"
+            )
+        if lacking:
+            names = ", ".join(sorted(PACERS))
+            raise TypeError(f"a pacer is one of {names}, or an object with {', '.join(lacking)}; {choice!r} is neither")
         return choice
     if choice not in PACERS:
         raise ValueError(f"pacer must be one of {', '.join(sorted(PACERS))}, not {choice!r}")
