@@ -17,7 +17,7 @@ import avlab
 from avlab.measure import metrics
 from avlab.media import codec, synth
 from avlab.media.packets import MediaError
-from avlab.stream import presentation
+from avlab.stream import presentation, sending
 from avlab.stream.tap import Received, Tap
 from avlab.stream.worker import Handle
 from avlab.timing.jitterbuffer import Frame
@@ -597,3 +597,16 @@ def test_a_received_picture_is_decoded_when_asked() -> None:
     picture = Received(codec.encode_jpeg(plain(1, 32)[0])[0], 1.5)
     assert picture.image.shape == (32, 32, 3)
     assert picture.image.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("pacer", "skips"), [("deadline", True), ("pi", False)])
+def test_a_sender_long_behind_skips_frames_only_for_a_pacer_that_keeps_deadlines(
+    monkeypatch: pytest.MonkeyPatch, pacer: str, skips: bool
+) -> None:
+    # Every frame counts as late, and any lateness as long.
+    monkeypatch.setattr(sending, "BEHIND_NS", -(10**15))
+    monkeypatch.setattr(sending, "HOPELESS_NS", 0)
+    with avlab.Server(plain(20), fps=30, pacer=pacer) as server, avlab.Client(server.url, audio="null") as client:
+        assert client.wait(20)
+    ledgers_close(client.trace, "video")
+    assert (metrics.frame_ledger(server.trace).skipped > 0) is skips

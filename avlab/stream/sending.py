@@ -144,7 +144,8 @@ class Sending:
         behind_since_ns: int | None = None
         for picture in self._source.pictures():
             start_ns, now_ns = self.start_ns, self._clock.now_ns()
-            punctual = getattr(self._in_use, "keeps_deadlines", True)  # a feedback rule's slide is meant to be seen
+            # Only for a pacer that says so: the slide of a feedback rule, or of a student's own pacer, is to be seen.
+            punctual = getattr(self._in_use, "keeps_deadlines", False)
             if start_ns is None or not punctual or now_ns <= start_ns + picture.pts_ns + BEHIND_NS:
                 behind_since_ns = None
             elif behind_since_ns is None:

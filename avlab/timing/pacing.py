@@ -62,6 +62,7 @@ class DeadlinePacer:
     """
 
     name = "deadline"
+    keeps_deadlines = True  # a sender that falls behind for long skips frames
 
     def __init__(self) -> None:
         self._start_ns: int | None = None
