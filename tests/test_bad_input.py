@@ -219,9 +219,9 @@ def test_a_server_that_is_killed_in_mid_stream(short: Path, tmp_path: Path) -> N
 
 def test_a_server_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection stands and nothing comes: not for ever."""
-    from avlab.stream import client as stream_client
+    from avlab.stream import rtsp_receiver
 
-    monkeypatch.setattr(stream_client, "SILENCE_NS", 300_000_000)
+    monkeypatch.setattr(rtsp_receiver, "SILENCE_NS", 300_000_000)
     source = (picture for picture in [synth.draw(0, 0.0, "x", None)] * 5)
 
     def then_nothing() -> Iterator[object]:

@@ -542,7 +542,7 @@ def test_the_end_waits_for_the_last_verdict(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(presentation, "VERDICT_PATIENCE_NS", 8 * 10**9)
     with avlab.Server(plain(5), fps=30) as server, avlab.Client(server.url, audio="null") as client:
         tap = client.tap(decides=True)
-        until(lambda: all(incoming.ended for incoming in client._incoming.values()))
+        until(lambda: all(incoming.ended for incoming in client._receiver.incoming.values()))
         assert not client.wait(0.3)
         while (frame := tap.take(0)) is not None:
             client.presented(frame, client._clock.now_ns())

@@ -1,6 +1,6 @@
 """Signalling, the server's side: one `Peer` a connection, who gets which track over which transport. RFC 2326.
 
-Bytes come in and go out through a TcpLink; what a request means for the stream is asked of a `Stage`, the server.
+Bytes come in and go out through a TcpLink; what a request means for the stream is asked of a `Stage`, the audience.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from avlab.media.sources import Source
 from avlab.stream.links import Address, TcpLink, UdpLink
 from avlab.wire import rtcp, rtsp, sdp
-from avlab.wire.rtp import L16Packetizer, rtp_timestamp
+from avlab.wire.rtp import JPEG, L16_MONO, L16_STEREO, VIDEO_CLOCK, L16Packetizer, rtp_timestamp
 from avlab.wire.rtpjpeg import Fragments, JpegPacketizer
 from avlab.wire.units import NS, Chunk, WireError
 
@@ -43,6 +44,37 @@ class Track:
     def restart(self) -> None:
         """The clip begins again: other timestamps, so that no two frames of a run have the same one."""
         self.timestamp_offset = secrets.randbits(32)
+
+
+def tracks_of(source: Source) -> dict[str, Track]:
+    """What a source has, as it is described and sent: video, audio or both."""
+    tracks = {}
+    if source.has_video:
+        media = sdp.Media(
+            kind="video",
+            payload_type=JPEG,
+            encoding="JPEG",
+            clock_rate=VIDEO_CLOCK,
+            control="video",
+            framerate=float(source.fps) if source.fps else None,
+        )
+        tracks["video"] = Track("video", JPEG, VIDEO_CLOCK, 1, secrets.randbits(32), media)
+    if source.has_audio:
+        rate, channels = source.rate, source.channels
+        assert rate is not None
+        assert channels is not None
+        static = {(44_100, 2): L16_STEREO, (44_100, 1): L16_MONO}
+        payload_type = static.get((rate, channels), 97)
+        media = sdp.Media(
+            kind="audio",
+            payload_type=payload_type,
+            encoding="L16",
+            clock_rate=rate,
+            channels=channels,
+            control="audio",
+        )
+        tracks["audio"] = Track("audio", payload_type, rate, channels, secrets.randbits(32), media)
+    return tracks
 
 
 @dataclass(slots=True)
@@ -79,7 +111,7 @@ class Outlet:
 
 
 class Stage(Protocol):
-    """What a peer asks of the server that it belongs to."""
+    """What a peer asks of the audience that it belongs to."""
 
     tracks: dict[str, Track]
     session_timeout: float

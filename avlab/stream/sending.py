@@ -1,28 +1,24 @@
-"""What is sent, and when: a clip, encoded once, paced by its timestamps, cut into packets for every client that plays.
+"""What is sent, and when: a clip, encoded once, paced by its timestamps, and given to whoever the audience is.
 
-The server's thread owns it and its sockets; a thread for each of its feeds reads the clip ahead. Who the clients are
-is the server's business: it shares its list of peers and its UDP links, and neither grows nor shrinks here.
+The server's thread owns it; a thread for each of its feeds reads the clip ahead. Who the clients are and how a frame
+gets to each of them is the audience's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from avlab.measure.trace import FrameRow, Recorder
 from avlab.media import codec
 from avlab.media.sources import Source
-from avlab.stream.clock import MonotonicClock, WallClock
+from avlab.stream.clock import MonotonicClock
+from avlab.stream.ends import Audience
 from avlab.stream.feed import Feed
-from avlab.stream.links import UdpLink
-from avlab.stream.rtsp_server import STALL_BYTES, Outlet, Peer, Track
 from avlab.timing.pacing import DeadlinePacer, Due, Pacer
 from avlab.timing.stage import Dropped
-from avlab.wire.rtp import HEADER_BYTES, RtpPacket
-from avlab.wire.rtpjpeg import Fragments, fragments
-from avlab.wire.rtsp import interleave
-from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
+from avlab.wire.units import NS, Chunk, EncodedFrame
 
 BEHIND_NS = 60_000_000
 HOPELESS_NS = NS
@@ -31,11 +27,11 @@ are skipped then until it has caught up. A single stall is caught up with by wor
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
+class _Ready:
     """A frame ready to be sent."""
 
     frame: EncodedFrame
-    fragments: Fragments
+    unit: Any  # what the audience made of it
 
     @property
     def pts_ns(self) -> int:
@@ -44,7 +40,7 @@ class _Cut:
 
 
 class Sending:
-    """The clip on its way to the peers that play. Nothing is sent, and no time passes, before `play`.
+    """The clip on its way to those who play. Nothing is sent, and no time passes, before `play`.
 
     `width` (pixels, None for the clip's own), `quality` (1 to 100) and `pacer` are set by the server, from any thread:
     they act on the next frame. `start_ns` is when media time 0 was, None while nobody plays; `feeds` are to be run on
@@ -56,16 +52,13 @@ class Sending:
         source: Source,
         *,
         loop: bool,
-        tracks: Mapping[str, Track],
-        peers: Sequence[Peer],
-        udp: Mapping[str, tuple[UdpLink, UdpLink]],
+        audience: Audience,
         clock: MonotonicClock,
         recorder: Recorder,
         ready: Callable[[], None],
     ) -> None:
-        self._source, self._loop = source, loop
-        self._tracks, self._peers, self._udp = tracks, peers, udp
-        self._clock, self._wall, self._recorder = clock, WallClock(), recorder
+        self._source, self._loop, self._audience = source, loop, audience
+        self._clock, self._recorder = clock, recorder
         self.width: int | None = None
         self.quality = 80
         self.pacer: Pacer = DeadlinePacer()
@@ -73,7 +66,7 @@ class Sending:
         self._in_use: Pacer = self.pacer  # keeps its frame when another pacer is chosen
         self._sound_pacer = DeadlinePacer()
         self._last_media_ns = 0
-        self._video: Feed[_Cut | Dropped] | None = None
+        self._video: Feed[_Ready | Dropped] | None = None
         self._sound: Feed[Chunk] | None = None
         self.feeds: dict[str, Feed[Any]] = {}
         if source.has_video:
@@ -116,31 +109,17 @@ class Sending:
         """Why the clip ends before its end, once all that came before has been taken."""
         return next((feed.error for feed in self.feeds.values() if feed.error is not None), None)
 
-    def say_goodbye(self, now_ns: int) -> None:
-        """A last report and BYE to every client that plays: its clip is over."""
-        if self.start_ns is None:
-            return
-        media_ns = now_ns - self.start_ns
-        for peer in self._peers:
-            if not peer.playing:
-                continue
-            for outlet in peer.outlets.values():
-                self._send_rtcp(peer, outlet, peer.goodbye(outlet, self._wall.unix_ns(now_ns), media_ns), now_ns)
-            peer.end_of_stream()
-
     def rewind(self) -> None:
-        """Stop, and start from the beginning at the next `play`; timestamps will be others."""
+        """Stop, and start from the beginning at the next `play`."""
         self.start_ns = None
         self._last_media_ns = 0
         for feed in self.feeds.values():
             feed.rewind()
-        for track in self._tracks.values():
-            track.restart()
 
     # ---- the video thread
 
-    def _encoded(self) -> Iterator[_Cut | Dropped]:
-        """One pass over the pictures, encoded at the width and quality of the moment and cut into fragments, once."""
+    def _encoded(self) -> Iterator[_Ready | Dropped]:
+        """One pass over the pictures, encoded at the width and quality of the moment and prepared for all, once."""
         behind_since_ns: int | None = None
         for picture in self._source.pictures():
             start_ns, now_ns = self.start_ns, self._clock.now_ns()
@@ -157,10 +136,8 @@ class Sending:
                 picture.image, width=self.width, quality=self.quality, matrix=picture.matrix
             )
             frame = EncodedFrame(picture.index, picture.pts_ns, jpeg, width, height, self._clock.now_ns())
-            try:
-                yield _Cut(frame, fragments(jpeg))
-            except WireError as error:
-                raise WireError(f"frame {frame.index} cannot be sent as RTP/JPEG: {error}") from error
+            unit = self._audience.prepare(frame)
+            yield unit if isinstance(unit, Dropped) else _Ready(frame, unit)
 
     # ---- from the feeds into the pacers
 
@@ -184,7 +161,6 @@ class Sending:
             self._sound_pacer.push(chunk, now_ns)
 
     def _note_skipped(self, dropped: Dropped) -> None:
-        track = self._tracks["video"]
         picture: EncodedFrame = dropped.item
         assert self.start_ns is not None
         self._recorder.frame(
@@ -192,7 +168,7 @@ class Sending:
                 "video",
                 index=picture.index,
                 pts_ns=picture.pts_ns,
-                timestamp=track.timestamp(picture.pts_ns),
+                timestamp=self._audience.timestamp("video", picture.pts_ns),
                 due_ns=self.start_ns + picture.pts_ns,
                 packets=0,
                 fate=dropped.reason,
@@ -208,19 +184,19 @@ class Sending:
             return self.start_ns + self._last_media_ns if all(feed.ended for feed in self.feeds.values()) else None
         return None
 
-    # ---- from the pacers to the peers
+    # ---- from the pacers to the audience
 
     def _send_frame(self, due: Due) -> None:
         frame: EncodedFrame = due.item.frame
         fps = self._source.fps
         self._last_media_ns = max(self._last_media_ns, frame.pts_ns + (round(NS / fps) if fps else 0))
-        sent_ns, count = self._to_all("video", due.item.fragments, frame.pts_ns)
+        sent_ns, count = self._audience.send_frame(due.item.unit, frame.pts_ns)
         self._recorder.frame(
             FrameRow(
                 "video",
                 index=frame.index,
                 pts_ns=frame.pts_ns,
-                timestamp=self._tracks["video"].timestamp(frame.pts_ns),
+                timestamp=self._audience.timestamp("video", frame.pts_ns),
                 due_ns=due.due_ns,
                 encoded_ns=frame.encoded_ns,
                 sent_ns=sent_ns,
@@ -232,90 +208,17 @@ class Sending:
     def _send_sound(self, due: Due) -> None:
         chunk: Chunk = due.item
         self._last_media_ns = max(self._last_media_ns, chunk.pts_ns + chunk.duration_ns)
-        self._to_all("audio", chunk, chunk.pts_ns, due)
-
-    def _to_all(self, stream: str, unit: Any, pts_ns: int, sound: Due | None = None) -> tuple[int | None, int | None]:
-        """Send one unit to every client that plays; when the first send began, and how many packets it is."""
-        first_ns, count = None, None
-        for peer in self._peers:
-            outlet = peer.outlets.get(stream) if peer.playing else None
-            if outlet is None:
-                continue
-            now_ns = self._clock.now_ns()
-            self._owe_report(peer, outlet, now_ns)
-            packets = outlet.pack(unit, pts_ns)
-            if first_ns is None:
-                first_ns, count = now_ns, len(packets)
-                if sound is not None:
-                    self._record_sound(sound, packets, now_ns)
-            self._send(peer, outlet, packets, now_ns)
-        return first_ns, count
-
-    def _record_sound(self, due: Due, packets: list[bytes], now_ns: int) -> None:
-        """A row a packet: a packet of sound is a unit of its own to the client, lost or heard by itself."""
-        chunk: Chunk = due.item
-        track = self._tracks["audio"]
-        first = track.timestamp(chunk.pts_ns)
-        for packet in packets:
-            header = RtpPacket.parse(packet)
-            into_ns = ((header.timestamp - first) & 0xFFFFFFFF) * NS // track.rate
+        sent_ns, parts = self._audience.send_sound(chunk)
+        for part in parts:
             self._recorder.frame(
                 FrameRow(
                     "audio",
                     index=chunk.index,
-                    pts_ns=chunk.pts_ns + into_ns,
-                    timestamp=header.timestamp,
+                    pts_ns=part.pts_ns,
+                    timestamp=part.timestamp,
                     due_ns=due.due_ns,
-                    sent_ns=now_ns,
-                    bytes=len(packet) - HEADER_BYTES,
+                    sent_ns=sent_ns,
+                    bytes=part.bytes,
                     packets=1,
                 )
             )
-
-    def _send(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> None:
-        rows = []
-        sequence = outlet.first_sequence + outlet.packets
-        taken = len(packets)
-        if outlet.channels is not None:
-            if peer.link.waiting > STALL_BYTES:
-                taken = 0
-            else:
-                self._interleave(peer, outlet.channels[0], packets, now_ns)
-        elif outlet.addresses is not None:
-            taken = self._udp[outlet.track.stream][0].send(packets, outlet.addresses[0])
-        for at, packet in enumerate(packets):
-            header = RtpPacket.parse(packet)
-            rows.append(
-                (
-                    outlet.track.stream,
-                    outlet.ssrc,
-                    sequence + at,
-                    header.timestamp,
-                    header.marker,
-                    len(packet),
-                    now_ns,
-                    None,
-                    None if at < taken else "socket_dropped",
-                )
-            )
-        outlet.packets += len(packets)
-        outlet.octets += sum(map(len, packets)) - HEADER_BYTES * len(packets)
-        self._recorder.packets(rows)
-
-    def _owe_report(self, peer: Peer, outlet: Outlet, now_ns: int) -> None:
-        assert self.start_ns is not None
-        report = peer.report_due(outlet, now_ns, self._wall.unix_ns(now_ns), now_ns - self.start_ns)
-        if report is not None:
-            self._send_rtcp(peer, outlet, report, now_ns)
-
-    def _send_rtcp(self, peer: Peer, outlet: Outlet, data: bytes, now_ns: int) -> None:
-        if outlet.channels is not None:
-            self._interleave(peer, outlet.channels[1], [data], now_ns)
-        elif outlet.addresses is not None:
-            self._udp[outlet.track.stream][1].send([data], outlet.addresses[1])
-
-    def _interleave(self, peer: Peer, channel: int, packets: list[bytes], now_ns: int) -> None:
-        try:
-            peer.link.send(b"".join(interleave(channel, packet) for packet in packets), now_ns)
-        except OSError:
-            peer.gone = True  # parted from once the round of sending is over

@@ -1,0 +1,133 @@
+"""The two ends of a wire as the handles know them: an `Audience` at the server's, a `Receiver` at the client's.
+
+A server knows what is sent and when, a client what is shown and heard; which sockets there are, who is at the other
+end and what the bytes mean is behind these two. Each is owned by its handle's one thread, but where it says otherwise.
+"""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from avlab.timing.stage import Dropped
+from avlab.wire.units import Chunk, EncodedFrame
+
+
+class Part(NamedTuple):
+    """A run of sound that is lost or heard by itself: a row of the record. `timestamp` is None where there is none."""
+
+    pts_ns: int
+    timestamp: int | None
+    bytes: int
+
+
+class Audience(Protocol):
+    """Who a clip is sent to, by one wire. Does nothing before `open`.
+
+    It is made with `play`, to be called when somebody plays from now on: that starts the clip unless it runs, and
+    returns the media time of now in ns.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where clients find it, once it is open. From any thread."""
+
+    @property
+    def clients(self) -> int:
+        """How many there are. From any thread."""
+
+    @property
+    def occupied(self) -> bool:
+        """Whether anybody who has asked for the running clip is still there: if not, it is rewound."""
+
+    @property
+    def ssrcs(self) -> set[int]:
+        """The sources that clients know its streams by; empty where a wire has no such numbers. From any thread."""
+
+    def open(self, selector: selectors.BaseSelector) -> None:
+        """Bind, listen, register. OSError, with a sentence, when an address or a port cannot be had."""
+
+    def attend(self, what: Any, link: Any, now_ns: int) -> None:
+        """A socket is ready; `what` is the data that it was registered with."""
+
+    def prepare(self, frame: EncodedFrame) -> Any | Dropped:
+        """What every client's packets are made from; on the video thread. Dropped: this frame cannot be sent.
+
+        WireError when no frame like it can ever be.
+        """
+
+    def timestamp(self, stream: str, pts_ns: int) -> int | None:
+        """By which number the record joins a frame with the client's; None where a wire has none."""
+
+    def send_frame(self, unit: Any, pts_ns: int) -> tuple[int | None, int | None]:
+        """Send what `prepare` made to all who play: when the first send began, in how many packets. None: nobody."""
+
+    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
+        """Send a chunk to all who play: when the first send began, and what it was cut into."""
+
+    def wake_at(self) -> int | None:
+        """The next moment at which `look_after` has something to do."""
+
+    def look_after(self, now_ns: int) -> None:
+        """What the moment asks for besides: let go of clients that are gone, for one."""
+
+    def say_goodbye(self, now_ns: int) -> None:
+        """The clip is over, or the server ends: whoever plays is told."""
+
+    def rewind(self) -> None:
+        """The clip starts again at the next `play`."""
+
+    def drain(self) -> None:
+        """Let the last bytes leave, for half a second at most; the thread's last act."""
+
+    def close(self) -> None:
+        """Close every socket. Harmless when `open` failed, or never was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a server is about to send."""
+
+    streams: frozenset[str]  # video, audio
+    fps: float | None = None
+    rate: int | None = None  # of the sound, in sample frames a second
+    channels: int | None = None
+    clip: str = ""
+
+
+class Receiver(Protocol):
+    """A server as a client sees it, by one wire. Does nothing before `open`; what it takes goes to the presentation."""
+
+    @property
+    def ssrcs(self) -> set[int]:
+        """The sources that the streams come from, as far as they are known. From any thread."""
+
+    @property
+    def said_goodbye(self) -> bool:
+        """Whether all streams have ended, so that nothing is on its way any more. From any thread."""
+
+    def open(self) -> Offer:
+        """Reach the server and learn what it sends. OSError, with a sentence, or ValueError for what is not played."""
+
+    def play(self, selector: selectors.BaseSelector) -> None:
+        """Have it sent from now on, and register the sockets."""
+
+    def attend(self, what: Any, link: Any) -> None:
+        """A socket is ready; `what` is the data that it was registered with."""
+
+    def wake_at(self) -> int:
+        """The next moment at which `move_along` or `over` has something to do."""
+
+    def move_along(self, now_ns: int) -> None:
+        """What the moment asks for between packets: reports, signs of life."""
+
+    def over(self, now_ns: int) -> bool:
+        """Whether all has come that will. ConnectionError or TimeoutError, with a sentence, when the server is gone."""
+
+    def leave(self, now_ns: int) -> None:
+        """Tell the server that nobody listens any more; the thread's last act."""
+
+    def close(self) -> None:
+        """Close every socket. Harmless when `open` failed, or never was."""

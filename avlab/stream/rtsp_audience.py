@@ -1,0 +1,341 @@
+"""The audience that came by RTSP: connections and RTP sockets, and how a frame or a chunk reaches each of them.
+
+What one connection may ask, and which tracks it has over which transport, is in `rtsp_server`. All of it belongs to
+the server's thread.
+"""
+
+from __future__ import annotations
+
+import secrets
+import selectors
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from avlab.measure.trace import Recorder
+from avlab.media.sources import Source
+from avlab.stream.clock import MonotonicClock, WallClock
+from avlab.stream.ends import Part
+from avlab.stream.links import TcpLink, UdpLink, interest, listen, udp_pair
+from avlab.stream.rtsp_server import STALL_BYTES, Outlet, Peer, tracks_of
+from avlab.timing.stage import Dropped
+from avlab.wire import rtcp, sdp
+from avlab.wire.rtp import HEADER_BYTES, RtpPacket
+from avlab.wire.rtpjpeg import Fragments, fragments
+from avlab.wire.rtsp import interleave
+from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
+
+MAX_PEERS = 256
+
+TURN_BYTES = 16_384
+"""Read of one client before the others, and what is due, have their turn: some 10 ms of answers at the very most."""
+
+
+class RtspAudience:
+    """An `ends.Audience`, and the `rtsp_server.Stage` of its peers: JPEG and L16 over RTP, as each asked for it."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        name: str,
+        host: str,
+        port: int,
+        loop: bool,
+        session_timeout: float,
+        clock: MonotonicClock,
+        recorder: Recorder,
+        play: Callable[[int], int],
+    ) -> None:
+        self._source, self._name, self._loop = source, name, loop
+        self._host, self._port = host, port
+        self.session_timeout = session_timeout
+        self._clock, self._wall, self._recorder = clock, WallClock(), recorder
+        self._start = play
+        self._start_ns: int | None = None  # when media time 0 was; None while nobody plays
+        self._session_id = secrets.randbits(32)
+        self.tracks = tracks_of(source)
+        self.peers: list[Peer] = []
+        self._udp: dict[str, tuple[UdpLink, UdpLink]] = {}
+        self._listener: socket.socket | None = None
+
+    # ---- what it says of itself
+
+    @property
+    def url(self) -> str:
+        """Where clients find it, once it is open."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        return f"rtsp://{f'[{host}]' if ':' in host else host}:{self._port}/{quote(self._name)}"
+
+    @property
+    def clients(self) -> int:
+        """How many have a session."""
+        return sum(peer.session is not None and not peer.gone for peer in list(self.peers))
+
+    @property
+    def occupied(self) -> bool:
+        """Whether anybody who has asked for the running clip is still there."""
+        return any(peer.has_played and peer.session for peer in self.peers)
+
+    @property
+    def ssrcs(self) -> set[int]:
+        """The sources that clients know its tracks by."""
+        return {outlet.ssrc for peer in list(self.peers) for outlet in list(peer.outlets.values())}
+
+    # ---- for the peers: rtsp_server.Stage
+
+    def describe(self, host: str) -> str:
+        """The session description (RFC 4566, RFC 2326 appendix C)."""
+        description = sdp.SessionDescription(
+            name=self._name,
+            session_id=self._session_id,
+            origin=host,
+            address="::" if ":" in host else "0.0.0.0",
+            range=sdp.NptRange(0, self.clip_ns()),
+            media=tuple(track.media for track in self.tracks.values()),
+            attributes=(("tool", "avlab"),),
+        )
+        return sdp.serialize(description)
+
+    def udp(self, stream: str) -> tuple[UdpLink, UdpLink]:
+        """The RTP and RTCP sockets of a stream."""
+        return self._udp[stream]
+
+    def play(self, peer: Peer, now_ns: int) -> int:
+        """Let a peer have the stream from now on; the media time of now."""
+        media_ns = self._start(now_ns)
+        self._start_ns = now_ns - media_ns
+        return media_ns
+
+    def clip_ns(self) -> int | None:
+        """The clip's length; None when it is unknown or the clip loops."""
+        return None if self._loop else self._source.duration_ns
+
+    # ---- sockets
+
+    def open(self, selector: selectors.BaseSelector) -> None:
+        """Listen; OSError when the port is taken."""
+        self._selector = selector
+        self._listener = listen(self._host, self._port)
+        self._port = self._listener.getsockname()[1]
+        selector.register(self._listener, selectors.EVENT_READ, "listener")
+        for stream in self.tracks:
+            self._udp[stream] = udp_pair(self._host)
+            for link in self._udp[stream]:  # a client may send to either: to open a firewall, or reports
+                selector.register(link, selectors.EVENT_READ, (stream, link))
+
+    def close(self) -> None:
+        """Close every socket."""
+        for peer in self.peers:
+            peer.link.close()
+        for pair in self._udp.values():
+            for link in pair:
+                link.close()
+        if self._listener is not None:
+            self._listener.close()
+
+    def drain(self) -> None:
+        """Let the last bytes leave, for up to half a second."""
+        until_ns = self._clock.now_ns() + NS // 2
+        while (waiting := [p for p in self.peers if p.link.waiting]) and self._clock.now_ns() < until_ns:
+            for peer in waiting:
+                try:
+                    peer.link.flush(self._clock.now_ns())
+                except OSError:
+                    self._part(peer)
+            self._clock.sleep_until(self._clock.now_ns() + 2_000_000)
+
+    # ---- clients
+
+    def attend(self, what: Any, link: Any, now_ns: int) -> None:
+        """A socket is ready: somebody connects, asks, or reports."""
+        if what == "listener":
+            self._accept(now_ns)
+        elif isinstance(what, Peer):
+            self._hear(what, now_ns)
+        else:
+            for data, address in link.receive():
+                self._take_report(data, address[0], now_ns)
+
+    def wake_at(self) -> int | None:
+        """When to look after the peers again."""
+        return self._clock.now_ns() + NS // 4 if self.peers else None
+
+    def look_after(self, now_ns: int) -> None:
+        """Part from clients that are gone, have said nothing within the session time-out, or take nothing."""
+        limit_ns = round(self.session_timeout * NS)
+        for peer in list(self.peers):
+            stalled = peer.link.progress_ns is not None and now_ns - peer.link.progress_ns > limit_ns
+            if now_ns - peer.heard_ns > limit_ns or stalled:
+                self._recorder.event(now_ns, "client timed out", peer.address[0])
+                peer.gone = True
+            if peer.gone:
+                self._part(peer)
+            elif peer.link.waiting:
+                interest(self._selector, peer.link)
+
+    def rewind(self) -> None:
+        """The clip starts again at the next PLAY; timestamps will be others."""
+        self._start_ns = None
+        for track in self.tracks.values():
+            track.restart()
+        for peer in self.peers:
+            peer.has_played = False
+
+    def _accept(self, now_ns: int) -> None:
+        assert self._listener is not None
+        try:
+            connection, address = self._listener.accept()
+        except OSError:
+            return
+        if len(self.peers) >= MAX_PEERS:
+            connection.close()
+            return
+        link = TcpLink(connection)
+        peer = Peer(link, address[:2], connection.getsockname()[:2], self, now_ns)
+        self.peers.append(peer)
+        self._selector.register(link, selectors.EVENT_READ, peer)
+
+    def _hear(self, peer: Peer, now_ns: int) -> None:
+        try:
+            peer.link.flush(now_ns)
+            data = peer.link.receive(TURN_BYTES)
+            if data is None:
+                self._part(peer)
+                return
+            for outlet, report in peer.feed(data, now_ns) if data else []:
+                self._take_report(report, peer.address[0], now_ns, outlet)
+            if peer.link.waiting > 2 * STALL_BYTES:  # media stops at half of it: these are answers
+                raise WireError("it asks and does not read the answers")
+            interest(self._selector, peer.link)
+        except (WireError, OSError) as error:
+            self._recorder.event(now_ns, "client refused", f"{peer.address[0]}: {error}")
+            self._part(peer)
+
+    def _take_report(self, data: bytes, host: str, now_ns: int, interleaved: Outlet | None = None) -> None:
+        """A receiver report keeps its session alive and says what was received."""
+        try:
+            packets = rtcp.parse_compound(data)
+        except WireError:
+            return
+        blocks = [block for packet in packets for block in getattr(packet, "blocks", ())]
+        for peer in self.peers:
+            for outlet in peer.outlets.values():
+                for block in blocks:
+                    if block.ssrc == outlet.ssrc and (outlet is interleaved or peer.address[0] == host):
+                        peer.heard_ns = now_ns
+                        outlet.reception = block
+
+    def _part(self, peer: Peer) -> None:
+        peer.gone = True
+        if peer in self.peers:
+            self.peers.remove(peer)
+            self._selector.unregister(peer.link)
+            peer.link.close()
+
+    # ---- what they are sent
+
+    def prepare(self, frame: EncodedFrame) -> Fragments | Dropped:
+        """A frame cut into fragments, once for all."""
+        try:
+            return fragments(frame.jpeg)
+        except WireError as error:
+            raise WireError(f"frame {frame.index} cannot be sent as RTP/JPEG: {error}") from error
+
+    def timestamp(self, stream: str, pts_ns: int) -> int:
+        """The RTP timestamp of a presentation time."""
+        return self.tracks[stream].timestamp(pts_ns)
+
+    def send_frame(self, unit: Fragments, pts_ns: int) -> tuple[int | None, int | None]:
+        """Send a frame's fragments to every client that plays."""
+        sent_ns, packets = self._to_all("video", unit, pts_ns)
+        return sent_ns, None if sent_ns is None else len(packets)
+
+    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
+        """Send a chunk to every client that plays: a packet is a unit of its own to the client."""
+        sent_ns, packets = self._to_all("audio", chunk, chunk.pts_ns)
+        track = self.tracks["audio"]
+        first = track.timestamp(chunk.pts_ns)
+        parts = []
+        for packet in packets:
+            timestamp = RtpPacket.parse(packet).timestamp
+            into_ns = ((timestamp - first) & 0xFFFFFFFF) * NS // track.rate
+            parts.append(Part(chunk.pts_ns + into_ns, timestamp, len(packet) - HEADER_BYTES))
+        return sent_ns, parts
+
+    def say_goodbye(self, now_ns: int) -> None:
+        """A last report and BYE to every client that plays: its clip is over."""
+        if self._start_ns is None:
+            return
+        media_ns = now_ns - self._start_ns
+        for peer in self.peers:
+            if not peer.playing:
+                continue
+            for outlet in peer.outlets.values():
+                self._send_rtcp(peer, outlet, peer.goodbye(outlet, self._wall.unix_ns(now_ns), media_ns), now_ns)
+            peer.end_of_stream()
+
+    def _to_all(self, stream: str, unit: Fragments | Chunk, pts_ns: int) -> tuple[int | None, list[bytes]]:
+        """Send one unit to every client that plays; when the first send began, and that client's packets."""
+        first_ns: int | None = None
+        sent: list[bytes] = []
+        for peer in self.peers:
+            outlet = peer.outlets.get(stream) if peer.playing else None
+            if outlet is None:
+                continue
+            now_ns = self._clock.now_ns()
+            self._owe_report(peer, outlet, now_ns)
+            packets = outlet.pack(unit, pts_ns)
+            if first_ns is None:
+                first_ns, sent = now_ns, packets
+            self._send(peer, outlet, packets, now_ns)
+        return first_ns, sent
+
+    def _send(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> None:
+        rows = []
+        sequence = outlet.first_sequence + outlet.packets
+        taken = len(packets)
+        if outlet.channels is not None:
+            if peer.link.waiting > STALL_BYTES:
+                taken = 0
+            else:
+                self._interleave(peer, outlet.channels[0], packets, now_ns)
+        elif outlet.addresses is not None:
+            taken = self._udp[outlet.track.stream][0].send(packets, outlet.addresses[0])
+        for at, packet in enumerate(packets):
+            header = RtpPacket.parse(packet)
+            rows.append(
+                (
+                    outlet.track.stream,
+                    outlet.ssrc,
+                    sequence + at,
+                    header.timestamp,
+                    header.marker,
+                    len(packet),
+                    now_ns,
+                    None,
+                    None if at < taken else "socket_dropped",
+                )
+            )
+        outlet.packets += len(packets)
+        outlet.octets += sum(map(len, packets)) - HEADER_BYTES * len(packets)
+        self._recorder.packets(rows)
+
+    def _owe_report(self, peer: Peer, outlet: Outlet, now_ns: int) -> None:
+        assert self._start_ns is not None
+        report = peer.report_due(outlet, now_ns, self._wall.unix_ns(now_ns), now_ns - self._start_ns)
+        if report is not None:
+            self._send_rtcp(peer, outlet, report, now_ns)
+
+    def _send_rtcp(self, peer: Peer, outlet: Outlet, data: bytes, now_ns: int) -> None:
+        if outlet.channels is not None:
+            self._interleave(peer, outlet.channels[1], [data], now_ns)
+        elif outlet.addresses is not None:
+            self._udp[outlet.track.stream][1].send([data], outlet.addresses[1])
+
+    def _interleave(self, peer: Peer, channel: int, packets: list[bytes], now_ns: int) -> None:
+        try:
+            peer.link.send(b"".join(interleave(channel, packet) for packet in packets), now_ns)
+        except OSError:
+            peer.gone = True  # parted from once the round of sending is over

@@ -1,0 +1,317 @@
+"""A server that is reached by RTSP: its streams as they arrive, packet by packet, and the reports that go back.
+
+The dialogue is in `rtsp_client`; what has been taken goes to the presentation. All of it belongs to the client's
+thread, but for `open` and `play`, which come before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from avlab.measure.trace import Recorder
+from avlab.stream.clock import MonotonicClock
+from avlab.stream.ends import Offer
+from avlab.stream.links import Address, TcpLink, UdpLink, interest, udp_pair
+from avlab.stream.presentation import Presentation
+from avlab.stream.rtsp_client import Granted, Session
+from avlab.timing.drift import Timeline
+from avlab.timing.jitterbuffer import Fragment
+from avlab.wire import rtcp, rtsp
+from avlab.wire.rtp import ReceiverStats, RtpPacket, Unwrapper, parse_l16
+from avlab.wire.units import NS, WireError
+
+BYE_PATIENCE_NS = NS // 4
+"""How long after the connection's end a BYE that comes over UDP may be."""
+
+SILENCE_NS = 10 * NS
+"""With no packet for this long, while playing, the server is taken for gone."""
+
+REPORT_NS = 5 * NS
+
+MALFORMED_TOLD = 100
+"""How many malformed packets the record names; a hostile sender could fill it with them."""
+
+
+@dataclass(slots=True)
+class Incoming:
+    """One stream as it arrives."""
+
+    stream: str
+    granted: Granted
+    stats: ReceiverStats
+    sequence: Unwrapper = field(default_factory=lambda: Unwrapper(16))
+    ticks: Unwrapper = field(default_factory=lambda: Unwrapper(32))
+    ssrc: int | None = None
+    ended: bool = False
+    seen: set[int] = field(default_factory=set)
+
+
+class RtspReceiver:
+    """An `ends.Receiver`: JPEG and L16 over RTP. `over` maps video and audio to udp or tcp."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        over: Mapping[str, str],
+        timeout: float,
+        presentation: Presentation,
+        clock: MonotonicClock,
+        recorder: Recorder,
+    ) -> None:
+        self._session = Session(url, timeout=timeout)
+        self._over = over
+        self._presentation, self._clock, self._recorder = presentation, clock, recorder
+        self.incoming: dict[str, Incoming] = {}
+        self._timeline = Timeline(reference="audio")
+        self._first_media_ns = 0
+        self._links: list[UdpLink] = []
+        self._link: TcpLink | None = None
+        self._malformed = 0
+        self._lost_ns: int | None = None  # when the connection ended
+        self._last_call_ns: int | None = None  # when the first stream's BYE was seen
+
+    @property
+    def ssrcs(self) -> set[int]:
+        """The sources of the streams, as far as they are known."""
+        return {incoming.ssrc for incoming in self.incoming.values() if incoming.ssrc is not None}
+
+    @property
+    def said_goodbye(self) -> bool:
+        """Whether a BYE has come for each stream."""
+        return bool(self.incoming) and all(incoming.ended for incoming in self.incoming.values())
+
+    # ---- before and after the client's thread
+
+    def open(self) -> Offer:
+        """Describe and set up; what will be sent."""
+        granted = self._session.open(self._over, self._bind)
+        for stream, grant in granted.items():
+            self.incoming[stream] = Incoming(stream, grant, ReceiverStats(grant.media.clock_rate), ssrc=grant.ssrc)
+            self._timeline.add(stream, grant.media.clock_rate)
+        self._write_ssrcs()
+        sound = granted["audio"].media if "audio" in granted else None
+        return Offer(
+            frozenset(granted),
+            fps=granted["video"].media.framerate if "video" in granted else None,
+            rate=sound.clock_rate if sound else None,
+            channels=sound.channels if sound else None,
+            clip=self._session.description.name,
+        )
+
+    def play(self, selector: selectors.BaseSelector) -> None:
+        """PLAY, and register the sockets."""
+        playing = self._session.play()
+        self._play_ns = self._heard_ns = self._clock.now_ns()
+        self._recorder.event(self._play_ns, "play")
+        self._anchor(playing)
+        self._selector = selector
+        self._link = TcpLink(self._session.detach())
+        selector.register(self._link, selectors.EVENT_READ)
+        for incoming in self.incoming.values():
+            for link in incoming.granted.links or ():
+                selector.register(link, selectors.EVENT_READ, incoming)
+        self._report_ns = self._play_ns + NS
+        self._alive_ns = self._play_ns + self._session.keep_alive_ns
+
+    def leave(self, now_ns: int) -> None:
+        """TEARDOWN."""
+        if self._link is not None:
+            self._send(self._session.teardown(), now_ns)
+
+    def close(self) -> None:
+        """Close every socket."""
+        self._session.close()
+        if self._link is not None:
+            self._link.close()
+        for link in self._links:
+            link.close()
+
+    def _bind(self, host: str) -> tuple[UdpLink, UdpLink]:
+        pair = udp_pair(host)
+        self._links += pair
+        return pair
+
+    def _write_ssrcs(self) -> None:
+        self._recorder.meta["ssrcs"] = [i.ssrc for i in self.incoming.values() if i.ssrc is not None]
+
+    def _anchor(self, playing: rtsp.Response) -> None:
+        """RTP-Info says which timestamps stand for the start of the range (RFC 2326 12.33)."""
+        start_ns, infos = self._session.positions(playing)
+        self._first_media_ns = start_ns
+        for stream, rtptime in infos.items():
+            self._timeline.anchor(stream, self.incoming[stream].ticks(rtptime), start_ns)
+
+    # ---- what arrives
+
+    def attend(self, what: Incoming | None, link: Any) -> None:
+        """A socket is ready: packets over UDP, or whatever comes over the connection."""
+        if what is None:
+            self._receive_tcp()
+            return
+        assert what.granted.links is not None
+        packets = link.receive()
+        now_ns = self._clock.now_ns()
+        if dropped := link.dropped():
+            self._recorder.event(now_ns, "socket_dropped", dropped)
+        for packet, address in packets:
+            if address[0] == what.granted.host:
+                self._take(what, packet, now_ns, control=link is what.granted.links[1])
+
+    def _receive_tcp(self) -> None:
+        assert self._link is not None
+        try:
+            self._link.flush(self._clock.now_ns())
+            data = self._link.receive()
+        except OSError:
+            data = None
+        now_ns = self._clock.now_ns()
+        if data is None:
+            self._selector.unregister(self._link)
+            self._alive_ns = 1 << 62
+            self._lost_ns = now_ns
+            return
+        for event in self._session.feed(data):
+            if isinstance(event, rtsp.Interleaved):
+                self._take_interleaved(event, now_ns)
+        interest(self._selector, self._link)
+
+    def _take_interleaved(self, event: rtsp.Interleaved, now_ns: int) -> None:
+        for incoming in self.incoming.values():
+            channels = incoming.granted.channels
+            if channels and event.channel in channels:
+                self._take(incoming, event.data, now_ns, control=event.channel == channels[1])
+
+    def _take(self, incoming: Incoming, data: bytes, now_ns: int, *, control: bool) -> None:
+        """One RTP or RTCP packet; one that is neither is counted and passed over."""
+        try:
+            if control:
+                self._take_report(incoming, data, now_ns)
+            else:
+                self._take_packet(incoming, data, now_ns)
+        except WireError as error:
+            self._malformed += 1
+            if self._malformed <= MALFORMED_TOLD:
+                self._recorder.event(now_ns, "malformed packet", str(error))
+
+    def _take_report(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
+        for packet in rtcp.parse_compound(data):
+            if isinstance(packet, rtcp.SenderReport) and incoming.ssrc in (None, packet.ssrc):
+                incoming.ssrc = packet.ssrc
+                incoming.stats.sender_report(packet.ntp, now_ns)
+                ticks = incoming.ticks(packet.rtp_timestamp)
+                self._timeline.report(incoming.stream, ticks, rtcp.ntp_to_ns(packet.ntp))
+            elif isinstance(packet, rtcp.Bye) and incoming.ssrc in packet.ssrcs:
+                incoming.ended = True
+
+    def _take_packet(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
+        packet = RtpPacket.parse(data)
+        if packet.payload_type != incoming.granted.media.payload_type:
+            return
+        if incoming.ssrc is None:
+            incoming.ssrc = packet.ssrc
+            self._write_ssrcs()
+        if packet.ssrc != incoming.ssrc:
+            return
+        self._heard_ns = now_ns
+        sequence, ticks = incoming.sequence(packet.sequence), incoming.ticks(packet.timestamp)
+        incoming.stats.update(packet.sequence, packet.timestamp, now_ns)
+        if not self._timeline.anchored(incoming.stream):
+            self._timeline.anchor(incoming.stream, ticks, self._first_media_ns)
+        take = self._take_picture if incoming.stream == "video" else self._take_sound
+        fate = take(incoming, packet, sequence, ticks, now_ns)
+        self._recorder.packets(
+            [
+                (
+                    incoming.stream,
+                    packet.ssrc,
+                    sequence,
+                    packet.timestamp,
+                    packet.marker,
+                    len(data),
+                    None,
+                    now_ns,
+                    fate,
+                )
+            ]
+        )
+
+    def _take_picture(self, incoming: Incoming, packet: RtpPacket, sequence: int, ticks: int, now_ns: int) -> str:
+        media_ns = self._timeline.media_ns("video", ticks)
+        fragment = Fragment(sequence, ticks, media_ns, packet.marker, packet.payload)
+        return self._presentation.take_fragment(fragment, now_ns)
+
+    def _take_sound(self, incoming: Incoming, packet: RtpPacket, sequence: int, ticks: int, now_ns: int) -> str:
+        if sequence in incoming.seen:
+            return "duplicate"
+        incoming.seen.add(sequence)
+        if len(incoming.seen) > 8192:
+            incoming.seen = {s for s in incoming.seen if s > sequence - 4096}
+        samples = parse_l16(packet.payload, incoming.granted.media.channels)
+        pts_ns = self._timeline.media_ns("audio", ticks)
+        return self._presentation.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
+
+    # ---- what the moment asks for
+
+    def wake_at(self) -> int:
+        """When to report, or to say that one is there; the end is looked for ten times a second."""
+        return min(self._report_ns, self._alive_ns, self._clock.now_ns() + NS // 10)
+
+    def move_along(self, now_ns: int) -> None:
+        """Reports, and signs of life."""
+        if now_ns >= self._report_ns:
+            self._send_reports(now_ns)
+        if now_ns >= self._alive_ns:
+            self._send(self._session.keep_alive(), now_ns)
+            self._alive_ns = now_ns + self._session.keep_alive_ns
+
+    def over(self, now_ns: int) -> bool:
+        """Whether BYE has come. One over UDP may be lost: a second after the first stream's, all have ended."""
+        ended = [incoming.ended for incoming in self.incoming.values()]
+        if not any(ended):
+            self._see_that_it_lives(now_ns)
+            return False
+        self._last_call_ns = self._last_call_ns or now_ns
+        return all(ended) or self._lost_ns is not None or now_ns - self._last_call_ns >= NS
+
+    def _see_that_it_lives(self, now_ns: int) -> None:
+        if self._lost_ns is not None and now_ns - self._lost_ns > BYE_PATIENCE_NS:
+            raise ConnectionError(
+                f"the server at {self._session.where} closed the connection in mid-stream: "
+                "see whether it still runs, then play again"
+            )
+        mute = [i.stream for i in self.incoming.values() if i.sequence.highest is None]
+        if mute and now_ns - self._play_ns > SILENCE_NS:
+            raise TimeoutError(
+                f"no {' and no '.join(mute)} has come from {self._session.where} for {SILENCE_NS // NS} s: if a "
+                f"firewall holds back datagrams, ask for {mute[0]}_over='tcp'"
+            )
+        if now_ns - self._heard_ns > SILENCE_NS:
+            raise TimeoutError(
+                f"nothing has come from {self._session.where} for {SILENCE_NS // NS} s: the server is gone"
+            )
+
+    def _send_reports(self, now_ns: int) -> None:
+        self._report_ns = now_ns + REPORT_NS
+        for incoming in self.incoming.values():
+            reception = incoming.stats.report(now_ns)
+            if reception is None or incoming.ssrc is None:
+                continue
+            block = rtcp.ReportBlock.of(incoming.ssrc, reception)
+            own = self._session.ssrc
+            data = rtcp.serialize_compound([rtcp.ReceiverReport(own, (block,)), rtcp.Sdes(own, "avlab")])
+            granted = incoming.granted
+            if granted.channels is not None:
+                self._send(rtsp.interleave(granted.channels[1], data), now_ns)
+            elif granted.links is not None and granted.server_port is not None:
+                to: Address = (granted.host, granted.server_port[1])
+                granted.links[1].send([data], to)
+
+    def _send(self, data: bytes, now_ns: int) -> None:
+        assert self._link is not None
+        with contextlib.suppress(OSError):  # a lost connection is noticed where it is read
+            self._link.send(data, now_ns)
