@@ -64,7 +64,7 @@ def test_a_window_is_seen_in_the_framebuffer(xvfb: tools.Screen) -> None:
     ) as child:
         try:
             assert child.stdout is not None
-            for _ in zip(range(100), child.stdout, strict=False):
+            for _ in zip(range(1500), child.stdout, strict=False):  # 30 s at most
                 if (seen := (screen == red).all(axis=2).sum()) >= 200 * 300:
                     break
         finally:
