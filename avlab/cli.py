@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from avlab.stream.server import Server
 
 DEFAULT_PORT = 8554
+CLASSIC_PORT = 9688  # wire.classic.PORT, without importing it
 PACERS = ("deadline", "tutorial", "pi", "none")
 INTERRUPTED = 130
 _BEGAN = time.perf_counter()  # near enough the process's start, from which serve --seconds counts
@@ -83,8 +84,9 @@ def _serve(options: argparse.Namespace) -> int:
     camera = options.clip.isdigit() and not Path(options.clip).exists()
     server = avlab.Server(
         int(options.clip) if camera else options.clip,
+        wire=options.wire,
         host=options.host,
-        port=options.port,
+        port=_port(options),
         width=options.width,
         quality=options.quality,
         pacer=options.pacer,
@@ -93,7 +95,8 @@ def _serve(options: argparse.Namespace) -> int:
     )
     with _saving(server, options.trace), server:
         print(f"serving {options.clip} at {server.url}", flush=True)
-        print(f"  play it: avlab play {server.url}    or: ffplay {server.url}    Ctrl-C ends it", flush=True)
+        other = f"ffplay {server.url}" if options.wire == "rtsp" else "the tutorial's own client"
+        print(f"  play it: avlab play {server.url}    or: {other}    Ctrl-C ends it", flush=True)
         with _progress(server) as tell:
             left = None if options.seconds is None else options.seconds - (time.perf_counter() - _BEGAN)
             _until(server, left, tell)
@@ -135,6 +138,8 @@ def _play(options: argparse.Namespace) -> int:
             print(_as_json(summary, error))
         else:
             print(summary)
+            if client.trace.meta["wire"] == "classic":
+                print("lost and av: not available on the classic wire, which carries neither numbers nor timestamps")
     elif options.json:
         print(_as_json(None, error))
     return code
@@ -174,6 +179,11 @@ def default_clip() -> Path:
 
 def _home() -> Path:
     return Path(avlab.__file__).resolve().parent.parent
+
+
+def _port(options: argparse.Namespace) -> int:
+    default = CLASSIC_PORT if options.wire == "classic" else DEFAULT_PORT
+    return default if options.port is None else int(options.port)
 
 
 def _wants_window(choice: bool | None) -> bool:
@@ -223,18 +233,23 @@ def _saving(handle: Server | Client, path: str | None) -> Iterator[None]:
 
 @contextmanager
 def _progress(handle: Server | Client) -> Iterator[Callable[[], None]]:
-    """A line that is written anew twice a second, on a terminal alone."""
+    """A line that is written anew twice a second, on a terminal alone; and notices, as they come."""
     terminal = sys.stderr.isatty()
     began = told = time.perf_counter()
+    noticed = 0
 
     def tell() -> None:
-        nonlocal told
+        nonlocal told, noticed
         now = time.perf_counter()
+        for words in handle.notices[noticed:]:
+            print("\r\x1b[K" * terminal + f"note: {words}", file=sys.stderr, flush=True)
+            noticed += 1
         if terminal and now - told >= 0.5:
             told = now
             print(f"\r{now - began:6.1f} s  {handle.status()}\x1b[K", end="", file=sys.stderr, flush=True)
 
     try:
+        tell()
         yield tell
     finally:
         if terminal:
@@ -300,15 +315,18 @@ def _parser() -> argparse.ArgumentParser:
     serve = command(
         "serve",
         _serve,
-        "Stream a clip to whoever asks, over RTSP.",
+        "Stream a clip to whoever asks, over RTSP or as the tutorial's server does.",
         "serve data/count.mp4",
         "serve clip.mp4 --width 400 --quality 60 --loop --port 8554",
         "serve clip.mp4 --once --trace server.avtrace",
+        "serve data/count.mp4 --wire classic --width 400        (the tutorial's own client plays it)",
     )
     serve.add_argument("clip", metavar="CLIP", help="a clip, or the number of a camera: 0")
     serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to serve on (127.0.0.1: this machine)")
-    serve.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="P", help=f"0 for any ({DEFAULT_PORT})")
-    serve.add_argument("--wire", choices=["rtsp"], default="rtsp", help="wire format (rtsp)")
+    text = f"0 for any ({DEFAULT_PORT}; classic: pictures on {CLASSIC_PORT}, sound on the port below)"
+    serve.add_argument("--port", type=int, metavar="P", help=text)
+    text = "rtsp, or the tutorial's: a picture a datagram, pickled sound, no timestamps (rtsp)"
+    serve.add_argument("--wire", choices=["rtsp", "classic"], default="rtsp", help=text)
     _picture_options(serve)
     serve.add_argument("--pacer", choices=PACERS, default="deadline", help="none is flat out (deadline)")
     serve.add_argument("--loop", action="store_true", help="play on without a seam")
@@ -322,14 +340,15 @@ def _parser() -> argparse.ArgumentParser:
         "Play a stream: picture in a window, sound on the speaker. q closes the window.",
         "play rtsp://127.0.0.1:8554/count",
         "play rtsp://127.0.0.1:8554/count --no-window --seconds 10 --json --trace run.avtrace",
+        "play classic://127.0.0.1:9688        (the tutorial's own server, or avlab serve --wire classic)",
     )
-    play.add_argument("url", metavar="URL", help="rtsp://host:port/path")
+    play.add_argument("url", metavar="URL", help="rtsp://host:port/path or classic://host:port")
     shown = play.add_mutually_exclusive_group()
     shown.add_argument("--window", action="store_true", default=None, help="a window (where there is a display)")
     shown.add_argument("--no-window", action="store_false", dest="window", help="no window")
     _sound_option(play)
     play.add_argument(
-        "--playout-delay", type=float, default=0.1, metavar="S", help="from arrival to presentation (0.1)"
+        "--playout-delay", type=float, metavar="S", help="from arrival to presentation (0.1; classic has none)"
     )
     play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     play.add_argument("--trace", metavar="FILE", help="save the record")

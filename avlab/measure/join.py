@@ -51,6 +51,10 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
         raise ValueError(f"join takes a server's trace and then a client's, not a {sides[0]}'s and a {sides[1]}'s")
     if client.meta.get("joined"):
         return client
+    if client.meta.get("wire") == "classic":
+        raise ValueError(
+            "traces of the classic wire cannot be joined: it carries no number by which a packet could be known again"
+        )
     ours = client.rows("packets")
     sent = server.rows("packets")
     ssrcs = np.union1d(ours["ssrc"], np.array(client.meta.get("ssrcs", []), np.int64))

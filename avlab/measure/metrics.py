@@ -132,14 +132,17 @@ class SyncSummary(Spread):
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(Printed):
-    """A run in a table. `fps` is the mean over what was shown; `delay_ms` the median one-way delay of a packet."""
+    """A run in a table. `fps` is the mean over what was shown; `delay_ms` the median one-way delay of a packet.
+
+    What was lost is None on the classic wire, which has no numbers to tell it by.
+    """
 
     offered: int
     shown: int
     late: int
     incomplete: int
     skipped: int
-    lost: int
+    lost: int | None
     in_flight: int
     fps: float | None
     target_fps: float | None
@@ -161,7 +164,8 @@ def packet_ledger(trace: Trace, stream: str | None = None) -> PacketLedger:
     """Where packets went, of one stream or of all.
 
     A client's own trace does not say what was sent: then it is what the sequence numbers leave room for, as a receiver
-    reckons it (RFC 3550, A.3). A server's own trace says nothing of arrivals, so its ledger does not close.
+    reckons it (RFC 3550, A.3); on the classic wire, which has none, it is what came. A server's own trace says nothing
+    of arrivals, so its ledger does not close.
     """
     copies = _copies(trace)
     if stream is not None:
@@ -207,7 +211,7 @@ def loss(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
 
     `time` is where the bin starts. A packet is lost in the network or at the socket; a frame is damaged if it is lost
     or incomplete. Only video counts; what is in flight does not, nor what was skipped before sending. NaN where nothing
-    was sent.
+    was sent, and on the classic wire, which has no numbers to tell loss by.
     """
     import pandas as pd
 
@@ -219,6 +223,8 @@ def loss(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
     packet_loss = _binned(copies["time"], copies["fate"].isin(["lost", "socket_dropped"]), bin)
     frame_loss = _binned(when, frames["fate"].isin(["lost", "incomplete"]), bin)
     table = pd.DataFrame({"packet_loss": packet_loss, "frame_loss": frame_loss})
+    if not _tells_loss(trace):
+        table = table * np.nan
     if len(table):
         table = table.reindex(range(int(table.index.min()), int(table.index.max()) + 1))
     table.insert(0, "time", np.asarray(table.index, np.float64) * bin)
@@ -303,14 +309,14 @@ def summary(trace: Trace) -> Summary:
     ledger, packets, sync = frame_ledger(trace), packet_ledger(trace, "video"), sync_summary(trace)
     packets_settled = packets.sent - packets.in_flight
     frames_settled = ledger.offered - ledger.skipped - ledger.in_flight
-    rates = bitrate(trace)
+    rates, tells = bitrate(trace), _tells_loss(trace)
     return Summary(
         offered=ledger.offered,
         shown=ledger.shown,
         late=ledger.late,
         incomplete=ledger.incomplete,
         skipped=ledger.skipped,
-        lost=ledger.lost,
+        lost=ledger.lost if tells else None,
         in_flight=ledger.in_flight,
         fps=mean_rate(np.sort(known(video_frames(trace)["shown"]))),
         target_fps=target_fps(trace),
@@ -318,11 +324,15 @@ def summary(trace: Trace) -> Summary:
         av_median_ms=sync.median_ms,
         av_p95_ms=sync.p95_ms,
         send_error_ms=pacing(trace).median_ms,
-        packet_loss_percent=_percent(packets.lost + packets.socket_dropped, packets_settled),
-        frame_loss_percent=_percent(ledger.lost + ledger.incomplete, frames_settled),
+        packet_loss_percent=_percent(packets.lost + packets.socket_dropped, packets_settled) if tells else None,
+        frame_loss_percent=_percent(ledger.lost + ledger.incomplete, frames_settled) if tells else None,
         delay_ms=quantile(known(one_way_delay(trace)["delay_ms"]), 0.5),
         bitrate_kbps=quantile(np.asarray(rates["video"] + rates["audio"], np.float64), 0.5),
     )
+
+
+def _tells_loss(trace: Trace) -> bool:
+    return trace.meta.get("wire") != "classic"
 
 
 def _percent(part: int, whole: int) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from avlab.measure.join import join
 from avlab.measure.trace import Recorder, Trace
+from avlab.stream.classic_client import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.clock import MonotonicClock, clock_identity, spill
 from avlab.stream.ends import Offer, Receiver
 from avlab.stream.links import Waker
@@ -24,17 +25,23 @@ from avlab.stream.sounding import Sounding
 from avlab.stream.tap import Received, Tap
 from avlab.stream.worker import Handle, Worker, running_handles
 from avlab.timing.jitterbuffer import Frame
+from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.wire.units import NS
 
 
 class Client(Handle):
-    """Plays a stream: `rtsp://host:port/path`. A handle: start, stop, wait; a context manager.
+    """Plays a stream: `rtsp://host:port/path` or `classic://host:port`. A handle: start, stop, wait; a context manager.
 
-    `playout_delay` is in seconds, from the arrival of what came quickest to its presentation; 0 shows pictures as they
-    come. `audio` is `auto` (a device where there is one), `speaker` (a device is demanded) or `null` (time is kept, in
-    silence). `av_offset` in seconds is what the device delays beyond what it reports (Bluetooth). `video_over` and
-    `audio_over` are `udp` or `tcp`; a server that refuses a mixture is asked again with one for both.
-    `timeout` is how many seconds the server has for each answer.
+    `playout_delay` is in seconds (0.1 when left out), from the arrival of what came quickest to its presentation; 0
+    shows pictures as they come. `audio` is `auto` (a device where there is one), `speaker` (a device is demanded) or
+    `null` (time is kept, in silence). `av_offset` in seconds is what the device delays beyond what it reports
+    (Bluetooth). `video_over` and `audio_over` are `udp` or `tcp` (video over UDP and audio over TCP when left out); a
+    server that refuses a mixture is asked again with one for both. `timeout` is how many seconds the server has for
+    each answer.
+
+    The classic wire, the tutorial's, has no timestamps: pictures are shown as they come, sound is played as it comes,
+    there is no playout delay, no `av_offset` and no choice of transports, and `trace.sync` stays empty. A peer that
+    sends another pickle than sound is refused: `wait` and `stop` raise WireError, a ValueError.
 
     `start` raises OSError when the server cannot be reached, ValueError when it offers nothing that can be played.
     """
@@ -43,17 +50,17 @@ class Client(Handle):
         self,
         url: str,
         *,
-        playout_delay: float = 0.1,
+        playout_delay: float | None = None,
         audio: Literal["auto", "speaker", "null"] = "auto",
         av_offset: float = 0.0,
-        video_over: Literal["udp", "tcp"] = "udp",
-        audio_over: Literal["udp", "tcp"] = "tcp",
+        video_over: Literal["udp", "tcp"] | None = None,
+        audio_over: Literal["udp", "tcp"] | None = None,
         timeout: float = 5.0,
     ) -> None:
         super().__init__()
-        for name, over in (("video_over", video_over), ("audio_over", audio_over)):
-            if over not in ("udp", "tcp"):
-                raise ValueError(f"{name} must be 'udp' or 'tcp', not {over!r}")
+        for name, way in (("video_over", video_over), ("audio_over", audio_over)):
+            if way not in ("udp", "tcp", None):
+                raise ValueError(f"{name} must be 'udp' or 'tcp', not {way!r}")
         if audio not in ("auto", "speaker", "null"):
             raise ValueError(f"audio must be 'auto', 'speaker' or 'null', not {audio!r}")
         self.url = url
@@ -62,32 +69,49 @@ class Client(Handle):
         self._clock = MonotonicClock()
         self._recorder = Recorder(side="client", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=spill)
         self._recorder.meta |= {"url": url, "platform": platform.platform(), "python": platform.python_version()}
+        self._notices: list[str] = []
         self._delay_ns = 0
-        self.playout_delay = playout_delay
         self._peer: Server | None = None
         self._final: Trace | None = None
         self._presentation = Presentation(self._recorder)
         self._sounding: Sounding | None = None
-        self._receiver: Receiver = RtspReceiver(
-            url,
-            over={"video": video_over, "audio": audio_over},
-            timeout=timeout,
-            presentation=self._presentation,
-            clock=self._clock,
-            recorder=self._recorder,
-        )
+        common: dict[str, Any] = {
+            "timeout": timeout,
+            "presentation": self._presentation,
+            "clock": self._clock,
+            "recorder": self._recorder,
+        }
+        self._classic = is_classic(url)
+        self._recorder.meta["wire"] = "classic" if self._classic else "rtsp"
+        self._receiver: Receiver
+        if self._classic:
+            refuse_choices(video_over=video_over, audio_over=audio_over, av_offset=av_offset or None)
+            self._receiver = ClassicReceiver(url, **common)
+        else:
+            over = {"video": video_over or "udp", "audio": audio_over or "tcp"}
+            self._receiver = RtspReceiver(url, over=over, **common)
+        if playout_delay is not None:
+            self.playout_delay = playout_delay
+        elif not self._classic:
+            self.playout_delay = DEFAULT_DELAY_NS / NS
 
     # ---- what is set while it runs
 
     @property
     def playout_delay(self) -> float:
-        """Seconds from the quickest arrival to presentation; takes effect at once. ValueError outside 0 to 5."""
+        """Seconds from the quickest arrival to presentation; takes effect at once. ValueError outside 0 to 5.
+
+        On the classic wire always 0, and setting it only leads to a notice.
+        """
         return self._delay_ns / NS
 
     @playout_delay.setter
     def playout_delay(self, seconds: float) -> None:
         if not isinstance(seconds, int | float) or not 0 <= seconds <= 5:
             raise ValueError(f"playout_delay must be 0 to 5 seconds, not {seconds!r}")
+        if self._classic:
+            self._notice("playout_delay does not apply", NO_PLAYOUT_DELAY)
+            return
         self._delay_ns = round(seconds * NS)
         self._recorder.setting(self._clock.now_ns(), "playout_delay", seconds)
         if self.running:
@@ -97,7 +121,10 @@ class Client(Handle):
 
     @property
     def trace(self) -> Trace:
-        """What was seen so far; joined with the server's own record when the server runs in this process."""
+        """What was seen so far; joined with the server's own record when the server runs in this process.
+
+        Not so on the classic wire: it carries no number by which a frame here could be known for one there.
+        """
         if self._final is not None:
             return self._final
         final = self._stopped and not any(worker.alive for worker in self._workers)
@@ -123,6 +150,16 @@ class Client(Handle):
         """A line of what is going on."""
         return self._presentation.status(self._clock.now_ns())
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of, a sentence each, oldest first: a setting that does not apply, say."""
+        return tuple(self._notices)
+
+    def _notice(self, name: str, words: str) -> None:
+        self._recorder.event(self._clock.now_ns(), name, words)
+        if words not in self._notices:
+            self._notices.append(words)
+
     def __repr__(self) -> str:
         return f"<Client of {self.url}, {'playing' if self.running else 'not running'}>"
 
@@ -130,6 +167,8 @@ class Client(Handle):
 
     def frames(self) -> Generator[Received]:
         """Pictures as they are presented: `.image` is BGR uint8 (height, width, 3), `.pts` is in seconds.
+
+        The classic wire tells no pts: there it is the time since the first picture came.
 
         The newest wins: what comes while the loop's body works is not queued. Ends with the stream; raises what failed,
         and RuntimeError before `start`.
@@ -184,7 +223,9 @@ class Client(Handle):
         self._recorder.meta |= {"target_fps": offer.fps, "audio_rate": offer.rate, "clip": offer.clip}
         if "audio" in offer.streams:
             self._open_sound(offer)
-        self._presentation.begin(streams=set(offer.streams), delay_ns=self._delay_ns, sounding=self._sounding)
+        timed = offer.delay_ns is None
+        delay_ns = self._delay_ns if offer.delay_ns is None else offer.delay_ns
+        self._presentation.begin(streams=set(offer.streams), delay_ns=delay_ns, sounding=self._sounding, timed=timed)
         self._presented_delay_ns = self._delay_ns
         self._receiver.play(self._selector)
         self._selector.register(self._waker, selectors.EVENT_READ)
@@ -214,6 +255,7 @@ class Client(Handle):
             av_offset_ns=self._av_offset_ns,
             clock=self._clock,
             recorder=self._recorder,
+            timed=offer.delay_ns is None,
         )
         worker = self.spawn("speaker", self._sounding.run)
         self._sounding.ready.wait(3.0)

@@ -7,11 +7,10 @@ end and what the bytes mean is behind these two. Each is owned by its handle's o
 from __future__ import annotations
 
 import selectors
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from avlab.timing.stage import Dropped
 from avlab.wire.units import Chunk, EncodedFrame
 
 
@@ -52,17 +51,23 @@ class Audience(Protocol):
     def attend(self, what: Any, link: Any, now_ns: int) -> None:
         """A socket is ready; `what` is the data that it was registered with."""
 
-    def prepare(self, frame: EncodedFrame) -> Any | Dropped:
-        """What every client's packets are made from; on the video thread. Dropped: this frame cannot be sent.
+    def chunks(self) -> Iterator[Chunk]:
+        """One pass over the source's sound, as this wire carries it; on the sound's thread."""
 
-        WireError when no frame like it can ever be.
+    def prepare(self, frame: EncodedFrame) -> Any:
+        """What every client's packets are made from; on the video thread.
+
+        FrameTooLargeError when this frame cannot be sent and the next one may, another WireError when none can.
         """
 
     def timestamp(self, stream: str, pts_ns: int) -> int | None:
         """By which number the record joins a frame with the client's; None where a wire has none."""
 
     def send_frame(self, unit: Any, pts_ns: int) -> tuple[int | None, int | None]:
-        """Send what `prepare` made to all who play: when the first send began, in how many packets. None: nobody."""
+        """Send what `prepare` made to all who play: when the first send began, in how many packets. None: nobody.
+
+        FrameTooLargeError when the system would not take it.
+        """
 
     def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
         """Send a chunk to all who play: when the first send began, and what it was cut into."""
@@ -95,6 +100,9 @@ class Offer:
     rate: int | None = None  # of the sound, in sample frames a second
     channels: int | None = None
     clip: str = ""
+    delay_ns: int | None = None
+    """How long sound is held back by a wire without timestamps, whose pictures are shown as they come. None: by a wire
+    with timestamps, both are held back by the client's playout delay."""
 
 
 class Receiver(Protocol):

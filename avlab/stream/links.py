@@ -16,6 +16,7 @@ BUFFER_BYTES = 4 << 20
 """Asked for in SO_RCVBUF and SO_SNDBUF; what is granted depends on the system."""
 
 UDP_SEGMENT, UDP_GRO, SO_RXQ_OVFL = 103, 104, 40  # linux/udp.h, asm-generic/socket.h
+IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 MAX_BURST = 64_000
 MAX_SEGMENTS = 64
 
@@ -44,6 +45,7 @@ class UdpLink:
             self.socket.close()
             raise
         self._kernel_dropped = self._told_dropped = 0
+        self._told_refusals = False
         self._buffer = bytearray(65_536)
 
     @property
@@ -77,6 +79,39 @@ class UdpLink:
                 self._segment = False  # this device cannot: packet by packet from here on
                 return sent + self._send_singly(packets[sent:], to)
         return sent
+
+    def send_large(self, packet: bytes, to: Address) -> bool:
+        """Send one packet of any size; whether the system took it. OSError, EMSGSIZE, when it is too large for it."""
+        for _ in range(2):
+            try:
+                self.socket.sendto(packet, to)
+            except BlockingIOError:
+                return False
+            except OSError as error:  # else the pending error of an earlier packet, as in `send`
+                if error.errno == errno.EMSGSIZE:
+                    raise
+                continue
+            return True
+        return False
+
+    def ask_for_refusals(self) -> None:
+        """Have `refused` tell of ports that nobody listens at, where the system can."""
+        if sys.platform.startswith("linux"):
+            six = self.socket.family == socket.AF_INET6
+            level, option = (socket.IPPROTO_IPV6, IPV6_RECVERR) if six else (socket.IPPROTO_IP, IP_RECVERR)
+            self._told_refusals = _try_option(self.socket, level, option, 1)
+
+    def refused(self) -> list[Address]:
+        """To whom something was sent since the last call that was answered by a refusal: nobody listens there."""
+        out: list[Address] = []
+        while self._told_refusals and len(out) < 64:
+            try:
+                _, _, _, address = self.socket.recvmsg(64, 512, socket.MSG_ERRQUEUE)
+            except OSError:
+                break
+            if address:
+                out.append(address[:2])
+        return out
 
     def receive(self, most: int = 64) -> list[tuple[bytes, Address]]:
         """The datagrams that wait, up to about `most`."""
@@ -137,6 +172,34 @@ def _bursts(packets: list[bytes]) -> list[list[bytes]]:
             last.append(equal.pop(0))
         bursts += [equal[at : at + most] for at in range(0, len(equal), most)]
     return bursts
+
+
+def bind_udp(host: str, port: int) -> UdpLink:
+    """A UDP link on a port; OSError with one sentence when the port is taken or the address is not ours."""
+    try:
+        return UdpLink(host, port)
+    except OSError as error:
+        raise _explained(error, host, port) from error
+
+
+def largest_datagram(link: UdpLink, most: int) -> int:
+    """How many bytes, `most` at most, this system lets the link send in one datagram: tried out, to itself."""
+    host = link.socket.getsockname()[0]
+    with socket.socket(link.socket.family, socket.SOCK_DGRAM) as scratch:
+        try:
+            scratch.bind((host, 0))
+            to = ("::1" if host == "::" else "127.0.0.1" if host == "0.0.0.0" else host, scratch.getsockname()[1])
+        except OSError:
+            return most
+        low, high, size = 0, most, most
+        while low < high:
+            try:
+                link.send_large(bytes(size), to)
+                low = size
+            except OSError:
+                high = size - 1
+            size = (low + high + 1) // 2
+    return low
 
 
 def udp_pair(host: str) -> tuple[UdpLink, UdpLink]:

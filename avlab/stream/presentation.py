@@ -33,6 +33,7 @@ class Presentation:
         self._playout = Playout(self._clock)
         self._start = Start(expect=set(), delay_ns=0)
         self._delay_ns = 0
+        self._timed = True
         self._taps: list[Tap] = []
         self._verdicts: deque[tuple[Frame, int | None, str]] = deque()
         self._owed: dict[int, Frame] = {}  # pictures given to taps that decide, by their ticks
@@ -41,12 +42,16 @@ class Presentation:
         self._offset_ns: int | None = None
         self._dropped = 0
 
-    def begin(self, *, streams: set[str], delay_ns: int, sounding: Sounding | None) -> None:
-        """The server is about to send `streams`; `delay_ns` is the playout delay (0: pictures are shown at once)."""
+    def begin(self, *, streams: set[str], delay_ns: int, sounding: Sounding | None, timed: bool = True) -> None:
+        """The server is about to send `streams`; `delay_ns` is the playout delay (0: pictures are shown at once).
+
+        Pictures of a wire that is not `timed` are shown as they come; nothing tells how far they are from the sound.
+        """
         self._sounding = sounding
         self._delay_ns = delay_ns
-        self._start = Start(expect=streams, delay_ns=delay_ns)
-        self._playout.at_once = delay_ns == 0
+        self._timed = timed
+        self._start = Start(expect=streams if timed else streams & {"audio"}, delay_ns=delay_ns)
+        self._playout.at_once = delay_ns == 0 or not timed
 
     # ---- taps, for anyone
 
@@ -78,6 +83,7 @@ class Presentation:
         """A line of what is going on."""
         rate = sum(moment > now_ns - NS for moment in list(self._recent))
         sync = "no sound" if self._offset_ns is None else f"A/V {self._offset_ns / 1e6:+.0f} ms"
+        sync = sync if self._timed else "A/V unknown"
         return f"{rate} fps, {sync}, {self._dropped} dropped"
 
     # ---- for the client's thread
@@ -89,6 +95,25 @@ class Presentation:
             self._buffer.push(fragment, now_ns)
             self._take_frames(now_ns)
         return fate
+
+    def take_frame(self, frame: Frame, now_ns: int) -> None:
+        """A whole picture of a wire that is not timed."""
+        self._playout.push(frame, now_ns)
+
+    def ahead_ns(self, pts_ns: int, now_ns: int) -> int | None:
+        """How long from now until sound at `pts_ns` is heard; None before any is."""
+        heard_ns = self._sounding.heard(now_ns)[0] if self._sounding is not None else None
+        return None if heard_ns is None else pts_ns - heard_ns
+
+    @property
+    def least_delay_ns(self) -> int:
+        """What the device needs: less, and sound comes too late for it."""
+        return 0 if self._sounding is None else self._sounding.least_delay_ns
+
+    @property
+    def held_back_ns(self) -> int:
+        """How long sound is held back: the playout delay, or more where the device is slower."""
+        return max(self._delay_ns, self.least_delay_ns)
 
     def take_sound(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> str:
         """A packet of sound; its fate: used or late."""
@@ -122,7 +147,7 @@ class Presentation:
 
     def set_delay(self, delay_ns: int) -> None:
         """Another playout delay, from now on."""
-        least_ns = self._least_delay_ns()
+        least_ns = self.least_delay_ns
         by_ns = max(delay_ns, least_ns) - max(self._delay_ns, least_ns)
         self._delay_ns = self._start.delay_ns = delay_ns
         self._playout.at_once = delay_ns == 0
@@ -164,15 +189,12 @@ class Presentation:
                 self._playout.push(frame, now_ns)
 
     def _try_to_start(self, now_ns: int) -> None:
-        base_ns = self._start.base_ns(now_ns, lead_ns=self._least_delay_ns())
+        base_ns = self._start.base_ns(now_ns, lead_ns=self.least_delay_ns)
         if base_ns is None:
             return
         self._clock.set(base_ns)
         if self._sounding is not None:
             self._sounding.begin(base_ns)
-
-    def _least_delay_ns(self) -> int:
-        return 0 if self._sounding is None else self._sounding.least_delay_ns
 
     def _present(self, frame: Frame, now_ns: int) -> None:
         taps = list(self._taps)
@@ -194,14 +216,15 @@ class Presentation:
         self._recorder.frame(
             FrameRow(
                 "video",
-                pts_ns=frame.pts_ns,
-                timestamp=frame.ticks & 0xFFFFFFFF,
+                index=None if self._timed else frame.ticks,
+                pts_ns=frame.pts_ns if self._timed else None,
+                timestamp=frame.ticks & 0xFFFFFFFF if self._timed else None,
                 first_packet_ns=frame.first_packet_ns,
                 complete_ns=frame.complete_ns,
                 shown_ns=shown_ns,
                 bytes=len(frame.jpeg) if frame.jpeg is not None else frame.bytes,
                 packets=frame.packets,
-                packets_lost=frame.packets_lost,
+                packets_lost=frame.packets_lost if self._timed else None,
                 fate=fate,
             )
         )
@@ -209,7 +232,7 @@ class Presentation:
             self._dropped += fate != "in_flight"
             return
         self._recent.append(shown_ns)
-        if self._sounding is None:
+        if self._sounding is None or not self._timed:
             return
         heard_ns, depth_ns, skew_ppm = self._sounding.heard(shown_ns)
         if heard_ns is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import selectors
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -19,7 +19,6 @@ from avlab.stream.clock import MonotonicClock, WallClock
 from avlab.stream.ends import Part
 from avlab.stream.links import TcpLink, UdpLink, interest, listen, udp_pair
 from avlab.stream.rtsp_server import STALL_BYTES, Outlet, Peer, tracks_of
-from avlab.timing.stage import Dropped
 from avlab.wire import rtcp, sdp
 from avlab.wire.rtp import HEADER_BYTES, RtpPacket
 from avlab.wire.rtpjpeg import Fragments, fragments
@@ -236,7 +235,11 @@ class RtspAudience:
 
     # ---- what they are sent
 
-    def prepare(self, frame: EncodedFrame) -> Fragments | Dropped:
+    def chunks(self) -> Iterator[Chunk]:
+        """The sound as it is: a description says what it is like."""
+        return self._source.chunks()
+
+    def prepare(self, frame: EncodedFrame) -> Fragments:
         """A frame cut into fragments, once for all."""
         try:
             return fragments(frame.jpeg)

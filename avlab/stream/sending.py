@@ -18,7 +18,7 @@ from avlab.stream.ends import Audience
 from avlab.stream.feed import Feed
 from avlab.timing.pacing import DeadlinePacer, Due, Pacer
 from avlab.timing.stage import Dropped
-from avlab.wire.units import NS, Chunk, EncodedFrame
+from avlab.wire.units import NS, Chunk, EncodedFrame, FrameTooLargeError
 
 BEHIND_NS = 60_000_000
 HOPELESS_NS = NS
@@ -31,7 +31,7 @@ class _Ready:
     """A frame ready to be sent."""
 
     frame: EncodedFrame
-    unit: Any  # what the audience made of it
+    unit: Any  # what the audience made of it; None: it has no room for it
 
     @property
     def pts_ns(self) -> int:
@@ -44,7 +44,8 @@ class Sending:
 
     `width` (pixels, None for the clip's own), `quality` (1 to 100) and `pacer` are set by the server, from any thread:
     they act on the next frame. `start_ns` is when media time 0 was, None while nobody plays; `feeds` are to be run on
-    a thread each, and call `ready`, from there, when something has come that was waited for.
+    a thread each, and call `ready`, from there, when something has come that was waited for. `notice` takes an event's
+    name and what is to be said to a person, from any thread.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class Sending:
         clock: MonotonicClock,
         recorder: Recorder,
         ready: Callable[[], None],
+        notice: Callable[[str, str], None],
     ) -> None:
         self._source, self._loop, self._audience = source, loop, audience
-        self._clock, self._recorder = clock, recorder
+        self._clock, self._recorder, self._notice = clock, recorder, notice
         self.width: int | None = None
         self.quality = 80
         self.pacer: Pacer = DeadlinePacer()
@@ -66,13 +68,14 @@ class Sending:
         self._in_use: Pacer = self.pacer  # keeps its frame when another pacer is chosen
         self._sound_pacer = DeadlinePacer()
         self._last_media_ns = 0
+        self._told_setting: tuple[int | None, int] | None = None  # at which frames were too large
         self._video: Feed[_Ready | Dropped] | None = None
         self._sound: Feed[Chunk] | None = None
         self.feeds: dict[str, Feed[Any]] = {}
         if source.has_video:
             self.feeds["video"] = self._video = Feed(self._encoded, ahead=1, ready=ready)
         if source.has_audio:
-            self.feeds["sound"] = self._sound = Feed(source.chunks, ahead=8, ready=ready)
+            self.feeds["sound"] = self._sound = Feed(audience.chunks, ahead=8, ready=ready)
 
     def play(self, now_ns: int) -> int:
         """Somebody plays from now on: the clip starts, unless it runs; the media time of now, in ns."""
@@ -136,8 +139,18 @@ class Sending:
                 picture.image, width=self.width, quality=self.quality, matrix=picture.matrix
             )
             frame = EncodedFrame(picture.index, picture.pts_ns, jpeg, width, height, self._clock.now_ns())
-            unit = self._audience.prepare(frame)
-            yield unit if isinstance(unit, Dropped) else _Ready(frame, unit)
+            try:
+                yield _Ready(frame, self._audience.prepare(frame))
+            except FrameTooLargeError as error:
+                self._tell_too_large(error)
+                yield _Ready(frame, None)  # paced like the others, or a clip of such frames would be over at once
+
+    def _tell_too_large(self, error: FrameTooLargeError) -> None:
+        """Once for each setting: thirty times a second would be no help."""
+        setting = (self.width, self.quality)
+        if setting != self._told_setting:
+            self._told_setting = setting
+            self._notice("frame too large", str(error))
 
     # ---- from the feeds into the pacers
 
@@ -148,7 +161,7 @@ class Sending:
             if unit is None:
                 break
             if isinstance(unit, Dropped):
-                self._note_skipped(unit)
+                self._note_skipped(unit.item)
                 continue
             if self._in_use is not self.pacer and self.start_ns is not None:
                 self._in_use = self.pacer
@@ -160,8 +173,7 @@ class Sending:
                 break
             self._sound_pacer.push(chunk, now_ns)
 
-    def _note_skipped(self, dropped: Dropped) -> None:
-        picture: EncodedFrame = dropped.item
+    def _note_skipped(self, picture: EncodedFrame) -> None:
         assert self.start_ns is not None
         self._recorder.frame(
             FrameRow(
@@ -170,8 +182,9 @@ class Sending:
                 pts_ns=picture.pts_ns,
                 timestamp=self._audience.timestamp("video", picture.pts_ns),
                 due_ns=self.start_ns + picture.pts_ns,
+                bytes=len(picture.jpeg) or None,  # none at all, where it was too late to encode it
                 packets=0,
-                fate=dropped.reason,
+                fate="skipped",
             )
         )
 
@@ -190,7 +203,15 @@ class Sending:
         frame: EncodedFrame = due.item.frame
         fps = self._source.fps
         self._last_media_ns = max(self._last_media_ns, frame.pts_ns + (round(NS / fps) if fps else 0))
-        sent_ns, count = self._audience.send_frame(due.item.unit, frame.pts_ns)
+        if due.item.unit is None:
+            self._note_skipped(frame)
+            return
+        try:
+            sent_ns, count = self._audience.send_frame(due.item.unit, frame.pts_ns)
+        except FrameTooLargeError as error:
+            self._tell_too_large(error)
+            self._note_skipped(frame)
+            return
         self._recorder.frame(
             FrameRow(
                 "video",

@@ -8,11 +8,12 @@ from __future__ import annotations
 import platform
 import selectors
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from avlab.measure.trace import Recorder, Trace
 from avlab.media import codec
 from avlab.media.sources import open_source
+from avlab.stream.classic_server import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity, spill
 from avlab.stream.ends import Audience
 from avlab.stream.links import Waker
@@ -24,12 +25,16 @@ from avlab.wire.units import NS
 
 
 class Server(Handle):
-    """Streams a clip over RTSP to whoever asks: JPEG and L16 over RTP. A handle: start, stop, wait; a context manager.
+    """Streams a clip to whoever asks. A handle: start, stop, wait; a context manager.
 
     `source` is a path, the number of a camera, or an iterable of BGR uint8 arrays (height, width, 3) or of (seconds,
     array). `width` in pixels (16 to 2040, None for the clip's own; rounded to a multiple of 8), `quality` from 1 to 100
     and `pacer` (a name or a pacer) act while it runs. `loop` plays on without a seam. With `once` the server ends
     with the clip. `fps` is for arrays without times. `session_timeout` is in seconds.
+
+    `wire` is `rtsp`, JPEG and L16 over RTP, or `classic`, the tutorial's: a JPEG in base64 a datagram from `port`, and
+    pickled sound over TCP from the port below. There a frame must fit one datagram (65,507 bytes at most, 9,216 on
+    macOS); one that does not is skipped, and `notices` says what to lower.
 
     Raises FileNotFoundError, ValueError or TypeError for a source or setting that cannot be; `start` raises OSError
     when the port is taken. A source that fails in mid-stream is played as far as it goes; then clients get BYE, and
@@ -40,6 +45,7 @@ class Server(Handle):
         self,
         source: Any,
         *,
+        wire: Literal["rtsp", "classic"] = "rtsp",
         host: str = "127.0.0.1",
         port: int = 0,
         width: int | None = None,
@@ -53,6 +59,8 @@ class Server(Handle):
         super().__init__()
         if not 0 <= port <= 65_535:
             raise ValueError(f"port must be 0 (any free one) to 65535, not {port}")
+        if wire not in ("rtsp", "classic"):
+            raise ValueError(f"wire must be 'rtsp' or 'classic', not {wire!r}")
         if not session_timeout > 0:
             raise ValueError(f"session_timeout must be more than 0 seconds, not {session_timeout}")
         self._source = open_source(source, loop=loop, fps=fps)
@@ -62,22 +70,27 @@ class Server(Handle):
         self._recorder = Recorder(side="server", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=spill)
         self._recorder.meta |= {
             "clip": self._clip,
+            "wire": wire,
             "target_fps": float(self._source.fps) if self._source.fps else None,
             "audio_rate": self._source.rate,
             "platform": platform.platform(),
             "python": platform.python_version(),
         }
-        self._audience: Audience = RtspAudience(
-            self._source,
-            name=Path(str(source)).stem if isinstance(source, str | Path) else "live",
-            host=host,
-            port=port,
-            loop=loop,
-            session_timeout=session_timeout,
-            clock=self._clock,
-            recorder=self._recorder,
-            play=lambda now_ns: self._sending.play(now_ns),
-        )
+        self._notices: list[str] = []
+        common: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "session_timeout": session_timeout,
+            "clock": self._clock,
+            "recorder": self._recorder,
+            "play": self._play,
+        }
+        self._audience: Audience
+        if wire == "classic":
+            self._audience = ClassicAudience(self._source, **common)
+        else:
+            name = Path(str(source)).stem if isinstance(source, str | Path) else "live"
+            self._audience = RtspAudience(self._source, name=name, loop=loop, **common)
         self._sending = Sending(
             self._source,
             loop=loop,
@@ -85,6 +98,7 @@ class Server(Handle):
             clock=self._clock,
             recorder=self._recorder,
             ready=lambda: self._waker.wake(),  # there is none before the start
+            notice=self._notice,
         )
         self.width = width
         self.quality = quality
@@ -138,6 +152,18 @@ class Server(Handle):
     def clients(self) -> int:
         """How many clients have a session."""
         return self._audience.clients
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of, a sentence each, oldest first: frames that do not fit the wire, say."""
+        return tuple(self._notices)
+
+    def _play(self, now_ns: int) -> int:
+        return self._sending.play(now_ns)
+
+    def _notice(self, name: str, words: str) -> None:
+        self._recorder.event(self._clock.now_ns(), name, words)
+        self._notices.append(words)
 
     @property
     def trace(self) -> Trace:

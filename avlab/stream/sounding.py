@@ -27,7 +27,8 @@ SPARE_NS = 20_000_000
 class Sounding:
     """The sound of one stream: `take` what came, `begin` when it is to be heard, `run` the device on a worker.
 
-    `av_offset_ns` is what the device delays beyond what it reports.
+    `av_offset_ns` is what the device delays beyond what it reports. Where the wire is not `timed`, ticks are only a
+    count, and no timestamp is recorded.
     """
 
     def __init__(
@@ -39,13 +40,14 @@ class Sounding:
         av_offset_ns: int,
         clock: MonotonicClock,
         recorder: Recorder,
+        timed: bool = True,
     ) -> None:
         self.channels = channels
         self.speaker: Speaker | None = None
         self.ready = threading.Event()
         """Set once the device has asked for its first block, or failed."""
         self._rate, self._audio, self._av_offset_ns = rate, audio, av_offset_ns
-        self._clock, self._recorder = clock, recorder
+        self._clock, self._recorder, self._timed = clock, recorder, timed
         self._lock = threading.Lock()
         self._buffer = SoundBuffer(rate=rate, channels=channels)
         self._readings: deque[ClockReading] = deque(maxlen=256)
@@ -163,7 +165,7 @@ class Sounding:
             FrameRow(
                 "audio",
                 pts_ns=run.pts_ns,
-                timestamp=run.ticks & 0xFFFFFFFF,
+                timestamp=run.ticks & 0xFFFFFFFF if self._timed else None,
                 first_packet_ns=run.arrived_ns,
                 complete_ns=run.arrived_ns,
                 shown_ns=run.heard_ns,

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from avlab.wire.units import Chunk, EncodedFrame, Samples, WireError
+from avlab.wire.units import Chunk, EncodedFrame, FrameTooLargeError, Samples, WireError
 
 PORT, PORT_B = 9688, 9699
 """Where the tutorial's server takes its datagrams: its Windows edition (A) and its macOS edition (B)."""
@@ -93,13 +93,14 @@ class ClassicVideo:
         self.max_datagram = max_datagram
 
     def pack(self, frame: EncodedFrame, /) -> list[bytes]:
-        """The frame's one datagram. Raises WireError, saying what to lower, when it does not fit."""
+        """The frame's one datagram. Raises FrameTooLargeError, saying what to lower, when it does not fit."""
         datagram = base64.b64encode(frame.jpeg)
         if len(datagram) > self.max_datagram:
-            raise WireError(self._too_large(frame, len(datagram)))
+            raise self.too_large(frame, len(datagram))
         return [datagram]
 
-    def _too_large(self, frame: EncodedFrame, size: int) -> str:
+    def too_large(self, frame: EncodedFrame, size: int) -> FrameTooLargeError:
+        """What is wrong with a frame that makes a datagram of `size` bytes, and what to lower."""
         ratio = self.max_datagram / size
         # A JPEG's bytes grow as its width to the power 1 (drawings) to 2.8 (noise); 1.25 is on the safe side.
         width = max(16, int(frame.width * ratio**0.8) // 8 * 8)
@@ -110,7 +111,7 @@ class ClassicVideo:
         )
         if self.max_datagram < MAX_DATAGRAM:
             sentence += " On macOS 'sudo sysctl -w net.inet.udp.maxdgram=65535' makes room for larger ones."
-        return sentence
+        return FrameTooLargeError(sentence)
 
     def feed(self, datagram: bytes, now_ns: int, /) -> list[ClassicFrame]:
         """The picture in one datagram that arrived at `now_ns`. Raises WireError when there is none; the next may do.

@@ -19,6 +19,10 @@ class WireError(ValueError):
     """A peer's bytes, or a value that is to become bytes, are not what the format allows. The message is a sentence."""
 
 
+class FrameTooLargeError(WireError):
+    """A wire has no room for this frame; a smaller one may pass. The message says what to lower."""
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedFrame:
     """One picture as a baseline JPEG.

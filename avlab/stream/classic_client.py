@@ -1,0 +1,359 @@
+"""A server of the classic wire as a client sees it: pictures in datagrams, sound over a connection, and no more.
+
+The connection is read no faster than its sound is played, so that TCP holds the server back: the tutorial's sends all
+of its sound at once. All of it belongs to the client's thread, but for `open` and `play`, which come before it.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections import deque
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from avlab.measure.trace import Recorder
+from avlab.stream.clock import MonotonicClock
+from avlab.stream.ends import Offer
+from avlab.stream.links import Address, TcpLink, UdpLink
+from avlab.stream.presentation import Presentation
+from avlab.stream.sounding import SPARE_NS
+from avlab.timing.jitterbuffer import Frame
+from avlab.wire.classic import (
+    CHANNELS,
+    HELLO,
+    PORT,
+    RATE,
+    ClassicChunk,
+    ClassicEnd,
+    ClassicSound,
+    ClassicVideo,
+    sound_port,
+)
+from avlab.wire.units import NS, WireError
+
+DELAY_NS = 100_000_000
+"""How long sound is held back, its device's latency included: two of the tutorial's chunks are 46 ms."""
+
+GREET_NS = NS
+"""A hello may be lost like any datagram: it is said again until a picture comes."""
+
+QUIET_NS = 3 * NS
+"""With the sound over, or none, so long without a picture is the end: nothing on the wire says so."""
+
+AFTER_NS = NS // 4
+"""How long after the connection's end a picture may still be on its way."""
+
+SILENCE_NS = 10 * NS
+"""With neither picture nor sound for so long, and the sound not over, the server is taken for gone."""
+
+TURN_BYTES = 8192
+"""Read of the connection at a time: two of the tutorial's chunks."""
+
+MALFORMED_TOLD = 100
+"""How many foreign datagrams the record names; a hostile sender could fill it with them."""
+
+NO_PLAYOUT_DELAY = (
+    "The classic wire carries no timestamps, so nothing tells when a picture is to be shown: each is shown as it "
+    "comes, and playout_delay does not apply. Play over rtsp:// to have it."
+)
+
+_REASONS = {
+    "video_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
+    "audio_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
+    "av_offset": "carries no timestamps, so that nothing ties a picture to its sound that could be shifted",
+}
+
+
+def is_classic(url: str) -> bool:
+    """Whether an address is one of the classic wire."""
+    return isinstance(url, str) and url.lower().startswith("classic:")
+
+
+def refuse_choices(**given: Any) -> None:
+    """ValueError for a setting that was made and that this wire has no way to keep."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name}={value!r} cannot be had: the classic wire {_REASONS[name]}; use rtsp:// for it")
+
+
+class ClassicReceiver:
+    """An `ends.Receiver`: pictures by UDP from the address's port (9688 when it names none), sound from the one below.
+
+    ValueError for an address that is none.
+    """
+
+    def __init__(
+        self, url: str, *, timeout: float, presentation: Presentation, clock: MonotonicClock, recorder: Recorder
+    ) -> None:
+        parts = urlsplit(url)
+        try:
+            port = parts.port or PORT
+        except ValueError:
+            port = 0
+        if not parts.hostname or not port or parts.path.strip("/"):
+            raise ValueError(f"{url!r} is no address to play: write it as classic://host:port")
+        if not timeout > 0:
+            raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
+        sound_port(port)
+        self._host, self._port, self._timeout = parts.hostname, port, timeout
+        self._presentation, self._clock, self._recorder = presentation, clock, recorder
+        self._video, self._sound = ClassicVideo(), ClassicSound()
+        self._address: Address = ("", 0)
+        self._udp: UdpLink | None = None
+        self._tcp: TcpLink | None = None
+        self._early: list[tuple[bytes, Address]] = []
+        self._held: deque[ClassicChunk] = deque()  # came, and is not to be handed on yet
+        self._reading = False
+        self._pictures = 0
+        self._malformed = 0
+        self._samples = 0  # handed on
+        self._pts_ns = 0  # where the next sound goes: pauses of the sender count
+        self._began_ns: int | None = None  # when the first sound came
+        self._picture_ns: int | None = None
+        self._first_picture_ns = 0
+        self._sound_ns: int | None = None
+        self._sound_over_ns: int | None = None
+        self._closed_ns: int | None = None
+
+    @property
+    def where(self) -> str:
+        """host:port, for messages."""
+        return f"{self._host}:{self._port}"
+
+    @property
+    def ssrcs(self) -> set[int]:
+        """None: the wire has no such numbers."""
+        return set()
+
+    @property
+    def said_goodbye(self) -> bool:
+        """Whether the sound is over; the pictures' end is not told."""
+        return self._sound_over_ns is not None
+
+    # ---- before and after the client's thread
+
+    def open(self) -> Offer:
+        """Open the sound's connection; where there is none, see whether pictures come without one."""
+        family = self._find()
+        local = "::" if family == socket.AF_INET6 else "0.0.0.0"
+        self._udp = UdpLink(local)
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        # Before it connects: the window that a small buffer leaves is what holds back a server that sends all at once.
+        with suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.settimeout(self._timeout)
+        try:
+            connection.connect((self._address[0], self._port - 1))
+        except ConnectionRefusedError as refusal:
+            connection.close()
+            self._wait_for_a_picture(refusal)
+        except OSError as error:
+            connection.close()
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(
+                    f"{self.where} does not answer within {self._timeout:g} s: check the address, and that no firewall "
+                    f"is between; its sound is on TCP port {self._port - 1}"
+                ) from error
+            raise OSError(f"{self.where} cannot be reached: {error.strerror or error}") from error
+        else:
+            self._tcp = TcpLink(connection)
+        streams = frozenset({"video", "audio"} if self._tcp else {"video"})
+        return Offer(streams, rate=RATE, channels=CHANNELS, clip=self.where, delay_ns=DELAY_NS)
+
+    def play(self, selector: selectors.BaseSelector) -> None:
+        """Say hello, and register the sockets."""
+        assert self._udp is not None
+        self._selector = selector
+        selector.register(self._udp, selectors.EVENT_READ)
+        self._read(self._tcp is not None)
+        self._play_ns = self._greeted_ns = self._clock.now_ns()
+        self._recorder.event(self._play_ns, "play")
+        self._udp.send([HELLO], self._address)
+        self._take_datagrams(self._early, self._play_ns)
+
+    def leave(self, now_ns: int) -> None:
+        """Nothing can be said; closing the connection is all that a server may notice."""
+
+    def close(self) -> None:
+        """Close every socket."""
+        if self._udp is not None:
+            self._udp.close()
+        if self._tcp is not None:
+            self._tcp.close()
+
+    def _find(self) -> socket.AddressFamily:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)[0]
+        except OSError as error:
+            raise OSError(f"the host {self._host!r} is not known: check its spelling, or write its address") from error
+        self._address = (str(address[0]), self._port)
+        return family
+
+    def _wait_for_a_picture(self, refusal: OSError) -> None:
+        """A server may have pictures alone. ConnectionRefusedError when none comes either."""
+        assert self._udp is not None
+        until_ns = self._clock.now_ns() + round(min(self._timeout, 2.0) * NS)
+        self._udp.send([HELLO], self._address)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._udp, selectors.EVENT_READ)
+            while not self._early and self._clock.now_ns() < until_ns:
+                if self._clock.wait(selector, until_ns):
+                    self._early = [one for one in self._udp.receive() if one[1][0] == self._address[0]]
+        if not self._early:
+            raise ConnectionRefusedError(
+                f"nothing listens at {self.where}: sound was refused on TCP port {self._port - 1}, and no picture "
+                "came; start the server first, or check the port"
+            ) from refusal
+        self._recorder.event(self._clock.now_ns(), "no sound", f"nothing listens on TCP port {self._port - 1}")
+
+    # ---- what arrives
+
+    def attend(self, what: Any, link: Any) -> None:
+        """A socket is ready."""
+        if isinstance(link, TcpLink):
+            self._take_bytes(link)
+            return
+        datagrams = link.receive()
+        now_ns = self._clock.now_ns()
+        if dropped := link.dropped():
+            self._recorder.event(now_ns, "socket_dropped", dropped)
+        self._take_datagrams(datagrams, now_ns)
+
+    def _take_datagrams(self, datagrams: list[tuple[bytes, Address]], now_ns: int) -> None:
+        """Whole pictures, each a datagram; one that holds none is counted and passed over."""
+        for datagram, address in datagrams:
+            if address[0] != self._address[0]:
+                continue
+            try:
+                [picture] = self._video.feed(datagram, now_ns)
+            except WireError as error:
+                self._malformed += 1
+                if self._malformed <= MALFORMED_TOLD:
+                    self._recorder.event(now_ns, "malformed packet", str(error))
+                continue
+            if self._picture_ns is None:
+                self._first_picture_ns = now_ns
+            self._picture_ns = now_ns
+            self._recorder.packets([("video", None, None, None, None, len(datagram), None, now_ns, "used")])
+            frame = Frame(
+                ticks=self._pictures,
+                pts_ns=now_ns - self._first_picture_ns + self._pictures,  # no two alike, even of one turn
+                jpeg=picture.jpeg,
+                bytes=len(picture.jpeg),
+                packets=1,
+                packets_lost=0,
+                first_packet_ns=now_ns,
+                complete_ns=now_ns,
+            )
+            self._pictures += 1
+            self._presentation.take_frame(frame, now_ns)
+
+    def _take_bytes(self, link: TcpLink) -> None:
+        data = link.receive(TURN_BYTES)
+        now_ns = self._clock.now_ns()
+        if data is None:
+            self._read(False)
+            self._closed_ns = now_ns
+            self._sound_over_ns = self._sound_over_ns or now_ns
+            self._recorder.event(now_ns, "sound connection closed")
+            return
+        try:
+            units = self._sound.feed(data, now_ns)
+        except WireError as error:
+            self._recorder.event(now_ns, "sound refused", str(error))
+            raise
+        for unit in units:
+            if isinstance(unit, ClassicEnd):
+                self._sound_over_ns = now_ns
+                self._recorder.event(now_ns, "end of sound")
+            else:
+                self._held.append(unit)
+                size = unit.samples.nbytes
+                self._recorder.packets([("audio", None, None, None, None, size, None, now_ns, "used")])
+        if units:
+            self._sound_ns = now_ns
+        self._hand_on(now_ns)
+
+    def _hand_on(self, now_ns: int) -> None:
+        """Give the presentation what is heard soon; while anything is left here, the connection is not read."""
+        while self._held and self._due_ns(now_ns) <= now_ns:
+            chunk = self._held.popleft()
+            if self._began_ns is None:
+                self._began_ns = now_ns
+            ahead_ns = self._presentation.ahead_ns(self._pts_ns, now_ns)
+            if ahead_ns is not None and ahead_ns < self._presentation.least_delay_ns - SPARE_NS // 2:
+                # The sender has paused, and nothing says for how long: what comes now goes on from here.
+                self._pts_ns += self._presentation.held_back_ns - ahead_ns
+            self._presentation.take_sound(chunk.samples, ticks=self._samples, pts_ns=self._pts_ns, now_ns=now_ns)
+            self._samples += len(chunk.samples)
+            self._pts_ns += len(chunk.samples) * NS // RATE
+        self._read(not self._held and self._closed_ns is None)
+
+    def _due_ns(self, now_ns: int) -> int:
+        """When the next sound is to be handed on: as long before it is heard as sound is held back."""
+        if self._began_ns is None:
+            return now_ns
+        ahead_ns = self._presentation.ahead_ns(self._pts_ns, now_ns)
+        if ahead_ns is None:
+            return self._began_ns + self._pts_ns
+        return now_ns + ahead_ns - self._presentation.held_back_ns
+
+    def _read(self, wanted: bool) -> None:
+        if self._tcp is not None and wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self._selector.register(self._tcp, selectors.EVENT_READ)
+            else:
+                self._selector.unregister(self._tcp)
+
+    # ---- what the moment asks for
+
+    def wake_at(self) -> int:
+        """When the next sound is to be handed on; the end is looked for ten times a second."""
+        now_ns = self._clock.now_ns()
+        return min(now_ns + NS // 10, self._due_ns(now_ns)) if self._held else now_ns + NS // 10
+
+    def move_along(self, now_ns: int) -> None:
+        """Hand sound on; say hello again while no picture has come."""
+        assert self._udp is not None
+        if self._held:
+            self._hand_on(now_ns)
+        if self._picture_ns is None and now_ns - self._greeted_ns >= GREET_NS and self._sound_over_ns is None:
+            self._greeted_ns = now_ns
+            self._udp.send([HELLO], self._address)
+
+    def over(self, now_ns: int) -> bool:
+        """Whether what is told, an empty chunk or the connection's end, and what is not, quiet, speak for the end."""
+        if self._held:
+            return False
+        if self._picture_ns is None and self._sound_ns is None:
+            self._see_that_it_lives(now_ns)
+            return False
+        quiet_ns = now_ns - (self._picture_ns or self._play_ns)
+        if self._closed_ns is not None:
+            return quiet_ns > AFTER_NS and now_ns - self._closed_ns > AFTER_NS
+        if self._sound_over_ns is not None:
+            return quiet_ns > QUIET_NS and now_ns - self._sound_over_ns > QUIET_NS
+        if self._sound_ns is None:
+            if quiet_ns > QUIET_NS:
+                words = f"no picture for {QUIET_NS // NS} s: taken for the end, which this wire does not tell"
+                self._recorder.event(now_ns, "quiet", words)
+                return True
+            return False
+        if quiet_ns > SILENCE_NS and now_ns - self._sound_ns > SILENCE_NS:
+            raise TimeoutError(f"nothing has come from {self.where} for {SILENCE_NS // NS} s: the server is gone")
+        return False
+
+    def _see_that_it_lives(self, now_ns: int) -> None:
+        if self._closed_ns is not None and now_ns - self._closed_ns > AFTER_NS:
+            raise ConnectionError(
+                f"the server at {self.where} closed the connection before anything came: is it one of the classic "
+                "wire, and is it still running?"
+            )
+        if now_ns - self._play_ns > self._timeout * NS:
+            raise TimeoutError(
+                f"neither picture nor sound has come from {self.where} within {self._timeout:g} s: is it a server of "
+                "the classic wire, and does a firewall hold back datagrams?"
+            )

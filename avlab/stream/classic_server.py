@@ -1,0 +1,376 @@
+"""The audience of the classic wire: whoever writes a datagram is sent pictures, whoever connects is sent sound.
+
+Nothing on this wire says who is who or what anybody wants: a viewer and a listener are matched by their address, and
+an address that proves nothing by a connection is sent no more than a few seconds. All of it belongs to the server's
+thread, but for `prepare` and `chunks`.
+"""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from avlab.measure.trace import PacketTuple, Recorder
+from avlab.media.pcm import stereo
+from avlab.media.sources import Source
+from avlab.stream.clock import MonotonicClock
+from avlab.stream.ends import Part
+from avlab.stream.links import Address, TcpLink, UdpLink, bind_udp, interest, largest_datagram, listen
+from avlab.wire.classic import (
+    CHUNK_FRAMES,
+    MAX_DATAGRAM,
+    RATE,
+    ClassicEnd,
+    ClassicSound,
+    ClassicVideo,
+    sound_port,
+)
+from avlab.wire.units import NS, Chunk, EncodedFrame
+
+UNPROVEN_NS = 10 * NS
+"""How much of a clip with sound an address is sent that opens no connection for it: anybody can forge a datagram."""
+
+FORGIVEN = 6
+"""That allowance comes back so many times slower than it is used up."""
+
+DOUBT_NS = NS
+"""How long a viewer is kept whose connection closed when there are others at its address: it may be one of theirs."""
+
+MAX_VIEWERS, MAX_UNPROVEN = 256, 32
+
+STALL_BYTES = 1 << 18
+"""A second and a half of sound: what comes while this much waits for a listener that does not read is dropped."""
+
+EVENTS_TOLD = 200
+"""How many refusals and partings the record names; a flood of forged datagrams could fill it with them."""
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """A connection for sound."""
+
+    link: TcpLink
+    host: str
+    since_ns: int
+    leaving: bool = False  # once all that waits has been sent
+    gone: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Viewer:
+    """Somewhere that a datagram came from."""
+
+    address: Address
+    charged_ns: int  # up to when it has been counted
+    listener: Listener | None = None
+    doubtful_ns: int | None = None  # when its connection closed
+
+
+class ClassicAudience:
+    """An `ends.Audience`: pictures by UDP on `port`, sound by TCP on the port below. Port 0: any such pair."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        host: str,
+        port: int,
+        session_timeout: float,
+        clock: MonotonicClock,
+        recorder: Recorder,
+        play: Callable[[int], int],
+    ) -> None:
+        if port:
+            sound_port(port)
+        self._source, self._host, self._port = source, host, port
+        self._patience_ns = round(session_timeout * NS)
+        self._clock, self._recorder, self._start = clock, recorder, play
+        self._video, self._sound = ClassicVideo(), ClassicSound()
+        self.viewers: dict[Address, Viewer] = {}
+        self.listeners: list[Listener] = []
+        self._used: dict[str, int] = {}  # by address: how much was sent there without proof, in ns
+        self._looked_ns: int | None = None
+        self._events = 0
+        self._udp: UdpLink | None = None
+        self._door: socket.socket | None = None
+
+    # ---- what it says of itself
+
+    @property
+    def url(self) -> str:
+        """Where clients find it, once it is open."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        return f"classic://{f'[{host}]' if ':' in host else host}:{self._port}"
+
+    @property
+    def clients(self) -> int:
+        """How many are sent pictures."""
+        return len(self.viewers)
+
+    @property
+    def occupied(self) -> bool:
+        """Whether anybody is left."""
+        return bool(self.viewers)
+
+    @property
+    def ssrcs(self) -> set[int]:
+        """None: the wire has no such numbers."""
+        return set()
+
+    # ---- sockets
+
+    def open(self, selector: selectors.BaseSelector) -> None:
+        """Bind both ports; OSError when one is taken."""
+        self._selector = selector
+        self._udp, self._door = self._bind()
+        self._port = self._udp.port
+        self._udp.ask_for_refusals()
+        self._video.max_datagram = max(4, largest_datagram(self._udp, MAX_DATAGRAM))
+        selector.register(self._udp, selectors.EVENT_READ, "pictures")
+        selector.register(self._door, selectors.EVENT_READ, "door")
+
+    def close(self) -> None:
+        """Close every socket."""
+        for listener in self.listeners:
+            listener.link.close()
+        if self._udp is not None:
+            self._udp.close()
+        if self._door is not None:
+            self._door.close()
+
+    def drain(self) -> None:
+        """Let the last bytes leave, for up to half a second."""
+        until_ns = self._clock.now_ns() + NS // 2
+        while self._clock.now_ns() < until_ns:
+            self.look_after(self._clock.now_ns())
+            if not any(listener.link.waiting for listener in self.listeners):
+                return
+            self._clock.sleep_until(self._clock.now_ns() + 2_000_000)
+
+    def _bind(self) -> tuple[UdpLink, socket.socket]:
+        for _ in range(100):
+            udp = bind_udp(self._host, self._port)
+            try:
+                return udp, listen(self._host, sound_port(udp.port))
+            except OSError as error:
+                udp.close()
+                if self._port:
+                    reason = error.strerror or str(error)
+                    raise OSError(error.errno, f"{reason} (sound is sent from the port below the pictures')") from error
+        raise OSError(errno.EADDRINUSE, f"no two neighbouring ports are free on {self._host}")
+
+    # ---- clients
+
+    def attend(self, what: Any, link: Any, now_ns: int) -> None:
+        """A socket is ready: a datagram, a refusal, a connection, or its end."""
+        if what == "pictures":
+            for address in link.refused():
+                self._drop(address, now_ns, "nobody listens there any more")
+            for _, address in link.receive():
+                self._greet(address, now_ns)
+        elif what == "door":
+            self._accept(now_ns)
+        else:
+            self._hear(what, now_ns)
+
+    def wake_at(self) -> int | None:
+        """When to look after the clients again."""
+        return self._clock.now_ns() + NS // 4 if self.viewers or self.listeners else None
+
+    def look_after(self, now_ns: int) -> None:
+        """Part from those who are gone, who read nothing, and who proved nothing in time."""
+        for listener in list(self.listeners):
+            link = listener.link
+            stalled = link.progress_ns is not None and now_ns - link.progress_ns > self._patience_ns
+            unmet = not listener.leaving and self._viewer_of(listener) is None
+            unmet = unmet and now_ns - listener.since_ns > self._patience_ns
+            if stalled or unmet:
+                self._tell(
+                    now_ns, "client timed out", f"{listener.host}: {'it reads' if stalled else 'it asks'} nothing"
+                )
+            if listener.gone or stalled or unmet or (listener.leaving and not link.waiting):
+                self._hang_up(listener, now_ns)
+            elif link.waiting:
+                interest(self._selector, link)
+        self._charge(now_ns)
+
+    def rewind(self) -> None:
+        """The clip starts again at the next hello."""
+
+    def _greet(self, address: Address, now_ns: int) -> None:
+        """Any datagram asks for the stream."""
+        if address in self.viewers:
+            return
+        free = next((listener for listener in self._free() if listener.host == address[0]), None)
+        unproven = sum(viewer.listener is None for viewer in self.viewers.values())
+        if len(self.viewers) >= MAX_VIEWERS or (free is None and unproven >= MAX_UNPROVEN):
+            self._tell(now_ns, "client refused", f"{address[0]}: too many are there already")
+            return
+        if free is None and self._source.has_audio and self._used.get(address[0], 0) >= UNPROVEN_NS:
+            self._tell(now_ns, "client refused", f"{address[0]}: it has opened no connection for sound")
+            return
+        self.viewers[address] = Viewer(address, now_ns, free)
+        self._start(now_ns)
+
+    def _accept(self, now_ns: int) -> None:
+        assert self._door is not None
+        try:
+            connection, address = self._door.accept()
+        except OSError:
+            return
+        if len(self.listeners) >= MAX_VIEWERS:
+            connection.close()
+            return
+        listener = Listener(TcpLink(connection), address[0], now_ns)
+        self.listeners.append(listener)
+        self._selector.register(listener.link, selectors.EVENT_READ, listener)
+        self._match(listener, doubtful=False)
+
+    def _hear(self, listener: Listener, now_ns: int) -> None:
+        """Nothing that a listener says means anything but that it is there."""
+        try:
+            listener.link.flush(now_ns)
+            if listener.link.receive() is None:
+                self._hang_up(listener, now_ns)
+            else:
+                interest(self._selector, listener.link)
+        except OSError:
+            self._hang_up(listener, now_ns)
+
+    def _free(self) -> list[Listener]:
+        taken = {id(viewer.listener) for viewer in self.viewers.values()}
+        return [listener for listener in self.listeners if id(listener) not in taken and not listener.leaving]
+
+    def _viewer_of(self, listener: Listener) -> Viewer | None:
+        return next((viewer for viewer in self.viewers.values() if viewer.listener is listener), None)
+
+    def _match(self, listener: Listener, *, doubtful: bool) -> None:
+        """A connection vouches for the viewer at its address that has waited longest for one."""
+        for viewer in self.viewers.values():
+            unproven = viewer.listener is None and viewer.address[0] == listener.host
+            if unproven and (viewer.doubtful_ns is None or doubtful):
+                viewer.listener, viewer.doubtful_ns = listener, None
+                return
+
+    def _hang_up(self, listener: Listener, now_ns: int) -> None:
+        """A connection is closed: its viewer goes too, unless it may have been the connection of another."""
+        if listener not in self.listeners:
+            return
+        self.listeners.remove(listener)
+        self._selector.unregister(listener.link)
+        listener.link.close()
+        viewer = self._viewer_of(listener)
+        if viewer is None:
+            return
+        viewer.listener = None
+        if any(other.address[0] == listener.host for other in self.viewers.values() if other is not viewer):
+            viewer.doubtful_ns = now_ns
+        else:
+            del self.viewers[viewer.address]
+
+    def _drop(self, address: Address, now_ns: int, reason: str) -> None:
+        viewer = self.viewers.pop(address, None)
+        if viewer is None:
+            return
+        self._tell(now_ns, "client gone", f"{address[0]}:{address[1]}: {reason}")
+        if viewer.listener is not None:
+            self._match(viewer.listener, doubtful=True)
+
+    def _charge(self, now_ns: int) -> None:
+        """Count what is sent without proof against its address; what was counted is forgiven slowly."""
+        passed_ns = 0 if self._looked_ns is None else now_ns - self._looked_ns
+        self._looked_ns = now_ns
+        for host, used_ns in list(self._used.items()):
+            left_ns = used_ns - passed_ns // FORGIVEN
+            if left_ns > 0:
+                self._used[host] = left_ns
+            else:
+                del self._used[host]
+        for viewer in list(self.viewers.values()):
+            if viewer.listener is not None:
+                continue
+            if viewer.doubtful_ns is not None and now_ns - viewer.doubtful_ns > DOUBT_NS:
+                self._drop(viewer.address, now_ns, "its connection for sound is closed")
+            elif self._source.has_audio:
+                host = viewer.address[0]
+                self._used[host] = self._used.get(host, 0) + now_ns - viewer.charged_ns
+                viewer.charged_ns = now_ns
+                if self._used[host] >= UNPROVEN_NS:
+                    limit = UNPROVEN_NS // NS
+                    self._drop(viewer.address, now_ns, f"no connection for sound came in {limit} s of pictures")
+
+    def _tell(self, now_ns: int, name: str, words: str) -> None:
+        self._events += 1
+        if self._events <= EVENTS_TOLD:
+            self._recorder.event(now_ns, name, words)
+
+    # ---- what they are sent
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The sound as the wire has it: 44,100 Hz, stereo, chunks of 1,024 sample frames."""
+        return stereo(self._source.chunks(), rate=RATE, size=CHUNK_FRAMES)
+
+    def prepare(self, frame: EncodedFrame) -> tuple[EncodedFrame, bytes]:
+        """The frame's datagram."""
+        return frame, self._video.pack(frame)[0]
+
+    def timestamp(self, stream: str, pts_ns: int) -> None:
+        """None: the wire has no timestamps."""
+
+    def send_frame(self, unit: tuple[EncodedFrame, bytes], pts_ns: int) -> tuple[int | None, int | None]:
+        """Send a frame's datagram to every viewer."""
+        assert self._udp is not None
+        frame, datagram = unit
+        first_ns: int | None = None
+        for viewer in self.viewers.values():
+            now_ns = self._clock.now_ns()
+            try:
+                taken = self._udp.send_large(datagram, viewer.address)
+            except OSError as error:
+                self._video.max_datagram = max(4, len(datagram) - 1)
+                raise self._video.too_large(frame, len(datagram)) from error
+            first_ns = first_ns or now_ns
+            self._recorder.packets([_row("video", len(datagram), now_ns, None if taken else "socket_dropped")])
+        return first_ns, None if first_ns is None else 1
+
+    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
+        """Send a chunk to every viewer's listener."""
+        messages = self._sound.pack(chunk)
+        first_ns: int | None = None
+        rows = []
+        for viewer in self.viewers.values():
+            listener = viewer.listener
+            if listener is None or listener.gone:
+                continue
+            now_ns = self._clock.now_ns()
+            stalled = listener.link.waiting > STALL_BYTES
+            if not stalled:
+                self._push(listener, b"".join(messages), now_ns)
+            first_ns = first_ns or now_ns
+            rows += [_row("audio", len(message), now_ns, "socket_dropped" if stalled else None) for message in messages]
+        self._recorder.packets(rows)
+        parts = (Part(chunk.pts_ns, None, chunk.samples.nbytes),)
+        return first_ns, parts if first_ns is not None else ()
+
+    def say_goodbye(self, now_ns: int) -> None:
+        """An empty chunk to every listener, the only end that there is; viewers are sent nothing more."""
+        [end] = self._sound.pack(ClassicEnd())
+        for viewer in self.viewers.values():
+            if viewer.listener is not None:
+                self._push(viewer.listener, end, now_ns)
+                viewer.listener.leaving = True
+        self.viewers.clear()
+
+    def _push(self, listener: Listener, data: bytes, now_ns: int) -> None:
+        try:
+            listener.link.send(data, now_ns)
+        except OSError:
+            listener.gone = True  # parted from once the round of sending is over
+
+
+def _row(stream: str, size: int, now_ns: int, fate: str | None) -> PacketTuple:
+    return stream, None, None, None, None, size, now_ns, None, fate
