@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from avlab.measure.join import join
     from avlab.measure.trace import Trace
     from avlab.media.probe import probe
+    from avlab.network.settings import Network
     from avlab.stream.client import Client
     from avlab.stream.server import Server
     from avlab.stream.simulate import simulate
@@ -26,6 +27,7 @@ _HOMES = {
     "Client": "avlab.stream.client",
     "DeadlinePacer": "avlab.timing.pacing",
     "FeedbackPacer": "avlab.timing.pacing",
+    "Network": "avlab.network.settings",
     "NoPacing": "avlab.timing.pacing",
     "Server": "avlab.stream.server",
     "Trace": "avlab.measure.trace",
@@ -44,6 +46,7 @@ __all__ = [
     "Client",
     "DeadlinePacer",
     "FeedbackPacer",
+    "Network",
     "NoPacing",
     "Server",
     "Trace",

@@ -1,0 +1,1 @@
+"""What networks do to packets, and the answers. Pure."""

@@ -1,0 +1,254 @@
+"""A Stage that does to packets what a network does: loses, delays, reorders, copies them, lets them queue. Pure.
+
+One `Impairment` is one direction of the way to one client. Its streams share the bottleneck, and nothing else.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from dataclasses import dataclass
+from math import log1p
+from typing import Any, NamedTuple, TypeAlias
+
+from avlab.network.settings import Network
+from avlab.timing.stage import Dropped
+
+NS = 1_000_000_000
+
+
+class Packet(NamedTuple):
+    """What is sent: `item` is anyone's own, `size` in bytes. What is `reliable` is part of a TCP connection's bytes."""
+
+    stream: str
+    size: int
+    item: Any = None
+    reliable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A packet that the network made a second time."""
+
+    packet: Packet
+
+
+Outcome: TypeAlias = Packet | Copy | Dropped
+"""What leaves: a packet, a copy of one, or `Dropped(packet, "lost")`."""
+
+
+class _Queued(NamedTuple):
+    """A packet before the bottleneck, and what has been drawn for it."""
+
+    packet: Packet
+    lost: bool
+    draws: tuple[float, float, float]  # jitter, duplication, the copy's jitter
+
+
+class _Lane:
+    """What one stream remembers from packet to packet."""
+
+    __slots__ = ("bad", "chance", "drained_ns", "newest_ns")
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.bad: bool | None = None  # Gilbert's state; None before the first packet
+        self.drained_ns = 0  # when the queue that jitter stands for is empty
+        self.newest_ns = 0  # the latest arrival
+
+    def loses(self, network: Network, draw: float) -> bool:
+        """Whether the next packet is lost, by a draw from 0 to 1: each state's chance of the bad one as the next."""
+        p = network.loss
+        if not 0 < p < 1:
+            self.bad = p == 1
+            return self.bad
+        length = max(network.burst, 1 / (1 - p))
+        chance = p if self.bad is None else 1 - 1 / length if self.bad else p / (length * (1 - p))
+        self.bad = draw < chance
+        return self.bad
+
+    def wait_ns(self, network: Network, draw: float, now_ns: int) -> int:
+        """Jitter without reordering: what is left of the queue met before, or a new one when that has drained."""
+        if now_ns >= self.drained_ns:
+            self.drained_ns = now_ns + _exponential_ns(network.jitter, draw)
+        return self.drained_ns - now_ns
+
+
+class Impairment:
+    """A network, for one client and one direction. Packets go in with `push` and come out of `pull` when they arrive.
+
+    `network` may be replaced at any time, from any thread: it acts on the next packet, and what is under way stays.
+    Every packet takes the same number of draws from its stream's generator whatever the settings are, so changing one
+    of them shifts nothing of the others: a packet that is lost at 1 % is lost at 2 %, too. The generators are made from
+    the seed, the stream's name, `client` (a number) and `direction`.
+
+    The order of things: the bottleneck's queue, which loses what it has no room for; the bottleneck; loss, delay and
+    jitter on the way behind it; duplication.
+    """
+
+    def __init__(self, network: Network | None = None, *, client: int = 0, direction: str = "down") -> None:
+        self.network = network or Network()
+        self._whose = f"{client} {direction}"
+        self._in_use = self.network
+        self._lanes: dict[str, _Lane] = {}
+        self._queue: deque[_Queued] = deque()  # in front of it the packet that the bottleneck is at
+        self._bits = 0  # of all in the queue
+        self._since_ns = 0  # when the bottleneck began with the first of them
+        self._held: deque[_Queued] = deque()  # what a TCP sender keeps back until the queue has room
+        self._arriving: list[tuple[int, int, Outcome]] = []
+        self._count = 0
+        self._reliable_bytes = 0
+
+    @property
+    def reliable_bytes(self) -> int:
+        """Bytes of TCP connections under way: whoever pushes them bounds them."""
+        return self._reliable_bytes
+
+    def backlog_ns(self, now_ns: int) -> int:
+        """How long a packet that came now would wait before the bottleneck."""
+        return max(0, self._queue_ends_ns() - now_ns) if self._queue else 0
+
+    def push(self, item: Packet, now_ns: int, /) -> None:
+        """A packet is sent."""
+        if self._queue:
+            self._move_along(now_ns)
+        network = self.network
+        if network is not self._in_use:
+            self._adopt(network, now_ns)
+        lane = self._lanes.get(item.stream)
+        if lane is None:
+            lane = self._lanes[item.stream] = _Lane(self._generator(item.stream))
+        draw = lane.chance.random
+        lost = lane.loses(network, draw()) and not item.reliable
+        queued = _Queued(item, lost, (draw(), draw(), draw()))
+        if item.reliable:
+            self._reliable_bytes += item.size
+        if network.rate is None and not self._queue:
+            self._forward(queued, now_ns)
+        elif not self._queue:
+            self._since_ns = now_ns
+            self._enter(queued)
+        elif item.reliable:
+            self._held.append(queued)
+        elif self.backlog_ns(now_ns) <= network.queue * NS:
+            self._enter(queued)
+        else:
+            self._arrive(now_ns, Dropped(item, "lost"))
+        if self._queue:
+            self._move_along(now_ns)
+
+    def wake_at(self) -> int | None:
+        """When the next packet arrives, is lost, or leaves the bottleneck."""
+        moments = [self._arriving[0][0]] if self._arriving else []
+        if self._queue:
+            moments.append(self._departs_ns())
+        if self._held:
+            moments.append(self._room_ns())
+        return min(moments, default=None)
+
+    def pull(self, now_ns: int, /) -> list[Outcome]:
+        """What has arrived by now, in order of arrival, and what was lost."""
+        if self._queue:
+            self._move_along(now_ns)
+        out: list[Outcome] = []
+        arriving = self._arriving
+        while arriving and arriving[0][0] <= now_ns:
+            outcome = heapq.heappop(arriving)[2]
+            if isinstance(outcome, Packet) and outcome.reliable:
+                self._reliable_bytes -= outcome.size
+            out.append(outcome)
+        return out
+
+    def flush(self) -> list[Dropped]:
+        """At the end: what is under way, as in flight; what is known to be lost, as lost. Copies vanish."""
+        left: list[Outcome] = [outcome for _, _, outcome in sorted(self._arriving, key=lambda at: at[:2])]
+        left += [Dropped(queued.packet, "lost") if queued.lost else queued.packet for queued in self._queue]
+        left += [queued.packet for queued in self._held]
+        self._arriving.clear()
+        self._queue.clear()
+        self._held.clear()
+        self._bits = self._reliable_bytes = 0
+        kept = (outcome for outcome in left if not isinstance(outcome, Copy))
+        return [outcome if isinstance(outcome, Dropped) else Dropped(outcome, "in_flight") for outcome in kept]
+
+    # ---- the settings
+
+    def _generator(self, stream: str) -> random.Random:
+        return random.Random(f"{self._in_use.seed} {stream} {self._whose}")
+
+    def _adopt(self, network: Network, now_ns: int) -> None:
+        before, self._in_use = self._in_use, network
+        if network.seed != before.seed:
+            for stream, lane in self._lanes.items():
+                lane.chance = self._generator(stream)
+        if self._queue:  # what is left of the first packet passes at the new rate
+            bits = 8 * self._queue[0].packet.size
+            done = min(1.0, (now_ns - self._since_ns) / max(1, _transfer_ns(bits, before.rate)))
+            self._since_ns = now_ns - round(done * _transfer_ns(bits, network.rate))
+            self._move_along(now_ns)
+
+    # ---- the bottleneck
+
+    def _move_along(self, now_ns: int) -> None:
+        """Everything that has happened at the bottleneck by now."""
+        while True:
+            while self._held and (not self._queue or self._room_ns() <= now_ns):
+                self._enter(self._held.popleft())
+            if not self._queue or (departs_ns := self._departs_ns()) > now_ns:
+                return
+            queued = self._queue.popleft()
+            self._bits -= 8 * queued.packet.size
+            self._since_ns = departs_ns
+            self._forward(queued, departs_ns)
+
+    def _enter(self, queued: _Queued) -> None:
+        self._queue.append(queued)
+        self._bits += 8 * queued.packet.size
+
+    def _departs_ns(self) -> int:
+        return self._since_ns + self._takes_ns(8 * self._queue[0].packet.size)
+
+    def _queue_ends_ns(self) -> int:
+        return self._since_ns + self._takes_ns(self._bits)
+
+    def _room_ns(self) -> int:
+        return self._queue_ends_ns() - round(self._in_use.queue * NS)
+
+    def _takes_ns(self, bits: int) -> int:
+        return _transfer_ns(bits, self._in_use.rate)
+
+    # ---- the way behind it
+
+    def _forward(self, queued: _Queued, now_ns: int) -> None:
+        packet, lost, (jitter, copied, copys_jitter) = queued
+        network, lane = self._in_use, self._lanes[packet.stream]
+        # Before it is lost: another loss is not to give those after it another jitter.
+        wait_ns = lane.wait_ns(network, jitter, now_ns) if network.jitter else 0
+        if lost:
+            self._arrive(now_ns, Dropped(packet, "lost"))
+            return
+        least_ns = now_ns + round(network.delay * NS)
+        if network.reorder and not packet.reliable:
+            at_ns = least_ns + _exponential_ns(network.jitter, jitter)
+            copy_ns = least_ns + _exponential_ns(network.jitter, copys_jitter)
+        else:
+            # A delay that has just become shorter does not let this packet overtake those before it.
+            at_ns = copy_ns = max(least_ns + wait_ns, lane.newest_ns)
+        lane.newest_ns = max(lane.newest_ns, at_ns)
+        self._arrive(at_ns, packet)
+        if copied < network.duplicate and not packet.reliable:
+            self._arrive(max(copy_ns, at_ns), Copy(packet))
+
+    def _arrive(self, at_ns: int, outcome: Outcome) -> None:
+        self._count += 1
+        heapq.heappush(self._arriving, (at_ns, self._count, outcome))
+
+
+def _transfer_ns(bits: int, rate: float | None) -> int:
+    return 0 if rate is None else round(bits * 1e6 / rate)
+
+
+def _exponential_ns(mean: float, draw: float) -> int:
+    """An exponentially distributed time in ns, its mean in seconds, from a draw of 0 to 1."""
+    return round(-mean * NS * log1p(-draw))
