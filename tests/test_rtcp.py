@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from packets import stored
 
 from avlab.wire.rtcp import (
+    MAX_NACK_FIELDS,
     Bye,
+    Nack,
     ReceiverReport,
     ReportBlock,
     RtcpPacket,
@@ -150,3 +152,50 @@ def test_ntp_time(unix_ns: int, ntp: int) -> None:
 @given(st.integers(0, 4_000_000_000 * NS))
 def test_ntp_time_keeps_every_nanosecond(unix_ns: int) -> None:
     assert ntp_to_ns(ns_to_ntp(unix_ns)) == unix_ns
+
+
+# ---- NACK
+
+
+def nack(*sequences: int) -> bytes:
+    return serialize_compound([ReceiverReport(1), Sdes(1, "a"), Nack(1, 7, sequences)])[8 + 12 :]
+
+
+def test_the_bytes_of_a_nack_are_those_of_rfc_4585() -> None:
+    assert nack(100, 101, 116, 117, 65_535, 3) == bytes.fromhex(
+        "81cd0005 00000001 00000007"
+        "0064 8001"  # 100, the one after it, the sixteenth after it
+        "0075 0000"
+        "ffff 0008"  # numbers wrap
+    )
+
+
+@given(st.lists(st.integers(0, 0xFFFF), min_size=1, max_size=100))
+def test_a_nack_names_all_that_was_asked_for(sequences: list[int]) -> None:
+    (back,) = parse_compound(nack(*sequences))
+    assert isinstance(back, Nack)
+    assert (back.ssrc, back.media_ssrc) == (1, 7)
+    assert set(back.sequences) == set(sequences)
+
+
+def test_a_nack_is_bounded_both_ways() -> None:
+    most = [20 * n for n in range(MAX_NACK_FIELDS)]
+    data = nack(*most)
+    assert len(parse_compound(data)) == 1
+    longer = data[:2] + (int.from_bytes(data[2:4], "big") + 1).to_bytes(2, "big") + data[4:] + bytes(4)
+    with pytest.raises(WireError, match="more packets than any receiver lacks"):
+        parse_compound(longer)
+    for wrong in ([], [*most, 20 * MAX_NACK_FIELDS]):
+        with pytest.raises(WireError, match="1 to 256 fields"):
+            nack(*wrong)
+    with pytest.raises(WireError, match="16 bits"):
+        nack(65_536)
+
+
+def test_a_nack_cut_short_is_refused_and_other_feedback_passed_over() -> None:
+    data = bytearray(nack(1))
+    for words in (1, 2):
+        with pytest.raises(WireError, match="cut short"):
+            parse_compound(bytes((data[0], data[1], 0, words)) + bytes(4 * words))
+    data[0] = 0x8F  # FMT 15: congestion control feedback, of which nothing is known here
+    assert parse_compound(bytes(data)) == []

@@ -1,4 +1,4 @@
-"""RTCP: sender and receiver reports, source descriptions, BYE (RFC 3550 section 6), and NTP time.
+"""RTCP: sender and receiver reports, source descriptions, BYE (RFC 3550 section 6), NACK (RFC 4585), and NTP time.
 
 Pure: compound packets in, values out, and back. Wall-clock time comes in as nanoseconds since 1970.
 """
@@ -16,6 +16,13 @@ from avlab.wire.units import NS, WireError
 SR, RR, SDES, BYE = 200, 201, 202, 203
 """Packet types (RFC 3550 section 12.1)."""
 
+RTPFB = 205
+GENERIC_NACK = 1
+"""Transport layer feedback, and the one of its formats that is known here (RFC 4585 section 6.2.1)."""
+
+MAX_NACK_FIELDS = 256
+"""Fields of 17 packets each in one NACK: a receiver that lacks more has lost its stream and not some packets."""
+
 CNAME = 1
 NTP_1970 = 2_208_988_800
 """Seconds from 1900, where NTP counts from, to 1970."""
@@ -25,6 +32,7 @@ _PADDING = 0x20
 _HEADER = struct.Struct("!BBH")
 _SENDER = struct.Struct("!IQIII")
 _BLOCK = struct.Struct("!IB3sIIII")
+_NACK_FIELD = struct.Struct("!HH")  # a sequence number, and a bit for each of the 16 after it, the next one's lowest
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,17 @@ class Bye:
     reason: str = ""
 
 
-RtcpPacket: TypeAlias = SenderReport | ReceiverReport | Sdes | Bye
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """Packets of the source `media_ssrc` that the receiver `ssrc` lacks (RFC 4585 6.2.1), by 16-bit number."""
+
+    ssrc: int
+    media_ssrc: int
+    sequences: tuple[int, ...]
+    """In the order asked; runs of numbers within 17 of each other share a field."""
+
+
+RtcpPacket: TypeAlias = SenderReport | ReceiverReport | Sdes | Bye | Nack
 
 
 def ns_to_ntp(unix_ns: int) -> int:
@@ -132,6 +150,24 @@ def _serialize(packet: RtcpPacket) -> bytes:
         case Bye():
             reason = _text(packet.reason, "reason for leaving") if packet.reason else b""
             return _frame(BYE, len(packet.ssrcs), struct.pack(f"!{len(packet.ssrcs)}I", *packet.ssrcs) + reason)
+        case Nack():
+            head = struct.pack("!II", packet.ssrc, packet.media_ssrc)
+            return _frame(RTPFB, GENERIC_NACK, head + _serialize_nack(packet.sequences))
+
+
+def _serialize_nack(sequences: Sequence[int]) -> bytes:
+    fields: list[tuple[int, int]] = []
+    for number in sequences:
+        if not 0 <= number <= 0xFFFF:
+            raise WireError(f"A NACK names packets by 16 bits; {number} does not fit.")
+        ahead = (number - fields[-1][0]) & 0xFFFF if fields else 0
+        if 1 <= ahead <= 16:
+            fields[-1] = fields[-1][0], fields[-1][1] | 1 << (ahead - 1)
+        else:
+            fields.append((number, 0))
+    if not 1 <= len(fields) <= MAX_NACK_FIELDS:
+        raise WireError(f"A NACK has 1 to {MAX_NACK_FIELDS} fields of up to 17 packets, not {len(fields)}.")
+    return b"".join(_NACK_FIELD.pack(*entry) for entry in fields)
 
 
 def _frame(packet_type: int, count: int, body: bytes) -> bytes:
@@ -224,7 +260,23 @@ def _parse_body(packet_type: int, count: int, body: bytes) -> Sequence[RtcpPacke
         if reason:
             _need(reason, 1 + reason[0], "BYE")
         return [Bye(struct.unpack_from(f"!{count}I", body), _decode(reason[1 : 1 + reason[0]]) if reason else "")]
+    if packet_type == RTPFB and count == GENERIC_NACK:
+        return [_parse_nack(body)]
     return []
+
+
+def _parse_nack(body: bytes) -> Nack:
+    _need(body, 8 + _NACK_FIELD.size, "NACK")
+    ssrc, media_ssrc = struct.unpack_from("!II", body)
+    if len(body) > 8 + MAX_NACK_FIELDS * _NACK_FIELD.size:
+        raise WireError(f"A NACK of {len(body)} bytes asks for more packets than any receiver lacks.")
+    if len(body) % _NACK_FIELD.size:
+        raise WireError("An RTCP NACK is cut short: its last field has four bytes.")
+    sequences: list[int] = []
+    for number, others in _NACK_FIELD.iter_unpack(body[8:]):
+        sequences.append(number)
+        sequences += [(number + 1 + bit) & 0xFFFF for bit in range(16) if others >> bit & 1]
+    return Nack(ssrc, media_ssrc, tuple(sequences))
 
 
 def _parse_blocks(body: bytes, start: int, count: int) -> tuple[ReportBlock, ...]:
