@@ -1,0 +1,340 @@
+"""Retransmission: what a sender keeps and sends again, what a receiver asks for and when (RFC 4585, RFC 4588).
+
+Pure: packets are bytes, times are integer nanoseconds handed in. What a NACK's bytes are is in `wire.rtcp`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER, RtpPacket, Unwrapper, serialize_header
+from avlab.wire.units import NS, WireError
+
+KEEP_NS = NS
+KEEP_BYTES = 4 << 20
+"""How long, and how much, a sender keeps: a second is more than any playout delay worth repairing for."""
+
+SHARE = 0.5
+CREDIT_BYTES = 64_000
+"""What is sent again is at most this share of what is sent, plus this much at once: no flood of NACKs becomes one of
+packets."""
+
+AGAIN_NS = 5_000_000
+"""A packet asked for again sooner was asked for by the same loss: the answer is on its way."""
+
+MOST_ASKED = 512
+"""How many packets one call answers for."""
+
+
+def rtx_packet(original: bytes, *, payload_type: int, sequence: int, ssrc: int) -> bytes:
+    """A retransmission: a header of its own stream, the original sequence number, the payload (RFC 4588 section 4)."""
+    _, second, osn, timestamp, _ = HEADER.unpack_from(original)
+    header = serialize_header(payload_type, sequence, timestamp, ssrc, second >= MARKER)
+    return b"".join((header, osn.to_bytes(2, "big"), original[HEADER_BYTES:]))
+
+
+def original_packet(packet: RtpPacket, *, payload_type: int, ssrc: int) -> RtpPacket:
+    """The packet that a retransmission brings back. Raises WireError when there is no original sequence number."""
+    if len(packet.payload) < 2:
+        raise WireError(f"A retransmission begins with a sequence number of two bytes; {len(packet.payload)} came.")
+    osn = int.from_bytes(packet.payload[:2], "big")
+    return RtpPacket(payload_type, osn, packet.timestamp, ssrc, packet.marker, packet.payload[2:])
+
+
+# ---- the sender
+
+
+class History:
+    """The newest packets of one stream, and retransmissions of them as a stream of its own (RFC 4588 section 5.2).
+
+    `ssrc`, `payload_type` and `sequence` are those of the retransmissions. Bounded by time, bytes and what may be sent
+    again: `unknown` counts packets asked for that are not (or no longer) here, `refused` those not sent again because
+    of the bounds, `answered` those that were.
+    """
+
+    def __init__(
+        self, *, ssrc: int, payload_type: int, sequence: int, keep_ns: int = KEEP_NS, keep_bytes: int = KEEP_BYTES
+    ) -> None:
+        self.ssrc, self.payload_type, self.sequence = ssrc, payload_type, sequence
+        self.unknown = self.refused = self.answered = 0
+        self._keep_ns, self._keep_bytes = keep_ns, keep_bytes
+        self._packets: dict[int, bytes] = {}  # by sequence number
+        self._order: deque[tuple[int, int, bytes]] = deque()  # when sent, sequence number, packet
+        self._bytes = 0
+        self._again: dict[int, int] = {}  # when each was last sent again
+        self._credit = float(CREDIT_BYTES)
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def sent(self, packets: Iterable[bytes], now_ns: int) -> None:
+        """Packets have left for the first time."""
+        for packet in packets:
+            number = (packet[2] << 8) | packet[3]
+            self._packets[number] = packet
+            self._order.append((now_ns, number, packet))
+            self._bytes += len(packet)
+            self._credit += SHARE * len(packet)
+        self._credit = min(self._credit, CREDIT_BYTES)
+        self._forget(now_ns)
+
+    def answer(self, numbers: Iterable[int], now_ns: int) -> list[bytes]:
+        """The retransmissions of packets asked for by their 16-bit sequence numbers, in that order."""
+        self._forget(now_ns)
+        out = []
+        for count, number in enumerate(numbers):
+            packet = self._packets.get(number)
+            if packet is None:
+                self.unknown += 1
+            elif count >= MOST_ASKED or len(packet) > self._credit or now_ns - self._again.get(number, -NS) < AGAIN_NS:
+                self.refused += 1
+            else:
+                self._again[number] = now_ns
+                self._credit -= len(packet)
+                self.answered += 1
+                out.append(rtx_packet(packet, payload_type=self.payload_type, sequence=self.sequence, ssrc=self.ssrc))
+                self.sequence = (self.sequence + 1) & 0xFFFF
+        return out
+
+    def _forget(self, now_ns: int) -> None:
+        order = self._order
+        while order and (now_ns - order[0][0] > self._keep_ns or self._bytes > self._keep_bytes):
+            _, number, packet = order.popleft()
+            self._bytes -= len(packet)
+            if self._packets.get(number) is packet:  # else the number has come round again
+                del self._packets[number]
+                self._again.pop(number, None)
+
+
+# ---- the receiver
+
+
+class Settings(NamedTuple):
+    """How a receiver asks."""
+
+    reorder_packets: int = 3
+    """So many later packets say that one is lost and not on its way (as TCP does, RFC 5681 section 3.2)."""
+    reorder_ns: int = 3_000_000
+    """So long after the next packet, too: the last of a burst has no three behind it."""
+    tries: int = 4
+    """How often one packet is asked for."""
+    margin_ns: int = 5_000_000
+    """Beyond the round trip, before it is asked for again."""
+    limit: int = 512
+    """How many missing packets are kept in mind. What is missing beyond them is taken for lost."""
+
+
+ASKING = Settings()
+
+FIRST_RTT_NS = 100_000_000
+"""Before any answer came: when to ask again."""
+
+MOST_DISORDER_NS = 30_000_000
+"""How long a gap is given at the most where packets overtake each other; it is learnt from those that do."""
+
+STALE_NS = 2 * NS
+"""A round trip measured longer ago is not believed to forbid asking: or one bad one would be the last."""
+
+QUIET_NS = 5_000_000
+"""The next packet is asked for on suspicion when it is overdue by this: by then two more of its frame, or the next
+frame, should have come. What has nothing behind it would else be missed a frame later, too late to ask twice."""
+
+
+@dataclass(slots=True)
+class _Gap:
+    media_ns: int  # pts of the latest frame that it may belong to
+    since_ns: int
+    ask_ns: int  # when to ask (again)
+    asked: int = 0
+    asked_ns: int = 0
+    suspected: bool = False  # nothing has come after it
+
+
+class RoundTrip:
+    """A smoothed round trip and its deviation, as RFC 6298 section 2 has them; None before the first measurement."""
+
+    def __init__(self) -> None:
+        self.smooth_ns: int | None = None
+        self.deviation_ns = 0
+        self.measured_ns = 0
+
+    def measure(self, trip_ns: int, now_ns: int) -> None:
+        """One round trip took `trip_ns` and ended at `now_ns`."""
+        self.measured_ns = now_ns
+        if self.smooth_ns is None:
+            self.smooth_ns, self.deviation_ns = trip_ns, trip_ns // 4
+            return
+        self.deviation_ns += (abs(trip_ns - self.smooth_ns) - self.deviation_ns) // 4
+        self.smooth_ns += (trip_ns - self.smooth_ns) // 8
+
+
+class Requester:
+    """Which packets of one stream to ask for, and when: only while the answer can come before the frame's deadline.
+
+    `arrived` takes every packet of the stream, `restored` says whether a retransmission was asked for, `pull` gives
+    what to ask for now (unwrapped sequence numbers). `base_ns` is when media time 0 is presented, None before that is
+    known; its owner keeps it. The round trip is measured on packets asked for once (Karn's rule, RFC 6298 section 3).
+    """
+
+    def __init__(self, settings: Settings = ASKING) -> None:
+        self.base_ns: int | None = None
+        self.trip = RoundTrip()
+        self.asked = self.restorations = self.unasked = self.passed_over = 0
+        self._settings = settings
+        self._gaps: dict[int, _Gap] = {}  # in rising order but for one on suspicion, which is higher
+        self._fresh: deque[int] = deque()  # gaps that may still be packets on their way
+        self._wake_ns: int | None = None
+        self._highest: int | None = None
+        self._media_ns = 0  # the highest packet's frame
+        self._highest_ns = self._frame_ns = 0  # when it came, and the first of its frame
+        self._marker = True
+        self._spacing_ns = 1_000_000  # between packets of a frame
+        self._interval_ns = 0  # between frames
+        self._slow_ns = 0  # how late what was suspected came after all, the latest of late
+        self._disorder_ns = 0  # how late packets come that others have overtaken, the latest of late
+
+    def __len__(self) -> int:
+        return len(self._gaps)
+
+    def arrived(self, sequence: int, media_ns: int, marker: bool, now_ns: int) -> None:
+        """A packet came by itself: its unwrapped number, its frame's pts, whether it is its frame's last."""
+        highest = self._highest
+        if highest is not None and sequence <= highest:
+            gap = self._gaps.pop(sequence, None)
+            if gap is not None:
+                self._disorder_ns = max(min(now_ns - gap.since_ns, MOST_DISORDER_NS), self._disorder_ns * 63 // 64)
+            return
+        if highest is not None:
+            if sequence != highest + 1:
+                self._open(highest + 1, sequence, media_ns, now_ns)
+            elif media_ns == self._media_ns:
+                self._spacing_ns += (min(now_ns - self._highest_ns, NS // 20) - self._spacing_ns) // 16
+            elif 0 < media_ns - self._media_ns < NS:
+                self._interval_ns = media_ns - self._media_ns
+        if self._gaps and (gap := self._gaps.pop(sequence, None)) is not None:  # suspected, and only slow
+            self._slow_ns = max(min(now_ns - gap.since_ns, MOST_DISORDER_NS), self._slow_ns * 63 // 64)
+        self._advance(sequence, media_ns, marker, now_ns)
+        fresh, surely = self._fresh, sequence - self._settings.reorder_packets
+        while fresh and fresh[0] <= surely:
+            gap = self._gaps.get(fresh.popleft())
+            if gap is not None and not gap.asked and self._disorder_ns <= self._settings.reorder_ns:
+                gap.ask_ns = self._wake_ns = now_ns
+
+    def restored(self, sequence: int, media_ns: int, marker: bool, now_ns: int) -> bool:
+        """A retransmission of a packet came; whether it had been asked for and was still missing."""
+        gap = self._gaps.get(sequence)
+        if gap is None or not gap.asked:
+            self.unasked += 1
+            return False
+        del self._gaps[sequence]
+        self.restorations += 1
+        if gap.asked == 1:
+            self.trip.measure(now_ns - gap.asked_ns, now_ns)
+        if self._highest is None or sequence > self._highest:
+            self._advance(sequence, media_ns, marker, now_ns)
+        return True
+
+    def wake_at(self) -> int | None:
+        """The next moment at which there may be something to ask for."""
+        moments = [moment for moment in (self._wake_ns, self._quiet_ns()) if moment is not None]
+        return min(moments, default=None)
+
+    def pull(self, now_ns: int) -> list[int]:
+        """The sequence numbers to ask for now."""
+        quiet_ns = self._quiet_ns()
+        if quiet_ns is not None and now_ns >= quiet_ns and self._highest is not None:
+            media_ns = self._media_ns + (self._interval_ns if self._marker else 0)
+            since_ns = quiet_ns - QUIET_NS - self._slow_ns
+            self._gaps[self._highest + 1] = _Gap(media_ns, since_ns, now_ns, suspected=True)
+            self._wake_ns = now_ns
+        if self._wake_ns is None or now_ns < self._wake_ns:
+            return []
+        out, over, wakes = [], [], []
+        for sequence, gap in self._gaps.items():
+            if gap.ask_ns > now_ns:
+                wakes.append(gap.ask_ns)
+            elif gap.asked >= (1 if gap.suspected else self._settings.tries) or not self._in_time(gap, now_ns):
+                if gap.asked and now_ns - gap.asked_ns < KEEP_NS:  # an answer may still come, and is known then
+                    gap.ask_ns = gap.asked_ns + KEEP_NS
+                    wakes.append(gap.ask_ns)
+                else:
+                    over.append(sequence)
+            else:
+                gap.asked += 1
+                gap.asked_ns = now_ns
+                gap.ask_ns = now_ns + self._patience_ns()
+                wakes.append(gap.ask_ns)
+                out.append(sequence)
+        for sequence in over:
+            del self._gaps[sequence]
+        self._wake_ns = min(wakes, default=None)
+        self.asked += len(out)
+        return out
+
+    def _open(self, first: int, after: int, media_ns: int, now_ns: int) -> None:
+        """Packets from `first` to the one before `after` are missing."""
+        start = max(first, after - self._settings.limit)
+        self.passed_over += start - first
+        ask_ns = now_ns + max(self._settings.reorder_ns, self._disorder_ns * 5 // 4)
+        for sequence in range(start, after):
+            known = self._gaps.get(sequence)
+            if known is None:
+                self._gaps[sequence] = _Gap(media_ns, now_ns, ask_ns)
+                self._fresh.append(sequence)
+            else:  # sure now
+                known.suspected, known.media_ns = False, max(known.media_ns, media_ns)
+                self._wake_ns = known.ask_ns if self._wake_ns is None else min(self._wake_ns, known.ask_ns)
+        self._wake_ns = ask_ns if self._wake_ns is None else min(self._wake_ns, ask_ns)
+        while len(self._gaps) > self._settings.limit:
+            del self._gaps[next(iter(self._gaps))]
+            self.passed_over += 1
+        while self._fresh and self._fresh[0] < after - self._settings.limit:
+            self._fresh.popleft()
+
+    def _advance(self, sequence: int, media_ns: int, marker: bool, now_ns: int) -> None:
+        if media_ns != self._media_ns or self._highest is None:
+            self._frame_ns = now_ns
+        self._highest, self._highest_ns, self._media_ns, self._marker = sequence, now_ns, media_ns, marker
+
+    def _quiet_ns(self) -> int | None:
+        """When silence means that the next packet is lost: one of a frame that has not ended, or the next frame's."""
+        if self._highest is None or self._highest + 1 in self._gaps or (self._marker and not self._interval_ns):
+            return None
+        expected_ns = self._frame_ns + self._interval_ns if self._marker else self._highest_ns + 2 * self._spacing_ns
+        return expected_ns + QUIET_NS + self._slow_ns
+
+    def _in_time(self, gap: _Gap, now_ns: int) -> bool:
+        if self.base_ns is None:
+            return True
+        trip_ns = self.trip.smooth_ns
+        if trip_ns is None or now_ns - self.trip.measured_ns > STALE_NS:
+            trip_ns = 0
+        return now_ns + trip_ns <= self.base_ns + gap.media_ns
+
+    def _patience_ns(self) -> int:
+        if self.trip.smooth_ns is None:
+            return FIRST_RTT_NS
+        return self.trip.smooth_ns + max(self._settings.margin_ns, 2 * self.trip.deviation_ns)
+
+
+class RtxReceiver:
+    """The retransmissions of one stream, turned back into its packets (RFC 4588 section 5.3).
+
+    `ssrc` and `payload_type` are the original stream's; `rtx_ssrc` is that of the retransmissions, learnt from the
+    first packet of their payload type when the session did not say it.
+    """
+
+    def __init__(self, *, payload_type: int, rtx_payload_type: int, rtx_ssrc: int | None = None) -> None:
+        self.payload_type, self.rtx_payload_type, self.rtx_ssrc = payload_type, rtx_payload_type, rtx_ssrc
+        self.sequence = Unwrapper(16)
+
+    def takes(self, packet: RtpPacket) -> bool:
+        """Whether a packet is one of the retransmissions."""
+        return packet.payload_type == self.rtx_payload_type and self.rtx_ssrc in (None, packet.ssrc)
+
+    def restore(self, packet: RtpPacket, ssrc: int) -> RtpPacket:
+        """The original of a retransmission. WireError when it holds none."""
+        return original_packet(packet, payload_type=self.payload_type, ssrc=ssrc)
