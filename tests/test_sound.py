@@ -498,3 +498,42 @@ def test_wishes_are_monotonic_in_the_level() -> None:
         wishes.append(control.wish)
     assert all(a <= b for a, b in pairwise(wishes))
     assert (wishes[0], wishes[4], wishes[-1]) == (-1, 0, 1)
+
+
+# ---- a delay that comes down, unheard
+
+
+@pytest.mark.parametrize("block", [64, BLOCK, 1024])
+def test_time_is_taken_out_slowly_and_without_a_click(block: int) -> None:
+    buffer = with_tone(8)
+    before = listen(buffer, 1, block=block)
+    buffer.ease(15 * MS)
+    after = listen(buffer, 6, from_ns=ns(len(before)), block=block)
+    taken_ns = ns(len(before) + len(after)) - (heard := buffer.heard_ns(ns(len(before) + len(after))) or 0)
+    assert -taken_ns == pytest.approx(15 * MS, abs=0.2 * MS), heard
+    assert buffer.control.easing_ns == 0
+    assert steepest(after) <= 1.1 * STEEP
+    assert buffer.underruns == 0
+
+
+def test_what_is_taken_out_is_not_put_in_again() -> None:
+    control = LevelControl()
+    for _ in range(SETTLE):
+        control.arrival(100 * MS)
+    control.ease(30 * MS)
+    for _ in range(300):
+        control.eased(0.1 * MS)
+        control.arrival(round(100 * MS - (30 * MS - control.easing_ns)))
+        assert control.wish == 0
+    assert control.easing_ns == pytest.approx(0, abs=1)
+    assert control.target_ns == pytest.approx(70 * MS, abs=MS)
+    control.ease(10 * MS)
+    control.ease(0)
+    assert control.easing_ns == 0
+
+
+def test_nothing_is_taken_out_where_there_is_a_gap() -> None:
+    buffer = with_tone(1, lost=lambda packet: packet % 2 == 1)
+    buffer.ease(10 * MS)
+    listen(buffer, 0.5)
+    assert buffer.control.easing_ns == pytest.approx(10 * MS, abs=0.5 * MS)

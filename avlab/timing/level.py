@@ -28,6 +28,8 @@ class LevelControl:
         self._first: list[int] = []
         self._average_ns = 0.0
         self._target_ns: float | None = None
+        self.easing_ns = 0.0
+        """How much is still to be taken out, slowly, and not to be put in again."""
 
     @property
     def level_ns(self) -> int:
@@ -80,7 +82,16 @@ class LevelControl:
         self._average_ns += by_ns
         self._first = [margin_ns + round(by_ns) for margin_ns in self._first]
 
-    def shift(self, by_ns: int) -> None:
+    def ease(self, by_ns: int) -> None:
+        """The margin may come down by `by_ns`, a little at a time; 0 for no further. Replaces what was said before."""
+        self.easing_ns = float(by_ns)
+
+    def eased(self, by_ns: float) -> None:
+        """So much of it was taken out: the margin is lower by that, and is to stay so."""
+        self.easing_ns = max(0.0, self.easing_ns - by_ns)
+        self.shift(-by_ns)
+
+    def shift(self, by_ns: float) -> None:
         """The margin is higher by `by_ns` from here on, and is to stay so."""
         self.corrected(by_ns)
         if self._target_ns is not None:

@@ -41,6 +41,10 @@ JUMP_NS = 60_000_000
 MEASURE_NS = 100_000_000
 """How often the two clocks are compared; more often would cost more and tell no more."""
 
+EASE = 0.003
+"""The part of the samples that is left out while the delay comes down: a twentieth of a semitone higher, which nobody
+hears, and 3 ms a second."""
+
 _DECAY_NS = 2_000_000  # in which a step left by a gap dies away to 1/e: slow enough to be no click
 
 
@@ -93,6 +97,7 @@ class SoundBuffer:
         self._skew = RateEstimator()
         self._measure_ns = 0  # when to compare the clocks again
 
+        self._ease_credit = 0.0  # samples that may be left out by now, while the delay comes down
         self._follows: int | None = None  # the position that continues what was sent last; None after silence
         self._sent = np.zeros((1, channels), np.int16)  # the newest block
         self._step: NDArray[np.float32] | None = None  # what is left of the newest step in the sound, dying away
@@ -139,6 +144,10 @@ class SoundBuffer:
         """Hear everything later by `by_ns` (earlier when negative): silence goes in, or sound is left out."""
         self._move(by_ns)
         self.control.shift(by_ns)
+
+    def ease(self, by_ns: int) -> None:
+        """Hear everything earlier by `by_ns` in the end, by so few samples a block that none is missed; 0: no more."""
+        self.control.ease(by_ns)
 
     def read(self, count: int, heard_ns: int) -> tuple[Samples, ClockReading | None]:
         """`count` samples, int16 (count, channels), of which the first is heard at `heard_ns`; and what is heard then.
@@ -257,15 +266,25 @@ class SoundBuffer:
     # ---- what is sent to the device
 
     def _take(self, begin: int, count: int, heard_ns: int) -> tuple[Samples, list[tuple[int, int]], int]:
-        """A block from `begin`, its holes, and how many samples of media time it consumes: one off when corrected."""
+        """A block from `begin`, its holes, and how many samples of media time it consumes: some off when corrected."""
         wish = self.control.wish
-        if wish and count > 1:
-            source, holes = self._gather(begin, count + wish + 1, heard_ns)  # one more, to interpolate towards
+        easing = self._easing(count) if self.control.easing_ns > 0 else 0
+        consume = count + wish + easing
+        if consume != count and count > 1:
+            source, holes = self._gather(begin, consume + 1, heard_ns)  # one more, to interpolate towards
             if not holes:
                 self.corrected += wish
                 self.control.corrected(-wish * NS / self.rate)
-                return _stretch(source, count + wish, count), [], count + wish
+                self.control.eased(easing * NS / self.rate)
+                return _stretch(source, consume, count), [], consume
         return *self._gather(begin, count, heard_ns), count
+
+    def _easing(self, count: int) -> int:
+        """How many samples of a block to leave out for a delay that comes down."""
+        self._ease_credit += count * EASE
+        whole = int(self._ease_credit)
+        self._ease_credit -= whole
+        return whole
 
     def _gather(self, begin: int, count: int, heard_ns: int) -> tuple[Samples, list[tuple[int, int]]]:
         """The samples at `count` positions from `begin`; and the holes (first, end), filled with silence."""
