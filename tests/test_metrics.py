@@ -16,6 +16,7 @@ from avlab.measure.join import join
 from avlab.measure.trace import FrameRow, Recorder, Trace
 
 NS = 1_000_000_000
+MS = 1_000_000
 
 
 def joined(**case: object) -> Trace:
@@ -278,3 +279,28 @@ def test_both_ledgers_close_whatever_the_network_does(
     assert packets.closes
     assert frames.closes
     assert (packets.sent, frames.offered) == (30, 10)
+
+
+def test_what_a_repair_brought_back_stands_apart() -> None:
+    server = Recorder(side="server", epoch_ns=0, clock="one")
+    client = Recorder(side="client", epoch_ns=0, clock="one")
+    client.meta |= {"ssrcs": [1, 2], "end_ns": 2 * NS}
+    for seq in range(10):
+        server.packet("video", 1, seq, 3000 * seq, True, 1000, seq * MS, None, None)
+    server.packet("video", 2, 70, 9000, True, 1002, 50 * MS, None, None)  # 3 once more, and it comes
+    server.packet("video", 2, 71, 12_000, True, 1002, 51 * MS, None, None)  # 4, which is lost again
+    for seq in (0, 1, 2, 5, 6, 7, 8, 9):
+        client.packet("video", 1, seq, 3000 * seq, True, 1000, None, (20 + seq) * MS, "used")
+    client.packet("video", 2, 70, 9000, True, 1002, None, 70 * MS, "used")
+    client.packet("video", 1, 3, 9000, True, 1000, None, 70 * MS, "recovered")
+    joined = join(server.trace(), client.trace(), in_flight=0)
+    ledger = metrics.packet_ledger(joined)
+    assert (ledger.sent, ledger.received, ledger.used, ledger.lost, ledger.recovered) == (12, 9, 9, 2, 1)
+    assert ledger.closes
+    assert metrics.loss(joined)["packet_loss"].iloc[0] == pytest.approx(3 / 12)
+    assert metrics.one_way_delay(joined)["delay_ms"].tolist() == pytest.approx([20.0] * 9)
+    assert metrics.summary(joined).packet_loss_percent == pytest.approx(100 * 3 / 12)
+    alone = metrics.packet_ledger(client.trace())
+    assert (alone.sent, alone.received, alone.lost, alone.recovered) == (11, 9, 1, 1)
+    assert alone.closes
+    assert metrics.bitrate(client.trace())["video"].iloc[0] == pytest.approx((8 * 1000 + 1002) * 8 / 1000)

@@ -28,6 +28,7 @@ from avlab.measure.convergence import (
     target_fps,
     video_frames,
 )
+from avlab.measure.tables import PACKET_FATES
 from avlab.measure.trace import Trace
 
 if TYPE_CHECKING:
@@ -75,11 +76,13 @@ class PacketLedger(Printed):
     used: int
     duplicate: int
     late: int
+    recovered: int = 0
+    """Lost, and brought back by a repair. The packets that did it were sent, received and used like any others."""
 
     @property
     def closes(self) -> bool:
         """What was sent or copied was received, lost, dropped or is under way; what was received has a use."""
-        gone = self.lost + self.socket_dropped + self.in_flight
+        gone = self.lost + self.recovered + self.socket_dropped + self.in_flight
         return (
             self.sent + self.duplicated == self.received + gone
             and self.received == self.used + self.duplicate + self.late
@@ -175,7 +178,7 @@ def packet_ledger(trace: Trace, stream: str | None = None) -> PacketLedger:
         sent=int(copies["was_sent"].sum()),
         duplicated=int((~copies["was_sent"] & copies["was_received"]).sum()),
         received=int(copies["was_received"].sum()),
-        **{word: count.get(word, 0) for word in ("lost", "socket_dropped", "in_flight", "used", "duplicate", "late")},
+        **{word: count.get(word, 0) for word in PACKET_FATES},
     )
 
 
@@ -209,9 +212,10 @@ def pacing(trace: Trace) -> PacingSummary:
 def loss(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
     """The fraction of packets lost and of frames damaged, each `bin` seconds: columns time, packet_loss, frame_loss.
 
-    `time` is where the bin starts. A packet is lost in the network or at the socket; a frame is damaged if it is lost
-    or incomplete. Only video counts; what is in flight does not, nor what was skipped before sending. NaN where nothing
-    was sent, and on the classic wire, which has no numbers to tell loss by.
+    `time` is where the bin starts. A packet is lost in the network or at the socket, even if a repair brought it back;
+    a frame is damaged if it is lost or incomplete after all. Only video counts; what is in flight does not, nor what
+    was skipped before sending. NaN where nothing was sent, and on the classic wire, which has no numbers to tell loss
+    by.
     """
     import pandas as pd
 
@@ -220,7 +224,7 @@ def loss(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
     frames = video_frames(trace)
     frames = frames[~frames["fate"].isin(["skipped", "in_flight"])]
     when = _first_of(frames, "sent", "first_packet", "complete", "shown")
-    packet_loss = _binned(copies["time"], copies["fate"].isin(["lost", "socket_dropped"]), bin)
+    packet_loss = _binned(copies["time"], copies["fate"].isin(["lost", "socket_dropped", "recovered"]), bin)
     frame_loss = _binned(when, frames["fate"].isin(["lost", "incomplete"]), bin)
     table = pd.DataFrame({"packet_loss": packet_loss, "frame_loss": frame_loss})
     if not _tells_loss(trace):
@@ -235,7 +239,7 @@ def one_way_delay(trace: Trace) -> pd.DataFrame:
     """Each received packet's delay: columns time (when sent), stream, delay_ms. NaN unless both sides share a clock."""
     import pandas as pd
 
-    packets = trace.packets.dropna(subset=["sent", "received"])
+    packets = _arrived(trace).dropna(subset=["sent"])
     shared = trace.meta.get("shared_clock", trace.meta["side"] == "simulation")
     delay = (packets["received"] - packets["sent"]) * 1e3 if shared else np.nan
     table = pd.DataFrame({"time": packets["sent"], "stream": packets["stream"], "delay_ms": delay})
@@ -250,7 +254,7 @@ def jitter(trace: Trace) -> pd.DataFrame:
     import pandas as pd
 
     rates = {"video": 90_000.0, "audio": float(trace.meta.get("audio_rate") or np.nan)}
-    packets = trace.packets.dropna(subset=["received", "timestamp", "ssrc"]).sort_values("received", kind="stable")
+    packets = _arrived(trace).dropna(subset=["timestamp", "ssrc"]).sort_values("received", kind="stable")
     parts = []
     for (stream, ssrc), arrivals in packets.groupby(["stream", "ssrc"], observed=True):
         times = np.asarray(arrivals["received"], np.float64)
@@ -269,7 +273,7 @@ def bitrate(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
     """Kilobits of packets a second, each `bin` seconds: columns time, video, audio. Received, or sent for a server."""
     import pandas as pd
 
-    packets = trace.packets
+    packets = trace.packets if trace.meta["side"] == "server" else _arrived(trace)
     packets = packets.assign(when=packets["sent" if trace.meta["side"] == "server" else "received"])
     packets = packets.dropna(subset=["when", "bytes"])
     slot = _bins(packets["when"], bin)
@@ -324,7 +328,9 @@ def summary(trace: Trace) -> Summary:
         av_median_ms=sync.median_ms,
         av_p95_ms=sync.p95_ms,
         send_error_ms=pacing(trace).median_ms,
-        packet_loss_percent=_percent(packets.lost + packets.socket_dropped, packets_settled) if tells else None,
+        packet_loss_percent=_percent(packets.lost + packets.recovered + packets.socket_dropped, packets_settled)
+        if tells
+        else None,
         frame_loss_percent=_percent(ledger.lost + ledger.incomplete, frames_settled) if tells else None,
         delay_ms=quantile(known(one_way_delay(trace)["delay_ms"]), 0.5),
         bitrate_kbps=quantile(np.asarray(rates["video"] + rates["audio"], np.float64), 0.5),
@@ -360,13 +366,19 @@ def _bins(times: pd.Series[Any], bin: float) -> pd.Series[Any]:
     return slots
 
 
+def _arrived(trace: Trace) -> pd.DataFrame:
+    """The packets that the network delivered; what a repair brought back is not among them."""
+    packets = trace.packets
+    return packets[packets["received"].notna() & (packets["fate"] != "recovered")]
+
+
 def _copies(trace: Trace) -> pd.DataFrame:
     """A row for each copy of a packet: stream, fate, time, was_sent, was_received."""
     packets = trace.packets
     copies = packets[["stream", "fate"]].assign(
         time=_first_of(packets, "sent", "received"),
         was_sent=packets["sent"].notna(),
-        was_received=packets["received"].notna(),
+        was_received=packets["received"].notna() & (packets["fate"] != "recovered"),
     )
     if trace.meta["side"] != "client" or trace.meta.get("joined"):
         return copies

@@ -19,7 +19,8 @@ Rows: TypeAlias = NDArray[np.void]
 
 STREAMS = ("video", "audio")
 FRAME_FATES = ("shown", "late", "incomplete", "lost", "skipped", "in_flight")
-PACKET_FATES = ("used", "duplicate", "late", "lost", "socket_dropped", "in_flight")
+PACKET_FATES = ("used", "duplicate", "late", "lost", "socket_dropped", "in_flight", "recovered")
+"""`recovered` was lost, and a repair brought its content back; its `received` is when."""
 
 NS = 1_000_000_000
 UNKNOWN = -(2**63)
