@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 _handles: weakref.WeakSet[Handle] = weakref.WeakSet()  # what runs in this process, for stop_all and for joining traces
+_failed: weakref.WeakSet[Handle] = weakref.WeakSet()  # what has failed, and has told nobody
 
 
 class Worker:
@@ -112,6 +113,7 @@ class Handle:
                 self._begin()
             except BaseException:
                 self._told = True  # the caller sees this one now
+                _failed.discard(self)
                 self.stop()
                 self._started = False
                 raise
@@ -189,6 +191,7 @@ class Handle:
     def _fail(self, error: BaseException) -> None:
         if self._error is None:
             self._error = error
+            _failed.add(self)
         self._ended.set()
         for worker in list(self._workers):
             worker.signal()
@@ -196,6 +199,7 @@ class Handle:
     def _raise_once(self) -> None:
         if self._error is not None and not self._told:
             self._told = True
+            _failed.discard(self)
             raise self._error
 
 
@@ -218,3 +222,10 @@ def stop_all(timeout: float = 5.0) -> None:
 def running_handles() -> list[Handle]:
     """The servers and clients of this process that were started and not stopped."""
     return list(_handles)
+
+
+def untold_errors() -> list[BaseException]:
+    """What servers and clients failed of that neither `wait` nor `stop` has raised since last asked."""
+    untold = [handle.error for handle in list(_failed)]
+    _failed.clear()
+    return [error for error in untold if error is not None]
