@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from avlab.lab import plots
+    from avlab.lab import check, plots
+    from avlab.lab.check import predict
     from avlab.measure import metrics
     from avlab.measure.join import join
     from avlab.measure.trace import Trace
     from avlab.media.probe import probe
+    from avlab.media.sizes import frame_sizes
     from avlab.network.settings import Network
     from avlab.stream.client import Client
     from avlab.stream.server import Server
@@ -32,10 +34,13 @@ _HOMES = {
     "Server": "avlab.stream.server",
     "Trace": "avlab.measure.trace",
     "TutorialPacer": "avlab.timing.pacing",
+    "check": "avlab.lab",
+    "frame_sizes": "avlab.media.sizes",
     "join": "avlab.measure.join",
     "metrics": "avlab.measure",
     "pi_rule": "avlab.timing.pacing",
     "plots": "avlab.lab",
+    "predict": "avlab.lab.check",
     "probe": "avlab.media.probe",
     "simulate": "avlab.stream.simulate",
     "stop_all": "avlab.stream.worker",
@@ -51,10 +56,13 @@ __all__ = [
     "Server",
     "Trace",
     "TutorialPacer",
+    "check",
+    "frame_sizes",
     "join",
     "metrics",
     "pi_rule",
     "plots",
+    "predict",
     "probe",
     "simulate",
     "stop_all",
@@ -66,7 +74,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'avlab' has no attribute {name!r}")
     home = import_module(_HOMES[name])
-    value = import_module(f"{_HOMES[name]}.{name}") if name in ("metrics", "plots") else getattr(home, name)
+    value = import_module(f"{_HOMES[name]}.{name}") if name in ("check", "metrics", "plots") else getattr(home, name)
     globals()[name] = value
     return value
 

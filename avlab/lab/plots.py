@@ -1,47 +1,42 @@
 """Plots of a trace: a trace in, a matplotlib figure out. Computes nothing: the numbers come from avlab.measure.metrics.
 
 Figures are made without pyplot, so they are safe on any thread and none is left open; each shows itself in a notebook.
+Those that need no trace are in lab.figures, and have their names here too.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
+from avlab.lab.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION, Plot
+from avlab.lab.drawing import BODY as _BODY
+from avlab.lab.drawing import MANY as _MANY
+from avlab.lab.drawing import PAPER as _PAPER
+from avlab.lab.drawing import axes as _axes
+from avlab.lab.drawing import label as _label
+from avlab.lab.drawing import label_ends as _label_ends
+from avlab.lab.drawing import missing as _missing
+from avlab.lab.drawing import titled as _titled
+from avlab.lab.figures import frame_sizes, gaps, packets, players
 from avlab.measure import metrics
 from avlab.measure.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Okabe and Ito's colours, which colour-blind people tell apart.
-BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
-_MANY = (  # a line's colour, and its label's, dark enough to be read on white; green is the target's
-    (BLUE, BLUE), (VERMILION, "#B04E00"), ("#CC79A7", "#9C4F7A"), (ORANGE, "#8A5F00"), ("black", "black"),
-    ("#56B4E9", "#2F7FAF"),
-)  # fmt: skip
-
 # ITU-R BT.1359-1: how early (+) or late (-) the sound may be until viewers notice, and until they mind, in ms.
 DETECTABLE = (-125.0, 45.0)
 ACCEPTABLE = (-185.0, 90.0)
 
-_BODY, _TITLE = 13, 15
-_PAPER = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}  # behind words that lines may cross
-
-
-class Plot(Figure):
-    """A figure which shows itself as the last line of a notebook's cell, with or without pyplot."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=100)
-        return buffer.getvalue()
+__all__ = [
+    "delay", "fps", "frame_sizes", "gaps", "interval_error", "loss", "pacers", "packets", "page", "players", "sync",
+]  # fmt: skip
 
 
 def fps(trace: Trace, *, ax: Axes | None = None) -> Figure:
@@ -226,59 +221,6 @@ def page(trace: Trace) -> Figure:
     for ax, draw in zip(np.ravel(figure.subplots(2, 2)), draws, strict=True):
         draw(trace, ax=ax)
     return figure
-
-
-def _axes(ax: Axes | None, x: str, y: str) -> tuple[Figure, Axes]:
-    if ax is None:
-        ax = Plot(figsize=(10, 5.6), layout="constrained").add_subplot()
-    ax.set_xlabel(x, size=_BODY)
-    ax.set_ylabel(y, size=_BODY)
-    ax.tick_params(labelsize=_BODY)
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.margins(x=0.01)
-    figure = ax.figure
-    return figure.figure if isinstance(figure, SubFigure) else figure, ax
-
-
-def _titled(figure: Figure, ax: Axes, finding: str) -> Figure:
-    ax.set_title(finding, size=_TITLE, loc="left", pad=10)
-    return figure
-
-
-def _label(ax: Axes, *labels: tuple[str, str]) -> None:
-    """Texts in the colours of what they name, one below the other in the upper right corner, where room was left."""
-    for row, (text, colour) in enumerate(labels):
-        ax.annotate(text, (1, 1), (-6, -16 - 20 * row), xycoords="axes fraction", textcoords="offset points",
-                    ha="right", color=colour, size=_BODY)  # fmt: skip
-
-
-def _label_ends(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Lines named to the right of their ends (x, y, text, colour), moved apart where they would meet."""
-    low, high = ax.get_ylim()
-    step = 0.075
-    ends = sorted(ends, key=lambda end: end[1])
-    places = [min(1.0, max(0.0, (y - low) / (high - low))) for _, y, _, _ in ends]
-    for at in range(1, len(places)):  # up from the lowest, then down from the top, each a line's height from the next
-        places[at] = max(places[at], places[at - 1] + step)
-    places[-1] = min(places[-1], 1.0)
-    for at in reversed(range(len(places) - 1)):
-        places[at] = min(places[at], places[at + 1] - step)
-    for (x, y, text, colour), place in zip(ends, places, strict=True):
-        ax.annotate(
-            text, (x, min(high, max(low, y))), (1.03, place), textcoords="axes fraction", va="center", color=colour,
-            size=_BODY, annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-", "linestyle": ":", "color": colour, "alpha": 0.5, "relpos": (0, 0.5), "shrinkA": 0,
-            },
-        )  # fmt: skip
-
-
-def _missing(figure: Figure, ax: Axes, finding: str, need: str) -> Figure:
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.text(0.5, 0.5, need, transform=ax.transAxes, ha="center", va="center", size=_BODY, color=GREY)
-    return _titled(figure, ax, finding)
 
 
 def _limit(ax: Axes, values: pd.Series[Any], low: float, high: float) -> None:

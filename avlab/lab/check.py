@@ -1,0 +1,381 @@
+"""Predictions that are kept, checks of a student's work that say what is wrong, and a look at what was left behind.
+
+Nothing here knows the page: what is returned displays itself, and a check never raises for what a student wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import html
+import math
+import socket
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from avlab.measure import metrics
+from avlab.stream.simulate import simulate
+from avlab.stream.worker import running_handles, stop_all, untold_errors
+from avlab.timing.pacing import FeedbackPacer
+
+PURPLE = "#9C4F7A"
+"""Of a prediction, in every figure."""
+
+_MARKS = {
+    True: ("\N{CHECK MARK}", "#009E73"),
+    False: ("\N{BALLOT X}", "#D55E00"),
+    None: ("\N{RIGHTWARDS ARROW}", PURPLE),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found, as a sentence. True unless it found something wrong; `passed` None is neither."""
+
+    passed: bool | None
+    text: str
+
+    def __bool__(self) -> bool:
+        return self.passed is not False
+
+    def __repr__(self) -> str:
+        return f"{_MARKS[self.passed][0]} {self.text}"
+
+    def _repr_html_(self) -> str:
+        mark, colour = _MARKS[self.passed]
+        words = "<br>".join(html.escape(line) for line in self.text.splitlines())
+        style = f"border-left: 5px solid {colour}; padding: 0.2em 0.8em; font-size: 1.1em"
+        return f'<div style="{style}"><b style="color: {colour}">{mark}</b> {words}</div>'
+
+
+# ---- predictions
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A number that was said beforehand, None while it was not. Made by `predict`."""
+
+    question: str
+    value: float | None
+    unit: str = ""
+
+    def __repr__(self) -> str:
+        if self.value is None:
+            return f"{self.question}: no prediction yet. Put a number in place of ... and run this cell again."
+        return f"{self.question}: you say {_number(self.value, self.unit)}"
+
+    def on(self, figure: Figure | Axes, *, axis: Literal["x", "y"] = "y", panel: int = 0) -> Figure:
+        """Draw it as a labelled line into a plot, across `panel` of a figure that has several; the figure comes back.
+
+        `axis` is the one that it is read on. A line far beyond what is drawn would flatten the rest: then an arrow
+        points there from the edge. Without a prediction nothing is drawn.
+        """
+        ax = figure if isinstance(figure, Axes) else figure.axes[panel]
+        whole = ax.get_figure(root=True)
+        assert whole is not None
+        if self.value is None:
+            return whole
+        text = f"you said {_number(self.value, self.unit)}"
+        low, high = sorted(ax.get_ylim() if axis == "y" else ax.get_xlim())
+        room = 0.5 * (high - low)
+        label: dict[str, Any] = {"color": PURPLE, "size": 13, "textcoords": "offset points", "zorder": 10}
+        label["bbox"] = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1}
+        if not low - room <= self.value <= high + room:
+            up = self.value > high
+            text += ", beyond the edge"
+            if axis == "y":
+                text = f"\N{UPWARDS ARROW} {text}" if up else f"\N{DOWNWARDS ARROW} {text}"
+                ax.annotate(text, (0.02, float(up)), (0, -20 if up else 8), xycoords="axes fraction", **label)
+            else:
+                text = f"{text} \N{RIGHTWARDS ARROW}" if up else f"\N{LEFTWARDS ARROW} {text}"
+                label["ha"] = "right" if up else "left"
+                ax.annotate(text, (float(up), 0.9), (-6 if up else 6, 0), xycoords="axes fraction", **label)
+            return whole
+        if axis == "y":
+            ax.set_ylim(min(low, self.value - 0.04 * room), max(high, self.value + 0.2 * room))
+            ax.axhline(self.value, color=PURPLE, linewidth=2.5, linestyle="--", zorder=9)
+            ax.annotate(text, (0.02, self.value), (0, 5), xycoords=("axes fraction", "data"), **label)
+        else:
+            ax.set_xlim(min(low, self.value - 0.04 * room), max(high, self.value + 0.2 * room))
+            ax.axvline(self.value, color=PURPLE, linewidth=2.5, linestyle="--", zorder=9)
+            ax.annotate(text, (self.value, 0.93), (6, 0), xycoords=("data", "axes fraction"), **label)
+        return whole
+
+    def against(self, measured: float) -> Verdict:
+        """A sentence with what was predicted, what was measured, and how far apart they are."""
+        found = _number(_real(measured, "what was measured"), self.unit)
+        if self.value is None:
+            return Verdict(None, f"{self.question}: it is {found}. You made no prediction.")
+        said = _number(self.value, self.unit)
+        if said == found:
+            return Verdict(None, f"{self.question}: you said {said}, and so it is.")
+        off = self.value - measured
+        if measured and self.value / measured >= 2:
+            apart = f"{self.value / measured:.2g} times too much"
+        elif measured and abs(off / measured) < 10:
+            apart = f"{abs(off / measured) * 100:.2g} % too {'high' if off > 0 else 'low'}"
+        else:
+            apart = f"{_number(abs(off), self.unit)} too {'high' if off > 0 else 'low'}"
+        return Verdict(None, f"{self.question}: you said {said}, it is {found}. That was {apart}.")
+
+
+def predict(question: str, value: Any, unit: str = "") -> Prediction:
+    """Keep a number that is said before it is measured; `...` in its place says that there is none yet.
+
+    `.on(figure)` draws it into a plot, `.against(measured)` compares. TypeError for what is no number, ValueError for
+    one that is not finite.
+    """
+    if value is ... or value is None:
+        return Prediction(question, None, unit)
+    return Prediction(question, _real(value, "a prediction"), unit)
+
+
+def _real(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{what} is one number without quotes or units, such as 25 or 0.5, and not {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{what} is a finite number, and not {value}")
+    return float(value)
+
+
+def _number(value: float, unit: str) -> str:
+    digits = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{digits} {unit}".strip().replace("-", "\N{MINUS SIGN}", 1 if value < 0 else 0)
+
+
+# ---- a student's work
+
+
+def function(work: Any, cases: Mapping[Any, Any], *, within: float = 1e-6) -> Verdict:
+    """Hold a student's function against cases; the verdict names the first that is wrong.
+
+    A case is `argument: result`, or `(argument, argument, ...): result`. Numbers may differ by the part `within`.
+    """
+    if not callable(work):
+        return Verdict(False, f"{work!r} is no function: it is made with def, and handed over without parentheses.")
+    name = _name(work)
+    for key, right in cases.items():
+        arguments = key if isinstance(key, tuple) else (key,)
+        call = f"{name}({', '.join(map(_short, arguments))})"
+        try:
+            given = work(*arguments)
+        except Exception as error:
+            return Verdict(False, f"{call} fails with {_told(error)}.")
+        if (words := _nothing(call, given)) is not None:
+            return Verdict(False, words)
+        if not _same(given, right, within):
+            return Verdict(False, f"{call} gives {_short(given)} and should give {_short(right)}.")
+    return Verdict(True, f"{name} is right in all {len(cases)} cases.")
+
+
+def rule(work: Any, *, fps: float = 30.0, seconds: float = 60.0) -> Verdict:
+    """Let a student's pacing rule run in simulated time, and say what is wrong with it or how well it does.
+
+    What the rule must be is told by `FeedbackPacer`: a function of (delay, measured_fps, target_fps), in seconds.
+    """
+    name = _name(work)
+    try:
+        pacer = FeedbackPacer(work)
+        trace = simulate(fps, pacer=pacer, seconds=seconds)
+    except (TypeError, ValueError, RuntimeError) as error:  # a pacer's own sentences
+        if "returned Ellipsis" in str(error):
+            return Verdict(False, f"{name} is not written yet: put your own in place of ...")
+        return Verdict(False, _sentence(str(error)))
+    found = metrics.convergence(trace, at="sent")
+    if pacer.stalls:
+        return Verdict(
+            False,
+            f"{name} lets its wait run out in {pacer.stalls} of {round(fps * seconds)} frames. "
+            f"{_DIRECTION} Or is its step too large?",
+        )
+    if found.settled_s is None:
+        mean = "no frame left in time" if found.mean_fps is None else f"{found.mean_fps:.2f} fps on average"
+        return Verdict(False, f"{name} never settles within 2 % of {fps:g} fps in {seconds:g} s ({mean}). {_DIRECTION}")
+    drift = round(found.drift_ms_per_minute or 0.0, 2)
+    slides = f"then {'falls behind' if drift > 0 else 'gets ahead'} by {abs(drift):.3g} ms a minute"
+    return Verdict(
+        True, f"{name} works: it settles in {found.settled_s:.2f} s and {slides if drift else 'does not drift'}."
+    )
+
+
+_DIRECTION = "Does the delay grow when measured_fps is above target_fps, and shrink when it is below?"
+
+
+class _Endless(BaseException):
+    """A reader would read for ever; no `except Exception` of a student's is to catch it."""
+
+
+class _Stream:
+    """As much of a connected socket as a reader needs: `recv` gives the pieces in which a stream arrives."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = deque(pieces)
+        self._ended = 0
+
+    def recv(self, size: int, _flags: int = 0) -> bytes:
+        if not isinstance(size, int) or size < 0:
+            raise ValueError(f"recv takes a number of bytes, 0 or more, and not {size!r}")
+        if not self._pieces:
+            self._ended += 1
+            if self._ended > 100:
+                raise _Endless
+            return b""
+        piece = self._pieces.popleft()
+        if len(piece) > size:
+            self._pieces.appendleft(piece[size:])
+        return piece[:size]
+
+
+def receiver(work: Any) -> Verdict:
+    """Check a `receive(sock, size)` that returns exactly `size` bytes of a TCP connection, however they come.
+
+    At the connection's end it is to raise ConnectionError, or another OSError or EOFError.
+    """
+    if not callable(work):
+        return function(work, {})
+    name = _name(work)
+    runs: tuple[tuple[str, tuple[bytes, ...]], ...] = (
+        ("come in one piece", (b"0123456789",)),
+        ("come as 4 and 6", (b"0123", b"456789")),
+        ("come one by one", tuple(bytes([byte]) for byte in b"0123456789")),
+    )
+    for how, pieces in runs:
+        for after in ((), (b"next",)):
+            stream = _Stream((*pieces[:-1], pieces[-1] + b"".join(after)))
+            try:
+                given = work(stream, 10)
+            except _Endless:
+                return Verdict(False, f"{name}: of 10 bytes that {how}, it has all and goes on reading.")
+            except Exception as error:
+                return Verdict(False, f"{name} fails with {_told(error)}, when 10 bytes {how}.")
+            if (words := _nothing(f"{name}(sock, 10)", given)) is not None:
+                return Verdict(False, words)
+            if given != b"0123456789" and len(given) < 10:
+                text = "recv returns what is there, so go on until all have come"
+                return Verdict(False, f"{name}: of 10 bytes that {how}, it returns {_short(given)}: {text}.")
+            if given != b"0123456789" or (after and stream.recv(4) != b"next"):
+                text = "never ask recv for more than is still missing"
+                return Verdict(False, f"{name}: of 10 bytes that {how}, it takes some of the next message: {text}.")
+    try:
+        given = work(_Stream((b"0123",)), 10)
+    except (OSError, EOFError):
+        return Verdict(True, f"{name} is right, however the stream is cut and wherever it ends.")
+    except _Endless:
+        text = "recv returns b'' at a connection's end: raise ConnectionError then"
+        return Verdict(False, f"{name} goes on for ever when the connection ends after 4 of 10 bytes: {text}.")
+    except Exception as error:
+        return Verdict(False, f"{name} fails with {_told(error)} when the connection ends early.")
+    text = "raise an error"
+    return Verdict(False, f"{name} returns {_short(given)} when the connection ends after 4 of 10 bytes: {text}.")
+
+
+def _nothing(call: str, given: Any) -> str | None:
+    """What is to be said of a function that is not written yet, or forgot its return."""
+    if given is ...:
+        return f"{call} is not written yet: put your own in place of ..."
+    return f"{call} returns nothing: is there a return?" if given is None else None
+
+
+def _same(given: Any, right: Any, within: float) -> bool:
+    if isinstance(given, Real) and isinstance(right, Real):
+        return math.isclose(given, right, rel_tol=within, abs_tol=within)
+    try:
+        return bool(given == right)
+    except ValueError:  # arrays compare one by one
+        return bool((given == right).all())
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:40]} ... ({len(text)} characters)"
+
+
+def _name(work: Any) -> str:
+    return str(getattr(work, "__name__", type(work).__name__))
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+# ---- what is left
+
+_uncaught: deque[str] = deque(maxlen=20)  # what threads and finalisers of this process failed of, while watched
+_known: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # sockets that were open before
+_watching = False
+
+
+def begin() -> None:
+    """End what an earlier run left playing; from here on, errors of threads and open sockets are `nothing_left`'s."""
+    global _watching
+    stop_all()
+    untold_errors()
+    _uncaught.clear()
+    _known.clear()
+    _known.update(_open_sockets())
+    if not _watching:
+        _watching = True
+        threading.excepthook = _kept(threading.excepthook, lambda args: f"thread {args.thread and args.thread.name}")
+        sys.unraisablehook = _kept(sys.unraisablehook, lambda args: f"{args.object!r}")
+
+
+def nothing_left() -> Verdict:
+    """Whether a notebook has ended all that it began: no server or client, no thread, no socket, no unseen error."""
+    left = [f"{handle!r} still runs: stop() it, or avlab.stop_all()" for handle in running_handles()]
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("avlab-")]
+    if threads and not left:
+        left.append(f"threads still run: {', '.join(threads)}")
+    left += [
+        f"a socket is still open at {_address(sock)}: close() it, or make it with a with statement"
+        for sock in _open_sockets()
+        if sock not in _known and not running_handles()
+    ]
+    left += [f"nobody was told of this error: {_told(error)}" for error in untold_errors()]
+    left += list(_uncaught)
+    _uncaught.clear()
+    if left:
+        return Verdict(False, "\n".join(_sentence(text) for text in left))
+    return Verdict(True, "Nothing is left: no server or client, no thread, no socket, no error.")
+
+
+def _kept(before: Callable[[Any], Any], who: Callable[[Any], str]) -> Callable[[Any], Any]:
+    """A hook that keeps what it is told of and hands it on."""
+
+    def hook(args: Any) -> None:
+        _uncaught.append(f"{who(args)} failed with {_told(args.exc_value)}")
+        before(args)
+
+    return hook
+
+
+def _open_sockets() -> list[socket.socket]:
+    """Internet sockets of this process that are open, but for those by which event loops wake themselves."""
+    objects = gc.get_objects()
+    # By type(): proxies among the objects would be woken by isinstance().
+    sockets = [thing for thing in objects if issubclass(type(thing), socket.socket) and thing.fileno() != -1]
+    loops = [thing for thing in objects if issubclass(type(thing), asyncio.BaseEventLoop)] if sockets else []
+    own = {id(getattr(loop, name, None)) for loop in loops for name in ("_ssock", "_csock")}
+    internet = (socket.AF_INET, socket.AF_INET6)
+    return [sock for sock in sockets if sock.family in internet and id(sock) not in own]
+
+
+def _address(sock: socket.socket) -> str:
+    kind = "UDP" if sock.type == socket.SOCK_DGRAM else "TCP"
+    try:
+        host, port = sock.getsockname()[:2]
+    except OSError:
+        return kind
+    return f"{kind} {host}:{port}"

@@ -1,0 +1,114 @@
+"""What all figures share: colours, sizes, axes, labels, and how one shows itself in a notebook. Draws no data.
+
+Figures are made without pyplot, so they are safe on any thread and none is left open.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+# Okabe and Ito's colours, which colour-blind people tell apart.
+BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+MANY = (  # a line's colour, and its label's, dark enough to be read on white; green is the target's
+    (BLUE, BLUE), (VERMILION, "#B04E00"), ("#CC79A7", "#9C4F7A"), (ORANGE, "#8A5F00"), ("black", "black"),
+    ("#56B4E9", "#2F7FAF"),
+)  # fmt: skip
+
+BODY, TITLE = 13, 15
+PAPER = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}  # behind words that lines may cross
+
+
+class Plot(Figure):
+    """A figure which shows itself as the last line of a notebook's cell, with or without pyplot.
+
+    It goes to the page as an image with a text for those who cannot see it: `alt` where that is set, else what its
+    titles, axes and labels say.
+    """
+
+    alt: str | None = None
+
+    def described(self) -> str:
+        """The text in the image's place."""
+        return self.alt or " ".join(filter(None, map(_words, self.axes)))
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
+        # JupyterLab shows HTML before PNG, and makes no use of the alt text in a PNG's metadata, as nbconvert does.
+        png, text = base64.b64encode(self._repr_png_()).decode(), self.described()
+        image = f'<img src="data:image/png;base64,{png}" alt="{html.escape(text)}" style="max-width: 100%">'
+        return {"text/html": image, "image/png": png, "text/plain": text}, {"image/png": {"alt": text}}
+
+
+def _words(ax: Axes) -> str:
+    if not ax.axison and not ax.get_title(loc="left"):
+        return ""
+    title, x, y = ax.get_title(loc="left"), ax.get_xlabel(), ax.get_ylabel()
+    axes = f"{y} against {x}" if x and y else x or y
+    labels = "; ".join(text.get_text() for text in ax.texts if text.get_text().strip())
+    return " ".join(f"{part}." for part in (title, axes and f"Plot of {axes}", labels and f"Labels: {labels}") if part)
+
+
+def axes(ax: Axes | None, x: str, y: str) -> tuple[Figure, Axes]:
+    """Axes with their labels, in a figure of their own unless they are handed in."""
+    if ax is None:
+        ax = Plot(figsize=(10, 5.6), layout="constrained").add_subplot()
+    ax.set_xlabel(x, size=BODY)
+    ax.set_ylabel(y, size=BODY)
+    ax.tick_params(labelsize=BODY)
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.margins(x=0.01)
+    figure = ax.figure
+    return figure.figure if isinstance(figure, SubFigure) else figure, ax
+
+
+def titled(figure: Figure, ax: Axes, finding: str) -> Figure:
+    """What the figure shows, as a sentence above it."""
+    ax.set_title(finding, size=TITLE, loc="left", pad=10)
+    return figure
+
+
+def label(ax: Axes, *labels: tuple[str, str]) -> None:
+    """Texts in the colours of what they name, one below the other in the upper right corner, where room was left."""
+    for row, (text, colour) in enumerate(labels):
+        ax.annotate(text, (1, 1), (-6, -16 - 20 * row), xycoords="axes fraction", textcoords="offset points",
+                    ha="right", color=colour, size=BODY)  # fmt: skip
+
+
+def label_ends(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
+    """Lines named to the right of their ends (x, y, text, colour), moved apart where they would meet."""
+    low, high = ax.get_ylim()
+    step = 0.075
+    ends = sorted(ends, key=lambda end: end[1])
+    places = [min(1.0, max(0.0, (y - low) / (high - low))) for _, y, _, _ in ends]
+    for at in range(1, len(places)):  # up from the lowest, then down from the top, each a line's height from the next
+        places[at] = max(places[at], places[at - 1] + step)
+    places[-1] = min(places[-1], 1.0)
+    for at in reversed(range(len(places) - 1)):
+        places[at] = min(places[at], places[at + 1] - step)
+    for (x, y, text, colour), place in zip(ends, places, strict=True):
+        ax.annotate(
+            text, (x, min(high, max(low, y))), (1.03, place), textcoords="axes fraction", va="center", color=colour,
+            size=BODY, annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-", "linestyle": ":", "color": colour, "alpha": 0.5, "relpos": (0, 0.5), "shrinkA": 0,
+            },
+        )  # fmt: skip
+
+
+def missing(figure: Figure, ax: Axes, finding: str, need: str) -> Figure:
+    """Empty axes that say what there is not, and what it would need."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.text(0.5, 0.5, need, transform=ax.transAxes, ha="center", va="center", size=BODY, color=GREY)
+    return titled(figure, ax, finding)

@@ -1,0 +1,53 @@
+"""What a list of timestamps says: the gaps between pictures, and how fast a player went through its clip. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+class Gaps(NamedTuple):
+    """The gaps between pictures, in milliseconds, and the mean rate that they make."""
+
+    gaps_ms: Floats
+    """Shape (pictures less one,)."""
+    fps: float | None
+    """Gaps by the time from first picture to last; None without a gap."""
+
+    @property
+    def even(self) -> bool:
+        """Whether all are equal, but for two ticks of a 90 kHz clock."""
+        return not len(self.gaps_ms) or float(np.ptp(self.gaps_ms)) < 2000 / 90_000
+
+
+def gaps(times: Iterable[float]) -> Gaps:
+    """The gaps between pictures that are shown at `times`, in seconds, in any order."""
+    ordered = np.sort(np.fromiter(times, np.float64))
+    span = float(ordered[-1] - ordered[0]) if len(ordered) else 0.0
+    return Gaps(np.diff(ordered) * 1e3, (len(ordered) - 1) / span if span > 0 else None)
+
+
+class Playing(NamedTuple):
+    """How a player went through its clip. All in seconds."""
+
+    real: Floats
+    media: Floats
+    speed: float | None
+    """Seconds of clip in a second, from the first picture to the last; None when no time went by."""
+    off: float
+    """How far the last picture came behind its timestamp; negative when ahead."""
+
+
+def playing(seen: Sequence[tuple[float, float]]) -> Playing:
+    """Fold what a player saw: pairs (moment, pts) of each picture, in seconds. ValueError without any."""
+    if not len(seen):
+        raise ValueError("a player's record needs at least one picture: a pair (moment, pts) in seconds for each")
+    real, media = np.array(seen, np.float64).T
+    real, media = real - real[0], media - media[0]
+    speed = float(media[-1] / real[-1]) if real[-1] > 0 else None
+    return Playing(real, media, speed, float(real[-1] - media[-1]))
