@@ -319,13 +319,13 @@ def _parser() -> argparse.ArgumentParser:
         "serve data/count.mp4",
         "serve clip.mp4 --width 400 --quality 60 --loop --port 8554",
         "serve clip.mp4 --once --trace server.avtrace",
-        "serve data/count.mp4 --wire classic --width 400        (the tutorial's own client plays it)",
+        "serve data/count.mp4 --wire classic --width 400",
     )
     serve.add_argument("clip", metavar="CLIP", help="a clip, or the number of a camera: 0")
     serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to serve on (127.0.0.1: this machine)")
     text = f"0 for any ({DEFAULT_PORT}; classic: pictures on {CLASSIC_PORT}, sound on the port below)"
     serve.add_argument("--port", type=int, metavar="P", help=text)
-    text = "rtsp, or the tutorial's: a picture a datagram, pickled sound, no timestamps (rtsp)"
+    text = "rtsp, or classic, the tutorial's, which its own client plays: a picture a datagram, no timestamps (rtsp)"
     serve.add_argument("--wire", choices=["rtsp", "classic"], default="rtsp", help=text)
     _picture_options(serve)
     serve.add_argument("--pacer", choices=PACERS, default="deadline", help="none is flat out (deadline)")
@@ -340,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
         "Play a stream: picture in a window, sound on the speaker. q closes the window.",
         "play rtsp://127.0.0.1:8554/count",
         "play rtsp://127.0.0.1:8554/count --no-window --seconds 10 --json --trace run.avtrace",
-        "play classic://127.0.0.1:9688        (the tutorial's own server, or avlab serve --wire classic)",
+        "play classic://127.0.0.1:9688",
     )
     play.add_argument("url", metavar="URL", help="rtsp://host:port/path or classic://host:port")
     shown = play.add_mutually_exclusive_group()

@@ -51,7 +51,7 @@ class Running:
 
     @property
     def url(self) -> str:
-        found = re.search(r"rtsp://\S+", self.first)
+        found = re.search(r"(rtsp|classic)://\S+", self.first)
         assert found is not None, self.first or f"it said nothing, but: {self.process.communicate()[1]}"
         return found[0]
 

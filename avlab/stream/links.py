@@ -134,7 +134,8 @@ class UdpLink:
                 elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
                     self._kernel_dropped = int.from_bytes(value[:4], sys.byteorder)
             view = memoryview(self._buffer)
-            out += [(bytes(view[at : min(at + step, size)]), address[:2]) for at in range(0, size, step)]
+            starts = range(0, size, step) or (0,)  # an empty datagram is one, too
+            out += [(bytes(view[at : min(at + step, size)]), address[:2]) for at in starts]
         return out
 
     def dropped(self) -> int:
