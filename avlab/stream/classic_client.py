@@ -13,6 +13,8 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from avlab.measure.trace import Recorder
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Offer
@@ -50,6 +52,12 @@ SILENCE_NS = 10 * NS
 
 TURN_BYTES = 8192
 """Read of the connection at a time: two of the tutorial's chunks."""
+
+MOST_CHUNKS = 32
+"""Chunks of one turn that are kept apart; more of them are of a few samples each, and would cost the others time."""
+
+LOOK_NS = NS // 10
+"""Once the sound is over, how often the connection is looked at."""
 
 MALFORMED_TOLD = 100
 """How many foreign datagrams the record names; a hostile sender could fill it with them."""
@@ -101,6 +109,7 @@ class ClassicReceiver:
         self._presentation, self._clock, self._recorder = presentation, clock, recorder
         self._video, self._sound = ClassicVideo(), ClassicSound()
         self._address: Address = ("", 0)
+        self._looked_ns = 0
         self._udp: UdpLink | None = None
         self._tcp: TcpLink | None = None
         self._early: list[tuple[bytes, Address]] = []
@@ -136,29 +145,17 @@ class ClassicReceiver:
 
     def open(self) -> Offer:
         """Open the sound's connection; where there is none, see whether pictures come without one."""
-        family = self._find()
-        local = "::" if family == socket.AF_INET6 else "0.0.0.0"
-        self._udp = UdpLink(local)
-        connection = socket.socket(family, socket.SOCK_STREAM)
-        # Before it connects: the window that a small buffer leaves is what holds back a server that sends all at once.
-        with suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        connection.settimeout(self._timeout)
-        try:
-            connection.connect((self._address[0], self._port - 1))
-        except ConnectionRefusedError as refusal:
-            connection.close()
+        refusal: OSError | None = None
+        for address in self._addresses():  # a name may have several, and the server listen at one
+            self._address = address
+            try:
+                self._tcp = TcpLink(self._connect(address[0]))
+                break
+            except ConnectionRefusedError as error:
+                refusal = error
+        self._udp = UdpLink("::" if ":" in self._address[0] else "0.0.0.0")
+        if self._tcp is None:
             self._wait_for_a_picture(refusal)
-        except OSError as error:
-            connection.close()
-            if isinstance(error, TimeoutError):
-                raise TimeoutError(
-                    f"{self.where} does not answer within {self._timeout:g} s: check the address, and that no firewall "
-                    f"is between; its sound is on TCP port {self._port - 1}"
-                ) from error
-            raise OSError(f"{self.where} cannot be reached: {error.strerror or error}") from error
-        else:
-            self._tcp = TcpLink(connection)
         streams = frozenset({"video", "audio"} if self._tcp else {"video"})
         return Offer(streams, rate=RATE, channels=CHANNELS, clip=self.where, delay_ns=DELAY_NS)
 
@@ -183,16 +180,37 @@ class ClassicReceiver:
         if self._tcp is not None:
             self._tcp.close()
 
-    def _find(self) -> socket.AddressFamily:
+    def _addresses(self) -> list[Address]:
         try:
-            family, _, _, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)[0]
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)
         except OSError as error:
             raise OSError(f"the host {self._host!r} is not known: check its spelling, or write its address") from error
-        self._address = (str(address[0]), self._port)
-        return family
+        known = [(str(address[0]), self._port) for family, *_, address in found]
+        return sorted(known, key=lambda address: ":" in address[0])  # IPv4 first: it is all that the tutorial knows
 
-    def _wait_for_a_picture(self, refusal: OSError) -> None:
-        """A server may have pictures alone. ConnectionRefusedError when none comes either."""
+    def _connect(self, host: str) -> socket.socket:
+        """The sound's connection; ConnectionRefusedError when nothing listens there, else OSError with a sentence."""
+        connection = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            # Before it connects: only the window of a small buffer holds a server back that sends all at once.
+            with suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            connection.settimeout(self._timeout)
+            connection.connect((host, self._port - 1))
+        except OSError as error:
+            connection.close()
+            if isinstance(error, ConnectionRefusedError):
+                raise
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(
+                    f"{self.where} does not answer within {self._timeout:g} s: check the address, and that no firewall "
+                    f"is between; its sound is on TCP port {self._port - 1}"
+                ) from error
+            raise OSError(f"{self.where} cannot be reached: {error.strerror or error}") from error
+        return connection
+
+    def _wait_for_a_picture(self, refusal: OSError | None) -> None:
+        """A server may have pictures alone; ConnectionRefusedError when none comes either."""
         assert self._udp is not None
         until_ns = self._clock.now_ns() + round(min(self._timeout, 2.0) * NS)
         self._udp.send([HELLO], self._address)
@@ -250,8 +268,8 @@ class ClassicReceiver:
             self._pictures += 1
             self._presentation.take_frame(frame, now_ns)
 
-    def _take_bytes(self, link: TcpLink) -> None:
-        data = link.receive(TURN_BYTES)
+    def _take_bytes(self, link: TcpLink, most: int = TURN_BYTES) -> None:
+        data = link.receive(most)
         now_ns = self._clock.now_ns()
         if data is None:
             self._read(False)
@@ -264,16 +282,18 @@ class ClassicReceiver:
         except WireError as error:
             self._recorder.event(now_ns, "sound refused", str(error))
             raise
-        for unit in units:
-            if isinstance(unit, ClassicEnd):
-                self._sound_over_ns = now_ns
-                self._recorder.event(now_ns, "end of sound")
-            else:
-                self._held.append(unit)
-                size = unit.samples.nbytes
-                self._recorder.packets([("audio", None, None, None, None, size, None, now_ns, "used")])
         if units:
             self._sound_ns = now_ns
+        chunks = [unit for unit in units if isinstance(unit, ClassicChunk)]
+        if len(chunks) > MOST_CHUNKS:
+            chunks = [ClassicChunk(np.concatenate([chunk.samples for chunk in chunks]), now_ns)]
+        for chunk in chunks:
+            self._held.append(chunk)
+            size = chunk.samples.nbytes
+            self._recorder.packets([("audio", None, None, None, None, size, None, now_ns, "used")])
+        if any(isinstance(unit, ClassicEnd) for unit in units):
+            self._sound_over_ns = now_ns
+            self._recorder.event(now_ns, "end of sound")
         self._hand_on(now_ns)
 
     def _hand_on(self, now_ns: int) -> None:
@@ -289,7 +309,7 @@ class ClassicReceiver:
             self._presentation.take_sound(chunk.samples, ticks=self._samples, pts_ns=self._pts_ns, now_ns=now_ns)
             self._samples += len(chunk.samples)
             self._pts_ns += len(chunk.samples) * NS // RATE
-        self._read(not self._held and self._closed_ns is None)
+        self._read(not self._held and self._sound_over_ns is None)
 
     def _due_ns(self, now_ns: int) -> int:
         """When the next sound is to be handed on: as long before it is heard as sound is held back."""
@@ -320,6 +340,11 @@ class ClassicReceiver:
         assert self._udp is not None
         if self._held:
             self._hand_on(now_ns)
+        over = self._sound_over_ns is not None and self._closed_ns is None and not self._held
+        if self._tcp is not None and over and now_ns - self._looked_ns > LOOK_NS:
+            # For its closing alone: the tutorial's server sends empty chunks without end, as fast as they are read.
+            self._looked_ns = now_ns
+            self._take_bytes(self._tcp, 32 * TURN_BYTES)
         if self._picture_ns is None and now_ns - self._greeted_ns >= GREET_NS and self._sound_over_ns is None:
             self._greeted_ns = now_ns
             self._udp.send([HELLO], self._address)

@@ -210,7 +210,8 @@ class ClassicAudience:
         if len(self.viewers) >= MAX_VIEWERS or (free is None and unproven >= MAX_UNPROVEN):
             self._tell(now_ns, "client refused", f"{address[0]}: too many are there already")
             return
-        if free is None and self._source.has_audio and self._used.get(address[0], 0) >= UNPROVEN_NS:
+        used_ns = self._used.get(address[0], 0)
+        if free is None and self._source.has_audio and used_ns >= UNPROVEN_NS * 3 // 4:  # hardly worth beginning
             self._tell(now_ns, "client refused", f"{address[0]}: it has opened no connection for sound")
             return
         self.viewers[address] = Viewer(address, now_ns, free)

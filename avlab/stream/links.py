@@ -102,14 +102,19 @@ class UdpLink:
             self._told_refusals = _try_option(self.socket, level, option, 1)
 
     def refused(self) -> list[Address]:
-        """To whom something was sent since the last call that was answered by a refusal: nobody listens there."""
+        """To whom something was sent since the last call that was answered by a refusal: nobody listens there.
+
+        A selector finds the link ready until this has been called.
+        """
         out: list[Address] = []
         while self._told_refusals and len(out) < 64:
             try:
-                _, _, _, address = self.socket.recvmsg(64, 512, socket.MSG_ERRQUEUE)
+                _, ancillary, _, address = self.socket.recvmsg(64, 512, socket.MSG_ERRQUEUE)
             except OSError:
                 break
-            if address:
+            # struct sock_extended_err, linux/errqueue.h: a host that cannot be reached now may be again, a port not.
+            reasons = {int.from_bytes(value[:4], sys.byteorder) for _, _, value in ancillary}
+            if address and errno.ECONNREFUSED in reasons:
                 out.append(address[:2])
         return out
 
