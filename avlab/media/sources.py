@@ -1,7 +1,7 @@
-"""Where pictures and sound come from: a clip file, a camera, anyone's iterable of arrays. All give the same two values.
+"""Where pictures and sound come from: a clip, a camera or microphone, anyone's iterable. All give the same two values.
 
-Reads files with PyAV; what a camera is stands in `camera`. Each iterator opens the file for itself, so pictures and
-sound may be read on two threads.
+Reads files with PyAV; `camera` and `microphone` have the devices. Each iterator opens what it reads for itself, so
+pictures and sound may be read on two threads.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from avlab.media.camera import CameraSource
 from avlab.media.codec import Matrix, Picture, check_fps, display_matrix
+from avlab.media.microphone import Microphone, MicrophoneSource
 from avlab.media.packets import (
     Join,
     MediaError,
@@ -326,15 +327,24 @@ class ArraySource:
         return seconds, item
 
 
-Source = ClipSource | ArraySource | CameraSource
+LiveSource = CameraSource | MicrophoneSource
+"""What nobody can wait for: it is told by `begin` when it is listened to, and is not opened before."""
+
+Source = ClipSource | ArraySource | LiveSource
 """What a server streams from. The iterators may run on two threads; closing one frees what it holds."""
 
 
-def open_source(what: Any, *, loop: bool = False, fps: float | None = None) -> Source:
+def open_source(
+    what: Any = None, *, loop: bool = False, fps: float | None = None, microphone: Microphone = False
+) -> Source:
     """A path gives a `ClipSource`, a number a `CameraSource`, an iterable an `ArraySource`, anything else a TypeError.
 
-    `fps` is how fast arrays are shown (30 by default) or what is asked of a camera.
+    `fps` is how fast arrays are shown (30 by default) or what is asked of a camera. `microphone` (True, a device's
+    number or a part of its name) goes with a camera; with None, it is all there is.
     """
+    # A number may be 0, a microphone as good as any other: only False is none.
+    if microphone is not False:
+        return _open_live(what, loop=loop, fps=fps, microphone=microphone)
     if isinstance(what, str | os.PathLike):
         if fps is not None:
             raise ValueError("fps belongs to arrays only; a clip's pictures are shown when its timestamps say.")
@@ -347,8 +357,25 @@ def open_source(what: Any, *, loop: bool = False, fps: float | None = None) -> S
         return ArraySource(what, loop=loop, fps=30.0 if fps is None else fps)
     raise TypeError(
         f"A source is the path of a clip, or an iterable of BGR arrays or of (seconds, array), or a camera's number, "
-        f"not {what!r:.60} of type {type(what).__name__}."
+        f"or microphone=True, not {what!r:.60} of type {type(what).__name__}."
     )
+
+
+def _open_live(what: Any, *, loop: bool, fps: float | None, microphone: Microphone) -> LiveSource:
+    if not isinstance(microphone, bool | int | np.integer | str):
+        raise TypeError(f"microphone is True, a device's number or a part of its name, not {microphone!r:.60}.")
+    device = microphone if isinstance(microphone, bool | str) else int(microphone)
+    if what is None:
+        if loop or fps is not None:
+            raise ValueError("loop and fps belong to pictures; a microphone by itself has neither end nor frames.")
+        return MicrophoneSource(device)
+    camera = open_source(what, loop=loop, fps=fps) if isinstance(what, int | np.integer) else None
+    if not isinstance(camera, CameraSource):
+        raise ValueError(
+            "A microphone goes with a camera, as in Server(0, microphone=True), or stands alone, as in "
+            "Server(microphone=True); clips have sound of their own, and arrays have none."
+        )
+    return CameraSource(camera.index, fps=fps, microphone=MicrophoneSource(device))
 
 
 def _claimed_end(container: InputContainer) -> Fraction:

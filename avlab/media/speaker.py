@@ -224,7 +224,7 @@ class PyAudioSpeaker(_Device):
         self._audio: Any = None
         self._stream: Any = None
         try:
-            with _quiet_portaudio():
+            with quiet_portaudio():
                 audio = pyaudio.PyAudio()
                 try:
                     device = audio.get_default_output_device_info()["name"]
@@ -238,7 +238,7 @@ class PyAudioSpeaker(_Device):
         """See `Speaker`."""
         self._begin(fill)
         try:
-            with _quiet_portaudio():
+            with quiet_portaudio():
                 self._audio = self._library.PyAudio()
                 self._stream = self._audio.open(
                     rate=self.rate,
@@ -279,7 +279,7 @@ class SoundDeviceSpeaker(_Device):
         super().__init__(rate=rate, channels=channels)
         self._stream: Any = None
         try:
-            with _quiet_portaudio():
+            with quiet_portaudio():
                 import sounddevice
         except (ImportError, OSError) as error:  # OSError: the PortAudio library itself is missing
             raise SpeakerError("sounddevice is not installed with PortAudio") from error
@@ -294,7 +294,7 @@ class SoundDeviceSpeaker(_Device):
         """See `Speaker`."""
         self._begin(fill)
         try:
-            with _quiet_portaudio():
+            with quiet_portaudio():
                 self._stream = self._library.RawOutputStream(
                     samplerate=self.rate,
                     channels=self.channels,
@@ -382,7 +382,7 @@ _alsa_handler = _AlsaHandler(lambda _file, _line, _function, _code, _format: Non
 
 
 @contextlib.contextmanager
-def _quiet_portaudio() -> Iterator[None]:
+def quiet_portaudio() -> Iterator[None]:
     """One thread at a time in PortAudio's initialisation, without the pages that ALSA and JACK then write on stderr.
 
     They write past Python, on file descriptor 2; it is turned away for these milliseconds only. What ALSA would say

@@ -276,7 +276,7 @@ class SoundBuffer:
                 self.corrected += wish
                 self.control.corrected(-wish * NS / self.rate)
                 self.control.eased(easing * NS / self.rate)
-                return _stretch(source, consume, count), [], consume
+                return stretch(source, consume, count), [], consume
         return *self._gather(begin, count, heard_ns), count
 
     def _easing(self, count: int) -> int:
@@ -382,7 +382,7 @@ def _grid(consume: int, count: int) -> tuple[NDArray[np.intp], NDArray[np.float3
     return whole, (at - whole).astype(np.float32)[:, None]
 
 
-def _stretch(source: Samples, consume: int, count: int) -> Samples:
+def stretch(source: Samples, consume: int, count: int) -> Samples:
     """`count` samples spread evenly over `consume` of the source's `consume + 1`, by linear interpolation."""
     whole, part = _grid(consume, count)
     left = source[whole].astype(np.float32)
