@@ -6,24 +6,20 @@ This is no test of any real microphone.
 from __future__ import annotations
 
 import random
-import subprocess
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tools
 
-import avlab
 from avlab.media import microphone as module
 from avlab.media.camera import CameraSource
 from avlab.media.microphone import Block, MicrophoneSource, SoundLine
 from avlab.media.packets import MediaError
 from avlab.media.sources import open_source
-from avlab.wire.units import NS, Chunk, Samples
+from avlab.wire.units import NS, Samples
 
 MS = 1_000_000
 RATE = 48_000
@@ -177,7 +173,7 @@ def test_silence_that_was_too_long_is_taken_back() -> None:
 # ---- the source, and a stand-in for sounddevice
 
 
-class Trouble(Exception):
+class TroubleError(Exception):
     """Stands for sounddevice.PortAudioError."""
 
 
@@ -192,7 +188,7 @@ class Stream:
     def start(self) -> None:
         self.calls.append("start")
         if self.library.fails:
-            raise Trouble("Error starting stream: Device unavailable", -9985)
+            raise TroubleError("Error starting stream: Device unavailable", -9985)
         for number, samples in enumerate(self.library.blocks):
             self.library.clock.now_ns = self.library.arrives_ns(number)
             stamps = self.library.stamps(self.library.clock.now_ns)
@@ -217,7 +213,7 @@ class Clock:
 class Library:
     """Stands for the module `sounddevice`."""
 
-    PortAudioError = Trouble
+    PortAudioError = TroubleError
 
     def __init__(self, clock: Clock, *names: str, rates: tuple[int, ...] = (44_100, 48_000)) -> None:
         self.clock, self.rates = clock, rates
@@ -244,12 +240,12 @@ class Library:
         if kind is None:
             return self.devices
         if self.usual is None:
-            raise Trouble("Error querying device -1")
+            raise TroubleError("Error querying device -1")
         return self.usual
 
     def check_input_settings(self, **asked: Any) -> None:
         if asked["samplerate"] not in self.rates:
-            raise Trouble("Invalid sample rate", -9997)
+            raise TroubleError("Invalid sample rate", -9997)
 
     def InputStream(self, **asked: Any) -> Stream:  # noqa: N802
         self.streams.append(Stream(self, **asked))
