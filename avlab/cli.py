@@ -81,10 +81,14 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    camera = options.clip.isdigit() and not Path(options.clip).exists()
+    clip, device = options.clip, options.microphone_device
+    if clip is None and not options.microphone and device is None:
+        raise ValueError("name a clip or a camera's number, or ask for sound alone with --microphone")
+    camera = clip is not None and clip.isdigit() and not Path(clip).exists()
     server = avlab.Server(
-        int(options.clip) if camera else options.clip,
+        int(clip) if camera else clip,
         wire=options.wire,
+        microphone=options.microphone if device is None else int(device) if device.isdigit() else device,
         host=options.host,
         port=_port(options),
         width=options.width,
@@ -94,7 +98,7 @@ def _serve(options: argparse.Namespace) -> int:
         once=options.once,
     )
     with _saving(server, options.trace), server:
-        print(f"serving {options.clip} at {server.url}", flush=True)
+        print(f"serving {clip or 'a microphone'} at {server.url}", flush=True)
         other = f"ffplay {server.url}" if options.wire == "rtsp" else "the tutorial's own client"
         print(f"  play it: avlab play {server.url}    or: {other}    Ctrl-C ends it", flush=True)
         with _progress(server) as tell:
@@ -320,8 +324,11 @@ def _parser() -> argparse.ArgumentParser:
         "serve clip.mp4 --width 400 --quality 60 --loop --port 8554",
         "serve clip.mp4 --once --trace server.avtrace",
         "serve data/count.mp4 --wire classic --width 400",
+        "serve 0 --microphone",
     )
-    serve.add_argument("clip", metavar="CLIP", help="a clip, or the number of a camera: 0")
+    serve.add_argument("clip", metavar="CLIP", nargs="?", help="a clip, or the number of a camera: 0")
+    serve.add_argument("--microphone", action="store_true", help="a camera's sound, or with no CLIP, sound alone")
+    serve.add_argument("--microphone-device", metavar="DEVICE", help="which: its number, or a part of its name")
     serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to serve on (127.0.0.1: this machine)")
     text = f"0 for any ({DEFAULT_PORT}; classic: pictures on {CLASSIC_PORT}, sound on the port below)"
     serve.add_argument("--port", type=int, metavar="P", help=text)

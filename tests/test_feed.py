@@ -17,9 +17,9 @@ from avlab.stream.worker import Worker
 class Run:
     """A feed on its thread; `units` takes until the end, as the server does."""
 
-    def __init__(self, passes: Callable[[], Iterator[int]], ahead: int = 2) -> None:
+    def __init__(self, passes: Callable[[], Iterator[int]], ahead: int = 2, live: bool = False) -> None:
         self.ready = threading.Event()
-        self.feed: Feed[int] = Feed(passes, ahead=ahead, ready=self.ready.set)
+        self.feed: Feed[int] = Feed(passes, ahead=ahead, ready=self.ready.set, live=live)
         self.worker = Worker("feed", self.feed.run, wake=self.feed.wake)
         self.worker.start()
 
@@ -44,8 +44,8 @@ class Run:
 def run() -> Iterator[Callable[..., Run]]:
     runs: list[Run] = []
 
-    def make(passes: Callable[[], Iterator[int]], ahead: int = 2) -> Run:
-        runs.append(Run(passes, ahead))
+    def make(passes: Callable[[], Iterator[int]], ahead: int = 2, live: bool = False) -> Run:
+        runs.append(Run(passes, ahead, live))
         return runs[-1]
 
     yield make
@@ -170,3 +170,42 @@ def test_no_unit_is_waited_for_in_vain(run: Callable[..., Run]) -> None:
     """`ready` is called for every unit that a take has missed, however taking and putting fall together."""
     feed = run(lambda: iter(range(5000)), 1)
     assert feed.units() == list(range(5000))  # Run.take fails when `ready` is missed once
+
+
+def test_a_live_source_is_read_from_the_first_taker_to_the_last(run: Callable[..., Run]) -> None:
+    opened: list[int] = []
+    closed: list[int] = []
+
+    def source() -> Iterator[int]:
+        opened.append(1)
+        try:
+            yield from range(10_000)
+        finally:
+            closed.append(1)
+
+    feed = run(source, live=True)
+    for turn in (1, 2, 3):
+        assert feed.feed.take() is None
+        assert not feed.ready.wait(0.05)
+        assert len(opened) == len(closed) == turn - 1, "nobody takes: nothing is open"
+        feed.feed.begin()
+        feed.feed.begin()
+        assert [feed.take() for _ in range(5)] == [0, 1, 2, 3, 4]
+        assert len(opened) == turn
+        feed.feed.rewind()
+        until(lambda turn=turn: len(closed) == turn)
+
+
+def test_what_is_no_live_source_is_read_ahead_of_its_taker(run: Callable[..., Run]) -> None:
+    read: list[int] = []
+
+    def source() -> Iterator[int]:
+        for unit in range(10):
+            read.append(unit)
+            yield unit
+
+    feed = run(source)
+    until(lambda: len(read) == 3)
+    feed.feed.begin()
+    assert feed.units() == list(range(10))
+    assert read == list(range(10))

@@ -6,19 +6,29 @@ This is no test of any real microphone.
 from __future__ import annotations
 
 import random
+import subprocess
+import threading
+import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tools
+from rawclient import until
 
+import avlab
+from avlab import cli
 from avlab.media import microphone as module
 from avlab.media.camera import CameraSource
 from avlab.media.microphone import Block, MicrophoneSource, SoundLine
 from avlab.media.packets import MediaError
 from avlab.media.sources import open_source
+from avlab.stream.tap import Received
+from avlab.timing.sound import SoundBuffer
 from avlab.wire.units import NS, Samples
 
 MS = 1_000_000
@@ -470,3 +480,235 @@ def test_the_pictures_go_on_when_the_microphone_is_lost(library: Library) -> Non
     library.fails = True
     with pytest.raises(MediaError, match="'mic one' cannot be opened"):  # what was never there is no loss
         list(source.chunks())
+
+
+# ---- over a server
+
+
+class Lamp:
+    """Stands for a camera in real time: some 50 pictures a second, each with its number from 0 in twelve bars.
+
+    It knows when each was taken, and is lost after `length` of them.
+    """
+
+    def __init__(self) -> None:
+        self.opened = self.released = 0
+        self.length = 4_000
+        self.made_ns: list[int] = []
+
+    def __call__(self, index: int) -> Lamp:
+        self.opened += 1
+        return self
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def set(self, prop: int, value: float) -> bool:
+        return True
+
+    def grab(self) -> bool:
+        return True
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        threading.Event().wait(0.02)
+        number = len(self.made_ns)
+        if number == self.length:
+            return False, None
+        bars = np.where(number >> np.arange(12) & 1, 255, 0).astype(np.uint8)
+        self.made_ns.append(time.perf_counter_ns())
+        return True, np.broadcast_to(bars.repeat(8)[None, :, None], (48, 96, 3)).copy()
+
+    @staticmethod
+    def number(image: np.ndarray) -> int:
+        return int(((image[24, 4::8, 0] > 128) << np.arange(12)).sum())
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@pytest.fixture
+def lamp(monkeypatch: pytest.MonkeyPatch) -> Lamp:
+    lamp = Lamp()
+    monkeypatch.setattr("avlab.media.camera._open_camera", lamp)
+    return lamp
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Samples]]:
+    """The sound that clients receive: pts in ns, samples."""
+    came: list[tuple[int, Samples]] = []
+    push = SoundBuffer.push
+
+    def pushed(self: SoundBuffer, samples: Samples, **stamps: int) -> bool:
+        came.append((stamps["pts_ns"], samples))
+        return push(self, samples, **stamps)
+
+    monkeypatch.setattr(SoundBuffer, "push", pushed)
+    return came
+
+
+@pytest.fixture
+def monitor(pulse_here: tools.Sound, tmp_path: Path) -> Iterator[tools.Sound]:
+    """A microphone that hears 880 Hz: PortAudio's default is the monitor of a sound card on which that is played."""
+    import sounddevice
+
+    sounddevice._terminate()  # it looks for devices once, and may have looked when there was no such card
+    sounddevice._initialize()
+    tone = 8_000 * np.sin(2 * np.pi * 880 * np.arange(60 * 44_100) / 44_100)
+    (tmp_path / "tone.raw").write_bytes(np.repeat(tone.astype("<i2"), 2).tobytes())
+    form = ["--raw", "--format=s16le", "--rate=44100", "--channels=2", "--device=avlab", "--playback"]
+    player = subprocess.Popen(["pacat", *form, str(tmp_path / "tone.raw")], env=tools.environment(pulse_here.env))
+    yield pulse_here
+    player.terminate()
+    player.wait()
+
+
+def hears_880_hz(samples: Samples, rate: int) -> bool:
+    """Whether nine tenths of what is heard are of this tone."""
+    power = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) ** 2
+    near = np.abs(np.fft.rfftfreq(len(samples), 1 / rate) - 880) < 20
+    return bool(power.sum() > 0 and power[near].sum() > 0.9 * power.sum())
+
+
+def until_then(client: avlab.Client, holds: Callable[[], bool]) -> Iterator[Received]:
+    """The client's pictures until something holds; thirty seconds of them at most."""
+    for picture in client.frames():
+        yield picture
+        if holds():
+            return
+        assert picture.pts < 30
+
+
+@pytest.mark.slow
+@pytest.mark.needs("pulse")
+def test_a_camera_and_its_microphone_are_streamed_from_the_first_play_on(
+    monitor: tools.Sound, lamp: Lamp, received: list[tuple[int, Samples]]
+) -> None:
+    def tone() -> bool:
+        sound = [samples for pts_ns, samples in received if pts_ns > NS]
+        return sum(map(len, sound)) > 44_100 and hears_880_hz(np.concatenate(sound)[-22_050:, 0], 44_100)
+
+    with avlab.Server(0, microphone=True) as server:
+        assert not threading.Event().wait(0.3)
+        assert (lamp.opened, server._source.rate, server._source.channels) == (0, 44_100, 2)
+        for turn in (1, 2):
+            received.clear()
+            with avlab.Client(server.url, audio="null") as client:
+                start_ns = server._start_ns
+                assert start_ns is not None
+                shown = [(round(p.pts * NS), lamp.number(p.image)) for p in until_then(client, tone)]
+            assert lamp.opened == turn
+            until(lambda turn=turn: lamp.released == turn and server._start_ns is None)
+            assert len(shown) > 20
+            for pts_ns, number in shown:
+                # RTP's clock for video has steps of 11 us.
+                assert lamp.made_ns[number] - 12_000 <= start_ns + pts_ns, "a picture's time is when it was taken"
+                assert lamp.made_ns[number] >= start_ns, "and nothing is older than the first PLAY"
+            times = [pts_ns for pts_ns, _ in received]
+            assert times[0] < 5 * NS
+            samples = np.cumsum([len(samples) for _, samples in received])
+            assert np.abs(np.array(times[1:]) - times[0] - samples[:-1] * NS / 44_100).max() < MS, "sound has no holes"
+
+
+@pytest.mark.slow
+@pytest.mark.needs("pulse")
+def test_a_microphone_by_itself_is_streamed(monitor: tools.Sound, received: list[tuple[int, Samples]]) -> None:
+    with avlab.Server(microphone=True) as server, avlab.Client(server.url, audio="null") as client:
+        until(
+            lambda: (
+                client.audio_seconds > 0.5
+                and hears_880_hz(np.concatenate([s for _, s in received])[-9_000:, 0], 44_100)
+            ),
+            30,
+        )
+        client.wait(0)
+        assert server.trace.meta["clip"] == "live"
+        assert set(client.trace.frames["stream"]) == {"audio"}
+
+
+@pytest.mark.slow
+def test_a_microphone_that_goes_leaves_the_pictures(lamp: Lamp, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library(Clock(), "mic one")
+    library.blocks, library.first_ns = numbered(40), time.perf_counter_ns()
+    monkeypatch.setattr(module, "_sounddevice", lambda: library)
+    with avlab.Server(0, microphone=True) as server, avlab.Client(server.url, audio="null") as client:
+
+        def told() -> list[str]:
+            settings = server.trace.settings
+            return [str(value) for value in settings.loc[settings["name"] == "source", "value"]]
+
+        until(told)
+        assert told()[0].startswith("the pictures go on without sound: The microphone 'mic one' gives no more sound")
+        before = len(lamp.made_ns)
+        until(lambda: len(lamp.made_ns) > before + 20)
+        client.wait(0)
+        server.wait(0)
+        assert (client.running, server.running) == (True, True)
+
+
+class Running(Stream):
+    """The same in real time, without an end."""
+
+    def start(self) -> None:
+        self.aborted = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self) -> None:
+        while not self.aborted.wait(0.02):
+            stamps = self.library.stamps(time.perf_counter_ns())
+            self.asked["callback"](ramp(0, 882).repeat(2, 1), 882, stamps, types.SimpleNamespace(input_overflow=False))
+
+    def abort(self) -> None:
+        self.aborted.set()
+        self.thread.join()
+
+
+@pytest.mark.slow
+def test_a_camera_that_goes_ends_the_sound_as_well(lamp: Lamp, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library(Clock(), "mic one")
+    monkeypatch.setattr(library, "InputStream", lambda **asked: Running(library, **asked))
+    monkeypatch.setattr(module, "_sounddevice", lambda: library)
+    lamp.length = 60
+    with avlab.Server(0, microphone=True) as server, avlab.Client(server.url, audio="null") as client:
+        with pytest.raises(MediaError, match="Camera 0 gives no more pictures after 60"):
+            server.wait(20)
+        assert client.wait(20)
+    assert set(client.trace.frames["stream"]) == {"audio", "video"}
+
+
+# ---- on the command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "source", "microphone"),
+    [
+        ("0", 0, False),
+        ("0 --microphone", 0, True),
+        ("--microphone 0", 0, True),
+        ("1 --microphone-device 0", 1, 0),
+        ("1 --microphone-device usb", 1, "usb"),
+        ("--microphone", None, True),
+        ("clip.mp4", "clip.mp4", False),
+    ],
+)
+def test_serving_from_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, arguments: str, source: Any, microphone: bool | int | str
+) -> None:
+    asked: list[Any] = []
+
+    def server(source: Any, **settings: Any) -> Any:
+        asked.append((source, settings["microphone"]))
+        raise ValueError("that is enough")
+
+    monkeypatch.setattr(avlab, "Server", server, raising=False)
+    assert cli.main(["serve", *arguments.split()]) == 1
+    # 0 is False to Python, and a device.
+    assert [(type(value), value) for value in asked[0]] == [(type(source), source), (type(microphone), microphone)]
+
+
+def test_nothing_to_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve"]) == 1
+    assert capsys.readouterr().err == (
+        "avlab: name a clip or a camera's number, or ask for sound alone with --microphone\n"
+    )

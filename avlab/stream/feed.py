@@ -25,12 +25,16 @@ class Feed(Generic[Unit]):
 
     The thread blocks when they are not taken: a file loses nothing by waiting. `ready` is called when a unit has come
     and the last `take` found none. What a source raises in mid-stream ends its pass like its last unit: `ended` is set
-    and `error` says why. One that raises before its first unit has nothing to offer, and its thread fails.
+    and `error` says why. One that raises before its first unit has nothing to offer, and its thread fails. A `live`
+    source is read from `begin` to `rewind` and no longer: nothing of it is old, and while nobody takes it is closed.
     """
 
-    def __init__(self, passes: Callable[[], Iterator[Unit]], *, ahead: int, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, passes: Callable[[], Iterator[Unit]], *, ahead: int, ready: Callable[[], None], live: bool = False
+    ) -> None:
         self._passes = passes
         self._ready = ready
+        self._live, self._wanted = live, not live
         self._queue: queue.Queue[tuple[int, Unit | _End]] = queue.Queue(maxsize=ahead)
         self._generation = 0
         self._rewound = threading.Event()
@@ -54,8 +58,16 @@ class Feed(Generic[Unit]):
             self.ended, self.error = True, unit.error
         return None
 
+    def begin(self) -> None:
+        """Somebody takes from now on: a live source is opened. Others are read ahead anyway."""
+        if not self._wanted:
+            self._wanted = True
+            self._generation += 1
+            self._rewound.set()
+
     def rewind(self) -> None:
-        """Start the clip again from its beginning; what was read ahead is forgotten."""
+        """Start the clip again from its beginning, or close a live source; what was read ahead is forgotten."""
+        self._wanted = not self._live
         self._generation += 1
         self.ended, self.error = False, None
         self._rewound.set()
@@ -66,7 +78,8 @@ class Feed(Generic[Unit]):
         while not worker.stopping.is_set():
             generation = self._generation
             self._rewound.clear()
-            self._one_pass(worker, generation)
+            if self._wanted:
+                self._one_pass(worker, generation)
             while generation == self._generation and not worker.stopping.is_set():
                 self._rewound.wait()
 

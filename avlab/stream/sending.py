@@ -12,7 +12,7 @@ from typing import Any
 
 from avlab.measure.trace import FrameRow, Recorder
 from avlab.media import codec
-from avlab.media.sources import Source
+from avlab.media.sources import LiveSource, Source
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Audience
 from avlab.stream.feed import Feed
@@ -73,14 +73,18 @@ class Sending:
         self._sound: Feed[Chunk] | None = None
         self.feeds: dict[str, Feed[Any]] = {}
         if source.has_video:
-            self.feeds["video"] = self._video = Feed(self._encoded, ahead=1, ready=ready)
+            self.feeds["video"] = self._video = Feed(self._encoded, ahead=1, ready=ready, live=source.live)
         if source.has_audio:
-            self.feeds["sound"] = self._sound = Feed(audience.chunks, ahead=8, ready=ready)
+            self.feeds["sound"] = self._sound = Feed(audience.chunks, ahead=8, ready=ready, live=source.live)
 
     def play(self, now_ns: int) -> int:
         """Somebody plays from now on: the clip starts, unless it runs; the media time of now, in ns."""
         if self.start_ns is None:
             self.start_ns = now_ns
+            if isinstance(self._source, LiveSource):
+                self._source.begin(now_ns)
+            for feed in self.feeds.values():
+                feed.begin()
             self._in_use = self.pacer
             self._in_use.restart(now_ns)
             self._sound_pacer.restart(now_ns)
@@ -104,6 +108,9 @@ class Sending:
             self._send_frame(due)
         for words in getattr(self._in_use, "notices", list)():
             self._recorder.event(now_ns, "pacer", words)
+        if isinstance(self._source, LiveSource):
+            for words in self._source.notices():
+                self._recorder.event(now_ns, "source", words)
         self._fill(self._clock.now_ns())  # the time that sending took is part of what a feedback rule measures
         end_ns = self._end_ns()
         return end_ns is not None and now_ns >= end_ns
@@ -191,7 +198,7 @@ class Sending:
     def _end_ns(self) -> int | None:
         """When the clip is over; None while there is more of it."""
         assert self.start_ns is not None
-        if self._loop and self.fault() is not None:
+        if (self._loop or self._source.live) and self.fault() is not None:
             return self.start_ns  # at once: the other stream would go on for ever
         if self._in_use.wake_at() is None and self._sound_pacer.wake_at() is None:
             return self.start_ns + self._last_media_ns if all(feed.ended for feed in self.feeds.values()) else None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from avlab.measure.trace import Recorder, Trace
 from avlab.media import codec
+from avlab.media.microphone import Microphone
 from avlab.media.sources import open_source
 from avlab.stream.classic_server import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity, spill
@@ -28,7 +29,9 @@ class Server(Handle):
     """Streams a clip to whoever asks. A handle: start, stop, wait; a context manager.
 
     `source` is a path, the number of a camera, or an iterable of BGR uint8 arrays (height, width, 3) or of (seconds,
-    array). `width` in pixels (16 to 2040, None for the clip's own; rounded to a multiple of 8), `quality` from 1 to 100
+    array). `microphone` gives a camera its sound: True, a device's number or a part of its name; without a source it
+    is all that is sent. Camera and microphone are opened when the first client plays, and closed when the last has
+    gone. `width` in pixels (16 to 2040, None for the clip's own; rounded to a multiple of 8), `quality` from 1 to 100
     and `pacer` (a name or a pacer) act while it runs. `loop` plays on without a seam. With `once` the server ends
     with the clip. `fps` is for arrays without times. `session_timeout` is in seconds.
 
@@ -43,9 +46,10 @@ class Server(Handle):
 
     def __init__(
         self,
-        source: Any,
+        source: Any = None,
         *,
         wire: Literal["rtsp", "classic"] = "rtsp",
+        microphone: Microphone = False,
         host: str = "127.0.0.1",
         port: int = 0,
         width: int | None = None,
@@ -63,8 +67,8 @@ class Server(Handle):
             raise ValueError(f"wire must be 'rtsp' or 'classic', not {wire!r}")
         if not session_timeout > 0:
             raise ValueError(f"session_timeout must be more than 0 seconds, not {session_timeout}")
-        self._source = open_source(source, loop=loop, fps=fps)
-        self._clip = str(source) if isinstance(source, str | Path) else "pictures"
+        self._source = open_source(source, loop=loop, fps=fps, microphone=microphone)
+        self._clip = str(source) if isinstance(source, str | Path) else "live" if self._source.live else "pictures"
         self._once = once
         self._clock = MonotonicClock()
         self._recorder = Recorder(side="server", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=spill)
