@@ -612,15 +612,19 @@ def test_a_camera_and_its_microphone_are_streamed_from_the_first_play_on(
 
 @pytest.mark.slow
 @pytest.mark.needs("pulse")
-def test_a_microphone_by_itself_is_streamed(monitor: tools.Sound, received: list[tuple[int, Samples]]) -> None:
-    with avlab.Server(microphone=True) as server, avlab.Client(server.url, audio="null") as client:
-        until(
-            lambda: (
-                client.audio_seconds > 0.5
-                and hears_880_hz(np.concatenate([s for _, s in received])[-9_000:, 0], 44_100)
-            ),
-            30,
-        )
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_microphone_by_itself_is_streamed(
+    monitor: tools.Sound, received: list[tuple[int, Samples]], isolated: bool
+) -> None:
+    def tone() -> bool:
+        sound = [samples for _, samples in received]
+        return sum(map(len, sound)) > 22_050 and hears_880_hz(np.concatenate(sound)[-9_000:, 0], 44_100)
+
+    with (
+        avlab.Server(microphone=True, isolated=isolated) as server,
+        avlab.Client(server.url, audio="null") as client,
+    ):
+        until(tone, 30)
         client.wait(0)
         assert server.trace.meta["clip"] == "live"
         assert set(client.trace.frames["stream"]) == {"audio"}

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import platform
 import selectors
+from functools import update_wrapper
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from avlab.measure.trace import Recorder, Trace
 from avlab.media import codec
@@ -33,7 +34,9 @@ class Server(Handle):
     is all that is sent. Camera and microphone are opened when the first client plays, and closed when the last has
     gone. `width` in pixels (16 to 2040, None for the clip's own; rounded to a multiple of 8), `quality` from 1 to 100
     and `pacer` (a name or a pacer) act while it runs. `loop` plays on without a seam. With `once` the server ends
-    with the clip. `fps` is for arrays without times. `session_timeout` is in seconds.
+    with the clip. `fps` is for arrays without times. `session_timeout` is in seconds. `isolated` has it
+    run in a process of its own, where a busy cell cannot hold it up: for clips, cameras and microphones, and avlab's
+    own pacers.
 
     `wire` is `rtsp`, JPEG and L16 over RTP, or `classic`, the tutorial's: a JPEG in base64 a datagram from `port`, and
     pickled sound over TCP from the port below. There a frame must fit one datagram (65,507 bytes at most, 9,216 on
@@ -59,6 +62,7 @@ class Server(Handle):
         once: bool = False,
         fps: float | None = None,
         session_timeout: float = 60.0,
+        isolated: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= port <= 65_535:
@@ -107,6 +111,16 @@ class Server(Handle):
         self.width = width
         self.quality = quality
         self.pacer = pacer
+
+    def __new__(cls, *args: Any, isolated: bool = False, **settings: Any) -> Self:
+        """A server that works in this process, or one that has another do it."""
+        kind: type[Any] = cls
+        if isolated and cls is Server:
+            from avlab.stream.isolated import IsolatedServer  # which is a server, and so comes after this
+
+            kind = IsolatedServer
+        made: Self = object.__new__(kind)
+        return made
 
     # ---- what is set while it runs
 
@@ -254,3 +268,6 @@ class Server(Handle):
     def _rewind(self) -> None:
         self._sending.rewind()
         self._audience.rewind()
+
+
+update_wrapper(Server.__new__, Server.__init__, assigned=())  # help shows what the constructor takes

@@ -170,7 +170,7 @@ class FeedbackPacer:
             raise ValueError(f"stall must be 'report' or 'real', not {stall!r}")
         self.rule = _ready(rule)
         self.name = name or _name(self.rule)
-        self._fps, self._first_delay, self._stall = fps, start, stall
+        self.fps, self.start, self._stall = fps, start, stall
         self._whole_ms = rule is tutorial_rule if whole_ms is None else whole_ms
         self._start_ns: int | None = None
         self._forget()
@@ -224,7 +224,7 @@ class FeedbackPacer:
             self._first_pts_ns = pts_ns
             return now_ns if self._start_ns is None else self._start_ns + pts_ns
         ended_ns, self._ended_ns = self._ended_ns, now_ns
-        target = self._fps or self._sent * NS / max(1, pts_ns - self._first_pts_ns)
+        target = self.fps or self._sent * NS / max(1, pts_ns - self._first_pts_ns)
         if self.delay is None or ended_ns is None:
             self.delay = self._starting_delay(target)
         else:
@@ -235,7 +235,7 @@ class FeedbackPacer:
         return now_ns + wait_ns
 
     def _starting_delay(self, target_fps: float) -> float:
-        return 1 / target_fps if self._first_delay is None else self._first_delay
+        return 1 / target_fps if self.start is None else self.start
 
     def _asked(self, delay: float, measured_fps: float, target_fps: float) -> Any:
         """What the rule says; what it raises is told with its name."""

@@ -1,0 +1,419 @@
+"""A server in a process of its own, behind the same handle: a busy notebook cannot hold up its pacing.
+
+Runs on both sides: the handle starts this module as a program, and they talk in lines of JSON over its standard input
+and output; the rows of a trace follow their line as they are. When the input ends, whoever started it is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from functools import update_wrapper
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from avlab.measure.tables import TABLES, Rows
+from avlab.measure.trace import SettingRow, Trace
+from avlab.stream.clock import CLOCK_VARIABLE, clock_identity, spill
+from avlab.stream.parcel import packed, packed_error, unpacked, unpacked_error
+from avlab.stream.server import Server
+from avlab.stream.worker import Worker
+
+START_SECONDS = 60.0
+"""A laptop that is busy and has never loaded avlab takes that long, at worst, until the process answers."""
+
+ANSWER_SECONDS = 10.0
+MANY_PARTS = 64
+MUCH_BYTES = 1 << 24
+
+_WINDOWS_FLAGS = 0x200 | 0x08000000  # CREATE_NEW_PROCESS_GROUP: Ctrl-C is not for it; CREATE_NO_WINDOW
+
+
+class IsolatedServer(Server):
+    """A `Server` whose work is done by another process: what `Server(..., isolated=True)` gives.
+
+    What is set is checked here, as for any server, and acts there. The trace is fetched when it is asked for, and what
+    was fetched once stays here. `pacer` is what was set: what it has measured stays with the process.
+
+    Raises ValueError for a source or pacer that lives in this process alone. `start` and what is set raise RuntimeError
+    when the process does not answer; one that ends by itself makes `wait` and `stop` raise RuntimeError.
+    """
+
+    def __init__(self, source: Any = None, *, isolated: bool = True, **settings: Any) -> None:
+        super().__init__(source, **settings)
+        if not (source is None or isinstance(source, str | os.PathLike | int | np.integer)):
+            raise ValueError(
+                f"isolated=True takes the path of a clip or the number of a camera, not {type(source).__name__}: what "
+                "is made in this process cannot be had from another; write it to a clip, or leave isolated out"
+            )
+        self._asked_for = {"source": source, **settings}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._where = ""
+        self._known: dict[str, Any] = {}
+        self._writing = threading.Lock()
+        self._numbers = count(1)
+        self._answers: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {}
+        self._silent = False  # no answer will come any more
+        self._errors: IO[bytes] | None = None
+        self._mirror = _Mirror()
+
+    # ---- what it says of itself
+
+    @property
+    def url(self) -> str:
+        """See `Server`."""
+        return self._where or super().url
+
+    def status(self) -> str:
+        """See `Server`."""
+        said = self._state_now()
+        return str(said["status"]) if said else super().status()
+
+    @property
+    def trace(self) -> Trace:
+        """See `Server`."""
+        if self._process is None:
+            return super().trace
+        self._ask("trace", have=self._mirror.have())
+        return self._mirror.trace() or super().trace
+
+    @property
+    def pid(self) -> int | None:
+        """The number of its process; None before `start`."""
+        return None if self._process is None else self._process.pid
+
+    # ---- life
+
+    def _begin(self) -> None:
+        self._errors = tempfile.TemporaryFile(prefix="avlab-")  # noqa: SIM115 - closed by _release
+        self._process = _started(self._errors)
+        self.spawn("isolated", self._listen, self._say_stop)
+        settings = self._asked_for | {name: getattr(self, name) for name in _SETTABLE}
+        answer = self._ask("start", START_SECONDS, **{name: packed(name, value) for name, value in settings.items()})
+        if answer is None:
+            raise RuntimeError(self._why_ended())
+        self._where = answer["url"]
+
+    def _release(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                assert self._process.stdin is not None
+                self._process.stdin.close()
+            try:
+                self._process.wait(1.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._errors is not None:
+            self._errors.close()
+
+    @property
+    def _answering(self) -> bool:
+        """Whether there is a server to ask: there is none yet while it starts."""
+        return self.running and self._where != ""
+
+    # ---- asking
+
+    def _state_now(self) -> dict[str, Any]:
+        """What the process says of itself, or last said; empty before `start`."""
+        if self._answering:
+            self._ask("state")
+        return self._known
+
+    def _ask(self, what: str, seconds: float = ANSWER_SECONDS, **values: Any) -> dict[str, Any] | None:
+        """The process's answer, or what it raised; None when it is gone. RuntimeError when it takes too long."""
+        number = next(self._numbers)
+        answer = self._answers[number] = queue.SimpleQueue()
+        try:
+            if self._silent or not self._say({"number": number, "do": what, "values": values}):
+                return None
+            given = answer.get(timeout=seconds)
+        except queue.Empty:
+            raise RuntimeError(
+                f"the server's process has not answered for {seconds:g} s: stop it, and begin anew"
+            ) from None
+        finally:
+            del self._answers[number]
+        if given is not None and "error" in given:
+            raise unpacked_error(given["error"])
+        return given
+
+    def _say(self, message: dict[str, Any]) -> bool:
+        """Write a line; False when nobody reads any more."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with self._writing:
+            try:
+                self._process.stdin.write(json.dumps(message).encode() + b"\n")
+                self._process.stdin.flush()
+            except (OSError, ValueError):  # ValueError: closed on this side
+                return False
+        return True
+
+    def _say_stop(self) -> None:
+        self._say({"number": 0, "do": "stop", "values": {"have": self._mirror.have()}})
+
+    # ---- listening
+
+    def _listen(self, worker: Worker) -> None:
+        """The thread's body: what the process says, until its end."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with self._process.stdout as said:
+            while line := said.readline():
+                self._hear(json.loads(line), said)
+        self._silent = True
+        if not worker.stopping.is_set():
+            self._fail(RuntimeError(self._why_ended()))
+        for answer in list(self._answers.values()):
+            answer.put(None)
+
+    def _hear(self, message: dict[str, Any], rows: IO[bytes]) -> None:
+        self._known = message.get("state", self._known)
+        if "rows" in message:
+            self._mirror.add(message, rows)
+        if "failed" in message:
+            self._fail(unpacked_error(message["failed"]))
+        elif "ended" in message:
+            self._ended.set()
+        elif answer := self._answers.get(message["number"]):
+            answer.put(message)
+
+    def _why_ended(self) -> str:
+        assert self._process is not None
+        assert self._errors is not None
+        code = self._process.wait(ANSWER_SECONDS)
+        self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, self._errors.tell() - 4096))
+        words = self._errors.read().decode(errors="replace").strip().splitlines()
+        said = f", its last words: {words[-1]}" if words else ""
+        return f"the server's process ended by itself with exit code {code}{said}; begin anew"
+
+
+IsolatedServer.__name__ = "Server"  # what its sentences call it
+update_wrapper(IsolatedServer.__init__, Server.__init__, assigned=())
+
+
+def _forwarding(name: str, own: property) -> property:
+    """A setting that is checked by a server here, and acts in the process as well."""
+    get, check = own.fget, own.fset
+    assert get is not None
+    assert check is not None
+
+    def act(self: IsolatedServer, value: Any) -> None:
+        before = get(self)
+        check(self, value)
+        try:
+            sent = packed(name, get(self))
+        except ValueError:
+            if before is not None:
+                check(self, before)
+            raise
+        if self._answering:
+            self._ask("set", **{name: sent})
+
+    return property(get, act, doc=own.__doc__)
+
+
+def _reading(name: str, own: property) -> property:
+    """What a server says of itself, of the kind that a server here would say."""
+    get = own.fget
+    assert get is not None
+
+    def ask(self: IsolatedServer) -> Any:
+        said, here = self._state_now(), get(self)
+        if name not in said:
+            return here
+        value = unpacked(said[name])
+        return type(here)(value) if isinstance(value, list) else value
+
+    return property(ask, doc=own.__doc__)
+
+
+_OWN = {name: member for name, member in vars(Server).items() if isinstance(member, property) and name[0] != "_"}
+_SETTABLE = [name for name, member in _OWN.items() if member.fset]
+_READABLE = [name for name, member in _OWN.items() if not member.fset and name not in vars(IsolatedServer)]
+for _name in _SETTABLE:
+    setattr(IsolatedServer, _name, _forwarding(_name, _OWN[_name]))
+for _name in _READABLE:
+    setattr(IsolatedServer, _name, _reading(_name, _OWN[_name]))
+
+
+class _Mirror:
+    """The process's trace as far as it was fetched."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._parts: dict[str, list[Rows]] = {name: [] for name in TABLES}
+        self._have = dict.fromkeys((*TABLES, "settings"), 0)
+        self._settings: list[SettingRow] = []
+        self._meta: dict[str, Any] = {}
+
+    def have(self) -> dict[str, int]:
+        """How many rows of each table are here."""
+        with self._lock:
+            return dict(self._have)
+
+    def trace(self) -> Trace | None:
+        """What is here; None when nothing has been fetched."""
+        with self._lock:
+            if not self._meta:
+                return None
+            return Trace(**self._parts, settings=self._settings, meta=self._meta)
+
+    def add(self, message: Mapping[str, Any], source: IO[bytes]) -> None:
+        """Take the rows that a message announces; what is here already, as two have asked, is passed over."""
+        with self._lock:
+            self._meta = message["meta"]
+            for name, number in message["rows"].items():
+                rows: Rows = np.frombuffer(source.read(number * TABLES[name].dtype.itemsize), TABLES[name].dtype)
+                rows = rows[self._have[name] - message["from"][name] :]
+                self._have[name] += len(rows)
+                parts = [*self._parts[name], rows]
+                if len(parts) > MANY_PARTS or rows.nbytes > MUCH_BYTES:
+                    whole: Rows = np.concatenate(parts)
+                    parts = [spill(whole) if whole.nbytes > MUCH_BYTES else whole]
+                self._parts[name] = parts
+            fresh = message["settings"][self._have["settings"] - message["from"]["settings"] :]
+            self._settings += [SettingRow(*row) for row in fresh]
+            self._have["settings"] += len(fresh)
+
+
+def _started(errors: IO[bytes]) -> subprocess.Popen[bytes]:
+    """This module as a program: the same interpreter, avlab from where this one has it, nothing from the folder."""
+    home = str(Path(__file__).resolve().parents[2])
+    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    windows = sys.platform == "win32"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", __name__],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), CLOCK_VARIABLE: clock_identity()},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        # Ctrl-C in a terminal is meant for the one who will stop this process, and not for it as well.
+        start_new_session=not windows,
+        creationflags=_WINDOWS_FLAGS if windows else 0,
+    )
+
+
+# ---- in the process
+
+
+class _Process:
+    """The other side: does what the lines say, until they end."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+        self._writing = threading.Lock()
+        self._server: Server | None = None
+        self._parent = os.getppid()
+
+    def run(self, lines: queue.SimpleQueue[bytes | None]) -> None:
+        """Until the lines end, or whoever sends them."""
+        try:
+            while True:
+                try:
+                    line = lines.get(timeout=1.0)
+                except queue.Empty:
+                    if os.getppid() == self._parent:  # another may hold the pipe open, as after a fork
+                        continue
+                    return
+                if line is None or not self._do(json.loads(line)):
+                    return
+        finally:
+            if self._server is not None:
+                with contextlib.suppress(Exception):  # told when it failed
+                    self._server.stop()
+
+    def _do(self, message: dict[str, Any]) -> bool:
+        """Do one thing, and answer; False when it was the last."""
+        number, values = message["number"], message["values"]
+        if message["do"] == "stop":
+            if self._server is not None:
+                with contextlib.suppress(Exception):
+                    self._server.stop()
+                state = self._state(self._server)
+                self._say({"number": number, "state": state}, self._server.trace, values["have"])
+            return False
+        try:
+            self._answer(message["do"], number, values)
+        except Exception as error:
+            self._say({"number": number, "error": packed_error(error)})
+        return True
+
+    def _answer(self, what: str, number: int, values: dict[str, Any]) -> None:
+        if what == "start":
+            self._server = Server(**{name: unpacked(value) for name, value in values.items()}).start()
+            threading.Thread(target=self._watch, name="avlab-watch", daemon=True).start()
+            self._say({"number": number, "url": self._server.url})
+            return
+        server = self._server
+        assert server is not None
+        if what == "set":
+            for name, value in values.items():
+                setattr(server, name, unpacked(value))
+            self._say({"number": number})
+        elif what == "state":
+            self._say({"number": number, "state": self._state(server)})
+        else:
+            self._say({"number": number}, server.trace, values["have"])
+
+    @staticmethod
+    def _state(server: Server) -> dict[str, Any]:
+        return {"status": server.status(), **{name: packed(name, getattr(server, name)) for name in _READABLE}}
+
+    def _watch(self) -> None:
+        """Tell how the server ends."""
+        assert self._server is not None
+        try:
+            self._server.wait()
+        except BaseException as error:
+            self._say({"failed": packed_error(error)})
+        else:
+            self._say({"ended": True})
+
+    def _say(self, message: dict[str, Any], trace: Trace | None = None, have: Mapping[str, int] | None = None) -> None:
+        rows: dict[str, Rows] = {}
+        if trace is not None and have is not None:
+            rows = {name: trace.rows(name)[have[name] :] for name in TABLES}
+            numbers = {name: len(part) for name, part in rows.items()}
+            settings = [list(row) for row in trace.setting_rows[have["settings"] :]]
+            message = message | {"rows": numbers, "from": dict(have), "settings": settings, "meta": trace.meta}
+        with self._writing, contextlib.suppress(OSError):  # nobody reads any more: the lines will end as well
+            self._out.write(json.dumps(message).encode() + b"\n")
+            for part in rows.values():
+                self._out.write(part.tobytes())
+            self._out.flush()
+
+
+def _read_lines(put: Callable[[bytes | None], None]) -> None:
+    # Not through sys.stdin: a thread that waits in its lock when the process ends is a fatal error to Python.
+    rest = b""
+    while data := os.read(0, 65_536):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            put(line)
+    put(None)
+
+
+def main() -> None:
+    """The program."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no line of ours
+    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    threading.Thread(target=_read_lines, args=(lines.put,), name="avlab-lines", daemon=True).start()
+    _Process(out).run(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,407 @@
+"""A server in a process of its own: the same handle and errors, a trace that joins, no process left behind."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import tools
+from rawclient import RawClient, until
+
+import avlab
+from avlab.media.packets import MediaError
+from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
+from avlab.stream.isolated import IsolatedServer
+from avlab.stream.parcel import packed, packed_error, unpacked, unpacked_error
+from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, PiRule, TutorialPacer, tutorial_rule
+from avlab.wire.units import NS, WireError
+
+pytestmark = pytest.mark.slow
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has collected yet has."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture
+def server(clip: Path) -> Iterator[avlab.Server]:
+    with avlab.Server(clip, isolated=True, quality=60) as server:
+        yield server
+
+
+def test_it_is_a_server_like_any_other(server: avlab.Server) -> None:
+    assert isinstance(server, avlab.Server)
+    assert isinstance(server, IsolatedServer)
+    assert server.running
+    assert server.url.startswith("rtsp://127.0.0.1:")
+    assert repr(server).startswith("<Server of ")
+    assert (server.clients, server.status(), server.ssrcs) == (0, "0 clients, waiting for a client", set())
+    assert server.pid is not None
+    assert os.getpgid(server.pid) != os.getpgid(0), "Ctrl-C in a terminal is not for it"
+    with pytest.raises(RuntimeError, match="this server was started before"):
+        server.start()
+
+
+def test_what_a_plain_server_says_and_takes_this_one_does_too(clip: Path) -> None:
+    """What is not said anew here would speak of the server in this process, which never runs."""
+    public = {name for name in vars(avlab.Server) if not name.startswith("_")}
+    assert public <= set(vars(IsolatedServer)), "each public part is the other process's, or forwarded to it"
+    assert inspect.signature(avlab.Server).parameters.keys() == inspect.signature(IsolatedServer).parameters.keys()
+    assert "quality" in inspect.signature(avlab.Server).parameters
+    assert type(avlab.Server(clip)) is avlab.Server
+    assert type(avlab.Server(clip, isolated=False)) is avlab.Server
+    with pytest.raises(TypeError, match="qualty"):
+        avlab.Server(clip, isolated=True, qualty=3)  # type: ignore[call-arg]
+
+
+def test_the_trace_joins_and_settings_act(server: avlab.Server) -> None:
+    with avlab.Client(server.url, audio="null") as client:
+
+        def seen() -> int:
+            frames = client.trace.frames
+            return int(((frames["stream"] == "video") & (frames["fate"] == "shown")).sum())
+
+        until(lambda: seen() > 20)
+        assert (server.clients, len(server.ssrcs)) == (1, 2)
+        assert server.status().startswith("1 client, media time ")
+        server.quality = 20
+        server.width = 160
+        server.pacer = FeedbackPacer(avlab.pi_rule(kp=0.3, ki=0.4), name="pi")
+        assert (server.quality, server.width, server.pacer.name) == (20, 160, "pi")
+        assert next(p.image.shape[1] for p in client.frames() if p.image.shape[1] < 640) == 160
+        before = seen()
+        until(lambda: seen() > before + 20)
+        part = client.trace
+    for trace in (part, client.trace):
+        assert trace.meta["joined"]
+        assert trace.meta["shared_clock"], "both count from the same moment of the same clock"
+        video = trace.frames[trace.frames["stream"] == "video"]
+        shown = video[video["fate"] == "shown"]
+        assert len(shown) > 40
+        assert shown[["due", "sent", "encoded", "pts"]].notna().all(axis=None)
+        # Across two processes' readings of one clock, nothing is received before it was sent.
+        assert (shown["first_packet"] >= shown["sent"]).all()
+        sizes = video["bytes"].dropna().to_numpy(int)
+        assert sizes[-5:].mean() < sizes[:5].mean() / 4
+    server.stop()
+    trace = server.trace
+    assert trace.meta["side"] == "server"
+    settings = trace.settings[trace.settings["kind"] == "setting"]
+    assert list(zip(settings["name"], settings["value"], strict=True)) == [
+        ("width", None), ("quality", 60), ("pacer", "deadline"), ("quality", 20), ("width", 160), ("pacer", "pi"),
+    ]  # fmt: skip
+    indices = trace.frames.loc[trace.frames["stream"] == "video", "index"].to_numpy(int)
+    assert (indices == np.arange(len(indices))).all(), "fetched in parts, and each row is here once"
+
+
+def test_it_ends_with_its_handle_and_says_goodbye(server: avlab.Server) -> None:
+    assert isinstance(server, IsolatedServer)
+    pid = server.pid
+    assert pid is not None
+    with avlab.Client(server.url, audio="null") as client:
+        until(lambda: client.audio_seconds > 0)
+        server.stop()
+        assert client.wait(10), "BYE"
+    assert gone(pid)
+    assert not server.running
+    assert server.clients in (0, 1), "what it said last, without asking: there is nobody to ask"
+    assert len(server.trace.frames) > 0
+    server.quality = 30  # as on any server that has stopped
+    server.stop()
+
+
+def test_once_it_ends_with_its_clip(data: Path) -> None:
+    with avlab.Server(data / "count-15.mp4", isolated=True, once=True, pacer="none") as server:
+        with avlab.Client(server.url, audio="null"):
+            assert server.wait(40)
+        assert not server.running
+    assert "end of clip" in set(server.trace.settings["name"])
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_port_that_is_taken_is_told_alike(clip: Path, isolated: bool) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = avlab.Server(clip, port=port, isolated=isolated)
+        with pytest.raises(OSError, match=f"{port}") as plain:
+            avlab.Server(clip, port=port).start()
+        with pytest.raises(OSError, match=f"{port}") as caught:
+            server.start()
+    assert (type(caught.value), str(caught.value)) == (type(plain.value), str(plain.value))
+    assert caught.value.errno == plain.value.errno
+    assert not server.running
+    server.stop()
+
+
+def test_a_source_that_fails_fails_the_handle(tmp_path: Path, data: Path) -> None:
+    whole = (data / "count-15.mp4").read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole[: len(whole) * 2 // 5])
+    with avlab.Server(cut, isolated=True, pacer="none") as server:
+        assert isinstance(server, IsolatedServer)
+        with avlab.Client(server.url, audio="null") as client:
+            with pytest.raises(MediaError, match=r"cut\.mp4.*stops after .* the rest of the file is missing") as caught:
+                server.wait(30)
+            assert client.wait(10)
+    assert server.error is caught.value
+    assert server.pid is not None
+    assert gone(server.pid)
+
+
+def test_a_process_that_is_killed_is_told_of(server: avlab.Server) -> None:
+    assert isinstance(server, IsolatedServer)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match="the server's process ended by itself with exit code -9; begin anew"):
+        server.wait(10)
+    assert not server.running
+    assert isinstance(server.error, RuntimeError)
+    server.quality = 33
+    assert (server.clients, len(server.trace.frames)) == (0, 0)
+
+
+def test_one_that_does_not_answer_is_ended_all_the_same(server: avlab.Server) -> None:
+    assert isinstance(server, IsolatedServer)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    with pytest.raises(RuntimeError, match=r"avlab-isolated did not end within 0\.2 s"):
+        server.stop(0.2)
+    assert gone(server.pid)
+    until(lambda: not any(worker.alive for worker in server._workers))
+
+
+@dataclass
+class Script:
+    """A program that starts a server and does not guard its main part, as students write them."""
+
+    path: Path
+
+    def run(self, clip: Path, end: str) -> subprocess.Popen[str]:
+        self.path.write_text(
+            "import avlab, sys, time\n"
+            f"server = avlab.Server({str(clip)!r}, isolated=True).start()\n"
+            "print(server.pid, server.url, flush=True)\n" + end
+        )
+        env = tools.environment({"PYTHONPATH": str(Path(avlab.__file__).parents[1])})
+        return subprocess.Popen(
+            [sys.executable, str(self.path)], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path / "student.py")
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("server.stop()\n", 0),
+        ("", 0),  # forgotten
+        ("raise SystemExit(3)\n", 3),
+        ("import os; os.kill(os.getpid(), 9)\n", -9),
+    ],
+)
+def test_no_process_outlives_its_parent(script: Script, clip: Path, end: str, code: int) -> None:
+    with script.run(clip, end) as program:
+        said, complaints = program.communicate(timeout=60)
+    pid, url = said.split()
+    assert (program.returncode, complaints) == (code, "")
+    assert url.startswith("rtsp://")
+    until(lambda: gone(int(pid)))
+
+
+def test_ctrl_c_ends_the_script_and_then_the_server(script: Script, clip: Path) -> None:
+    """The terminal's SIGINT goes to the foreground's group of processes; the script's `with` ends the server."""
+    end = (
+        "with server:\n    try:\n        print('waiting', flush=True)\n        server.wait()\n"
+        "    except KeyboardInterrupt:\n        print(server.running)\n"
+    )
+    with script.run(clip, end) as program:
+        assert program.stdout is not None
+        pid, url = program.stdout.readline().split()
+        assert program.stdout.readline() == "waiting\n"
+        with RawClient(url):
+            program.send_signal(signal.SIGINT)
+            said, complaints = program.communicate(timeout=60)
+    assert (said, complaints, program.returncode) == ("True\n", "", 0)
+    until(lambda: gone(int(pid)))
+
+
+def test_one_whose_pipe_a_fork_holds_open_ends_too(script: Script, clip: Path) -> None:
+    end = (
+        "import os\nif os.fork() == 0:\n    time.sleep(600)\nprint(os.getpid(), flush=True)\nos.kill(os.getpid(), 9)\n"
+    )
+    end = end.replace("if os.fork() == 0:", "child = os.fork()\nif child == 0:")
+    end = end.replace("print(os.getpid()", "print(child")
+    with script.run(clip, end) as program:
+        assert program.stdout is not None
+        pid, _ = program.stdout.readline().split()
+        child = int(program.stdout.readline())
+        program.wait(30)
+        try:
+            until(lambda: gone(int(pid)))
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_its_clock_is_this_ones(server: avlab.Server) -> None:
+    """Where the system does not tell its boots apart, a process names its clock as the one that started it does."""
+    command = [sys.executable, "-c", "from avlab.stream import clock; print(clock._process_identity)"]
+    env = {"PYTHONPATH": str(Path(avlab.__file__).parents[1]), CLOCK_VARIABLE: "process:of-mine"}
+    said = subprocess.run(command, env=tools.environment(env), text=True, capture_output=True, check=True).stdout
+    assert said == "process:of-mine\n"
+    before = time.perf_counter_ns()
+    until(lambda: server.trace.meta)
+    meta = server.trace.meta
+    assert meta["clock"] == clock_identity()
+    assert before - 60 * NS < meta["epoch_ns"] < time.perf_counter_ns(), "perf_counter is one clock for both"
+
+
+def test_many_fetches_make_one_trace(server: avlab.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avlab.stream.isolated.MANY_PARTS", 3)
+    monkeypatch.setattr("avlab.stream.isolated.MUCH_BYTES", 4_000)
+    with avlab.Client(server.url, audio="null"):
+        counts = [0]
+        while counts[-1] < 200:
+            counts.append(len(server.trace.packets))
+    assert counts == sorted(counts)
+    server.stop()
+    packets = server.trace.packets
+    for _, sent in packets.groupby("ssrc"):
+        assert (sent["seq"].astype(int).diff().dropna() == 1).all()
+    assert len(packets) >= counts[-1]
+
+
+# ---- what goes there, and what comes back
+
+
+def frames() -> Iterator[np.ndarray]:
+    yield np.zeros((48, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize("source", [[np.zeros((48, 64, 3), np.uint8)], frames()])
+def test_what_lives_in_this_process_is_refused(source: Any) -> None:
+    kind = type(source).__name__
+    with pytest.raises(
+        ValueError, match=f"isolated=True takes the path of a clip .*, not {kind}: .* leave isolated out"
+    ):
+        avlab.Server(source, isolated=True)
+
+
+def my_rule(delay: float, measured_fps: float, target_fps: float) -> float:
+    return delay
+
+
+def test_a_pacer_of_ones_own_is_refused(clip: Path) -> None:
+    sentence = (
+        "pacer is a FeedbackPacer of one's own, and isolated=True has the server run in another process: choose one of "
+        "deadline, none, pi, tutorial, or leave isolated out"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        avlab.Server(clip, isolated=True, pacer=FeedbackPacer(my_rule))
+    server = avlab.Server(clip, isolated=True, pacer="pi")
+    with pytest.raises(ValueError, match=sentence):
+        server.pacer = FeedbackPacer(my_rule)
+    assert server.pacer.name == "pi", "what was set stays"
+    for name, value in (("quality", 101), ("width", 1), ("pacer", "swift"), ("quality", "high")):
+        with pytest.raises((ValueError, TypeError)) as plain:
+            setattr(avlab.Server(clip), name, value)
+        with pytest.raises(type(plain.value)) as caught:
+            setattr(server, name, value)
+        assert str(caught.value) == str(plain.value)
+    for source in (clip.with_name("none.mp4"), 3.5):
+        with pytest.raises((FileNotFoundError, TypeError)) as plain:
+            avlab.Server(source)
+        with pytest.raises(type(plain.value)) as caught:
+            avlab.Server(source, isolated=True)
+        assert str(caught.value) == str(plain.value)
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 2.5, "pi", [1, [2]], {"video": 1, "audio": {"made": 2}}])
+def test_plain_values_go_as_they_are(value: Any) -> None:
+    assert unpacked(packed("it", value)) == value
+
+
+def test_paths_and_numpys_numbers_go_as_plain_ones(tmp_path: Path) -> None:
+    assert packed("source", tmp_path) == str(tmp_path)
+    assert [(type(v), v) for v in (packed("quality", np.int64(7)), packed("it", np.float64(0.5)))] == [
+        (int, 7),
+        (float, 0.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    "pacer",
+    [
+        DeadlinePacer(),
+        NoPacing(),
+        TutorialPacer(),
+        TutorialPacer(edition="macos", fps=25, stall="real"),
+        FeedbackPacer(tutorial_rule, start=0.02, whole_ms=False),
+        FeedbackPacer(PiRule(kp=0.2, ki=0.3), fps=12.5, name="mine"),
+    ],
+)
+def test_avlabs_own_pacers_go_with_their_settings(pacer: Any) -> None:
+    made = unpacked(packed("pacer", pacer))
+    assert type(made) is type(pacer)
+    assert made is not pacer
+
+    def plain(pacer: Any) -> dict[str, Any]:
+        return {k: v for k, v in vars(pacer).items() if isinstance(v, str | int | float | None)} | (
+            {"gains": (pacer.rule.kp, pacer.rule.ki)} if isinstance(getattr(pacer, "rule", None), PiRule) else {}
+        )
+
+    assert plain(made) == plain(pacer)
+
+
+class OddError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MediaError("'x' is no clip; convert it."), MediaError),
+        (WireError("a frame is too large"), WireError),
+        (ValueError("quality must be 1 to 100, not 0"), ValueError),
+        (FileNotFoundError(2, "No such file or directory", "clip.mp4"), FileNotFoundError),
+        (OSError("port 8554 is taken: choose another"), OSError),
+        (OSError(98, "port 8554 is taken"), OSError),
+        (MemoryError(), MemoryError),
+        (OddError("of nobody knows where"), RuntimeError),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "not text"), RuntimeError),
+        (KeyboardInterrupt(), RuntimeError),
+    ],
+)
+def test_errors_come_back_with_their_type_and_sentence(error: BaseException, kind: type[Exception]) -> None:
+    made = unpacked_error(packed_error(error))
+    assert type(made) is kind
+    assert (str(error) or type(error).__name__) in str(made)
+    if isinstance(error, OSError):
+        assert isinstance(made, OSError)
+        assert (made.errno, made.strerror, made.filename) == (error.errno, error.strerror, error.filename)
+
+
+def test_no_other_code_is_ever_called() -> None:
+    for module, name in (("os", "system"), ("subprocess", "CalledProcessError"), ("builtins", "print")):
+        made = unpacked_error({"type": [module, name], "system": None, "text": "echo"})
+        assert (type(made), str(made)) == (RuntimeError, f"{name}: echo")
