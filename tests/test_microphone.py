@@ -106,7 +106,7 @@ def test_samples_have_the_time_at_which_they_were_captured() -> None:
     laid.take(200)
     assert laid.begin == (300 * MS * RATE // NS) + 21 * SIZE, "the first blocks only tell how late blocks come"
     assert (laid.samples == ramp(21 * SIZE, 179 * SIZE)[:, 0]).all(), "not one sample is touched"
-    assert (laid.line.steered, laid.line.silent) == (0, 0)
+    assert (laid.line.steered, laid.line.lost) == (0, 0)
 
 
 @pytest.mark.parametrize("most_ms", [1, 15, 200])
@@ -115,7 +115,7 @@ def test_lateness_is_not_taken_for_time(most_ms: int) -> None:
     random_ = random.Random(most_ms)
     laid = Laid(Device(late=lambda: 0 if random_.random() < 0.2 else random_.randrange(most_ms * MS)))
     laid.take(3000)
-    assert laid.line.silent == 0
+    assert laid.line.lost == 0
     assert abs(laid.late_ms()) < 1.5
     assert abs(laid.line.drift_ppm) < 40
 
@@ -127,7 +127,7 @@ def test_a_device_whose_clock_is_off_is_followed(ppm: int) -> None:
     laid.take(50 * 200)
     assert abs(laid.late_ms()) < 1.5, "unfollowed, it were 10 to 40 ms after these 200 s"
     assert laid.line.drift_ppm == pytest.approx(-ppm, abs=10)
-    assert laid.line.silent == 0
+    assert laid.line.lost == 0
     steps = np.diff(laid.samples.astype(int))
     assert np.abs(steps).max() <= 2, "a sample in or out is no click"
 
@@ -137,7 +137,7 @@ def test_what_an_overflow_threw_away_is_silent_and_the_rest_in_its_place() -> No
     laid.take(100)
     laid.device.lose(5_000)
     laid.take(100, overflow=True)
-    assert laid.line.silent == 5_000
+    assert laid.line.lost == 5_000
     assert abs(laid.late_ms()) < 0.1
     zeros = np.flatnonzero(laid.samples == 0)
     assert (zeros == 79 * SIZE + np.arange(5_000)).all()
@@ -148,7 +148,7 @@ def test_blocks_that_were_not_fetched_are_silent() -> None:
     laid.take(100)
     laid.device.lose(0, blocks=7)
     laid.take(100)
-    assert laid.line.silent == 7 * SIZE
+    assert laid.line.lost == 7 * SIZE
     assert abs(laid.late_ms()) < 0.1
 
 
@@ -157,7 +157,7 @@ def test_a_loss_that_no_driver_tells_of_is_found_within_a_second() -> None:
     laid.take(100)
     laid.device.lose(4_000)
     laid.take(60)
-    assert laid.line.silent == pytest.approx(4_000, abs=1)
+    assert laid.line.lost == pytest.approx(4_000, abs=1)
     assert abs(laid.late_ms()) < 0.1
 
 
@@ -165,7 +165,7 @@ def test_a_small_overflow_that_is_none_changes_nothing() -> None:
     laid = Laid(Device())
     laid.take(100)
     laid.take(100, overflow=True)
-    assert laid.line.silent == 0
+    assert laid.line.lost == 0
 
 
 def test_silence_that_was_too_long_is_taken_back() -> None:
@@ -176,8 +176,28 @@ def test_silence_that_was_too_long_is_taken_back() -> None:
     laid.take(1, overflow=True)
     late = 0
     laid.take(100)
-    assert laid.line.silent == 80 * MS * RATE // NS
+    assert laid.line.lost == 80 * MS * RATE // NS
     assert abs(laid.late_ms()) < 30, "and what is left, a sample at a time"
+
+
+def test_a_drivers_slip_changes_nothing() -> None:
+    early = iter([0] * 100 + [-400 * MS, 900 * MS, -NS] + [0] * 100)
+    laid = Laid(Device(late=lambda: next(early)))
+    laid.take(200)
+    assert (laid.samples == ramp(21 * SIZE, 179 * SIZE)[:, 0]).all()
+
+
+def test_a_machine_that_slept_leaves_a_gap_and_no_hours_of_silence() -> None:
+    device = Device()
+    line = SoundLine(rate=RATE, channels=1, origin_ns=ORIGIN_NS)
+    for _ in range(100):
+        line.place(device.block())
+    device.lose(5 * 3600 * RATE)
+    given = [line.place(device.block()) for _ in range(60)]
+    assert max(map(len, given)) == SIZE
+    assert line.lost == pytest.approx(5 * 3600 * RATE, abs=1)
+    late_ms = device.captured_ns(device.count) / MS - line.position * 1000 / RATE
+    assert abs(late_ms) < 0.1
 
 
 # ---- the source, and a stand-in for sounddevice
@@ -240,6 +260,7 @@ class Library:
         self.usual = next((one for one in self.devices if one["max_input_channels"]), None)
         self.blocks: list[Samples] = []
         self.overflows: set[int] = set()
+        self.slowness = 1.0
         self.lost_ns = 0  # what the driver throws away before its first overflow
         self.fails = False
         self.first_ns = ORIGIN_NS + 500 * MS
@@ -263,7 +284,7 @@ class Library:
 
     def arrives_ns(self, number: int) -> int:
         lost_ns = self.lost_ns if number >= min(self.overflows, default=number + 1) else 0
-        return self.first_ns + (number + 1) * 20 * MS + lost_ns
+        return self.first_ns + round((number + 1) * 20 * MS * self.slowness) + lost_ns
 
     def stamps(self, now_ns: int) -> Any:
         """As PortAudio has them on Linux: the wall's clock. A driver that reports nothing says 0."""
@@ -334,6 +355,36 @@ def test_a_loss_is_told_of(clock: Clock) -> None:
     (told,) = source.notices()
     assert told.startswith("200 ms of the microphone's sound were lost and are silent")
     assert source.notices() == []
+
+
+@pytest.mark.parametrize(("slowness", "way"), [(1.01, "slower"), (0.99, "faster"), (1.0, None)])
+def test_a_clock_that_is_off_is_told_of(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, slowness: float, way: str | None
+) -> None:
+    monkeypatch.setattr(module, "_MEASURED_FROM_SECONDS", 0)
+    monkeypatch.setattr(module, "_TOLD_AFTER_SECONDS", 1)
+    library = Library(clock, "headset")
+    library.blocks, library.slowness = numbered(90), slowness
+    source = MicrophoneSource(library=library)
+    source.begin(ORIGIN_NS)
+    list(islice(source.chunks(), 60))
+    told = source.notices()
+    assert len(told) == (way is not None)
+    assert all(f" ppm {way} than this machine's" in words for words in told)
+    assert (source.drift_ppm > 0) == (way == "slower")
+
+
+def test_after_a_gap_chunks_are_whole_again(clock: Clock) -> None:
+    library = Library(clock, "headset")
+    library.blocks, library.overflows, library.lost_ns = numbered(60), {40}, 3600 * NS
+    source = MicrophoneSource(library=library)
+    source.begin(ORIGIN_NS)
+    chunks = list(islice(source.chunks(), 38))
+    gaps = np.diff([chunk.pts_ns for chunk in chunks]) - 20 * MS
+    assert np.flatnonzero(np.abs(gaps) > 1).tolist() == [18]
+    assert gaps[18] == pytest.approx(3600 * NS, abs=MS)
+    assert all(len(chunk.samples) == 882 for chunk in chunks)
+    assert (chunks[19].samples[:, 0] == ramp(40 * 882, 882)[:, 0]).all()
 
 
 def test_a_reader_that_was_held_up_has_the_newest_two_seconds(clock: Clock) -> None:

@@ -37,7 +37,9 @@ _LATENCY_LIMIT_NS = 2 * NS  # a larger figure is a driver's mistake
 _FIRST_NS = 3 * NS  # a sound server may take up to 2 s over its first block
 _LOST_NS = 2 * NS
 _MUTE_SECONDS = 5
-_TOLD_AFTER_SECONDS = 60
+_MEASURED_FROM_SECONDS = 20  # until then, what was taken for the start is mended
+_TOLD_AFTER_SECONDS = 300
+_WORTH_TELLING_PPM = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,10 @@ class SoundLine:
     """The samples of a device laid on the machine's clock: `place` takes blocks, and gives what goes out instead.
 
     Position 0 is `origin_ns`; from the first block on, every sample has its position, whatever the device does. How
-    late a block comes only ever adds to when it seems to have been captured, so the earliest over the last second is
-    believed. By it, a device's clock that runs fast or slow is followed by one sample in or out of a block, by
-    interpolation, and samples that were lost are replaced by silence of their length. Pure.
+    late a block comes only ever adds to when it seems to have been captured, so the earliest over the last second are
+    believed, but for the two earliest, lest a driver's slip count. By them, a device's clock that runs fast or slow is
+    followed by one sample in or out of a block, by interpolation, and samples that were lost are replaced by silence
+    of their length; more than a second of them (the machine slept) is a gap between positions. Pure.
     """
 
     def __init__(self, *, rate: int, channels: int, origin_ns: int) -> None:
@@ -67,8 +70,9 @@ class SoundLine:
         self._apart: deque[int] = deque(maxlen=_WINDOW)  # each block's position by the clock, less that by counting
         self._moved: int | None = None  # what is added to a count to make a position; None until settled
         self.steered = 0
-        self.silent = 0
+        self.lost = 0
         self.placed = 0
+        self._base = (0, 0)  # what was steered and placed when measuring began
 
     @property
     def position(self) -> int:
@@ -77,8 +81,9 @@ class SoundLine:
 
     @property
     def drift_ppm(self) -> float:
-        """How much slower the device's clock runs than the machine's, in parts per million, as followed so far."""
-        return 1e6 * self.steered / self.placed if self.placed else 0.0
+        """How much slower the device's clock runs than the machine's, in parts per million; 0 in the first seconds."""
+        steered, placed = self.steered - self._base[0], self.placed - self._base[1]
+        return 1e6 * steered / placed if placed else 0.0
 
     def place(self, block: Block) -> Samples:
         """What goes out from `position` on; nothing while the line settles."""
@@ -88,7 +93,7 @@ class SoundLine:
         if missing and self._moved is not None:
             parts.append(self._silence(missing))
         self._given += missing
-        before = min(self._apart, default=None)
+        before = self._believed()
         apart = (block.captured_ns - self._origin_ns) * self.rate // NS - self._given
         if block.number >= _STARTING:
             self._apart.append(apart)
@@ -96,10 +101,10 @@ class SoundLine:
         if self._moved is None:
             self._given += size
             if block.number >= _SETTLED:
-                self._moved = max(min(self._apart), -self._given)
+                self._moved = max(self._believed(), -self._given)
             return samples[:0]
-        lag = min(self._apart) - self._moved
-        if block.overflow and before is not None and apart - before > self.rate * _STEADY:
+        lag = self._believed() - self._moved
+        if block.overflow and apart - before > self.rate * _STEADY:
             parts.append(self._leap(apart - before))
         elif lag > self.rate * _GAP and len(self._apart) == _WINDOW:
             parts.append(self._leap(lag))
@@ -111,7 +116,12 @@ class SoundLine:
             samples = self._steer(samples, 1 if lag > 0 else -1)
         self._given += size
         self.placed += size
+        if self.placed < _MEASURED_FROM_SECONDS * self.rate:
+            self._base = (self.steered, self.placed)
         return np.concatenate((*parts, samples)) if parts else samples
+
+    def _believed(self) -> int:
+        return sorted(self._apart)[:3][-1] if self._apart else 0
 
     def _leap(self, count: int) -> Samples:
         """Samples were lost: silence in their place, and what was measured before is void."""
@@ -131,8 +141,8 @@ class SoundLine:
         return stretch(np.concatenate((samples, samples[-1:])), count, count + by)
 
     def _silence(self, count: int) -> Samples:
-        self.silent += count
-        return np.zeros((count, self.channels), np.int16)
+        self.lost += count
+        return np.zeros((count if count <= self.rate else 0, self.channels), np.int16)
 
 
 class MicrophoneSource:
@@ -184,16 +194,17 @@ class MicrophoneSource:
         held, first, index = np.empty((0, self.channels), np.int16), 0, 0
         with contextlib.closing(self._blocks()) as blocks:
             for block in blocks:
-                silent = line.silent
+                lost = line.lost
                 samples = line.place(block)
-                if line.silent > silent:
+                if line.lost > lost:
                     self.tell(
-                        f"{1000 * (line.silent - silent) // self.rate} ms of the microphone's sound were lost and are "
-                        "silent: this machine is too busy"
+                        f"{1000 * (line.lost - lost) // self.rate} ms of the microphone's sound were lost and are "
+                        "silent: this machine is too busy, or was asleep"
                     )
                 self._tell_drift(line)
-                if not len(held):
-                    first = line.position - len(samples)
+                begin = line.position - len(samples)
+                if begin != first + len(held):  # the first of all, or the first after a gap
+                    held, first = held[:0], begin
                 held = np.concatenate((held, samples))
                 while len(held) >= size:
                     yield Chunk(index, first * NS // self.rate, np.ascontiguousarray(held[:size]), self.rate)
@@ -304,7 +315,7 @@ class MicrophoneSource:
     def _tell_drift(self, line: SoundLine) -> None:
         self.drift_ppm = line.drift_ppm
         size = self.rate // CHUNKS_PER_SECOND
-        if 0 <= line.placed - _TOLD_AFTER_SECONDS * self.rate < size:
+        if 0 <= line.placed - _TOLD_AFTER_SECONDS * self.rate < size and abs(line.drift_ppm) >= _WORTH_TELLING_PPM:
             way = "slower" if line.drift_ppm > 0 else "faster"
             self.tell(
                 f"the microphone's clock runs {abs(line.drift_ppm):.0f} ppm {way} than this machine's: "
