@@ -52,6 +52,7 @@ def test_it_is_a_server_like_any_other(server: avlab.Server) -> None:
     assert server.url.startswith("rtsp://127.0.0.1:")
     assert repr(server).startswith("<Server of ")
     assert (server.clients, server.status(), server.ssrcs) == (0, "0 clients, waiting for a client", set())
+    assert server.notices == ()
     assert server.pid is not None
     assert os.getpgid(server.pid) != os.getpgid(0), "Ctrl-C in a terminal is not for it"
     with pytest.raises(RuntimeError, match="this server was started before"):
@@ -124,6 +125,17 @@ def test_it_ends_with_its_handle_and_says_goodbye(server: avlab.Server) -> None:
     assert len(server.trace.frames) > 0
     server.quality = 30  # as on any server that has stopped
     server.stop()
+
+
+def test_the_classic_wire_and_its_notices(data: Path) -> None:
+    with (
+        avlab.Server(data / "count.mp4", wire="classic", quality=100, width=2040, isolated=True) as server,
+        avlab.Client(server.url, audio="null") as client,
+    ):
+        until(lambda: server.notices)
+        assert all(isinstance(words, str) for words in server.notices)
+        server.width, server.quality = 320, 60
+        assert next(client.frames()).image.shape[1] == 320
 
 
 def test_once_it_ends_with_its_clip(data: Path) -> None:

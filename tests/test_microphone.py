@@ -694,6 +694,7 @@ def test_a_microphone_that_goes_leaves_the_pictures(lamp: Lamp, monkeypatch: pyt
 
         until(told)
         assert told()[0].startswith("the pictures go on without sound: The microphone 'mic one' gives no more sound")
+        assert server.notices == tuple(told())
         before = len(lamp.made_ns)
         until(lambda: len(lamp.made_ns) > before + 20)
         client.wait(0)

@@ -40,6 +40,7 @@ _MUTE_SECONDS = 5
 _MEASURED_FROM_SECONDS = 20  # until then, what was taken for the start is mended
 _TOLD_AFTER_SECONDS = 300
 _WORTH_TELLING_PPM = 10
+_TOLD_EVERY_SECONDS = 60  # losses, in one sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +193,16 @@ class MicrophoneSource:
         line = SoundLine(rate=self.rate, channels=self.channels, origin_ns=origin_ns)
         size = self.rate // CHUNKS_PER_SECOND
         held, first, index = np.empty((0, self.channels), np.int16), 0, 0
+        told = quiet = 0  # samples whose loss was told of; samples placed before which no more is told
         with contextlib.closing(self._blocks()) as blocks:
             for block in blocks:
-                lost = line.lost
                 samples = line.place(block)
-                if line.lost > lost:
+                if line.lost > told and line.placed >= quiet:
                     self.tell(
-                        f"{1000 * (line.lost - lost) // self.rate} ms of the microphone's sound were lost and are "
+                        f"{1000 * (line.lost - told) // self.rate} ms of the microphone's sound were lost and are "
                         "silent: this machine is too busy, or was asleep"
                     )
+                    told, quiet = line.lost, line.placed + _TOLD_EVERY_SECONDS * self.rate
                 self._tell_drift(line)
                 begin = line.position - len(samples)
                 if begin != first + len(held):  # the first of all, or the first after a gap

@@ -110,7 +110,7 @@ class Sending:
             self._recorder.event(now_ns, "pacer", words)
         if isinstance(self._source, LiveSource):
             for words in self._source.notices():
-                self._recorder.event(now_ns, "source", words)
+                self._notice("source", words)
         self._fill(self._clock.now_ns())  # the time that sending took is part of what a feedback rule measures
         end_ns = self._end_ns()
         return end_ns is not None and now_ns >= end_ns
