@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from rawclient import until
@@ -202,3 +205,105 @@ def test_many_threads_may_stop_at_once() -> None:
     for thread in threads:
         thread.join(10)
     assert handle.released == 1
+
+
+# ---- again, and the same cell again
+
+
+class Made(Probe):
+    """Made with arguments, of which one is an iterable."""
+
+    def __init__(self, source: object, *, port: int = 0, **more: Callable[[Worker], None]) -> None:
+        super().__init__(idle, **more)
+        self.source, self.port = source, port
+
+
+def test_another_one_is_made_with_the_same_arguments_but_for_changes() -> None:
+    first = Made("clip", port=5)
+    with first:
+        pass
+    again = first.again()
+    assert (type(again), again.source, again.port, again.fresh) == (Made, "clip", 5, True)
+    moved = again.again(source="other")
+    assert (moved.source, moved.port) == ("other", 5)
+    with pytest.raises(TypeError, match="colour"):
+        first.again(colour=1)
+
+
+def test_the_constructors_signature_stays_as_it_is() -> None:
+    assert list(inspect.signature(Made).parameters) == ["source", "port", "more"]
+
+
+def test_what_can_be_read_only_once_cannot_be_made_again() -> None:
+    with pytest.raises(ValueError, match="the source of this made is a generator, which can be read only once"):
+        Made(picture for picture in ()).again()
+
+
+def test_a_handle_is_fresh_until_it_is_started() -> None:
+    handle = Probe(idle)
+    assert handle.fresh
+    with handle:
+        assert not handle.fresh
+    assert not handle.fresh
+
+
+class Notebook:
+    """A shell as ipykernel's: it knows the request which runs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.request: dict[str, object] = {}
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: self))  # type: ignore[arg-type]
+
+    def get_parent(self) -> dict[str, object]:
+        return self.request
+
+    def runs(self, cell: str, number: str) -> None:
+        self.request = {"metadata": {"cellId": cell}, "header": {"msg_id": number}}
+
+
+def test_a_cell_that_is_run_again_replaces_what_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook(monkeypatch)
+    stopped: list[str] = []
+    notebook.runs("one", "1")
+    server, client = Probe(idle).start(), Probe(idle).start()
+    for name, handle in (("server", server), ("client", client)):
+        monkeypatch.setattr(handle, "_release", lambda name=name: stopped.append(name))
+    notebook.runs("two", "2")
+    other = Probe(idle).start()
+    notebook.runs("one", "3")
+    second = Probe(idle).start()
+    assert stopped == ["client", "server"]  # and its own server is not stopped by the client that follows
+    third = Probe(idle).start()
+    assert [handle.running for handle in (server, client, other, second, third)] == [False, False, True, True, True]
+    stop_all()
+
+
+def test_what_an_earlier_run_failed_of_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook(monkeypatch)
+    notebook.runs("one", "1")
+    bad = Probe(fail).start()
+    until(lambda: bad.error)
+    notebook.runs("one", "2")
+    with Probe(idle) as handle:
+        assert handle.running
+    bad.stop()  # nothing is raised any more: it has been replaced
+
+
+def test_one_made_by_a_button_counts_as_the_cells_that_started_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook(monkeypatch)
+    notebook.runs("one", "1")
+    with Made("clip") as first:
+        pass
+    notebook.request = {"metadata": {}, "header": {"msg_id": "button"}}
+    again = first.again().start()
+    notebook.runs("one", "2")
+    with Probe(idle):
+        assert not again.running
+
+
+@pytest.mark.parametrize("request_", [{}, {"metadata": {}, "header": {"msg_id": "1"}}, None])
+def test_where_cells_have_no_names_nothing_is_replaced(monkeypatch: pytest.MonkeyPatch, request_: object) -> None:
+    notebook = Notebook(monkeypatch)
+    notebook.request = request_  # type: ignore[assignment]
+    with Probe(idle) as first, Probe(idle):
+        assert first.running

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
+import itertools
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 _handles: weakref.WeakSet[Handle] = weakref.WeakSet()  # what runs in this process, for stop_all and for joining traces
 _failed: weakref.WeakSet[Handle] = weakref.WeakSet()  # what has failed, and has told nobody
+_orders = itertools.count(1)
 
 
 class Worker:
@@ -69,11 +75,50 @@ class Worker:
                 self._failed(error)
 
 
+class CellRun(NamedTuple):
+    """One run of one cell of a notebook."""
+
+    cell: str
+    number: str
+
+
+def _run_of_cell() -> CellRun | None:
+    """The notebook's cell that runs now; None where there is none, or the page does not name its cells."""
+    ipython = sys.modules.get("IPython")
+    shell: Any = ipython.get_ipython() if ipython is not None else None
+    try:  # JupyterLab, Notebook and VS Code name the cell in the request to run it
+        request = shell.get_parent()
+        return CellRun(str(request["metadata"]["cellId"]), str(request["header"]["msg_id"]))
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
 class Handle:
     """Something that is started and stopped: what a server and a client have in common.
 
     Nothing happens before `start()`. A worker that fails stops its siblings; `wait` and `stop` raise what failed, once.
+    In a notebook, a cell that is run again replaces what it started: `start()` first stops, quietly, every handle that
+    an earlier run of the same cell has started.
     """
+
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+    _begun_by: CellRun | None = None
+    _order = 0
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Have the constructor's arguments remembered, for `again`; its signature stays as it is."""
+        super().__init_subclass__(**options)
+        if "__init__" not in vars(cls):
+            return
+        make = cls.__init__
+
+        @functools.wraps(make)
+        def remember(self: Handle, *args: Any, **settings: Any) -> None:
+            if "_made_with" not in vars(self):  # the outermost constructor's are the ones to make another with
+                self._made_with = args, settings
+            make(self, *args, **settings)
+
+        cls.__init__ = remember  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         self._workers: list[Worker] = []
@@ -91,6 +136,11 @@ class Handle:
         return self._started
 
     @property
+    def fresh(self) -> bool:
+        """Whether `start` may be called: it was not yet."""
+        return not (self._started or self._stopped)
+
+    @property
     def running(self) -> bool:
         """Started, and neither stopped nor at its end."""
         return self._started and not self._stopped and not self._ended.is_set()
@@ -103,10 +153,11 @@ class Handle:
     def start(self) -> Self:
         """Begin; returns the handle. RuntimeError when it was started before."""
         with self._state:
-            if self._started or self._stopped:  # stopped, too, when a start has failed
+            if not self.fresh:  # stopped, too, when a start has failed
                 raise RuntimeError(
                     f"this {type(self).__name__.lower()} was started before: make a new one to start again"
                 )
+            self._replace_earlier()
             self._started = True
             _handles.add(self)
             try:
@@ -118,6 +169,34 @@ class Handle:
                 self._started = False
                 raise
         return self
+
+    def again(self, **changes: Any) -> Self:
+        """A new handle made with the same arguments, but for `changes`; not started. For one that has stopped.
+
+        What was set on this one since, by a slider say, stays behind. In a notebook it counts as started by the cell
+        that started this one. Raises ValueError when an argument can be read only once, as a generator can.
+        """
+        args, settings = self._made_with
+        given = inspect.signature(type(self)).bind(*args, **settings).arguments | changes
+        for name, value in given.items():
+            if isinstance(value, Iterator):
+                raise ValueError(
+                    f"the {name} of this {type(self).__name__.lower()} is a {type(value).__name__}, which can be read "
+                    "only once: make a new one, or hand over a list"
+                )
+        made = type(self)(**given)
+        made._begun_by = self._begun_by
+        return made
+
+    def _replace_earlier(self) -> None:
+        """Stop what an earlier run of the cell that runs now has started: what came last goes first."""
+        run = self._begun_by = _run_of_cell() or self._begun_by
+        self._order = next(_orders)
+        for other in sorted(_handles, key=lambda handle: -handle._order):
+            if run and other._begun_by and other._begun_by.cell == run.cell and other._begun_by.number != run.number:
+                other._told = True
+                with contextlib.suppress(RuntimeError):  # a thread that will not end is no reason not to begin
+                    other.stop()
 
     def stop(self, timeout: float = 5.0) -> None:
         """Signal, wake and join every thread, then let go of sockets and devices. Does nothing the second time.
