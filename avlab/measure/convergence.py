@@ -89,13 +89,18 @@ def fps(trace: Trace, at: Moment = "shown", window: float = 1.0) -> pd.DataFrame
     import pandas as pd
 
     times = np.sort(known(video_frames(trace)[at]))
+    return pd.DataFrame({"time": times, "fps": trailing_rate(times, window)})
+
+
+def trailing_rate(times: Floats, window: float) -> Floats:
+    """Intervals a second over the `window` seconds before each of these moments, which are in order; first NaN."""
     rate = np.full(len(times), np.nan)
     if len(times) > 1:
         here = np.arange(1, len(times))
         since = np.minimum(np.searchsorted(times, times[1:] - window - 1e-9), here - 1)
         span = times[1:] - times[since]
         rate[1:] = np.divide(here - since, span, out=np.full(len(span), np.inf), where=span > 0)
-    return pd.DataFrame({"time": times, "fps": rate})
+    return rate
 
 
 def settling_time(rates: pd.DataFrame, target: float, band: float = 0.02) -> float | None:

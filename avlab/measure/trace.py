@@ -345,6 +345,24 @@ class Trace:
             self._batches[name] = batches
         return batches[0]
 
+    def tail(self, since_ns: int) -> Trace:
+        """The rows of which any time is `since_ns` or later, in nanoseconds; what it costs does not grow with the run.
+
+        Rows that were written down long before others of their time may be missed: by more than a batch of rows.
+        """
+        kept: dict[str, list[Rows]] = {}
+        for name, batches in self._batches.items():
+            table, kept[name] = TABLES[name], []
+            for batch in reversed(batches):
+                late = np.zeros(len(batch), bool)
+                for column in table.times:
+                    late |= batch[column] >= since_ns
+                if len(batch) and not late.any():
+                    break
+                kept[name].insert(0, batch[late])
+        settings = tuple(row for row in self._settings if row.time_ns >= since_ns)
+        return Trace(**kept, settings=settings, meta=self._meta)
+
     def _table(self, table: Table) -> pd.DataFrame:
         made = self._made.get(table.name)
         if made is None:

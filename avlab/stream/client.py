@@ -13,6 +13,7 @@ from collections.abc import Generator
 from typing import Any, Literal
 
 from avlab.measure.join import join
+from avlab.measure.tables import UNKNOWN
 from avlab.measure.trace import Recorder, Trace
 from avlab.stream.classic_client import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.clock import MonotonicClock, clock_identity, spill
@@ -134,6 +135,19 @@ class Client(Handle):
         if final:
             self._final = trace
         return trace
+
+    def recent(self, seconds: float) -> Trace:
+        """What `trace` holds of the last `seconds`; what it costs does not grow with the run, so it can be asked often.
+
+        That is each row of which any time is that late.
+        """
+        since_ns = self._clock.now_ns() - round(seconds * NS)
+        trace = self._recorder.trace().tail(since_ns)
+        if self._peer is None:
+            return trace
+        arrivals = trace.rows("frames")["first_packet"]  # what is seen since may have waited long for it
+        first_ns = int(arrivals.min(initial=since_ns, where=arrivals != UNKNOWN))
+        return join(self._peer.trace.tail(first_ns - NS), trace).tail(since_ns)
 
     @property
     def speaker_name(self) -> str:
