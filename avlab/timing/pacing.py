@@ -271,16 +271,26 @@ class TutorialPacer(FeedbackPacer):
     """The tutorial's own loop, with all that is odd about it, to be measured.
 
     Waits are whole milliseconds. Its "windows" edition starts with half a frame's length, its "macos" edition with a
-    whole one. Its stopwatch starts in 1970, so the first measurement says 0 fps, and the first nudge is always down.
+    whole one; `start`, in seconds, is another first wait. Its stopwatch starts in 1970, so the first measurement says
+    0 fps, and the first nudge is always down.
     """
 
-    def __init__(self, *, edition: Edition = "windows", fps: float | None = None, stall: Stall = "report") -> None:
+    def __init__(
+        self,
+        *,
+        edition: Edition = "windows",
+        fps: float | None = None,
+        start: float | None = None,
+        stall: Stall = "report",
+    ) -> None:
         if edition not in get_args(Edition):
             raise ValueError(f"edition must be 'windows' or 'macos', not {edition!r}")
-        super().__init__(tutorial_rule, fps=fps, stall=stall, name="tutorial")
+        super().__init__(tutorial_rule, fps=fps, start=start, stall=stall, name="tutorial")
         self._edition = edition
 
     def _starting_delay(self, target_fps: float) -> float:
+        if self.start is not None:
+            return self.start
         return (0.5 if self._edition == "windows" else 1.0) / target_fps
 
     def _measured(self, between_ns: int) -> float:
