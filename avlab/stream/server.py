@@ -167,6 +167,11 @@ class Server(Handle):
         return self._audience.url
 
     @property
+    def clip_width(self) -> int | None:
+        """How wide the clip's own pictures are, in pixels; None as long as that is unknown."""
+        return self._source.width
+
+    @property
     def clients(self) -> int:
         """How many clients have a session."""
         return self._audience.clients
