@@ -20,7 +20,14 @@ from avlab.measure.trace import FrameRow, Recorder, Trace
 from avlab.stream.simulate import simulate
 from avlab.timing.pacing import TutorialPacer
 
-PLOTS: list[Callable[..., Figure]] = [plots.fps, plots.interval_error, plots.sync, plots.loss, plots.delay]
+PLOTS: list[Callable[..., Figure]] = [
+    plots.fps,
+    plots.interval_error,
+    plots.sync,
+    plots.loss,
+    plots.bitrate,
+    plots.delay,
+]
 
 
 def joined(**case: Any) -> Trace:
@@ -125,6 +132,19 @@ def test_a_page_has_four_plots() -> None:
     assert len(figure.axes) == 4
     assert all(ax.get_title(loc="left") for ax in figure.axes)
     assert len(plots.page(traces.empty()).axes) == 4
+
+
+def test_a_page_of_chosen_plots_leaves_no_empty_axes() -> None:
+    figure = plots.page(joined(seconds=3), kinds=("fps", "bitrate", "sync"))
+    assert [ax.axison for ax in figure.axes] == [True, True, True, False]
+    with pytest.raises(ValueError, match="kinds must be of fps, .*not 'colour'"):
+        plots.page(joined(seconds=2), kinds=("fps", "colour"))
+
+
+def test_bitrate_counts_whole_seconds_of_packets() -> None:
+    figure = plots.bitrate(joined(seconds=5))
+    assert title(figure).endswith("kbit/s in half of the seconds, or less")
+    assert words(figure) == "video | sound"
 
 
 def labels(figure: Figure, row: int) -> list[str]:

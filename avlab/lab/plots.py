@@ -6,7 +6,7 @@ Those that need no trace are in lab.figures, and have their names here too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,16 @@ from avlab.measure.trace import Trace
 if TYPE_CHECKING:
     import pandas as pd
 
+    from avlab.lab.live import Live
+    from avlab.stream.client import Client
+
 # ITU-R BT.1359-1: how early (+) or late (-) the sound may be until viewers notice, and until they mind, in ms.
 DETECTABLE = (-125.0, 45.0)
 ACCEPTABLE = (-185.0, 90.0)
 
 __all__ = [
-    "delay", "fps", "frame_sizes", "gaps", "interval_error", "loss", "pacers", "packets", "page", "players", "sync",
+    "bitrate", "delay", "fps", "frame_sizes", "gaps", "interval_error", "live", "loss", "pacers", "packets", "page",
+    "players", "sync",
 ]  # fmt: skip
 
 
@@ -214,13 +218,55 @@ def pacers(traces: Mapping[str, Trace]) -> Figure:
     return _titled(figure, above, finding)
 
 
-def page(trace: Trace) -> Figure:
-    """Four plots on one page: fps, interval error, sync and loss."""
-    figure = Plot(figsize=(18, 10), layout="constrained")
-    draws: tuple[Callable[..., Figure], ...] = (fps, interval_error, sync, loss)
-    for ax, draw in zip(np.ravel(figure.subplots(2, 2)), draws, strict=True):
-        draw(trace, ax=ax)
+def bitrate(trace: Trace, *, ax: Axes | None = None) -> Figure:
+    """Kilobits of packets a second, of video and of sound, a second at a time."""
+    figure, ax = _axes(ax, "time (s)", "bit rate (kbit/s)")
+    table = metrics.bitrate(trace).iloc[:-1]  # the last second is as a rule not whole
+    usual = metrics.spread(table["video"] + table["audio"])
+    if usual.median_ms is None:
+        return _missing(figure, ax, "No packet was received", "the bit rate needs at least two seconds of packets")
+    edges = np.append(table["time"], table["time"].iloc[-1] + 1)
+    for column, colour in (("video", BLUE), ("audio", ORANGE)):
+        ax.stairs(table[column], edges, baseline=None, color=colour, linewidth=2)
+    ax.set_ylim(0, 1.3 * max(1.0, float(table[["video", "audio"]].max().max())))
+    _label(ax, ("video", BLUE), ("sound", "#8A5F00"))
+    return _titled(figure, ax, f"{usual.median_ms:,.0f} kbit/s in half of the seconds, or less")
+
+
+def page(trace: Trace, *, kinds: Sequence[str] = ("fps", "interval_error", "sync", "loss")) -> Figure:
+    """Several plots on one page, by default fps, interval error, sync and loss; `bitrate` and `delay` can be added.
+
+    Raises ValueError for a kind that is none.
+    """
+    draws = {draw.__name__: draw for draw in (fps, interval_error, sync, loss, bitrate, delay)}
+    unknown = [kind for kind in kinds if kind not in draws]
+    if unknown or not kinds:
+        raise ValueError(f"kinds must be of {', '.join(draws)}, not {', '.join(map(repr, unknown)) or 'none'}")
+    across = min(2, len(kinds))
+    down = -(-len(kinds) // across)
+    figure = Plot(figsize=(9 * across, 5 * down), layout="constrained")
+    axes = np.ravel(figure.subplots(down, across, squeeze=False))
+    for ax, kind in zip(axes, kinds, strict=False):
+        draws[kind](trace, ax=ax)
+    for ax in axes[len(kinds) :]:
+        ax.set_axis_off()
     return figure
+
+
+def live(
+    client: Client,
+    *,
+    kinds: Sequence[str] = ("fps", "interval_error", "sync", "loss", "bitrate"),
+    seconds: float = 30.0,
+) -> Live:
+    """Plots of what a client sees now, over the last `seconds`, in a notebook; displays itself, returns the widget.
+
+    `live(client).figure()` is the whole run as a plain matplotlib figure, during the stream and after it. `kinds`
+    chooses among the five. Raises RuntimeError when the client does not run, ValueError for a kind that is none.
+    """
+    from avlab.lab import live as room  # widgets are for notebooks, and take a while to import
+
+    return room.live(client, kinds=kinds, seconds=seconds)
 
 
 def _limit(ax: Axes, values: pd.Series[Any], low: float, high: float) -> None:
