@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from avlab.lab import check, plots
     from avlab.lab.check import predict
+    from avlab.lab.panel import panel
     from avlab.measure import metrics
     from avlab.measure.join import join
     from avlab.measure.trace import Trace
@@ -38,6 +39,7 @@ _HOMES = {
     "frame_sizes": "avlab.media.sizes",
     "join": "avlab.measure.join",
     "metrics": "avlab.measure",
+    "panel": "avlab.lab.panel",
     "pi_rule": "avlab.timing.pacing",
     "plots": "avlab.lab",
     "predict": "avlab.lab.check",
@@ -60,6 +62,7 @@ __all__ = [
     "frame_sizes",
     "join",
     "metrics",
+    "panel",
     "pi_rule",
     "plots",
     "predict",

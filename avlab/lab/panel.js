@@ -1,0 +1,69 @@
+// The page's side of the control panel: buttons, numbers and sentences; the sliders are ipywidgets' own.
+const BUTTONS = [
+  ["start", "\u25b6 Start", "play: new handles for those that have ended"],
+  ["stop", "\u25a0 Stop", "stop server and client"],
+  ["reset", "\u21ba Reset", "set every slider back to what it was at first"],
+];
+const NAMES = ["sent", "received", "shown", "A/V offset", "loss", "bit rate", "buffer"];
+const WAITS = "In this kernel sliders and buttons act between cells: while a cell runs, they wait.";
+
+const make = (tag, className, text = "") => {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.textContent = text;
+  return made;
+};
+
+export default () => {
+  const painters = new Set();
+  let newest = null, numbers = null;
+
+  return {
+    initialize({ model }) {
+      model.on("msg:custom", (content) => {
+        newest = content;
+        numbers = content.numbers ?? numbers;
+        for (const painter of painters) painter();
+        if (content.number) model.send({ seen: content.number });
+      });
+    },
+    render({ model, el }) {
+      const desk = make("div", "avlab-desk"), bar = make("div", "bar"), state = make("span", "state");
+      const list = make("div", "numbers"), say = make("p"), waits = make("p", "quiet");
+      const buttons = BUTTONS.map(([name, label, help]) => {
+        const button = make("button", "", label);
+        button.type = "button";
+        button.title = help;
+        button.addEventListener("click", () => model.send({ press: name }));
+        return [name, button];
+      });
+      const values = NAMES.map((name) => {
+        const pair = make("div"), value = make("span", "value", "\u2013");
+        pair.append(make("span", "name", name), value);
+        list.append(pair);
+        return value;
+      });
+      state.setAttribute("role", "status");
+      say.setAttribute("role", "alert");
+      bar.append(...buttons.map(([, button]) => button), state);
+      desk.append(bar, list, say, waits);
+      el.append(desk);
+
+      const painter = () => {
+        if (!newest) return;
+        state.className = `state ${newest.state}`;
+        state.textContent = newest.state;
+        for (const [name, button] of buttons) button.disabled = newest[name] === false;
+        numbers?.forEach(([, text], at) => { values[at].textContent = text; });
+        list.classList.toggle("old", newest.state !== "playing");
+        if (say.textContent !== newest.say) say.textContent = newest.say;
+        say.classList.toggle("wrong", newest.wrong);
+        waits.textContent = newest.waits ? WAITS : "";
+      };
+      painters.add(painter);
+      painter();
+      model.send({ hello: true });
+      return () => painters.delete(painter);
+    },
+  };
+};
