@@ -221,10 +221,11 @@ def pacers(traces: Mapping[str, Trace]) -> Figure:
 def bitrate(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """Kilobits of packets a second, of video and of sound, a second at a time."""
     figure, ax = _axes(ax, "time (s)", "bit rate (kbit/s)")
-    table = metrics.bitrate(trace).iloc[:-1]  # the last second is as a rule not whole
+    table = metrics.bitrate(trace)
+    table = table.iloc[:-1] if len(table) > 1 else table  # the last second is as a rule not whole
     usual = metrics.spread(table["video"] + table["audio"])
     if usual.median_ms is None:
-        return _missing(figure, ax, "No packet was received", "the bit rate needs at least two seconds of packets")
+        return _missing(figure, ax, "No packet was received", "the bit rate needs a trace in which packets came")
     edges = np.append(table["time"], table["time"].iloc[-1] + 1)
     for column, colour in (("video", BLUE), ("audio", ORANGE)):
         ax.stairs(table[column], edges, baseline=None, color=colour, linewidth=2)
