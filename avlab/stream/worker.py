@@ -195,6 +195,7 @@ class Handle:
         for other in sorted(_handles, key=lambda handle: -handle._order):
             if run and other._begun_by and other._begun_by.cell == run.cell and other._begun_by.number != run.number:
                 other._told = True
+                _failed.discard(other)
                 with contextlib.suppress(RuntimeError):  # a thread that will not end is no reason not to begin
                     other.stop()
 
