@@ -7,22 +7,33 @@ const LEFT = 44, RIGHT = 6, TOP = 6, BOTTOM = 20;
 
 export default () => {
   const painters = new Set();
-  let newest = null, asked = false;
+  let newest = null, waiting = [], asked = false, painted = () => {};
 
+  // One plot an animation frame: drawn all at once, they would take the time of a picture of the live view. The
+  // kernel is told when all are drawn, so a page that is slow, or hidden, is sent less.
   const paint = () => {
     asked = false;
-    for (const painter of painters) painter(newest);
+    waiting.shift()?.();
+    if (waiting.length) ask();
+    else painted();
+  };
+  const ask = () => {
+    if (!asked) requestAnimationFrame(paint);
+    asked = true;
+  };
+  const repaint = () => {
+    waiting = newest ? [...painters].flatMap((painter) => painter(newest)) : [];
+    if (waiting.length) ask();
   };
 
   return {
     initialize({ model }) {
+      painted = () => { if (newest.number) model.send({ seen: newest.number }); };
       model.on("msg:custom", (content, buffers) => {
         const view = buffers[0];  // it may begin at any byte: numbers of four must not
         const data = view && view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
         newest = content.error && newest ? { ...newest, error: content.error } : { ...content, data };
-        if (content.number) model.send({ seen: content.number });
-        if (!asked) requestAnimationFrame(paint);
-        asked = true;
+        repaint();
       });
     },
     render({ model, el }) {
@@ -48,8 +59,9 @@ export default () => {
         return plots.get(kind);
       };
       const painter = (content) => {
+        const steps = [];
         note.textContent = content.error ?? (content.number ? "" : "the stream has ended");
-        if (!content.charts) return;
+        if (!content.charts) return steps;
         const ink = getComputedStyle(box).color;
         const dark = (ink.match(/[\d.]+/g) ?? [0]).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) > 382;
         let at = 0;
@@ -59,15 +71,17 @@ export default () => {
             columns.push(new Float32Array(content.data, at, chart.points));
           }
           const { title, value, canvas } = plot(chart.kind);
-          title.textContent = chart.title;
-          value.textContent = chart.value;
-          canvas.setAttribute("aria-label", `${chart.title}: ${chart.value || "no reading yet"}`);
-          draw(canvas, chart, columns, content, ink, dark);
+          steps.push(() => {
+            title.textContent = chart.title;
+            value.textContent = chart.value;
+            canvas.setAttribute("aria-label", `${chart.title}: ${chart.value || "no reading yet"}`);
+            draw(canvas, chart, columns, content, ink, dark);
+          });
         }
+        return steps;
       };
       painters.add(painter);
-      if (newest) painter(newest);
-      const resized = new ResizeObserver(() => { if (newest) painter(newest); });
+      const resized = new ResizeObserver(repaint);
       resized.observe(box);
       model.send({ hello: true });
       return () => {

@@ -1,6 +1,6 @@
 """Live plots in a notebook: fps, interval error, sync, loss and bit rate of a client, drawn by the page itself.
 
-One thread folds the end of the trace four times a second and sends the page its points in one binary message; `send`
+One thread folds the end of the trace three times a second and sends the page its points in one binary message; `send`
 is all that it touches of the widget. No figure is drawn while it runs: `figure()` makes the plain matplotlib one.
 """
 
@@ -25,7 +25,7 @@ from avlab.stream.clock import MonotonicClock, VirtualClock
 from avlab.stream.worker import Worker
 from avlab.wire.units import NS
 
-EVERY_S = 0.25
+EVERY_S = 1 / 3
 """Between two updates, seconds."""
 
 KINDS = tuple(FOLDS)
