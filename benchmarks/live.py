@@ -81,11 +81,11 @@ def main() -> None:
                 found["on" if number % 2 else "off"].append(measure(page, kernel, chosen.seconds))
             page.run("stop")
     print(f"medians of {chosen.rounds} readings of {chosen.seconds:g} s, 640x360 at 30 fps")
-    print(f"{'':<16}{'painted fps':>12}{'kernel CPU':>12}{'browser CPU':>12}")
+    print(f"{'':<20}{'painted fps':>12}{'kernel CPU':>12}{'browser CPU':>12}")
     middle = {name: [statistics.median(values) for values in zip(*rows, strict=True)] for name, rows in found.items()}
     middle["on less off"] = [on - off for on, off in zip(middle["on"], middle["off"], strict=True)]
     for name, (fps, kernel_cpu, browser_cpu) in middle.items():
-        print(f"{f'plots {name}':<16}{fps:>12.1f}{kernel_cpu:>10.1f} %{browser_cpu:>10.1f} %")
+        print(f"{'plots ' + name:<20}{fps:>12.1f}{kernel_cpu:>10.1f} %{browser_cpu:>10.1f} %")
     print("the plots may cost 1.5 fps")
 
 
