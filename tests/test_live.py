@@ -19,7 +19,7 @@ from avlab.lab import live as module
 from avlab.lab.live import KINDS, Live, Post, chart
 from avlab.measure import metrics, recent
 from avlab.measure.recent import FOLDS, Recent, numbers
-from avlab.measure.tables import TABLES
+from avlab.measure.tables import PACKET_FATES, TABLES
 from avlab.measure.trace import SettingRow, Trace
 from avlab.stream.client import Client
 from avlab.stream.clock import VirtualClock
@@ -71,6 +71,19 @@ def test_the_folds_give_the_metrics_numbers(settings: dict[str, Any]) -> None:
             same(FOLDS[kind](trace), table)
         for at in ("sent", "complete"):
             same(recent.fps(trace, at), metrics.fps(trace, at))  # type: ignore[arg-type]
+
+
+def test_a_recovered_packet_was_lost_and_the_classic_wire_cannot_tell() -> None:
+    both = run(seconds=3, loss=0.1)
+    joined = avlab.join(both.server, both.client)
+    packets = joined.rows("packets").copy()
+    packets["fate"][np.flatnonzero(packets["fate"] == PACKET_FATES.index("lost"))[::2]] = PACKET_FATES.index(
+        "recovered"
+    )
+    for meta in ({}, {"wire": "classic"}):
+        trace = Trace(frames=[joined.rows("frames")], packets=[packets], meta=joined.meta | meta)
+        for kind in ("loss", "bitrate"):
+            same(FOLDS[kind](trace), measured(trace)[kind])
 
 
 def test_the_folds_of_nothing_are_empty() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import queue
 import threading
 from collections.abc import Iterator
@@ -16,26 +15,12 @@ from avlab.lab import live
 from avlab.lab import panel as module
 from avlab.lab.panel import Panel, situation
 from avlab.measure.trace import Recorder, Trace
+from avlab.network.settings import Network
 from avlab.stream.client import Client
 from avlab.stream.clock import VirtualClock
 from avlab.stream.server import Server
 from avlab.stream.worker import Handle, Worker
 from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, Pacer, PiRule, TutorialPacer, pacer_named
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    loss: float = 0.0
-    burst: float = 1.0
-    delay: float = 0.0
-    jitter: float = 0.0
-    rate: float | None = None
-    seed: int = 1
-
-    presets = {}  # noqa: RUF012
-
-
-Network.presets = {"bad": Network(loss=0.1, rate=1500)}
 
 
 class FakeServer(Handle):
@@ -140,8 +125,7 @@ def playing() -> Iterator[Pair]:
 
 
 @pytest.fixture
-def networked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    monkeypatch.setattr(avlab, "Network", Network, raising=False)
+def networked() -> Iterator[Pair]:
     with Networked() as server, FakeClient(server.url) as client:
         yield made(server, client)
 
@@ -283,7 +267,7 @@ def test_without_a_network_there_are_no_sliders_for_one(playing: Pair) -> None:
         ("delay", 120.0, Network(delay=0.12)),
         ("jitter", 15.0, Network(jitter=0.015)),
         ("rate", 2000, Network(rate=2000)),
-        ("preset", "bad", Network(loss=0.1, rate=1500)),
+        ("preset", "classroom", Network.presets["classroom"]),
     ],
 )
 def test_a_networks_slider_replaces_one_field(networked: Pair, name: str, value: Any, expected: Network) -> None:
@@ -295,8 +279,8 @@ def test_a_networks_slider_replaces_one_field(networked: Pair, name: str, value:
 def test_a_preset_moves_the_other_sliders_and_a_slider_leaves_the_preset(networked: Pair) -> None:
     server, _, panel, _ = networked
     settings = panel.controls.settings
-    settings["preset"].widget.value = "bad"
-    assert (settings["loss"].widget.value, settings["rate"].widget.value) == (10, 1500)  # a rate that was no choice
+    settings["preset"].widget.value = "4g"
+    assert (settings["loss"].widget.value, settings["rate"].widget.value) == (0.1, 13_000)  # a rate that was no choice
     settings["rate"].widget.value = 0
     assert (server.network.rate, settings["preset"].widget.value) == (None, "")
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 import ipywidgets as widgets
 
-import avlab
+from avlab.network.settings import Network
 from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, Pacer, PiRule, TutorialPacer, pi_rule
 
 _RATES = (250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000)
@@ -75,15 +75,12 @@ class Controls:
     # ---- what there is to set
 
     def _columns(self) -> Any:
-        left: list[Any] = []
-        right: list[Any] = []
-        if self._server is not None:
-            left.append(self._picture_group())
-            (left if hasattr(self._server, "network") else right).append(self._pacing_group())
-        if self._client is not None:
-            (right if left else left).append(self._playout_group())
-        if self._server is not None and hasattr(self._server, "network"):
-            right.append(self._network_group())
+        has_network = hasattr(self._server, "network")
+        picture = [] if self._server is None else [self._picture_group()]
+        pacing = [] if self._server is None else [self._pacing_group()]
+        playout = [] if self._client is None else [self._playout_group()]
+        network = [self._network_group()] if has_network else []
+        left, right = (picture + pacing, playout + network) if has_network else (picture + playout, pacing)
         columns = [widgets.VBox(column) for column in (left, right) if column]
         grid = widgets.GridBox(columns)
         grid.add_class("avlab-columns")
@@ -163,19 +160,18 @@ class Controls:
             rate,
         ]
         self._observed("rate", rate, lambda: self._network().rate or 0, limit)
-        presets = getattr(_network_class(), "presets", None)
-        if presets:
-            preset = widgets.Dropdown(options=["", *presets], description="Preset", **_LOOK)
+        names = [("", ""), *((name, name) for name in Network.presets)]
+        preset = widgets.Dropdown(options=names, description="Preset", **_LOOK)
 
-            def read() -> str:
-                return next((name for name, network in presets.items() if network == self._network()), "")
+        def which() -> str:
+            return next((name for name, network in Network.presets.items() if network == self._network()), "")
 
-            def write(name: str) -> None:
-                if name:
-                    self._server.network = presets[name]
+        def choose(name: str) -> None:
+            if name:
+                self._server.network = Network.presets[name]
 
-            self._observed("preset", preset, read, write)
-            boxes.insert(0, preset)
+        self._observed("preset", preset, which, choose)
+        boxes.insert(0, preset)
         return _group("Network", *boxes)
 
     def _slider(
@@ -287,7 +283,7 @@ class Controls:
         return self._made
 
     def _network(self) -> Any:
-        return self._server.network or _network_class()()
+        return self._server.network or Network()
 
 
 _LOOK = {"style": {"description_width": "112px"}, "layout": {"width": "calc(100% - 4px)"}}
@@ -308,7 +304,3 @@ def sentence(error: BaseException | None) -> str:
     text = str(error) or type(error).__name__
     text = text if "_" in text.split()[0] else text[0].upper() + text[1:]  # a name stays as it is spelt
     return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def _network_class() -> Any:
-    return getattr(avlab, "Network", None)

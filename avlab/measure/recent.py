@@ -20,7 +20,8 @@ Series: TypeAlias = Floats
 """Shape (columns, points): the times in float seconds on the run's clock, then what was measured at each."""
 
 _VIDEO = STREAMS.index("video")
-_LOST = [PACKET_FATES.index(word) for word in ("lost", "socket_dropped")]
+_RECOVERED = PACKET_FATES.index("recovered")
+_LOST = [PACKET_FATES.index("lost"), PACKET_FATES.index("socket_dropped"), _RECOVERED]
 _DAMAGED = [FRAME_FATES.index(word) for word in ("lost", "incomplete")]
 _UNSETTLED = [FRAME_FATES.index(word) for word in ("skipped", "in_flight")]
 _UNDER_WAY = PACKET_FATES.index("in_flight")
@@ -67,18 +68,23 @@ def loss(trace: Trace) -> Series:
     counts &= sent_ns != UNKNOWN
     when_ns = _first_known(frames, "sent", "first_packet", "complete", "shown")
     settled = ~np.isin(frames["fate"], _UNSETTLED) & (when_ns != UNKNOWN)
-    return _binned(
+    losses = _binned(
         _slots(trace, sent_ns[counts]),
         gone[counts] * 100.0,
         _slots(trace, when_ns[settled]),
         np.isin(frames["fate"], _DAMAGED)[settled] * 100.0,
         mean=True,
     )
+    if trace.meta.get("wire") == "classic":  # it has no numbers to tell loss by
+        losses[1:] = np.nan
+    return losses
 
 
 def bitrate(trace: Trace) -> Series:
     """Kilobits of video and of sound in each second, as `metrics.bitrate`."""
     packets = trace.rows("packets")
+    if trace.meta["side"] != "server":
+        packets = packets[packets["fate"] != _RECOVERED]  # what the network did not deliver
     when_ns = packets["sent" if trace.meta["side"] == "server" else "received"]
     known = (when_ns != UNKNOWN) & (packets["bytes"] != UNKNOWN32)
     slots, bits = _slots(trace, when_ns[known]), packets["bytes"][known] * 8e-3
