@@ -153,9 +153,9 @@ class Controls:
         rates = [*((f"{rate:,}", rate) for rate in _RATES), ("no limit", 0)]  # None would be no choice at all
         rate = widgets.SelectionSlider(options=rates, value=0, description="Rate (kbit/s)", **_LOOK)
         boxes = [
-            self._slider("loss", "Loss (%)", 0.0, 50.0, step=0.5, **field("loss", 100)),
+            self._slider("loss", "Loss (%)", 0.0, 50.0, step=0.1, **field("loss", 100)),
             self._slider("burst", "Burst (packets)", 1.0, 20.0, step=0.5, **field("burst", 1)),
-            self._slider("delay", "Delay (ms)", 0.0, 1000.0, step=5.0, **field("delay", 1e3)),
+            self._slider("delay", "Delay (ms)", 0.0, 1000.0, step=1.0, **field("delay", 1e3)),
             self._slider("jitter", "Jitter (ms)", 0.0, 200.0, step=1.0, **field("jitter", 1e3)),
             rate,
         ]
