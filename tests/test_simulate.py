@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from avlab.measure.metrics import convergence, drift, frame_ledger, pacing
+from avlab.measure.metrics import convergence, drift, frame_ledger, pacing, packet_ledger, summary
+from avlab.media import codec
+from avlab.media.sources import ClipSource
+from avlab.network.settings import Network
 from avlab.stream import simulate as module
+from avlab.stream import sizes
 from avlab.stream.simulate import picture_times_ns, recorded_work, simulate
+from avlab.stream.sizes import frame_bytes
 from avlab.timing.pacing import DeadlinePacer, Due, FeedbackPacer, Pacer, TutorialPacer
 
 DATA = Path(__file__).parents[1] / "data"
@@ -275,3 +282,133 @@ def test_a_pacer_that_wakes_for_nothing_is_named() -> None:
 
     with pytest.raises(ValueError, match=r"the pacer Empty gives nothing at 0\.000000 s"):
         simulate(10.0, pacer=Empty())
+
+
+# ---- with a network: packets
+
+
+NETWORKS = [
+    Network(),
+    Network(loss=0.02),
+    Network(loss=1),
+    Network(loss=0.1, burst=5, delay=0.05, jitter=0.01),
+    Network(delay=0.02, jitter=0.06, reorder=True, duplicate=0.1),
+    Network(rate=1_500, queue=0.05, delay=0.01),
+    Network.presets["classroom"],
+]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+def test_both_ledgers_close_over_a_network(network: Network) -> None:
+    trace = simulate(30.0, seconds=20, width=400, network=network, work=0)
+    packets, frames = packet_ledger(trace), frame_ledger(trace)
+    assert packets.closes
+    assert frames.closes
+    assert frames.offered == 600
+    assert packets.sent > 3_000
+    assert packets.in_flight == frames.in_flight == 0
+    assert sorted(trace.frames["index"]) == list(range(600))
+    rows = trace.packets
+    assert sorted(rows["seq"][rows["sent"].notna()]) == list(range(packets.sent))
+    assert rows["bytes"].max() <= 1200
+    # A frame is whole, shown or not, if none of its packets was lost or late, and only then.
+    missed = set(rows["timestamp"][rows["fate"].isin(["lost", "late"]) & rows["sent"].notna()])
+    harmed = trace.frames["complete"].isna()
+    assert set(trace.frames["timestamp"][harmed]) == missed
+
+
+def test_a_network_that_does_nothing_changes_nothing_of_the_frames() -> None:
+    columns = ["index", "pts", "timestamp", "due", "encoded", "sent", "first_packet", "complete", "shown", "fate"]
+    with_, without = (
+        simulate(30.0, seconds=10, width=400, work=scattered, **settings).frames[columns]
+        for settings in ({"network": Network(delay=0.03)}, {"delay": 0.03})
+    )
+    pd.testing.assert_frame_equal(with_, without)
+
+
+def test_frame_loss_is_what_its_packets_make_it() -> None:
+    share = 0.02
+    trace = simulate(30.0, seconds=300, width=400, network=Network(loss=share), work=0)
+    frames, packets = trace.frames, packet_ledger(trace)
+    assert packets.lost / packets.sent == pytest.approx(share, rel=0.1)
+    count = trace.packets.groupby("timestamp").size().reindex(frames["timestamp"])
+    predicted = (1 - (1 - share) ** count).mean()
+    assert frames["fate"].isin(["lost", "incomplete"]).mean() == pytest.approx(predicted, rel=0.1)
+    lossy = summary(trace)
+    assert lossy.packet_loss_percent == pytest.approx(100 * packets.lost / packets.sent)
+    assert lossy.frame_loss_percent is not None
+    assert lossy.frame_loss_percent > 5 * (lossy.packet_loss_percent or 0)
+
+
+def test_a_seed_loses_the_same_packets_whatever_the_work_is() -> None:
+    def run(losses: int, **settings: Any) -> Any:
+        network = Network(loss=0.05, burst=2, jitter=0.002, seed=losses)
+        return simulate(30.0, seconds=20, width=400, network=network, **settings)
+
+    def lost(trace: Any) -> list[int]:
+        return sorted(trace.packets["seq"][trace.packets["fate"] == "lost"])
+
+    first, again = run(1), run(1)
+    for table in ("frames", "packets"):
+        assert first.rows(table).tobytes() == again.rows(table).tobytes()
+    assert lost(first) == lost(run(1, seed=9)) == lost(run(1, work=scattered, pacer="none")) != lost(run(2))
+
+
+def test_a_bottleneck_delays_and_then_drops() -> None:
+    trace = simulate(30.0, seconds=20, width=640, network=Network(rate=3_000, queue=0.08), work=0, playout_delay=0.5)
+    packets = trace.packets
+    late = (packets["received"] - packets["sent"]).max()
+    assert 0.08 < late < 0.09
+    received = packets["bytes"][packets["received"].notna()].sum() * 8 / 1000
+    assert received / packets["received"].max() == pytest.approx(3_000, rel=0.02)
+    assert packet_ledger(trace).lost > 500
+
+
+def test_frames_are_as_large_as_the_clips() -> None:
+    clip = DATA / "count-15.mp4"
+    trace = simulate(clip, seconds=1, width=400, quality=50, network=Network(), work=0)
+    server = [
+        len(codec.encode_jpeg(p.image, width=400, quality=50, matrix=p.matrix)[0])
+        for p in islice(ClipSource(clip).pictures(), 15)
+    ]
+    assert list(trace.frames["bytes"]) == [
+        size - 16 for size in server
+    ]  # a receiver leaves out the JFIF segment's rest
+    assert frame_bytes("anyone.mp4", 400, 80) == frame_bytes("count.mp4", 400, 80)
+
+
+def test_sizes_between_those_recorded() -> None:
+    def mean(width: int, quality: int) -> float:
+        return float(np.mean(frame_bytes("count.mp4", width, quality)))
+
+    grid = [[mean(width, quality) for quality in (1, 10, 40, 80, 88, 100)] for width in (16, 160, 240, 500, 1280, 2040)]
+    assert (np.diff(grid, axis=0) > 0).all()
+    assert (np.diff(grid, axis=1) > 0).all()
+    assert len(frame_bytes("count.mp4", 333, 77)) == 600
+    picture = next(ClipSource(DATA / "count.mp4").pictures())
+    for width, quality in ((480, 65), (240, 90)):
+        jpeg, _, _ = codec.encode_jpeg(picture.image, width=width, quality=quality, matrix=picture.matrix)
+        assert frame_bytes("count.mp4", width, quality)[0] == pytest.approx(len(jpeg) - 625, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"network": 0.02}, TypeError, "network must be an avlab.Network, not 0.02"),
+        ({"network": Network(), "delay": 0.1}, ValueError, r"delay is one of the network's own.*Network\(delay=0.1"),
+        ({"network": Network(), "width": 3}, ValueError, "width must be a whole number from 16"),
+        ({"network": Network(), "quality": 101}, ValueError, "quality must be a whole number from 1 to 100"),
+    ],
+)
+def test_what_cannot_be_of_a_network(settings: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        simulate(30.0, seconds=1, **settings)
+
+
+def test_without_the_sizes_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "SIZES", DATA / "nowhere.csv")
+    for cached in (sizes._table, sizes.frame_bytes):
+        cached.cache_clear()
+    with pytest.raises(FileNotFoundError, match=r"frame sizes .*nowhere\.csv are not here: run avlab from its"):
+        simulate(30.0, seconds=1, network=Network())
+    assert len(simulate(30.0, seconds=1).frames) == 30

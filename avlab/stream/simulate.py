@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import heapq
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -12,14 +11,15 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from avlab.measure.trace import FrameRow, Recorder, Trace
+from avlab.measure.trace import Recorder, Trace
 from avlab.media.packets import open_clip, picture_stream, picture_ticks
 from avlab.media.sources import open_source
+from avlab.network.impairment import Impairment
+from avlab.network.settings import Network
 from avlab.stream.clock import VirtualClock
+from avlab.stream.sizes import frame_bytes
+from avlab.stream.virtual import Packetizer, Receiver, Sent
 from avlab.timing.pacing import FOREVER_NS, Pacer, pacer_named
-from avlab.timing.playout import MediaClock, Playout, Start
-from avlab.timing.stage import Dropped
-from avlab.wire.rtp import VIDEO_CLOCK, rtp_timestamp
 from avlab.wire.units import NS
 
 Work = Callable[[random.Random], float]
@@ -27,6 +27,9 @@ Work = Callable[[random.Random], float]
 
 RECORDED = Path(__file__).parents[2] / "data" / "work.csv"
 """What frames cost a real server; data/README.md says how it was recorded."""
+
+SSRC = 1
+"""The source of a simulated run's packets."""
 
 STRETCH = 30
 """Frames in a row that are drawn from the record together, on average."""
@@ -45,34 +48,9 @@ class _Offered(NamedTuple):
     pts_ns: int
 
 
-class _Sent(NamedTuple):
-    """A frame as it left; `sent_ns` is None for one that never does."""
-
-    index: int  # type: ignore[assignment]
-    pts_ns: int
-    encoded_ns: int
-    due_ns: int | None = None
-    sent_ns: int | None = None
-
-    def row(self, fate: str, complete_ns: int | None = None, shown_ns: int | None = None) -> FrameRow:
-        """As the trace has it."""
-        return FrameRow(
-            "video",
-            self.index,
-            self.pts_ns,
-            rtp_timestamp(self.pts_ns, VIDEO_CLOCK, 0),
-            self.due_ns,
-            self.encoded_ns,
-            self.sent_ns,
-            complete_ns=complete_ns,
-            shown_ns=shown_ns,
-            fate=fate,
-        )
-
-
 def _departures(
     frames: Iterator[_Offered], pacer: Pacer, work: Callable[[], FrameWork], recorder: Recorder
-) -> Iterator[_Sent]:
+) -> Iterator[Sent]:
     """Frames as the server's loop sends them: it takes a frame, waits as the pacer says, sends, goes on.
 
     Each frame is encoded while the loop waits with the one before. Nothing comes back to the sender, so its time may
@@ -97,7 +75,7 @@ def _departures(
             for words in notices():
                 recorder.event(now_ns, "pacer", words)
             if wake_ns >= FOREVER_NS:
-                yield _Sent(frame.index, frame.pts_ns, encoded_ns)
+                yield Sent(frame.index, frame.pts_ns, encoded_ns)
                 return
             now_ns = max(wake_ns, now_ns) + cost.late_ns
             sent = pacer.pull(now_ns)
@@ -106,7 +84,7 @@ def _departures(
                     f"the pacer {type(pacer).__name__} gives nothing at {wake_ns / NS:.6f} s, as its wake_at() promised"
                 )
         for due in sent:
-            yield _Sent(due.item.index, due.item.pts_ns, encoded_ns, due.due_ns, now_ns)
+            yield Sent(due.item.index, due.item.pts_ns, encoded_ns, due.due_ns, now_ns)
         free_ns = now_ns + cost.send_ns
         encoded_ns = next_encoded_ns
 
@@ -119,6 +97,8 @@ def simulate(
     seed: int = 1,
     work: Work | float | None = None,
     width: int = 640,
+    quality: int = 80,
+    network: Network | None = None,
     delay: float = 0.0,
     playout_delay: float = 0.1,
 ) -> Trace:
@@ -127,56 +107,63 @@ def simulate(
     `clip` is a path (its timestamps are read, its frames are not decoded; it loops), a number of frames a second, or
     presentation times in seconds. `work` is what a frame costs the sender before it leaves, in seconds, or a function
     of a `random.Random` that says so for each; without it, each frame's encoding, sending and lateness are drawn from
-    those of a real server, recorded at 400 and at 640 pixels: the nearer to `width` counts. `delay` is the network's,
-    in seconds. A pacer that stands still for ever ends the run. ValueError for what cannot be.
+    those of a real server, recorded at 400 and at 640 pixels: the nearer to `width` counts. `seed` is the work's.
+
+    With a `network`, frames are cut into packets of at most 1,200 bytes, as large as the sample clips' are at `width`
+    and `quality` (those of count.mp4 stand for any other clip's), and the record has a row for each. What is lost comes
+    of the network's own seed: it is what `server.network` loses of its first client's packets. Without one, frames
+    travel whole and arrive `delay` seconds later, and there are no rows of packets.
+
+    A pacer that stands still for ever ends the run. ValueError for what cannot be.
     """
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be more than 0 and finite, not {seconds}")
     for name, value in (("delay", delay), ("playout_delay", playout_delay)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be 0 or more seconds, not {value}")
+    if network is not None and delay:
+        raise ValueError(f"delay is one of the network's own settings: give network=Network(delay={delay:g}, ...)")
+    if network is not None and not isinstance(network, Network):
+        raise TypeError(f"network must be an avlab.Network, not {network!r:.60}")
     chance = random.Random(seed)
     cost = _cost(work, width, chance)
     times, rate = _presentation_times(clip)
+    name = Path(clip).name if isinstance(clip, str | Path) else ""
+    sizes = (0,) if network is None else frame_bytes(name, width, quality)
     recorder = Recorder(side="simulation", epoch_ns=0, clock=f"virtual:{seed}")
-    recorder.meta |= {"clip": str(clip) if isinstance(clip, str | Path) else "times", "target_fps": rate, "seed": seed}
+    recorder.meta |= {"clip": str(clip) if name else "times", "target_fps": rate, "seed": seed}
     pace = pacer_named(pacer)
     recorder.setting(0, "pacer", getattr(pace, "name", type(pace).__name__))
     recorder.setting(0, "playout_delay", playout_delay)
-    until_ns, delay_ns = round(seconds * NS), round(delay * NS)
+    if network is not None:
+        for setting, chosen in (("width", width), ("quality", quality), ("network", str(network))):
+            recorder.setting(0, setting, chosen)
+    until_ns = round(seconds * NS)
     offered = (_Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
     departures = _departures(offered, pace, cost, recorder)
-    clock, media_clock = VirtualClock(), MediaClock()
-    playout = Playout(media_clock, at_once=playout_delay == 0)
-    start = Start(expect={"video"}, delay_ns=round(playout_delay * NS))
-    network: list[tuple[int, int, _Sent]] = []
+    clock, way = VirtualClock(), Impairment(Network(delay=delay) if network is None else network)
+    sender = Packetizer(way)
+    delay_ns = round(playout_delay * NS)
+    receiver = Receiver(way, recorder, delay_ns=delay_ns, packets=network is not None, ssrc=SSRC)
     leaving = next(departures, None)
     while True:
-        # A frame enters the network before the receiver can be further on than its arrival.
-        while leaving is not None and (not network or leaving.sent_ns is None or leaving.sent_ns < network[0][0]):
-            if leaving.sent_ns is None:
-                recorder.frame(leaving.row("in_flight"))
-            else:
-                heapq.heappush(network, (leaving.sent_ns + delay_ns, leaving.index, leaving))
+        if leaving is not None and leaving.sent_ns is None:
+            recorder.frame(leaving.row("in_flight"))
             leaving = next(departures, None)
-        wake_ns = playout.wake_at()
-        if network and (wake_ns is None or network[0][0] < wake_ns):
-            wake_ns = network[0][0]
-        if wake_ns is None:
+            continue
+        wake_ns = receiver.wake_at()
+        if leaving is not None and leaving.sent_ns is not None and (wake_ns is None or leaving.sent_ns < wake_ns):
+            clock.sleep_until(leaving.sent_ns)
+            leaving.scan = sizes[leaving.index % len(sizes)]
+            receiver.expect(leaving)
+            sender.send(leaving)
+            leaving = next(departures, None)
+        elif wake_ns is not None:
+            clock.sleep_until(wake_ns)
+            receiver.move_along(clock.now_ns())
+        else:
             break
-        clock.sleep_until(wake_ns)
-        now_ns = clock.now_ns()
-        while network and network[0][0] <= now_ns:
-            at_ns, _, frame = heapq.heappop(network)
-            start.arrived("video", frame.pts_ns, at_ns)
-            if not media_clock.running and (base_ns := start.base_ns(now_ns)) is not None:
-                media_clock.set(base_ns)
-            playout.push(frame, now_ns)
-        for item in playout.pull(now_ns):
-            frame, fate, shown_ns = (
-                (item.item, item.reason, None) if isinstance(item, Dropped) else (item, "shown", now_ns)
-            )
-            recorder.frame(frame.row(fate, frame.sent_ns + delay_ns, shown_ns))
+    receiver.close(clock.now_ns())
     recorder.meta["end_ns"] = clock.now_ns()
     return recorder.trace()
 

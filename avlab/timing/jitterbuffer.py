@@ -6,7 +6,9 @@ leaves as `Dropped(frame, "incomplete")`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from avlab.timing.stage import Dropped
 from avlab.wire.rtpjpeg import MAX_SCAN, FrameAssembler
@@ -45,11 +47,25 @@ class Frame:
     complete_ns: int | None = None
 
 
+class Assembler(Protocol):
+    """Puts one frame together, as `FrameAssembler` does."""
+
+    def add(self, sequence: int, marker: bool, payload: bytes, /) -> bool:
+        """Take a fragment; whether the frame is whole now. WireError for one that is no part of it."""
+
+    def jpeg(self) -> bytes:
+        """The whole frame."""
+
+    @property
+    def missing(self) -> Sequence[int]:
+        """The sequence numbers known to be wanting."""
+
+
 @dataclass(slots=True)
 class _Unfinished:
     pts_ns: int
     first_packet_ns: int
-    assembler: FrameAssembler
+    assembler: Assembler
     packets: int = 0
     bytes: int = 0
 
@@ -74,11 +90,13 @@ class JitterBuffer:
 
     Every packet has one fate and every frame one exit. What a packet is judged by is its own number and its frame's
     timestamp, never how far ahead of the others it is: one stray packet does not make those that follow late.
+    `assembler` makes what puts a frame together, RTP/JPEG by default.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, assembler: Callable[[], Assembler] | None = None) -> None:
         self.malformed = 0
-        self._tables: dict[int, bytes] = {}
+        tables: dict[int, bytes] = {}
+        self._assembler = assembler or (lambda: FrameAssembler(tables))
         self._unfinished: dict[int, _Unfinished] = {}  # by ticks, the one begun first in front
         self._held = 0  # bytes in those
         self._seen = _Recent()  # sequence numbers
@@ -99,7 +117,7 @@ class JitterBuffer:
         self._seen.add(item.sequence)
         frame = self._unfinished.get(item.ticks)
         if frame is None:
-            frame = self._unfinished[item.ticks] = _Unfinished(item.media_ns, now_ns, FrameAssembler(self._tables))
+            frame = self._unfinished[item.ticks] = _Unfinished(item.media_ns, now_ns, self._assembler())
         frame.packets += 1
         frame.bytes += len(item.payload)
         self._held += len(item.payload)

@@ -1,0 +1,68 @@
+"""How large frames are, without encoding any: from the table in data/ that `benchmarks/sizes.py` records."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avlab.media.codec import check_quality, check_width
+
+SIZES = Path(__file__).parents[2] / "data" / "sizes.csv"
+"""Bytes of the sample clips' frames; data/README.md says how they were recorded."""
+
+STAND_IN = "count.mp4"
+"""The clip whose frames stand for those that are not in the table."""
+
+Sizes = NDArray[np.float64]
+
+
+@cache
+def frame_bytes(clip: str, width: int, quality: int) -> tuple[int, ...]:
+    """Bytes of each frame's scan, in the clip's order: what its packets carry, beside their headers.
+
+    `clip` is a file's name without its folder; where its own frames are not in the table, `STAND_IN`'s are given.
+    Between the recorded widths and qualities, the sizes' logarithms are interpolated, over the width's logarithm and
+    over the quality; beyond them, carried on. ValueError for a width or quality that cannot be, FileNotFoundError
+    without the table.
+    """
+    check_width(width)
+    check_quality(quality)
+    table = _table()
+    recorded = table.get(clip, {})
+    if (width, quality) not in recorded:
+        recorded = table[STAND_IN]
+    widths = sorted({at for at, _ in recorded})
+    below, above, share = _between(widths, width, logarithm=True)
+    low, high = (_over_quality(recorded, at, quality) for at in (below, above))
+    return tuple(int(size) for size in np.maximum(1, np.rint(np.exp(low * (1 - share) + high * share))))
+
+
+def _over_quality(recorded: dict[tuple[int, int], Sizes], width: int, quality: int) -> Sizes:
+    below, above, share = _between(sorted(q for at, q in recorded if at == width), quality)
+    return recorded[width, below] * (1 - share) + recorded[width, above] * share
+
+
+def _between(grid: list[int], value: int, *, logarithm: bool = False) -> tuple[int, int, float]:
+    """The two points of the grid nearest around `value`, and how far it is from the first to the second."""
+    at = min(max(1, sum(point < value for point in grid)), len(grid) - 1)
+    below, above = grid[at - 1], grid[at]
+    scale = np.log if logarithm else float
+    return below, above, float((scale(value) - scale(below)) / (scale(above) - scale(below)))
+
+
+@cache
+def _table() -> dict[str, dict[tuple[int, int], Sizes]]:
+    """By clip, width and quality, the logarithm of each frame's bytes."""
+    if not SIZES.exists():
+        raise FileNotFoundError(f"the recorded frame sizes {SIZES} are not here: run avlab from its repository")
+    table: dict[str, dict[tuple[int, int], Sizes]] = defaultdict(dict)
+    with SIZES.open(newline="") as file:
+        for row in csv.DictReader(file):
+            sizes = np.log(np.array(row["bytes"].split(), np.float64))
+            table[row["clip"]][int(row["width"]), int(row["quality"])] = sizes
+    return dict(table)
