@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from avlab.media.sizes import frame_sizes
     from avlab.network.settings import Network
     from avlab.stream.client import Client
+    from avlab.stream.relay import Relay
     from avlab.stream.server import Server
     from avlab.stream.simulate import simulate
     from avlab.stream.worker import stop_all
@@ -32,6 +33,7 @@ _HOMES = {
     "FeedbackPacer": "avlab.timing.pacing",
     "Network": "avlab.network.settings",
     "NoPacing": "avlab.timing.pacing",
+    "Relay": "avlab.stream.relay",
     "Server": "avlab.stream.server",
     "Trace": "avlab.measure.trace",
     "TutorialPacer": "avlab.timing.pacing",
@@ -55,6 +57,7 @@ __all__ = [
     "FeedbackPacer",
     "Network",
     "NoPacing",
+    "Relay",
     "Server",
     "Trace",
     "TutorialPacer",

@@ -1,4 +1,4 @@
-"""The command line: probe, demo, serve, play, doctor, lab. What happens in a line, what went wrong in a sentence."""
+"""The command line: probe, demo, serve, play, relay, doctor, lab. What went wrong is said in a sentence."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ import avlab
 
 if TYPE_CHECKING:
     from avlab.measure.metrics import Summary
+    from avlab.network.settings import Network
     from avlab.stream.client import Client
+    from avlab.stream.relay import Relay
     from avlab.stream.server import Server
 
 DEFAULT_PORT = 8554
@@ -149,6 +152,27 @@ def _play(options: argparse.Namespace) -> int:
     return code
 
 
+def _relay(options: argparse.Namespace) -> int:
+    relay = avlab.Relay(
+        options.to, host=options.host, port=options.listen, network=_network(options), one_way=options.one_way
+    )
+    with _saving(relay, options.trace), relay:
+        print(f"relaying to {options.to} at {relay.url}: {relay.network}", flush=True)
+        url = relay.url if options.to.count("/") > 2 else f"{relay.url}/PATH"
+        print(f"  play through it: avlab play {url}    or: ffplay {url}    Ctrl-C ends it", flush=True)
+        with _progress(relay) as tell:
+            _until(relay, options.seconds, tell)
+    return 0
+
+
+def _network(options: argparse.Namespace) -> Network:
+    """The preset, if one is named, with whatever else is given laid over it."""
+    given = {name: value for name in _NETWORK if (value := getattr(options, name)) is not None}
+    if options.preset is not None and options.preset not in avlab.Network.presets:
+        raise ValueError(f"preset must be one of {', '.join(avlab.Network.presets)}, not {options.preset!r}")
+    return replace(avlab.Network.presets[options.preset] if options.preset else avlab.Network(), **given)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from avlab.lab import doctor
 
@@ -203,7 +227,7 @@ def _wants_window(choice: bool | None) -> bool:
 
 
 def _until(
-    handle: Server | Client,
+    handle: Server | Client | Relay,
     seconds: float | None,
     tell: Callable[[], None],
     step: Callable[[], bool] | None = None,
@@ -223,7 +247,7 @@ def _until(
 
 
 @contextmanager
-def _saving(handle: Server | Client, path: str | None) -> Iterator[None]:
+def _saving(handle: Server | Client | Relay, path: str | None) -> Iterator[None]:
     """Save the record at the end, however it ends. A place where it cannot be saved is refused before it begins."""
     if path is not None and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
         raise FileNotFoundError(f"the trace cannot be saved in {path}: name a file in a folder that is there")
@@ -236,7 +260,7 @@ def _saving(handle: Server | Client, path: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(handle: Server | Client) -> Iterator[Callable[[], None]]:
+def _progress(handle: Server | Client | Relay) -> Iterator[Callable[[], None]]:
     """A line that is written anew twice a second, on a terminal alone; and notices, as they come."""
     terminal = sys.stderr.isatty()
     began = told = time.perf_counter()
@@ -361,6 +385,25 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--trace", metavar="FILE", help="save the record")
     play.add_argument("--json", action="store_true", help="print one JSON line at the end")
 
+    relay = command(
+        "relay",
+        _relay,
+        "A network between any two peers: loses, delays, reorders and copies what passes. RTSP sessions with their "
+        "media, over UDP or interleaved, and plain datagrams to the same port number.",
+        "relay --listen 8555 --to 127.0.0.1:8554 --loss 0.02 --delay 0.02",
+        "relay --listen 8555 --to rtsp://127.0.0.1:8554/count --preset classroom --trace relay.avtrace",
+        "relay --listen 5004 --to 192.168.1.20:5004 --rate 2000 --queue 0.2",
+    )
+    relay.add_argument("--listen", type=int, required=True, metavar="P", help="the port for clients; 0 is any free one")
+    relay.add_argument("--to", required=True, metavar="HOST:PORT", help="the peer, or its rtsp:// address")
+    relay.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (127.0.0.1)")
+    _network_options(relay)
+    relay.add_argument(
+        "--one-way", action="store_true", help="from the peer to clients; the way back has the delay alone"
+    )
+    relay.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
+    relay.add_argument("--trace", metavar="FILE", help="save the record")
+
     text = "What this machine can do, and how to mend what it cannot. Exit code 1 when avlab does not work here."
     doctor = command("doctor", _doctor, text, "doctor", "doctor --json")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
@@ -374,6 +417,28 @@ def _parser() -> argparse.ArgumentParser:
 def _picture_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=None, metavar="PX", help="pixels across (the clip's own)")
     parser.add_argument("--quality", type=int, default=80, metavar="Q", help="JPEG quality, 1 to 100 (80)")
+
+
+_NETWORK: dict[str, tuple[type, str, str]] = {
+    "loss": (float, "P", "share of packets lost, 0 to 1"),
+    "burst": (float, "N", "packets lost in a row, on average; 1 is chance alone (1)"),
+    "delay": (float, "S", "seconds that every packet takes, one way"),
+    "jitter": (float, "S", "seconds beyond that, on average, exponentially distributed"),
+    "reorder": (bool, "", "packets may overtake each other by their jitter"),
+    "duplicate": (float, "P", "share of packets that come twice, 0 to 1"),
+    "rate": (float, "KBPS", "kilobits a second through a bottleneck"),
+    "queue": (float, "S", "seconds of packets that wait before it; more are lost (0.1)"),
+    "seed": (int, "N", "another seed, other losses (1)"),
+}
+
+
+def _network_options(parser: argparse.ArgumentParser) -> None:
+    for name, (kind, unit, text) in _NETWORK.items():
+        if kind is bool:
+            parser.add_argument(f"--{name}", action="store_true", default=None, help=text)
+        else:
+            parser.add_argument(f"--{name}", type=kind, metavar=unit, help=text)
+    parser.add_argument("--preset", metavar="NAME", help="home-wifi, 4g, long-haul or classroom, to begin with")
 
 
 def _sound_option(parser: argparse.ArgumentParser) -> None:

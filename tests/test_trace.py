@@ -95,9 +95,9 @@ def test_a_word_that_the_ledger_does_not_know_is_refused_by_name(write) -> None:
     assert not len(record.trace().frames)
 
 
-def test_a_side_is_one_of_three() -> None:
-    with pytest.raises(ValueError, match="side must be 'server', 'client' or 'simulation', not 'relay'"):
-        recorder(side="relay")
+def test_a_side_is_one_of_four() -> None:
+    with pytest.raises(ValueError, match="side must be 'server', 'client', 'simulation' or 'relay', not 'peer'"):
+        recorder(side="peer")
 
 
 def test_a_snapshot_is_a_value() -> None:

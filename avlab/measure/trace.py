@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-Side = Literal["server", "client", "simulation"]
+Side = Literal["server", "client", "simulation", "relay"]
 BATCH = 4096
 
 
@@ -140,8 +140,8 @@ class Recorder:
         spill: Callable[[Rows], Rows] | None = None,
         spill_after_ns: int = 3600 * NS,
     ) -> None:
-        if side not in ("server", "client", "simulation"):
-            raise ValueError(f"side must be 'server', 'client' or 'simulation', not {side!r}")
+        if side not in ("server", "client", "simulation", "relay"):
+            raise ValueError(f"side must be 'server', 'client', 'simulation' or 'relay', not {side!r}")
         self.meta: dict[str, Any] = {"side": side, "epoch_ns": epoch_ns, "clock": clock}
         self._frames = _Log(FRAMES, spill, spill_after_ns)
         self._packets = _Log(PACKETS, spill, spill_after_ns)

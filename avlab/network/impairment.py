@@ -91,6 +91,7 @@ class Impairment:
         self.network = network or Network()
         self._whose = f"{client} {direction}"
         self._in_use = self.network
+        self._delay_ns = round(self.network.delay * NS)
         self._lanes: dict[str, _Lane] = {}
         self._queue: deque[_Queued] = deque()  # in front of it the packet that the bottleneck is at
         self._bits = 0  # of all in the queue
@@ -179,6 +180,7 @@ class Impairment:
 
     def _adopt(self, network: Network, now_ns: int) -> None:
         before, self._in_use = self._in_use, network
+        self._delay_ns = round(network.delay * NS)
         if network.seed != before.seed:
             for stream, lane in self._lanes.items():
                 lane.chance = self._generator(stream)
@@ -228,7 +230,7 @@ class Impairment:
         if lost:
             self._arrive(now_ns, Dropped(packet, "lost"))
             return
-        least_ns = now_ns + round(network.delay * NS)
+        least_ns = now_ns + self._delay_ns
         if network.reorder and not packet.reliable:
             at_ns = least_ns + _exponential_ns(network.jitter, jitter)
             copy_ns = least_ns + _exponential_ns(network.jitter, copys_jitter)
@@ -238,7 +240,7 @@ class Impairment:
         lane.newest_ns = max(lane.newest_ns, at_ns)
         self._arrive(at_ns, packet)
         if copied < network.duplicate and not packet.reliable:
-            self._arrive(max(copy_ns, at_ns), Copy(packet))
+            self._arrive(max(copy_ns, at_ns), Copy(packet))  # the packet itself comes first
 
     def _arrive(self, at_ns: int, outcome: Outcome) -> None:
         self._count += 1
