@@ -97,6 +97,7 @@ def _serve(options: argparse.Namespace) -> int:
         width=options.width,
         quality=options.quality,
         pacer=options.pacer,
+        network=_network(options),
         loop=options.loop,
         once=options.once,
     )
@@ -360,6 +361,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--wire", choices=["rtsp", "classic"], default="rtsp", help=text)
     _picture_options(serve)
     serve.add_argument("--pacer", choices=PACERS, default="deadline", help="none is flat out (deadline)")
+    _network_options(serve)
     serve.add_argument("--loop", action="store_true", help="play on without a seam")
     serve.add_argument("--once", action="store_true", help="end with the clip")
     serve.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")

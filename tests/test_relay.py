@@ -286,7 +286,7 @@ def test_a_peer_that_is_not_there_is_named() -> None:
         with Relay(where) as relay:
             with pytest.raises(OSError, match="refused OPTIONS: 503"):
                 avlab.Client(f"{relay.url}/count", audio="null").start()
-            assert relay.notices == [f"nothing listens at {where}: start it first, or check the port"]
+            assert relay.notices == (f"nothing listens at {where}: start it first, or check the port",)
             until(lambda: relay.sessions == 0)
             assert relay.running
         assert relay.notices[0] in list(relay.trace.settings["value"])

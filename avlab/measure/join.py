@@ -88,8 +88,8 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
     if end_ns is None:
         end_ns = max(PACKETS.newest(ours), FRAMES.newest(client.rows("frames")))
     still_ns = int(end_ns) - round(in_flight * NS)
-    packets = _merge_packets(mine, ours, at, to, still_ns)
-    _mark_socket_drops(packets, client.setting_rows)
+    packets, unexplained = _merge_packets(mine, ours, at, to, still_ns)
+    _mark_socket_drops(packets, unexplained, client.setting_rows)
     settings = [row._replace(time_ns=row.time_ns + shift) for row in server.setting_rows]
     return Trace(
         frames=[_merge_frames(sent_frames, client.rows("frames"), still_ns)],
@@ -204,27 +204,30 @@ def _shifted(table: Table, rows: Rows, shift: int) -> Rows:
     return rows
 
 
-def _merge_packets(server: Rows, client: Rows, at: Ints, to: Ints, still_ns: int) -> Rows:
+def _merge_packets(server: Rows, client: Rows, at: Ints, to: Ints, still_ns: int) -> tuple[Rows, NDArray[np.bool_]]:
+    """All packets in order of sending, and which of them nobody saw or knows anything of."""
     unseen = to < 0
     merged = np.empty(len(at), PACKETS.dtype)
     merged[~unseen] = client[to[~unseen]]
     merged[unseen] = server[at[unseen]]
     sent = at >= 0
     merged["sent"][sent] = server["sent"][at[sent]]
-    # The server may know better: a packet that its own socket had no room for has that fate already.
+    # The server may know better: what its own network lost, or its socket had no room for, has that fate already.
     fateless = unseen & (merged["fate"] == UNKNOWN8)
     in_flight = merged["sent"] > still_ns
     merged["fate"][fateless] = PACKET_FATES.index("lost")
     merged["fate"][fateless & in_flight] = PACKET_FATES.index("in_flight")
-    return merged[np.argsort(_first_known(merged, "sent", "received"), kind="stable")]
+    order = np.argsort(_first_known(merged, "sent", "received"), kind="stable")
+    return merged[order], fateless[order]
 
 
-def _mark_socket_drops(packets: Rows, settings: tuple[SettingRow, ...]) -> None:
+def _mark_socket_drops(packets: Rows, unexplained: NDArray[np.bool_], settings: tuple[SettingRow, ...]) -> None:
     """A socket tells how many datagrams it had no room for, not which: they are the last ones missing by then."""
     lost, dropped = PACKET_FATES.index("lost"), PACKET_FATES.index("socket_dropped")
     for row in settings:
         if row.kind == "event" and row.name == "socket_dropped" and isinstance(row.value, int):
-            missing = (packets["fate"] == lost) & (packets["stream"] == _VIDEO) & (packets["sent"] <= row.time_ns)
+            missing = unexplained & (packets["fate"] == lost) & (packets["stream"] == _VIDEO)
+            missing &= packets["sent"] <= row.time_ns
             found = np.flatnonzero(missing)
             packets["fate"][found[max(0, len(found) - row.value) :]] = dropped
 

@@ -180,9 +180,9 @@ class Relay(Handle):
         return self._recorder.trace()
 
     @property
-    def notices(self) -> list[str]:
-        """What is worth telling whoever runs it: that the peer cannot be reached."""
-        return list(self._notices)
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of, a sentence each, oldest first: that the peer cannot be reached, say."""
+        return tuple(self._notices)
 
     def status(self) -> str:
         """A line of what is going on."""

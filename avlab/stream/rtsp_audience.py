@@ -10,15 +10,18 @@ import secrets
 import selectors
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from avlab.measure.trace import Recorder
+from avlab.measure.trace import PacketTuple, Recorder
 from avlab.media.sources import Source
+from avlab.network.impairment import Copy, Impairment, Packet
+from avlab.network.settings import Network
 from avlab.stream.clock import MonotonicClock, WallClock
 from avlab.stream.ends import Part
 from avlab.stream.links import TcpLink, UdpLink, interest, listen, udp_pair
 from avlab.stream.rtsp_server import STALL_BYTES, Outlet, Peer, tracks_of
+from avlab.timing.stage import Dropped
 from avlab.wire import rtcp, sdp
 from avlab.wire.rtp import HEADER_BYTES, RtpPacket
 from avlab.wire.rtpjpeg import Fragments, fragments
@@ -29,6 +32,19 @@ MAX_PEERS = 256
 
 TURN_BYTES = 16_384
 """Read of one client before the others, and what is due, have their turn: some 10 ms of answers at the very most."""
+
+
+MAX_DRAIN_NS = 2 * NS
+"""At the end, what is under way in the network has so long to arrive, at the most."""
+
+
+class _Parcel(NamedTuple):
+    """A packet on its way through the network to one client."""
+
+    peer: Peer
+    outlet: Outlet
+    data: bytes
+    row: PacketTuple | None  # what the record says of a packet of media; None for RTCP
 
 
 class RtspAudience:
@@ -56,6 +72,9 @@ class RtspAudience:
         self._session_id = secrets.randbits(32)
         self.tracks = tracks_of(source)
         self.peers: list[Peer] = []
+        self.network = Network()
+        self._ways: dict[int, tuple[Peer, Impairment]] = {}  # by the number of the client
+        self._numbered = 0
         self._udp: dict[str, tuple[UdpLink, UdpLink]] = {}
         self._listener: socket.socket | None = None
 
@@ -103,6 +122,11 @@ class RtspAudience:
 
     def play(self, peer: Peer, now_ns: int) -> int:
         """Let a peer have the stream from now on; the media time of now."""
+        if self._way(peer) is None:
+            if self._numbered in self._ways:  # of one that has left, and not hung up
+                self._abandon(self._numbered)
+            self._ways[self._numbered] = peer, Impairment(self.network, client=self._numbered)
+            self._numbered += 1
         media_ns = self._start(now_ns)
         self._start_ns = now_ns - media_ns
         return media_ns
@@ -136,14 +160,23 @@ class RtspAudience:
 
     def drain(self) -> None:
         """Let the last bytes leave, for up to half a second."""
-        until_ns = self._clock.now_ns() + NS // 2
-        while (waiting := [p for p in self.peers if p.link.waiting]) and self._clock.now_ns() < until_ns:
+        network, now_ns = self.network, self._clock.now_ns()
+        slow_ns = round((network.delay + 5 * network.jitter + network.queue * bool(network.rate)) * NS)
+        until_ns = now_ns + NS // 2 + min(slow_ns, MAX_DRAIN_NS)
+        while now_ns < until_ns:
+            self._deliver(now_ns)
+            waiting = [peer for peer in self.peers if peer.link.waiting]
+            if not waiting and self._next_ns() is None:
+                break
             for peer in waiting:
                 try:
                     peer.link.flush(self._clock.now_ns())
                 except OSError:
                     self._part(peer)
             self._clock.sleep_until(self._clock.now_ns() + 2_000_000)
+            now_ns = self._clock.now_ns()
+        for number in list(self._ways):
+            self._abandon(number)
 
     # ---- clients
 
@@ -158,10 +191,16 @@ class RtspAudience:
                 self._take_report(data, address[0], now_ns)
 
     def wake_at(self) -> int | None:
-        """When to look after the peers again."""
-        return self._clock.now_ns() + NS // 4 if self.peers else None
+        """When to look after the peers again, or when the network lets go of something."""
+        moments = (self._clock.now_ns() + NS // 4 if self.peers else None, self._next_ns())
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def look_after(self, now_ns: int) -> None:
+        """Hand over what the network lets go of, and see to the peers."""
+        self._deliver(now_ns)
+        self._see_to_peers(now_ns)
+
+    def _see_to_peers(self, now_ns: int) -> None:
         """Part from clients that are gone, have said nothing within the session time-out, or take nothing."""
         limit_ns = round(self.session_timeout * NS)
         for peer in list(self.peers):
@@ -181,6 +220,8 @@ class RtspAudience:
             track.restart()
         for peer in self.peers:
             peer.has_played = False
+        if not self.occupied and not any(peer.session for peer in self.peers):
+            self._numbered = 0  # nobody is left: the next client is the first one again, and loses what that lost
 
     def _accept(self, now_ns: int) -> None:
         assert self._listener is not None
@@ -232,6 +273,9 @@ class RtspAudience:
             self.peers.remove(peer)
             self._selector.unregister(peer.link)
             peer.link.close()
+        for number, (owner, _) in list(self._ways.items()):
+            if owner is peer:
+                self._abandon(number)
 
     # ---- what they are sent
 
@@ -296,8 +340,28 @@ class RtspAudience:
         return first_ns, sent
 
     def _send(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> None:
-        rows = []
+        rows: list[PacketTuple] = []
         sequence = outlet.first_sequence + outlet.packets
+        for at, packet in enumerate(packets):
+            header = RtpPacket.parse(packet)
+            mark = outlet.track.stream, outlet.ssrc, sequence + at, header.timestamp, header.marker
+            rows.append((*mark, len(packet), now_ns, None, None))
+        outlet.packets += len(packets)
+        outlet.octets += sum(map(len, packets)) - HEADER_BYTES * len(packets)
+        way = self._way(peer)
+        if way is None or (self.network.clear and way.wake_at() is None):
+            self._hand_over(peer, outlet, packets, rows, now_ns)
+        elif outlet.channels is not None and peer.link.waiting + way.reliable_bytes > STALL_BYTES:
+            self._recorder.packets([(*row[:-1], "socket_dropped") for row in rows])
+        else:
+            for packet, row in zip(packets, rows, strict=True):
+                self._push(way, outlet.track.stream, _Parcel(peer, outlet, packet, row), now_ns)
+            self._deliver(now_ns)
+
+    def _hand_over(
+        self, peer: Peer, outlet: Outlet, packets: list[bytes], rows: Sequence[PacketTuple | None], now_ns: int
+    ) -> None:
+        """Give packets of media to the system, and write down those that have a row."""
         taken = len(packets)
         if outlet.channels is not None:
             if peer.link.waiting > STALL_BYTES:
@@ -306,24 +370,8 @@ class RtspAudience:
                 self._interleave(peer, outlet.channels[0], packets, now_ns)
         elif outlet.addresses is not None:
             taken = self._udp[outlet.track.stream][0].send(packets, outlet.addresses[0])
-        for at, packet in enumerate(packets):
-            header = RtpPacket.parse(packet)
-            rows.append(
-                (
-                    outlet.track.stream,
-                    outlet.ssrc,
-                    sequence + at,
-                    header.timestamp,
-                    header.marker,
-                    len(packet),
-                    now_ns,
-                    None,
-                    None if at < taken else "socket_dropped",
-                )
-            )
-        outlet.packets += len(packets)
-        outlet.octets += sum(map(len, packets)) - HEADER_BYTES * len(packets)
-        self._recorder.packets(rows)
+        kept = (row if at < taken else (*row[:-1], "socket_dropped") for at, row in enumerate(rows) if row is not None)
+        self._recorder.packets(kept)
 
     def _owe_report(self, peer: Peer, outlet: Outlet, now_ns: int) -> None:
         assert self._start_ns is not None
@@ -332,6 +380,13 @@ class RtspAudience:
             self._send_rtcp(peer, outlet, report, now_ns)
 
     def _send_rtcp(self, peer: Peer, outlet: Outlet, data: bytes, now_ns: int) -> None:
+        way = self._way(peer)
+        if way is None or (self.network.clear and way.wake_at() is None):
+            self._hand_over_rtcp(peer, outlet, data, now_ns)
+        else:
+            self._push(way, f"{outlet.track.stream} rtcp", _Parcel(peer, outlet, data, None), now_ns)
+
+    def _hand_over_rtcp(self, peer: Peer, outlet: Outlet, data: bytes, now_ns: int) -> None:
         if outlet.channels is not None:
             self._interleave(peer, outlet.channels[1], [data], now_ns)
         elif outlet.addresses is not None:
@@ -342,3 +397,54 @@ class RtspAudience:
             peer.link.send(b"".join(interleave(channel, packet) for packet in packets), now_ns)
         except OSError:
             peer.gone = True  # parted from once the round of sending is over
+
+    # ---- through the network
+
+    def _way(self, peer: Peer) -> Impairment | None:
+        return next((way for owner, way in self._ways.values() if owner is peer), None)
+
+    def _push(self, way: Impairment, stream: str, parcel: _Parcel, now_ns: int) -> None:
+        reliable = parcel.outlet.channels is not None  # one lane for all that is interleaved keeps its order
+        way.network = self.network
+        way.push(Packet("tcp" if reliable else stream, len(parcel.data), parcel, reliable), now_ns)
+
+    def _next_ns(self) -> int | None:
+        moments = (way.wake_at() for _, way in self._ways.values())
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _deliver(self, now_ns: int) -> None:
+        """Hand over what has come through the network by now, runs of one stream together."""
+        for _, way in list(self._ways.values()):
+            lost: list[PacketTuple] = []
+            run: list[tuple[_Parcel, PacketTuple | None]] = []
+            for outcome in way.pull(now_ns):
+                if isinstance(outcome, Dropped):
+                    self._note(outcome, lost)
+                    continue
+                parcel: _Parcel = outcome.packet.item if isinstance(outcome, Copy) else outcome.item
+                if parcel.row is None or (run and run[0][0].outlet is not parcel.outlet):
+                    self._hand_over_run(run, now_ns)
+                    run = []
+                if parcel.row is None:
+                    self._hand_over_rtcp(parcel.peer, parcel.outlet, parcel.data, now_ns)
+                else:  # a copy that the network made was never sent: it has no row here
+                    run.append((parcel, None if isinstance(outcome, Copy) else parcel.row))
+            self._hand_over_run(run, now_ns)
+            self._recorder.packets(lost)
+
+    def _hand_over_run(self, run: list[tuple[_Parcel, PacketTuple | None]], now_ns: int) -> None:
+        if run:
+            first, packets = run[0][0], [parcel.data for parcel, _ in run]
+            self._hand_over(first.peer, first.outlet, packets, [row for _, row in run], now_ns)
+
+    def _abandon(self, number: int) -> None:
+        """A client is gone, or the server: what is under way arrives nowhere."""
+        rows: list[PacketTuple] = []
+        for dropped in self._ways.pop(number)[1].flush():
+            self._note(dropped, rows)
+        self._recorder.packets(rows)
+
+    def _note(self, dropped: Dropped, rows: list[PacketTuple]) -> None:
+        row = dropped.item.item.row
+        if row is not None:
+            rows.append((*row[:-1], dropped.reason))

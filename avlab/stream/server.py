@@ -15,6 +15,7 @@ from avlab.measure.trace import Recorder, Trace
 from avlab.media import codec
 from avlab.media.microphone import Microphone
 from avlab.media.sources import open_source
+from avlab.network.settings import Network
 from avlab.stream.classic_server import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity, spill
 from avlab.stream.ends import Audience
@@ -36,7 +37,8 @@ class Server(Handle):
     and `pacer` (a name or a pacer) act while it runs. `loop` plays on without a seam. With `once` the server ends
     with the clip. `fps` is for arrays without times. `session_timeout` is in seconds. `isolated` has it
     run in a process of its own, where a busy cell cannot hold it up: for clips, cameras and microphones, and avlab's
-    own pacers.
+    own pacers. `network` is what happens to media on its way to each client, and may be set while it runs; the
+    signalling is spared.
 
     `wire` is `rtsp`, JPEG and L16 over RTP, or `classic`, the tutorial's: a JPEG in base64 a datagram from `port`, and
     pickled sound over TCP from the port below. There a frame must fit one datagram (65,507 bytes at most, 9,216 on
@@ -58,6 +60,7 @@ class Server(Handle):
         width: int | None = None,
         quality: int = 80,
         pacer: str | Pacer = "deadline",
+        network: Network | None = None,
         loop: bool = False,
         once: bool = False,
         fps: float | None = None,
@@ -111,6 +114,8 @@ class Server(Handle):
         self.width = width
         self.quality = quality
         self.pacer = pacer
+        if network is not None:
+            self.network = network
 
     def __new__(cls, *args: Any, isolated: bool = False, **settings: Any) -> Self:
         """A server that works in this process, or one that has another do it."""
@@ -156,6 +161,24 @@ class Server(Handle):
     def pacer(self, value: str | Pacer) -> None:
         self._sending.pacer = pacer = pacer_named(value)
         self._recorder.setting(self._clock.now_ns(), "pacer", getattr(pacer, "name", type(pacer).__name__))
+
+    @property
+    def network(self) -> Network:
+        """What happens to media on its way to each client; acts on the next packet.
+
+        TypeError for anything but a Network; ValueError on the classic wire, which has no numbers to see a loss by.
+        """
+        return self._audience.network if isinstance(self._audience, RtspAudience) else Network()
+
+    @network.setter
+    def network(self, value: Network) -> None:
+        if not isinstance(value, Network):
+            raise TypeError(f"network must be an avlab.Network, not {value!r:.60}")
+        if isinstance(self._audience, RtspAudience):
+            self._audience.network = value
+        elif not value.clear:
+            raise ValueError("network acts on the rtsp wire alone: leave out wire='classic' to lose packets")
+        self._recorder.setting(self._clock.now_ns(), "network", str(value))
 
     # ---- what it says of itself
 
