@@ -21,6 +21,7 @@ from avlab.measure import metrics
 from avlab.network.impairment import Impairment, Packet
 from avlab.network.settings import Network
 from avlab.stream import relay as module
+from avlab.stream import relay_session
 from avlab.stream.relay import Relay
 from avlab.stream.relay_rtsp import Dialogue, Track
 from avlab.timing.stage import Dropped
@@ -302,7 +303,7 @@ def test_nonsense_ends_its_own_session_alone(data: Path) -> None:
             client.send("SETUP", "/video", Transport="RTP/AVP;unicast;client_port=70000-70001")
             assert client.hung_up()
         with RawClient(relay.url) as greedy:
-            for _ in range(module.MAX_TRACKS):
+            for _ in range(relay_session.MAX_TRACKS):
                 greedy.set_up("video", "RTP/AVP;unicast;client_port=5000-5001")
             greedy.send("SETUP", "/video", Transport="RTP/AVP;unicast;client_port=5000-5001")
             assert greedy.hung_up()

@@ -6,11 +6,9 @@ that is sent on. Nothing goes anywhere but between the clients that came and the
 
 from __future__ import annotations
 
-import errno
 import platform
 import selectors
 import socket
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,75 +16,18 @@ from avlab.measure.trace import PacketTuple, Recorder, Trace
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.settings import Network
 from avlab.stream.clock import MonotonicClock, clock_identity, spill
-from avlab.stream.links import Address, TcpLink, UdpLink, Waker, listen, udp_pair
-from avlab.stream.relay_rtsp import Dialogue, PortPair, Track
+from avlab.stream.links import Address, TcpLink, UdpLink, Waker, listen
+from avlab.stream.relay_session import MAX_TRACKS, Carried, RtspSession, Session, Source
 from avlab.stream.worker import Handle, Worker
 from avlab.timing.stage import Dropped
-from avlab.wire import rtsp
 from avlab.wire.rtp import HEADER, HEADER_BYTES, L16_MONO, L16_STEREO, VERSION_2, Unwrapper, is_rtcp
-from avlab.wire.units import NS, WireError
+from avlab.wire.units import NS
 
 MAX_SESSIONS = 64
-MAX_TRACKS = 8
-"""Sessions of one relay, and tracks of one session: each has sockets of its own."""
-
-HELD_BYTES = 1 << 20
-"""When so much of a connection is under way, no more is read from whoever sends it."""
+"""Of one relay: each has sockets of its own."""
 
 TURN = 256
 """Datagrams read from one socket before the others have their turn."""
-
-
-@dataclass(slots=True)
-class _Carried:
-    """What the impairment carries: where to, and what the record says; `row` is None for what has no row."""
-
-    session: _Session
-    data: bytes
-    out: UdpLink | TcpLink
-    to: Address | None = None
-    row: tuple[Any, ...] | None = None
-
-
-@dataclass(slots=True)
-class _Source:
-    """Where datagrams of one socket come from, and where they go: from `peer` to `to` by `out`."""
-
-    session: _Session
-    way: Impairment
-    out: UdpLink
-    to: Address
-    host: str
-    port: int | None
-    stream: str | None  # None: as the packets say
-    recorded: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Session:
-    """A client, and its ways to the server and back."""
-
-    number: int
-    down: Impairment
-    up: Impairment
-    heard_ns: int
-    client: TcpLink | None = None  # None for plain UDP
-    server: TcpLink | None = None
-    refused: bool = False  # the server cannot be reached
-    dialogue: Dialogue | None = None
-    readers: dict[str, rtsp.Receiver] = field(default_factory=dict)
-    ended: set[str] = field(default_factory=set)  # client, server: what will say nothing more
-    links: list[UdpLink] = field(default_factory=list)
-    near: dict[PortPair, tuple[UdpLink, UdpLink]] = field(default_factory=dict)  # towards the client
-    far: dict[PortPair, tuple[UdpLink, UdpLink]] = field(default_factory=dict)  # towards the server
-    address: Address | None = None  # of a plain UDP client
-    gone: bool = False
-
-    def link(self, end: str) -> TcpLink:
-        """The connection to one end, of an RTSP session."""
-        link = self.client if end == "client" else self.server
-        assert link is not None
-        return link
 
 
 class Relay(Handle):
@@ -129,8 +70,8 @@ class Relay(Handle):
             "platform": platform.platform(),
             "python": platform.python_version(),
         }
-        self._sessions: list[_Session] = []
-        self._by_address: dict[Address, _Session] = {}
+        self._sessions: list[Session] = []
+        self._by_address: dict[Address, Session] = {}
         self._numbered = 0
         self._notices: list[str] = []
         self._ways: dict[Impairment, None] = {}  # those that hold something
@@ -218,11 +159,9 @@ class Relay(Handle):
     def _release(self) -> None:
         if not hasattr(self, "_selector"):
             return
-        self._selector.close()
         for session in self._sessions:
-            for link in (session.client, session.server, *session.links):
-                if link is not None:
-                    link.close()
+            session.close(lambda link: None)
+        self._selector.close()
         if self._listener is not None:
             self._listener.close()
         if self._front is not None:
@@ -252,17 +191,18 @@ class Relay(Handle):
         return min(moments, default=None)
 
     def _send_due(self, now_ns: int) -> None:
-        datagrams: dict[tuple[UdpLink, Address | None], list[tuple[_Carried, bool]]] = {}
-        streams: dict[TcpLink, list[_Carried]] = {}
+        datagrams: dict[tuple[UdpLink, Address | None], list[tuple[Carried, bool]]] = {}
+        streams: dict[tuple[RtspSession, TcpLink], list[Carried]] = {}
         for way in list(self._ways):
             for outcome in way.pull(now_ns):
                 if isinstance(outcome, Dropped):
                     self._write(outcome.item.item, None, outcome.reason)
                     continue
                 copy = isinstance(outcome, Copy)
-                carried: _Carried = outcome.packet.item if isinstance(outcome, Copy) else outcome.item
+                carried: Carried = outcome.packet.item if isinstance(outcome, Copy) else outcome.item
                 if isinstance(carried.out, TcpLink):
-                    streams.setdefault(carried.out, []).append(carried)
+                    assert carried.session is not None
+                    streams.setdefault((carried.session, carried.out), []).append(carried)
                 else:
                     datagrams.setdefault((carried.out, carried.to), []).append((carried, copy))
             if way.wake_at() is None:
@@ -273,15 +213,15 @@ class Relay(Handle):
             for at, (carried, copy) in enumerate(batch):
                 fate = ("duplicate" if copy else "used") if at < taken else "socket_dropped"
                 self._write(carried, sent_ns if at < taken else None, fate, copy=copy)
-        for connection, parts in streams.items():
-            self._say(parts[0].session, connection, b"".join(carried.data for carried in parts), now_ns)
+        for (session, connection), parts in streams.items():
+            session.say(connection, b"".join(carried.data for carried in parts), now_ns)
             for carried in parts:
                 self._write(carried, now_ns, "used")
         if self._rows:
             self._recorder.packets(self._rows)
             self._rows = []
 
-    def _write(self, carried: _Carried, received_ns: int | None, fate: str, *, copy: bool = False) -> None:
+    def _write(self, carried: Carried, received_ns: int | None, fate: str, *, copy: bool = False) -> None:
         if carried.row is not None and not (copy and received_ns is None):
             stream, ssrc, seq, timestamp, marker, size, sent_ns = carried.row
             row = (stream, ssrc, seq, timestamp, marker, size, None if copy else sent_ns, received_ns, fate)
@@ -293,61 +233,74 @@ class Relay(Handle):
         self._recorder.packets(self._rows)
         self._recorder.meta["end_ns"] = self._clock.now_ns()
 
-    def _forget_under_way(self, session: _Session) -> None:
+    def _forget_under_way(self, session: Session) -> None:
         for way in (session.down, session.up):
             for dropped in way.flush():
                 self._write(dropped.item.item, None, dropped.reason)
             self._ways.pop(way, None)
 
-    def _push(self, way: Impairment, stream: str, carried: _Carried, now_ns: int, *, reliable: bool = False) -> None:
+    # ---- sessions of either kind
+
+    def _ways_of_one(self) -> tuple[Impairment, Impairment]:
+        """Down to a new client and up from it, numbered as they come."""
+        number, self._numbered = self._numbered, self._numbered + 1
+        down = Impairment(self._network, client=number, direction="down")
+        return down, Impairment(self._upwards(), client=number, direction="up")
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
+        if len(self._sessions) >= MAX_SESSIONS:
+            connection.close()
+            return
+        down, up = self._ways_of_one()
+        session = RtspSession(
+            connection, self._peer, self._target_name, down=down, up=up, desk=self, selector=self._selector
+        )
+        self._sessions.append(session)
+
+    def _see_to_sessions(self, now_ns: int) -> None:
+        """Part from sessions that have ended, or are silent for too long."""
+        for session in list(self._sessions):
+            session.tend()
+            if session.gone or session.over or now_ns - session.heard_ns > self._idle_ns:
+                self._forget_under_way(session)
+                self._sessions.remove(session)
+                if session.address is not None:
+                    del self._by_address[session.address]
+                session.close(self._unwatch)
+
+    def _unwatch(self, link: Any) -> None:
+        if link in self._selector.get_map():
+            self._selector.unregister(link)
+
+    # ---- for the sessions: relay_session.Desk
+
+    def push(self, way: Impairment, stream: str, carried: Carried, now_ns: int, *, reliable: bool = False) -> None:
+        """Hand something to the network."""
         way.push(Packet(stream, len(carried.data), carried, reliable), now_ns)
         self._ways[way] = None
 
-    # ---- sessions of either kind
+    def note(self, name: str, words: str, *, tell: bool = False) -> None:
+        """Something happened; `tell` it to whoever runs the relay."""
+        self._recorder.event(self._clock.now_ns(), name, words)
+        if tell and words not in self._notices:
+            self._notices.append(words)
 
-    def _open(self, now_ns: int) -> _Session | None:
-        if len(self._sessions) >= MAX_SESSIONS:
-            return None
-        number, self._numbered = self._numbered, self._numbered + 1
-        down = Impairment(self._network, client=number, direction="down")
-        session = _Session(number, down, Impairment(self._upwards(), client=number, direction="up"), now_ns)
-        self._sessions.append(session)
-        return session
-
-    def _see_to_sessions(self, now_ns: int) -> None:
-        """Part from sessions that have ended, or are silent for too long; read on where there is room again."""
-        for session in list(self._sessions):
-            if now_ns - session.heard_ns > self._idle_ns:
-                session.gone = True
-            for end in session.readers:
-                self._watch(session, end)
-            if session.gone or self._is_over(session):
-                self._close(session)
-
-    def _is_over(self, session: _Session) -> bool:
-        """Whether one side has ended and all that it said has been passed on."""
-        for end, way, other in (("client", session.up, session.server), ("server", session.down, session.client)):
-            if end in session.ended and way.wake_at() is None and (other is None or not other.waiting):
-                return True
-        return False
-
-    def _close(self, session: _Session) -> None:
-        self._forget_under_way(session)
-        self._sessions.remove(session)
-        if session.address is not None:
-            self._by_address.pop(session.address, None)
-        for link in (session.client, session.server, *session.links):
-            if link is not None:
-                if link in self._selector.get_map():
-                    self._selector.unregister(link)
-                link.close()
+    def now_ns(self) -> int:
+        """The moment."""
+        return self._clock.now_ns()
 
     # ---- datagrams
 
-    def _listen_to(self, link: UdpLink, source: _Source) -> None:
+    def listen_to(self, link: UdpLink, source: Source) -> None:
+        """Pass on the datagrams of a socket."""
         self._selector.register(link, selectors.EVENT_READ, lambda: self._hear(link, source))
 
-    def _hear(self, link: UdpLink, source: _Source) -> None:
+    def _hear(self, link: UdpLink, source: Source) -> None:
         packets = link.receive(TURN)
         now_ns = self._clock.now_ns()
         self._note_drops(link, now_ns)
@@ -355,11 +308,11 @@ class Relay(Handle):
             if address[0] == source.host and source.port in (None, address[1]):  # nobody else is listened to
                 self._take(data, source, now_ns)
 
-    def _take(self, data: bytes, source: _Source, now_ns: int) -> None:
+    def _take(self, data: bytes, source: Source, now_ns: int) -> None:
         source.session.heard_ns = now_ns
         stream = source.stream or _kind(data)
-        row = self._row(stream.partition(" ")[0], data, now_ns) if source.recorded and " " not in stream else None
-        self._push(source.way, stream, _Carried(source.session, data, source.out, source.to, row), now_ns)
+        row = self.row(stream.partition(" ")[0], data, now_ns) if source.recorded and " " not in stream else None
+        self.push(source.way, stream, Carried(data, source.out, source.to, row=row), now_ns)
 
     def _hear_clients(self) -> None:
         """Plain datagrams: each address that sends some is a client, with a socket of its own towards the peer."""
@@ -370,25 +323,25 @@ class Relay(Handle):
         for data, address in packets:
             session = self._by_address.get(address)
             if session is None:
-                session = self._open(now_ns)
-                if session is None:
+                if len(self._sessions) >= MAX_SESSIONS:
                     continue
-                self._admit(session, address)
-            self._take(data, _Source(session, session.up, session.links[0], self._peer, *address, None, True), now_ns)
+                session = self._admit(address, now_ns)
+            self._take(data, Source(session, session.up, session.links[0], self._peer, *address, None, True), now_ns)
 
-    def _admit(self, session: _Session, address: Address) -> None:
+    def _admit(self, address: Address, now_ns: int) -> Session:
         assert self._front is not None
-        link = UdpLink("::" if ":" in self._peer[0] else _local_address(self._peer))
-        session.address = address
-        session.links.append(link)
+        link = UdpLink(_local_address(self._peer))
+        session = Session(*self._ways_of_one(), now_ns, address, [link])
+        self._sessions.append(session)
         self._by_address[address] = session
-        self._listen_to(link, _Source(session, session.down, self._front, address, *self._peer, None, True))
+        self.listen_to(link, Source(session, session.down, self._front, address, *self._peer, None, True))
+        return session
 
     def _note_drops(self, link: UdpLink, now_ns: int) -> None:
         if dropped := link.dropped():
             self._recorder.event(now_ns, "socket_dropped", dropped)
 
-    def _row(self, stream: str, data: bytes, now_ns: int) -> tuple[Any, ...]:
+    def row(self, stream: str, data: bytes, now_ns: int) -> tuple[Any, ...]:
         """What the record says of a packet, up to the moment when it came."""
         if len(data) < HEADER_BYTES or data[0] & 0xC0 != VERSION_2 or is_rtcp(data):
             return stream, None, None, None, None, len(data), now_ns
@@ -399,155 +352,6 @@ class Relay(Handle):
                 self._unwrap.clear()
             unwrap = self._unwrap[stream, ssrc] = Unwrapper(16)
         return stream, ssrc, unwrap(sequence), timestamp, second >= 0x80, len(data), now_ns
-
-    # ---- RTSP
-
-    def _accept(self) -> None:
-        assert self._listener is not None
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return
-        now_ns = self._clock.now_ns()
-        session = self._open(now_ns)
-        if session is None:
-            connection.close()
-            return
-        session.client = TcpLink(connection)
-        upstream = socket.socket(socket.AF_INET6 if ":" in self._peer[0] else socket.AF_INET)
-        session.server = TcpLink(upstream)
-        session.dialogue = Dialogue(
-            self._target_name,
-            bind=lambda: self._bind_track(session),
-            changed=lambda track: self._connect_track(session, track),
-        )
-        code = upstream.connect_ex(self._peer)
-        if code in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-            self._selector.register(session.server, selectors.EVENT_WRITE, lambda: self._connected(session))
-        else:
-            self._refuse(session, code)
-
-    def _connected(self, session: _Session) -> None:
-        """The connection to the server stands, or could not be made: only now is the client listened to."""
-        assert session.server is not None
-        self._selector.unregister(session.server)
-        code = session.server.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._refuse(session, code)
-            return
-        session.readers = {"client": rtsp.Receiver(), "server": rtsp.Receiver()}
-        for end in session.readers:
-            self._watch(session, end)
-
-    def _refuse(self, session: _Session, code: int) -> None:
-        words = f"{self._target_name} cannot be reached: {errno.errorcode.get(code, code)}"
-        if code == errno.ECONNREFUSED:
-            words = f"nothing listens at {self._target_name}: start it first, or check the port"
-        self._recorder.event(self._clock.now_ns(), "refused", words)
-        if words not in self._notices:
-            self._notices.append(words)
-        session.refused = True
-        session.readers = {"client": rtsp.Receiver()}
-        self._watch(session, "client")
-
-    def _attend(self, session: _Session, end: str) -> None:
-        """Something comes from one end of a session, or can be said to it."""
-        link, now_ns = session.link(end), self._clock.now_ns()
-        try:
-            link.flush(now_ns)
-            data = link.receive() if self._reads(session, end) else b""
-            if data is None:
-                session.ended.add(end)
-            elif data:
-                session.heard_ns = now_ns
-                self._pass_on(session, end, data, now_ns)
-        except (WireError, OSError) as error:
-            self._recorder.event(now_ns, "session broken off", str(error))
-            session.gone = True
-        self._watch(session, end)
-
-    def _pass_on(self, session: _Session, end: str, data: bytes, now_ns: int) -> None:
-        dialogue, up = session.dialogue, end == "client"
-        assert dialogue is not None
-        way = session.up if up else session.down
-        for event in session.readers[end].feed(data):
-            row = None
-            if isinstance(event, rtsp.Interleaved):
-                stream = None if up else dialogue.stream_of(event.channel)
-                row = self._row(stream, event.data, now_ns) if stream else None
-                data = event.serialize()
-            elif session.refused:
-                answer = rtsp.Response(503, "", rtsp.Headers({"CSeq": event.headers.get("cseq", "0")}))
-                self._say(session, session.link("client"), answer.serialize(), now_ns)
-                session.ended.add("server")
-                return
-            elif isinstance(event, rtsp.Request):
-                data = (dialogue.request(event) if up else event).serialize()
-            else:
-                data = (event if up else dialogue.response(event)).serialize()
-            # One lane for all of a connection: its bytes keep their order.
-            carried = _Carried(session, data, session.link("server" if up else "client"), None, row)
-            self._push(way, "tcp", carried, now_ns, reliable=True)
-
-    def _say(self, session: _Session, link: TcpLink, data: bytes, now_ns: int) -> None:
-        try:
-            link.send(data, now_ns)
-        except OSError:
-            session.gone = True
-            return
-        self._watch(session, "client" if link is session.client else "server")
-
-    def _reads(self, session: _Session, end: str) -> bool:
-        """Whether there is room for more of what an end says."""
-        way, other = (session.up, session.server) if end == "client" else (session.down, session.client)
-        held = way.reliable_bytes + (other.waiting if other is not None else 0)
-        return end not in session.ended and held < HELD_BYTES
-
-    def _watch(self, session: _Session, end: str) -> None:
-        """Read from a connection unless too much of it is under way; write when something waits for it."""
-        link = session.link(end)
-        events = selectors.EVENT_READ if self._reads(session, end) else 0
-        events |= selectors.EVENT_WRITE if link.waiting else 0
-        watched = link in self._selector.get_map()
-        if session.gone or not events:
-            if watched:
-                self._selector.unregister(link)
-        elif not watched:
-            self._selector.register(link, events, lambda: self._attend(session, end))
-        elif self._selector.get_key(link).events != events:
-            self._selector.modify(link, events, self._selector.get_key(link).data)
-
-    # ---- a session's media over UDP
-
-    def _bind_track(self, session: _Session) -> tuple[PortPair, PortPair]:
-        assert session.client is not None
-        assert session.server is not None
-        if len(session.near) >= MAX_TRACKS:
-            raise WireError(f"it sets up more than {MAX_TRACKS} tracks")
-        ports = []
-        for end, pairs in ((session.client, session.near), (session.server, session.far)):
-            pair = udp_pair(end.socket.getsockname()[0])
-            session.links += pair
-            ports.append((pair[0].port, pair[1].port))
-            pairs[ports[-1]] = pair
-        return ports[0], ports[1]
-
-    def _connect_track(self, session: _Session, track: Track) -> None:
-        """A track has been agreed on: from here on its packets are passed on."""
-        if track.client_port is None or track.to_client is None or track.to_server is None:
-            return
-        assert session.client is not None
-        assert session.server is not None
-        near, far = session.near[track.to_client], session.far[track.to_server]
-        client_host, server_host = (end.socket.getpeername()[0] for end in (session.client, session.server))
-        for at, stream in enumerate((track.stream, f"{track.stream} rtcp")):
-            client = client_host, track.client_port[at]
-            port = track.server_port[at] if track.server_port else None
-            down = _Source(session, session.down, near[at], client, server_host, port, stream, True)
-            up = _Source(session, session.up, far[at], (server_host, port or 0), *client, f"{stream} up", False)
-            for link, source in ((far[at], down), (near[at], up)):
-                if link not in self._selector.get_map() and source.to[1]:
-                    self._listen_to(link, source)
 
 
 def _target(to: str) -> tuple[str, int, str]:
@@ -575,7 +379,8 @@ def _kind(data: bytes) -> str:
 
 def _local_address(peer: Address) -> str:
     """The address of this machine from which a peer is reached."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(peer)
         return str(probe.getsockname()[0])
 
