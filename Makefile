@@ -49,6 +49,7 @@ check: setup-check  ## lint, format, types, and which room may import which
 bench: setup-bench  ## measure speed beside ffmpeg, ffplay and mpv, on an otherwise idle machine; takes ten minutes
 	@$(BIN)/python benchmarks/pacing.py
 	@$(BIN)/python benchmarks/resources.py
+	@$(BIN)/python benchmarks/relay.py
 	@$(BIN)/python -m benchmarks.avsync
 
 setup: setup-lab setup-test setup-check  ## only set up, for all of the above

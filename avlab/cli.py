@@ -390,8 +390,7 @@ def _parser() -> argparse.ArgumentParser:
     relay = command(
         "relay",
         _relay,
-        "A network between any two peers: loses, delays, reorders and copies what passes. RTSP sessions with their "
-        "media, over UDP or interleaved, and plain datagrams to the same port number.",
+        "A network between any two peers, RTSP sessions and datagrams: it loses, delays, reorders, copies.",
         "relay --listen 8555 --to 127.0.0.1:8554 --loss 0.02 --delay 0.02",
         "relay --listen 8555 --to rtsp://127.0.0.1:8554/count --preset classroom --trace relay.avtrace",
         "relay --listen 5004 --to 192.168.1.20:5004 --rate 2000 --queue 0.2",
@@ -435,12 +434,13 @@ _NETWORK: dict[str, tuple[type, str, str]] = {
 
 
 def _network_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the network")
     for name, (kind, unit, text) in _NETWORK.items():
         if kind is bool:
-            parser.add_argument(f"--{name}", action="store_true", default=None, help=text)
+            group.add_argument(f"--{name}", action="store_true", default=None, help=text)
         else:
-            parser.add_argument(f"--{name}", type=kind, metavar=unit, help=text)
-    parser.add_argument("--preset", metavar="NAME", help="home-wifi, 4g, long-haul or classroom, to begin with")
+            group.add_argument(f"--{name}", type=kind, metavar=unit, help=text)
+    group.add_argument("--preset", metavar="NAME", help="home-wifi, 4g, long-haul or classroom, to begin with")
 
 
 def _sound_option(parser: argparse.ArgumentParser) -> None:

@@ -140,13 +140,12 @@ class Impairment:
             self._move_along(now_ns)
 
     def wake_at(self) -> int | None:
-        """When the next packet arrives, is lost, or leaves the bottleneck."""
-        moments = [self._arriving[0][0]] if self._arriving else []
-        if self._queue:
-            moments.append(self._departs_ns())
-        if self._held:
-            moments.append(self._room_ns())
-        return min(moments, default=None)
+        """When the next packet arrives or is lost, or may arrive, of those before the bottleneck."""
+        arrives_ns = self._arriving[0][0] if self._arriving else None
+        if not self._queue:
+            return arrives_ns
+        may_ns = self._departs_ns() + self._delay_ns
+        return may_ns if arrives_ns is None else min(arrives_ns, may_ns)
 
     def pull(self, now_ns: int, /) -> list[Outcome]:
         """What has arrived by now, in order of arrival, and what was lost."""
