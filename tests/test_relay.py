@@ -89,6 +89,16 @@ def test_datagrams_go_there_and_back() -> None:
     assert not relay.running
 
 
+def test_a_peer_may_be_named() -> None:
+    with (
+        datagrams() as peer,
+        Relay(f"localhost:{peer.getsockname()[1]}") as relay,
+        datagrams(("127.0.0.1", relay.port)) as client,
+    ):
+        client.send(b"hello")
+        assert peer.recv(100) == b"hello"
+
+
 def test_the_seeds_losses_and_no_others() -> None:
     network = Network(loss=0.2, burst=2, duplicate=0.1, seed=5)
     with plain(network=network) as (relay, client, _):

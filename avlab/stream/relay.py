@@ -145,10 +145,12 @@ class Relay(Handle):
         self._listener: socket.socket | None = None
         self._front: UdpLink | None = None
         try:
-            found = socket.getaddrinfo(self._to_host, self._to_port, type=socket.SOCK_DGRAM)[0][4]
+            found = socket.getaddrinfo(self._to_host, self._to_port, type=socket.SOCK_DGRAM)
         except socket.gaierror as error:
             raise OSError(f"the host {self._to_host!r} is not known: check its spelling") from error
-        self._peer: Address = (str(found[0]), int(found[1]))
+        # A name such as localhost may have addresses of both kinds; servers here listen on IPv4 unless told otherwise.
+        address = min(found, key=lambda info: info[0] != socket.AF_INET)[4]
+        self._peer: Address = (str(address[0]), int(address[1]))
         self._listener, self._front = _same_port(self._host, self._port)
         self._port = self._front.port
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
