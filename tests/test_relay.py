@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import selectors
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import avlab
 from avlab.measure import metrics
 from avlab.network.impairment import Impairment, Packet
 from avlab.network.settings import Network
+from avlab.stream import clock as stream_clock
 from avlab.stream import relay as module
 from avlab.stream import relay_session
 from avlab.stream.relay import Relay
@@ -432,3 +434,20 @@ def test_the_command_relays_and_saves_its_trace(data: Path, tmp_path: Path) -> N
     network = replace(Network.presets["home-wifi"], loss=0.1, seed=4)
     video = passed.packets[passed.packets["stream"] == "video"].sort_values("seq")
     assert list(np.flatnonzero(video["fate"] == "lost")) == expected_losses(network, len(video))
+
+
+@pytest.mark.parametrize("fd_setsize", [1024, 0])
+def test_an_attentive_wait_ends_at_its_deadline_or_with_a_socket(
+    monkeypatch: pytest.MonkeyPatch, fd_setsize: int
+) -> None:
+    monkeypatch.setattr(stream_clock, "FD_SETSIZE", fd_setsize)
+    clock = stream_clock.MonotonicClock()
+    with datagrams() as end, datagrams(end.getsockname()) as other, selectors.DefaultSelector() as selector:
+        selector.register(end, selectors.EVENT_READ, "end")
+        for ahead_ns in (-1_000_000, 0, 1_000_000, 4_000_000):
+            deadline_ns = clock.now_ns() + ahead_ns
+            assert clock.wait(selector, deadline_ns, attentive=True) == []
+            assert clock.now_ns() >= deadline_ns
+        other.send(b"x")
+        until(lambda: clock.wait(selector, clock.now_ns() + 1_000_000, attentive=True))
+        assert [key.data for key, _ in clock.wait(selector, None, attentive=True)] == ["end"]

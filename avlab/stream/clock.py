@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import sys
 import time
@@ -13,6 +14,9 @@ from typing import Any
 MARGIN_NS = 20_000_000 if sys.platform == "win32" else 2_000_000
 """Sockets are waited for until this long before a deadline, the rest is slept: Python's epoll rounds its timeout up to
 whole milliseconds, and Windows' select has steps of 15 ms."""
+
+FD_SETSIZE = 1024
+"""From this number on, `select` takes no descriptor."""
 
 
 class MonotonicClock:
@@ -29,9 +33,12 @@ class MonotonicClock:
             time.sleep(remaining_ns / 1e9)
 
     def wait(
-        self, selector: selectors.BaseSelector, deadline_ns: int | None
+        self, selector: selectors.BaseSelector, deadline_ns: int | None, *, attentive: bool = False
     ) -> list[tuple[selectors.SelectorKey, int]]:
-        """Ready sockets, or an empty list at `deadline_ns` (None: no deadline), to a fraction of a millisecond."""
+        """Ready sockets, or an empty list at `deadline_ns` (None: no deadline), to a fraction of a millisecond.
+
+        The last of it is slept through, unless `attentive`: then, where the system can, a socket ends it at any time.
+        """
         if deadline_ns is None:
             return selector.select(None)
         remaining_ns = deadline_ns - time.perf_counter_ns()
@@ -39,8 +46,19 @@ class MonotonicClock:
             ready = selector.select((remaining_ns - MARGIN_NS) / 1e9)
             if ready:
                 return ready
-        self.sleep_until(deadline_ns)
+        if not (attentive and self._watch(selector, deadline_ns)):
+            self.sleep_until(deadline_ns)
         return selector.select(0)
+
+    def _watch(self, selector: selectors.BaseSelector, deadline_ns: int) -> bool:
+        """Wait to the microsecond: epoll's own descriptor can be waited for by `select`, which does not round."""
+        descriptor = getattr(selector, "fileno", lambda: FD_SETSIZE)()
+        if sys.platform == "win32" or descriptor >= FD_SETSIZE:
+            return False
+        remaining_ns = deadline_ns - time.perf_counter_ns()
+        if remaining_ns > 0:
+            select.select([descriptor], [], [], remaining_ns / 1e9)
+        return True
 
 
 class VirtualClock:

@@ -176,7 +176,7 @@ class Relay(Handle):
         check_ns = 0
         try:
             while not worker.stopping.is_set():
-                for key, _ in self._clock.wait(self._selector, self._wake_at()):
+                for key, _ in self._clock.wait(self._selector, self._wake_at(), attentive=True):
                     key.data()
                 now_ns = self._clock.now_ns()
                 self._send_due(now_ns)
