@@ -117,3 +117,17 @@ def test_what_cannot_be(data: Path) -> None:
     with pytest.raises(ValueError, match="loss must be a share"):
         server.network = Network(loss=7)
     assert server.network.rate == 13_000
+
+
+@pytest.mark.slow
+def test_an_isolated_server_has_it_too(data: Path) -> None:
+    network = Network(loss=0.04, burst=2, seed=7)
+    with (
+        avlab.Server(data / "count-15.mp4", width=400, network=network, isolated=True) as server,
+        avlab.Client(server.url, audio="null") as client,
+    ):
+        assert server.network == network
+        assert client.wait(30), "no BYE came"
+        trace = server.trace
+    simulated = avlab.simulate(data / "count-15.mp4", seconds=5, width=400, network=network, work=0)
+    assert lost(trace) == lost(simulated)
