@@ -105,7 +105,8 @@ def test_the_trace_joins_and_settings_act(server: avlab.Server) -> None:
     assert trace.meta["side"] == "server"
     settings = trace.settings[trace.settings["kind"] == "setting"]
     assert list(zip(settings["name"], settings["value"], strict=True)) == [
-        ("width", None), ("quality", 60), ("pacer", "deadline"), ("quality", 20), ("width", 160), ("pacer", "pi"),
+        ("width", None), ("quality", 60), ("pacer", "deadline"), ("network", "clear"),
+        ("quality", 20), ("width", 160), ("pacer", "pi"),
     ]  # fmt: skip
     indices = trace.frames.loc[trace.frames["stream"] == "video", "index"].to_numpy(int)
     assert (indices == np.arange(len(indices))).all(), "fetched in parts, and each row is here once"

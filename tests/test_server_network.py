@@ -101,7 +101,7 @@ def test_it_acts_on_the_next_packet_and_on_each_client(data: Path) -> None:
     later = [set(lost(trace)) for trace in traces]
     assert later[0] != later[1]  # each has losses of its own
     settings = server.trace.settings
-    assert list(settings["value"][settings["name"] == "network"]) == ["loss 1", "loss 0.1", "clear"]
+    assert list(settings["value"][settings["name"] == "network"]) == ["clear", "loss 1", "loss 0.1", "clear"]
 
 
 def test_what_cannot_be(data: Path) -> None:

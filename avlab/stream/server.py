@@ -114,8 +114,7 @@ class Server(Handle):
         self.width = width
         self.quality = quality
         self.pacer = pacer
-        if network is not None:
-            self.network = network
+        self.network = Network() if network is None else network
 
     def __new__(cls, *args: Any, isolated: bool = False, **settings: Any) -> Self:
         """A server that works in this process, or one that has another do it."""
