@@ -1,193 +1,88 @@
-"""The live view in a notebook: a client's newest picture in the page, fewer where the page cannot follow.
+"""The live view in a notebook: a client's picture, and its sound where the browser is to play it.
 
 One thread takes pictures from a tap and sends each JPEG as it came; `send` is all it may touch of the widget. The page
-decodes, paints, and says every 250 ms how far it has come: only so much may be under way, and nothing is queued here.
+decodes, paints, plays, and says every 250 ms how far it has come and what it has shown when: that is the record's word.
+`view.js` is the page's half.
 """
 
 from __future__ import annotations
 
-import threading
-from typing import Any
+import contextlib
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import anywidget
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
+from avlab.lab.flow import MOST_UNDER_WAY, Flow, PageClock
+from avlab.lab.hearing import cells, hear_while_cells_run, sliders_wait
+from avlab.lab.page_sound import LEAD_NS, PageSpeaker
+from avlab.media.speaker import Speaker
 from avlab.stream.client import Client
 from avlab.stream.clock import MonotonicClock, VirtualClock
+from avlab.stream.sounding import Pull, Sink, Sounding
+from avlab.stream.tap import Tap
 from avlab.stream.worker import Worker
-from avlab.wire.units import NS
+from avlab.timing.jitterbuffer import Frame
+from avlab.timing.playout import ClockReading
+from avlab.wire.units import NS, Samples
 
-MOST_UNDER_WAY = 20
-"""Pictures sent and not acknowledged: a third of a second at 60 fps, more than is painted between two acknowledgements.
-A browser tab that takes nothing more then costs the notebook server no more memory than these."""
+__all__ = ["MOST_UNDER_WAY", "Flow", "View", "sliders_wait", "view"]
 
-OVERDUE_NS = NS // 2
-TRICKLE_NS = 90_000_000  # just below 100 ms: of 30 fps, every third picture
+Sound = Literal["auto", "browser", "speaker", "none"]
 
+STATE_NS = NS // 2
+"""How often the page is told how things stand."""
 
-class Flow:
-    """Which pictures may go to the page, and when: deciding apart from sending. Safe on any thread.
+UNHEARD_NS = NS
+"""When a running cell keeps the page's words waiting for so long, playout's own word is taken for what is shown."""
 
-    Nothing goes before the page's first hello. From then on up to `MOST_UNDER_WAY` pictures may be unacknowledged.
-    When no word has come for 0.5 s although one was due, ten pictures a second go blindly: in many kernels a cell that
-    runs keeps words from the page waiting, and the picture should move meanwhile. The longer the silence, the fewer
-    they become, so that a page which is gone for good costs next to nothing.
-    """
+REMEMBERED = 2048  # pictures sent whose verdict may still come
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._heard = False
-        self._sent = self._acknowledged = 0
-        self._sent_ns = 0
-        self._since_ns = 0  # since when a word from the page is waited for
-
-    def hello(self, now_ns: int) -> None:
-        """The page is there, or there again: what was under way to it is forgotten."""
-        with self._lock:
-            self._heard = True
-            self._acknowledged, self._since_ns = self._sent, now_ns
-
-    def acknowledge(self, number: int, now_ns: int) -> None:
-        """The page has seen everything up to picture `number`."""
-        with self._lock:
-            self._acknowledged = max(self._acknowledged, min(number, self._sent))
-            self._since_ns = now_ns
-
-    def admit(self, now_ns: int) -> int | None:
-        """The number, from 1, under which a picture is to be sent now; None when it is not to be sent."""
-        with self._lock:
-            under_way = self._sent - self._acknowledged
-            silent_ns = now_ns - self._since_ns if under_way else 0
-            if silent_ns > OVERDUE_NS:
-                admitted = now_ns - self._sent_ns >= max(TRICKLE_NS, silent_ns // 200)
-            else:
-                admitted = under_way < MOST_UNDER_WAY
-            if not self._heard or not admitted:
-                return None
-            if not under_way:
-                self._since_ns = now_ns
-            self._sent, self._sent_ns = self._sent + 1, now_ns
-            return self._sent
-
-
-# `render` says hello when a page shows the view, after a reload too. A page that shows none is silent.
-_PAGE = """
-export default () => {
-  const painters = new Set();
-  let newest = null, decoding = false, asked = false, bitmap = null, seen = 0, timer = null;
-  let painted = 0, moments = [], note = "";
-
-  const paint = () => {
-    asked = false;
-    for (const painter of painters) painter.draw(bitmap);
-    moments.push(performance.now());
-    painted += 1;
-  };
-  const decode = async () => {
-    if (decoding) return;
-    decoding = true;
-    while (newest) {
-      const { content, buffer } = newest;
-      newest = null;
-      try {
-        const next = await createImageBitmap(new Blob([buffer], { type: "image/jpeg" }));
-        bitmap?.close();
-        bitmap = next;
-      } catch {
-        continue;
-      }
-      const size = `${bitmap.width} \\u00d7 ${bitmap.height}, ${(buffer.byteLength / 1000).toFixed(1)} kB`;
-      note = `${content.pts.toFixed(2)} s, ${size}`;
-      if (!asked) requestAnimationFrame(paint);
-      asked = true;
-    }
-    decoding = false;
-  };
-  const status = () => {
-    const now = performance.now();
-    moments = moments.filter((moment) => moment > now - 1000);
-    return painted ? `${moments.length} fps painted, ${painted} frames, ${note}` : "waiting for the first picture";
-  };
-
-  return {
-    initialize({ model }) {
-      model.on("msg:custom", (content, buffers) => {
-        if (!painters.size || !buffers.length) return;
-        seen = content.number;
-        newest = { content, buffer: buffers[0] };
-        decode();
-        timer ??= setTimeout(() => {
-          timer = null;
-          model.send({ seen });
-        }, 250);
-      });
-    },
-    render({ model, el }) {
-      const frame = document.createElement("div");
-      const canvas = document.createElement("canvas");
-      const line = document.createElement("div");
-      frame.className = "avlab-view";
-      frame.append(canvas, line);
-      el.append(frame);
-      const context = canvas.getContext("2d", { alpha: false });
-      const painter = {
-        draw(picture) {
-          if (canvas.width !== picture.width || canvas.height !== picture.height) {
-            canvas.width = picture.width;
-            canvas.height = picture.height;
-            frame.style.aspectRatio ||= `${picture.width} / ${picture.height}`;
-          }
-          context.drawImage(picture, 0, 0);
-        },
-      };
-      const tell = () => { line.textContent = status(); };
-      const ticking = setInterval(tell, 250);
-      painters.add(painter);
-      tell();
-      if (bitmap) painter.draw(bitmap);
-      model.send({ hello: true });
-      return () => {
-        clearInterval(ticking);
-        painters.delete(painter);
-      };
-    },
-  };
-};
-"""
-
-# A narrower picture is drawn as large as before, so that the eye compares and nothing below it moves.
-_STYLE = """
-.avlab-view { position: relative; width: 640px; max-width: 100%; aspect-ratio: 16 / 9; background: black; }
-.avlab-view canvas { display: block; width: 100%; height: 100%; }
-.avlab-view div {
-  position: absolute; left: 0; top: 0; padding: 2px 8px; color: white; background: rgb(0 0 0 / 60%);
-  font: 12px/18px monospace; pointer-events: none;
-}
-"""
+ENDED = "The stream has ended. Start a new client to see more."
 
 
 class View(anywidget.AnyWidget):  # type: ignore[misc]
-    """A client's pictures, live in the page. Made by `client.view()`; `close()` ends it, and so does the client's end.
+    """A client's pictures and sound, live in the page. Made by `client.view()`; ends with the client, or by `close()`.
 
     The saved notebook holds no picture. `clock` is for tests.
     """
 
-    _esm = _PAGE
-    _css = _STYLE
+    _esm = Path(__file__).with_name("view.js")
+    _css = Path(__file__).with_name("view.css")
     _worker: Worker | None = None
 
-    def __init__(self, client: Client, *, clock: MonotonicClock | VirtualClock | None = None) -> None:
-        _hear_while_cells_run()
+    def __init__(
+        self, client: Client, *, sound: Sound = "auto", clock: MonotonicClock | VirtualClock | None = None
+    ) -> None:
+        hear_while_cells_run()
+        cells.watch()
         super().__init__()
-        self._flow = Flow()
         self._clock = clock or MonotonicClock()
+        self._flow = Flow(self._clock.now_ns())
+        self._page_clock = PageClock()
+        self._page: str | None = None  # the page that is recorded, and has the sound
         self._client = client
         self._cell: int | None = None
-        self._tap = client.tap()
+        self._under_way: dict[int, Frame] = {}  # by number, less their pictures
+        self._moments: deque[int] = deque(maxlen=240)  # when pictures were sent
+        self._counts: deque[tuple[int, int]] = deque([(0, 0)], maxlen=11)  # packets expected and received, for 5 s
+        self._state_ns = 0
+        self._speaker: PageSpeaker | None = None
+        self._page_sound = ""  # what the page said last: ready, held or none
+        self._note = ""
+        self._sounding = client.presentation.sounding
+        self._plays = self._choose(self._sounding, sound)
+        self._tap: Tap = client.tap()
         self.on_msg(self._hear)
-        # The client owns the thread: its stop() joins it, and shows what it failed of.
-        self._worker = client.spawn("view", self._forward, self._tap.close)
+        if client.running:
+            # The client owns the thread: its stop() joins it, and shows what it failed of.
+            self._worker = client.spawn("view", self._forward, self._tap.close)
+        else:
+            self._end()
 
     def close(self) -> None:
         """Take the view off the page; ends its thread."""
@@ -196,26 +91,202 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             self._worker.join(1.0)
         super().close()
 
+    # ---- to the page
+
     def _forward(self, worker: Worker) -> None:
         try:
             while not worker.stopping.is_set():
-                frame = self._tap.take(0.5)
-                if frame is None:
-                    if self._tap.closed or not self._client.running:
-                        return
-                elif frame.jpeg is not None:
-                    number = self._flow.admit(self._clock.now_ns())
-                    if number is not None:
-                        self.send({"number": number, "pts": frame.pts_ns / NS}, [frame.jpeg])
+                taken = self._tap.take_due(0.1)
+                now_ns = self._clock.now_ns()
+                self._look_after(now_ns)
+                if taken is not None:
+                    self._show(*taken, now_ns)
+                elif self._tap.closed or not self._client.running:
+                    break
         finally:
-            self._client.untap(self._tap)
+            self._end()
+
+    def _show(self, frame: Frame, due_ns: int | None, now_ns: int) -> None:
+        jpeg = frame.jpeg
+        number = self._flow.admit(now_ns, size=frame.bytes, busy=cells.running) if jpeg is not None else None
+        if number is None or jpeg is None:
+            self._tap.skipped(frame)
+            return
+        self._under_way[number] = replace(frame, jpeg=None)
+        while len(self._under_way) > REMEMBERED:
+            with contextlib.suppress(KeyError, RuntimeError):  # the thread that hears takes some away meanwhile
+                del self._under_way[next(iter(self._under_way))]
+        self._moments.append(now_ns)
+        wait_ms = None if due_ns is None else (due_ns - now_ns) / 1e6
+        content = {"kind": "frame", "number": number, "pts": frame.pts_ns / NS, "wait": wait_ms, "sent": now_ns / 1e6}
+        self.send(content, [jpeg])
+
+    def _play(self, position: int, reading: ClockReading | None, samples: Samples) -> None:
+        """A block of sound; on the speaker's thread."""
+        now_ns = self._clock.now_ns()
+        content = {
+            "kind": "sound",
+            "to": self._page,
+            "position": position,
+            "pts": None if reading is None else reading.media_ns / NS,
+            "rate": self._sounding.rate if self._sounding is not None else 0,
+            "channels": samples.shape[1],
+            "sent": now_ns / 1e6,
+        }
+        self.send(content, [samples.tobytes()])
+        self._flow.expect(now_ns)
+
+    def _look_after(self, now_ns: int) -> None:
+        """What time brings: a page that has gone, a cell that keeps its words waiting, the state twice a second."""
+        if self._page is not None:
+            if self._flow.gone(now_ns, busy=cells.running):
+                self._lose_page()
+            elif cells.running and self._tap.decides and self._flow.silent_ns(now_ns) > UNHEARD_NS:
+                self._tap.resign(shown=True)
+        if now_ns - self._state_ns >= STATE_NS:
+            self._state_ns = now_ns
+            self._counts.append(self._client.presentation.received)
+            if self._page is not None:
+                self._tell(now_ns)
+
+    def _tell(self, now_ns: int) -> None:
+        """How things stand, for the overlay and the line below the picture."""
+        sounding, presentation = self._sounding, self._client.presentation
+        plays = sounding is not None and self._plays
+        (expected, received), (expected_before, received_before) = self._counts[-1], self._counts[0]
+        lost = expected - expected_before - received + received_before
+        offset_ns = presentation.offset_ns
+        content = {
+            "kind": "state",
+            "to": self._page,
+            "audio": {"rate": sounding.rate, "channels": sounding.channels} if plays and sounding is not None else None,
+            "playing": self._speaker is not None,
+            "where": self._where(sounding),
+            "sent": sum(moment > now_ns - NS for moment in list(self._moments)),
+            "offset": None if offset_ns is None else offset_ns / 1e6,
+            "loss": max(0.0, lost / (expected - expected_before)) if expected > expected_before else None,
+            "note": self._note,
+        }
+        self.send(content)
+
+    def _where(self, sounding: Sounding | None) -> str:
+        if sounding is None:
+            return "no sound in this stream"
+        if sounding.claimed and self._speaker is None:
+            return "sound plays in another view"
+        return sounding.speaker.name if sounding.speaker is not None else ""
+
+    def _end(self) -> None:
+        """No more pictures: the client has ended, or this view."""
+        self._lose_page(keep=True)
+        self._client.untap(self._tap)
+        error = self._client.error
+        self._note = ENDED if error is None else str(error) or type(error).__name__
+        if self._page is not None and self.comm is not None:
+            with contextlib.suppress(Exception):  # what could not be sent was raised before, if it mattered
+                self._tell(self._clock.now_ns())
+
+    # ---- from the page, on the kernel's main thread or on a subshell's
 
     def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
-        """A word from the page; on the kernel's main thread or on a subshell's."""
+        now_ns = self._clock.now_ns()
+        cells.word()
+        if not isinstance(content, dict) or not isinstance(content.get("page"), str):
+            return
+        page = content["page"]
+        if "bye" in content:
+            if page == self._page:
+                self._lose_page()
+                self._flow.bye()
+            return
         if "hello" in content:
-            self._flow.hello(self._clock.now_ns())
-        elif "seen" in content:
-            self._flow.acknowledge(content["seen"], self._clock.now_ns())
+            self._flow.hello(now_ns)
+        if self._page is None:
+            self._page = page
+        if page != self._page:
+            return
+        if "seen" in content:
+            self._flow.acknowledge(content["seen"], now_ns, visible=content.get("visible", True))
+            self._take_report(content, now_ns)
+        if not self._client.running:
+            self._tell(now_ns)
+            return
+        self._tap.decides = True
+        if "hello" in content:
+            if self._sounding is not None and self._plays:
+                self._sounding.rest(silent=True)  # the page's turn; until it can play, nothing does
+            self._tell(now_ns)
+        if "sound" in content:
+            self._turn_sound(content["sound"])
+
+    def _take_report(self, content: dict[str, Any], now_ns: int) -> None:
+        if (echo := content.get("echo")) is not None:
+            sent_ms, came_ms = echo
+            self._page_clock.trip(round(sent_ms * 1e6), came_ms, content["now"], now_ns)
+        for number, seen_ms, heard_s in content.get("verdicts", ()):
+            frame = self._under_way.pop(number, None)
+            if frame is None:
+                continue
+            if seen_ms is None:
+                self._tap.skipped(frame)
+                continue
+            seen_ns = self._page_clock.to_ns(seen_ms) if self._page_clock.known else now_ns
+            seen_ns = max(min(seen_ns, now_ns), frame.complete_ns or 0)
+            self._tap.presented(frame, seen_ns, None if heard_s is None else round(heard_s * NS))
+        speaker, audio = self._speaker, content.get("audio")
+        if speaker is not None and audio is not None and self._page_clock.known:
+            speaker.reported(
+                audio["position"],
+                self._page_clock.to_ns(audio["at"]),
+                round(audio["latency"] * 1e6),
+                playing=audio["playing"],
+            )
+
+    # ---- sound
+
+    def _choose(self, sounding: Sounding | None, sound: Sound) -> bool:
+        """Whether this view's page is to play the sound."""
+        if sound not in get_args(Sound):
+            raise ValueError(f"sound must be 'auto', 'browser', 'speaker' or 'none', not {sound!r}")
+        if sounding is None:
+            return False
+        if sound == "speaker":
+            sounding.rest(silent=False, alone=True)
+        elif sound == "none":
+            sounding.rest(silent=True)
+        return sound == "browser" or (sound == "auto" and sounding.audio == "auto")
+
+    def _turn_sound(self, state: str) -> None:
+        """The page can play (`ready`), may not yet (`held`), or cannot (`none`)."""
+        if self._sounding is None or not self._plays or state == self._page_sound:
+            return
+        self._page_sound = state
+        if state == "ready":
+            self._sounding.claim(self, Sink(self._open_speaker, LEAD_NS))
+        else:
+            self._sounding.release(self)
+
+    def _open_speaker(self, pull: Pull) -> Speaker:
+        assert self._sounding is not None
+        self._speaker = PageSpeaker(pull, self._play, rate=self._sounding.rate, turned=self._turned)
+        return self._speaker
+
+    def _turned(self, playing: bool) -> None:
+        """This page has the sound now, or has it no more."""
+        self._tap.ahead = playing
+        if not playing:
+            self._speaker = None
+
+    def _lose_page(self, *, keep: bool = False) -> None:
+        """The page has left: playout decides by itself, in silence, until one is there again."""
+        if not keep:
+            self._page = None
+        self._page_sound = ""
+        self._tap.resign(shown=False)
+        if self._sounding is not None:
+            self._sounding.release(self)
+
+    # ---- in the notebook
 
     def _ipython_display_(self) -> None:
         # view() has shown it; as the last line of the same cell it is not shown again, in a later cell it is.
@@ -227,26 +298,13 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             display(data, metadata=metadata, raw=True)
 
 
-def _hear_while_cells_run() -> None:
-    """Have what the page says heard at once, sliders included, where JupyterLab and the kernel have subshells for it.
-
-    ipykernel 7.4.0 overrules JupyterLab: it sends a page's words to the main shell, where they wait for the cell's end,
-    and when that cell awaits, it never confirms them, upon which sliders stay mute for good. This gives the choice
-    back to JupyterLab, as it was up to 7.3. The name is private: where it is not, nothing is done.
-    """
-    try:
-        from ipykernel.comm.comm import BaseComm
-    except ImportError:
-        return
-    if hasattr(BaseComm, "_reply_subshell_for"):
-        BaseComm._reply_subshell_for = lambda _self, _data, subshell: subshell  # type: ignore[method-assign]
-
-
-def view(client: Client) -> View:
-    """Show a client's pictures in the notebook; returns the widget. RuntimeError when the client does not run."""
-    if not client.running:
-        raise RuntimeError("this client is not playing, so there is nothing to view: start it, or make a new one")
-    made = View(client)
+def view(client: Client, *, sound: Sound = "auto") -> View:
+    """Show a client's pictures in the notebook, with sound in the browser; returns the widget. See `Client.view`."""
+    if not client.started:
+        raise RuntimeError(
+            "there is nothing to view before start(): call start(), or use the client in a with statement"
+        )
+    made = View(client, sound=sound)
     if get_ipython() is not None:
         display(made)
     return made

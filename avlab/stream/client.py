@@ -131,7 +131,8 @@ class Client(Handle):
         final = self._stopped and not any(worker.alive for worker in self._workers)
         trace = self._recorder.trace()
         if self._peer is not None:  # after a BYE, nothing is on its way any more
-            trace = join(self._peer.trace, trace, in_flight=0.0 if self._receiver.said_goodbye else 0.5)
+            open_s = 0.0 if self._receiver.said_goodbye else self._presentation.unsettled_ns / NS
+            trace = join(self._peer.trace, trace, in_flight=open_s)
         if final:
             self._final = trace
         return trace
@@ -219,10 +220,19 @@ class Client(Handle):
         """A picture was seen at `now_ns`; from whoever holds a tap that decides."""
         self._presentation.presented(frame, now_ns)
 
-    def view(self) -> Any:
-        """The live view in a notebook; displays itself."""
+    def view(self, *, sound: Literal["auto", "browser", "speaker", "none"] = "auto") -> Any:
+        """The live view in a notebook; displays itself: picture, and sound in the browser or where `sound` says.
+
+        `speaker` is the device where Python runs; `auto` is the browser, unless the client was made for one speaker or
+        for silence. ValueError for another word, RuntimeError before `start`.
+        """
         # The one door upward: views live on a higher floor, and are bound when asked for.
-        return importlib.import_module("avlab.lab.view").view(self)
+        return importlib.import_module("avlab.lab.view").view(self, sound=sound)
+
+    @property
+    def presentation(self) -> Presentation:
+        """What becomes of pictures and sound; for views."""
+        return self._presentation
 
     # ---- life
 

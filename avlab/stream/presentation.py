@@ -6,10 +6,11 @@ All of it belongs to the client's thread, but for taps, which anyone may hold, a
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, replace
 
 from avlab.measure.trace import FrameRow, Recorder
 from avlab.stream.sounding import Sounding
-from avlab.stream.tap import Tap
+from avlab.stream.tap import Tap, Verdict
 from avlab.timing.jitterbuffer import Fragment, Frame, JitterBuffer
 from avlab.timing.playout import MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
@@ -17,6 +18,20 @@ from avlab.wire.units import NS, Samples
 
 VERDICT_PATIENCE_NS = NS
 """At the end of the stream, how long a view may take to say what became of its last pictures."""
+
+MOST_OWED = 2048
+"""Verdicts waited for, a minute of 30 fps; beyond it the oldest picture counts as skipped."""
+
+
+@dataclass(slots=True)
+class _Owed:
+    """A picture given to a tap that decides, less its JPEG: it leaves once it has a verdict and playout is done too."""
+
+    tap: Tap
+    frame: Frame
+    released_ns: int | None = None  # when playout let it go
+    missed: str = "skipped"  # what it is when it was not seen
+    settled: bool = False
 
 
 class Presentation:
@@ -35,12 +50,17 @@ class Presentation:
         self._delay_ns = 0
         self._timed = True
         self._taps: list[Tap] = []
-        self._verdicts: deque[tuple[Frame, int | None, str]] = deque()
-        self._owed: dict[int, Frame] = {}  # pictures given to taps that decide, by their ticks
+        self._verdicts: deque[tuple[Tap | None, Verdict]] = deque()
+        self._owed: dict[int, _Owed] = {}  # by the pictures' ticks
+        self._leader: Tap | None = None  # the first tap that decides: its verdicts are the record's
+        self._ahead: set[Tap] = set()  # that get pictures before they are due
+        self._wait_ns: int | None = None  # how much later than its quickest arrival all is presented
         self._presented_ns = 0
         self._recent: deque[int] = deque(maxlen=240)  # when the newest pictures were shown
         self._offset_ns: int | None = None
         self._dropped = 0
+        self._numbers: tuple[int, int] | None = None  # of the packets of video: the lowest and the highest
+        self._packets = 0
 
     def begin(self, *, streams: set[str], delay_ns: int, sounding: Sounding | None, timed: bool = True) -> None:
         """The server is about to send `streams`; `delay_ns` is the playout delay (0: pictures are shown at once).
@@ -57,7 +77,7 @@ class Presentation:
 
     def tap(self, *, decides: bool) -> Tap:
         """A place to take pictures from; one that `decides` owes a verdict on each."""
-        tap = Tap((lambda frame: self._verdicts.append((frame, None, "skipped"))) if decides else None)
+        tap = Tap(lambda tap, verdict: self._verdicts.append((tap, verdict)), decides=decides)
         self._taps.append(tap)
         return tap
 
@@ -66,18 +86,38 @@ class Presentation:
         if tap in self._taps:
             self._taps.remove(tap)
         tap.close()
-        last = tap.take(0)
-        if last is not None and tap.decides:
-            self._verdicts.append((last, None, "skipped"))
+        while (last := tap.take(0)) is not None:
+            tap.skipped(last)
 
     def presented(self, frame: Frame, now_ns: int) -> None:
-        """A picture was seen at `now_ns`."""
-        self._verdicts.append((frame, now_ns, "shown"))
+        """A picture was seen at `now_ns`, says whoever shows it."""
+        self._verdicts.append((None, Verdict(frame, now_ns)))
 
     def close_taps(self) -> None:
         """No more pictures will come."""
         for tap in list(self._taps):
             tap.close()
+
+    @property
+    def sounding(self) -> Sounding | None:
+        """The sound that pictures keep to; None before `begin`, and for a stream without sound."""
+        return self._sounding
+
+    @property
+    def offset_ns(self) -> int | None:
+        """Picture against sound at the newest picture shown, positive when the sound is early; None without sound."""
+        return self._offset_ns
+
+    @property
+    def received(self) -> tuple[int, int]:
+        """How many packets of video were to be expected so far, and how many came; zeros on a wire without numbers."""
+        low, high = self._numbers or (0, -1)
+        return high - low + 1, self._packets
+
+    @property
+    def unsettled_ns(self) -> int:
+        """How old a picture may be whose fate is still open, counted from its arrival."""
+        return NS // 2 + (self._wait_ns or 0) + (VERDICT_PATIENCE_NS if self._leader is not None else 0)
 
     def status(self, now_ns: int) -> str:
         """A line of what is going on."""
@@ -91,6 +131,10 @@ class Presentation:
     def take_fragment(self, fragment: Fragment, now_ns: int) -> str:
         """A packet of a picture; its fate: used, duplicate or late."""
         fate = self._buffer.fate(fragment.sequence, fragment.ticks)
+        if fate != "duplicate":
+            self._packets += 1
+            low, high = self._numbers or (fragment.sequence, fragment.sequence)
+            self._numbers = min(low, fragment.sequence), max(high, fragment.sequence)
         if fate == "used":
             self._buffer.push(fragment, now_ns)
             self._take_frames(now_ns)
@@ -128,14 +172,16 @@ class Presentation:
 
     def move_along(self, now_ns: int) -> None:
         """Show what is due by now, give up what came too late, write down what became of it."""
+        self._follow_taps(now_ns)
         if not self._clock.running:
             self._try_to_start(now_ns)
         if self._sounding is not None:
+            self._follow_sink(self._sounding)
             for reading in self._sounding.readings():
                 self._clock.feed(reading)
         for item in self._playout.pull(now_ns):
             if isinstance(item, Dropped):
-                self._decide(item.item, None, item.reason)
+                self._drop(item.item, item.reason, now_ns)
             else:
                 self._present(item, now_ns)
         if self._playout.shown_pts_ns is not None:
@@ -147,33 +193,31 @@ class Presentation:
 
     def set_delay(self, delay_ns: int) -> None:
         """Another playout delay, from now on."""
-        least_ns = self.least_delay_ns
-        by_ns = max(delay_ns, least_ns) - max(self._delay_ns, least_ns)
         self._delay_ns = self._start.delay_ns = delay_ns
-        self._playout.at_once = delay_ns == 0
-        self._clock.shift(by_ns)
-        if self._sounding is not None:
-            self._sounding.shift(by_ns)
+        self._playout.at_once = delay_ns == 0 or not self._timed
+        if self._wait_ns is not None:
+            self._shift(max(delay_ns, self.least_delay_ns) - self._wait_ns)
 
     def finished(self, now_ns: int) -> bool:
         """After the stream's end: whether all that came has been seen and heard, or had its time."""
         self._buffer.flush()
         self._take_frames(now_ns)
-        owed = self._owed and now_ns - self._presented_ns < VERDICT_PATIENCE_NS
-        return not len(self._playout) and not owed and (self._sounding is None or self._sounding.drained)
+        owed = any(not each.settled for each in self._owed.values())
+        patient = owed and now_ns - self._presented_ns < VERDICT_PATIENCE_NS
+        return not len(self._playout) and not patient and (self._sounding is None or self._sounding.drained)
 
     def close_books(self, now_ns: int) -> None:
         """Every frame gets its fate."""
         self._buffer.flush()
         for item in [*self._buffer.pull(now_ns), *self._playout.flush()]:
-            if isinstance(item, Dropped):
-                self._decide(item.item, None, "in_flight" if item.reason != "late" else "late")
-            else:
-                self._decide(item, None, "in_flight")
+            frame, fate = (item.item, item.reason) if isinstance(item, Dropped) else (item, "in_flight")
+            if frame.ticks not in self._owed:
+                self._decide(frame, None, "in_flight" if fate != "late" else "late")
         self.close_taps()
         self._write_verdicts()
-        for frame in self._owed.values():
-            self._decide(frame, None, "in_flight")
+        for owed in self._owed.values():
+            if not owed.settled:
+                self._decide(owed.frame, None, "late" if owed.missed == "late" else "in_flight")
         self._owed.clear()
         if self._sounding is not None:
             self._sounding.write_rows(last=True)
@@ -187,32 +231,117 @@ class Presentation:
             else:
                 self._start.arrived("video", frame.pts_ns, now_ns)
                 self._playout.push(frame, now_ns)
+                if not self._playout.at_once:
+                    for tap in self._ahead:
+                        self._give(tap, frame, self._due_ns(frame, now_ns))
 
     def _try_to_start(self, now_ns: int) -> None:
-        base_ns = self._start.base_ns(now_ns, lead_ns=self.least_delay_ns)
+        wait_ns = self.least_delay_ns
+        base_ns = self._start.base_ns(now_ns, lead_ns=wait_ns)
         if base_ns is None:
             return
+        self._wait_ns = max(self._delay_ns, wait_ns)
         self._clock.set(base_ns)
         if self._sounding is not None:
             self._sounding.begin(base_ns)
 
+    def _shift(self, by_ns: int) -> None:
+        """From here on everything is presented later by `by_ns`, sound and pictures alike."""
+        assert self._wait_ns is not None
+        self._wait_ns += by_ns
+        self._clock.shift(by_ns)
+        if self._sounding is not None:
+            self._sounding.shift(by_ns)
+
+    def _follow_sink(self, sounding: Sounding) -> None:
+        """Sound has gone to a sink that wants it earlier: what has been presented so far was too close to its end."""
+        if self._wait_ns is not None and sounding.sink_lead_ns > self._wait_ns:
+            self._shift(sounding.sink_lead_ns - self._wait_ns)
+
+    # ---- taps
+
+    def _follow_taps(self, now_ns: int) -> None:
+        """A tap has begun or ceased to decide, or to be given pictures ahead of their time."""
+        leader = next((tap for tap in list(self._taps) if tap.decides), None)
+        if leader is not self._leader:
+            if self._leader is not None:
+                self._resign(self._leader)
+            self._leader = leader
+        ahead = {tap for tap in list(self._taps) if tap.ahead}
+        if ahead == self._ahead:
+            return
+        for tap in ahead - self._ahead:
+            if not self._playout.at_once:
+                for frame in self._playout.waiting:
+                    self._give(tap, frame, self._due_ns(frame, now_ns))
+        self._ahead = ahead
+
+    def _resign(self, tap: Tap) -> None:
+        """What a tap owes and will not say: playout's own word counts."""
+        self._write_verdicts()
+        for ticks, owed in list(self._owed.items()):
+            if owed.tap is not tap or tap.decides:
+                continue
+            if owed.released_ns is not None and not owed.settled:
+                seen = tap.resigned_shown and owed.missed == "skipped"
+                self._decide(owed.frame, owed.released_ns if seen else None, "shown" if seen else owed.missed)
+                owed.settled = True
+            if owed.settled and owed.released_ns is None:
+                continue  # playout still has it, and must not judge it a second time
+            del self._owed[ticks]
+
+    def _due_ns(self, frame: Frame, now_ns: int) -> int:
+        if self._clock.running:
+            return self._clock.when_ns(frame.pts_ns)
+        return now_ns + self.held_back_ns
+
+    def _give(self, tap: Tap, frame: Frame, due_ns: int | None) -> None:
+        if tap is self._leader and frame.ticks not in self._owed:
+            self._owed[frame.ticks] = _Owed(tap, _light(frame))
+            if len(self._owed) > MOST_OWED:
+                oldest = self._owed.pop(next(iter(self._owed)))
+                if not oldest.settled:
+                    self._decide(oldest.frame, None, oldest.missed)
+        tap.put(frame, due_ns)
+
     def _present(self, frame: Frame, now_ns: int) -> None:
-        taps = list(self._taps)
-        if any(tap.decides for tap in taps):
-            self._owed[frame.ticks], self._presented_ns = frame, now_ns
-        else:
+        """Playout has released a picture: to be seen now."""
+        self._presented_ns = now_ns
+        given = self._owed.get(frame.ticks)
+        for tap in list(self._taps):
+            if not (tap in self._ahead and not self._playout.at_once) and (given is None or given.tap is not tap):
+                self._give(tap, frame, None)
+        owed = self._owed.get(frame.ticks)
+        if owed is None:
             self._decide(frame, now_ns, "shown")
-        for tap in taps:
-            tap.put(frame)
+            return
+        owed.released_ns = now_ns
+        if owed.settled:
+            del self._owed[frame.ticks]
+
+    def _drop(self, frame: Frame, reason: str, now_ns: int) -> None:
+        """Playout will not show a picture; a view that had it ahead of its time may have shown it all the same."""
+        owed = self._owed.get(frame.ticks)
+        if owed is None:
+            self._decide(frame, None, reason)
+            return
+        owed.released_ns, owed.missed = now_ns, reason
+        if owed.settled:
+            del self._owed[frame.ticks]
 
     def _write_verdicts(self) -> None:
         while self._verdicts:
-            frame, shown_ns, fate = self._verdicts.popleft()
-            if self._owed.pop(frame.ticks, None) is not None:
-                self._decide(frame, shown_ns, fate)
+            tap, (frame, shown_ns, heard_ns) = self._verdicts.popleft()
+            owed = self._owed.get(frame.ticks)
+            if owed is None or owed.settled or tap not in (None, owed.tap):
+                continue
+            self._decide(owed.frame, shown_ns, "shown" if shown_ns is not None else owed.missed, heard_ns)
+            owed.settled = True
+            if owed.released_ns is not None:
+                del self._owed[frame.ticks]
 
-    def _decide(self, frame: Frame, shown_ns: int | None, fate: str) -> None:
-        """A frame's row, written once its fate is known."""
+    def _decide(self, frame: Frame, shown_ns: int | None, fate: str, heard_ns: int | None = None) -> None:
+        """A frame's row, written once its fate is known; `heard_ns` is for a view that plays the sound itself."""
         self._recorder.frame(
             FrameRow(
                 "video",
@@ -234,7 +363,13 @@ class Presentation:
         self._recent.append(shown_ns)
         if self._sounding is None or not self._timed:
             return
-        heard_ns, depth_ns, skew_ppm = self._sounding.heard(shown_ns)
+        reckoned_ns, depth_ns, skew_ppm = self._sounding.heard(shown_ns)
+        heard_ns = reckoned_ns if heard_ns is None else heard_ns
         if heard_ns is not None:
             self._offset_ns = heard_ns - frame.pts_ns
             self._recorder.sync(shown_ns, frame.pts_ns, heard_ns, depth_ns, skew_ppm)
+
+
+def _light(frame: Frame) -> Frame:
+    """A frame's facts without its picture, which may have to wait for a verdict for long."""
+    return replace(frame, jpeg=None, bytes=len(frame.jpeg) if frame.jpeg is not None else frame.bytes)

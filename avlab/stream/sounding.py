@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from avlab.measure.trace import FrameRow, Recorder
 from avlab.media.speaker import NullSpeaker, Speaker, SpeakerError, open_speaker
@@ -22,6 +23,18 @@ Choice = Literal["auto", "speaker", "null"]
 
 SPARE_NS = 20_000_000
 """The least time between sound's arrival and the device's asking for it."""
+
+Pull = Callable[[int, int], tuple[Samples, ClockReading | None]]
+"""`pull(count, heard_ns)`: samples as for a speaker's `fill`, and the media time of the first; None before it began."""
+
+
+class Sink(NamedTuple):
+    """Another place for the sound than the client's own device: a speaker made from `pull`, which asks `lead_ns` before
+    a sample is heard.
+    """
+
+    open: Callable[[Pull], Speaker]
+    lead_ns: int
 
 
 class Sounding:
@@ -42,19 +55,64 @@ class Sounding:
         recorder: Recorder,
         timed: bool = True,
     ) -> None:
-        self.channels = channels
+        self.rate, self.channels = rate, channels
         self.speaker: Speaker | None = None
         self.ready = threading.Event()
         """Set once the device has asked for its first block, or failed."""
-        self._rate, self._audio, self._av_offset_ns = rate, audio, av_offset_ns
+        self._audio, self._av_offset_ns = audio, av_offset_ns
         self._clock, self._recorder, self._timed = clock, recorder, timed
         self._lock = threading.Lock()
         self._buffer = SoundBuffer(rate=rate, channels=channels)
         self._readings: deque[ClockReading] = deque(maxlen=256)
         self._lead_ns = 0
         self._heard_samples = 0
+        self._claims: dict[object, Sink] = {}  # the first has the sound
+        self._silent = False  # with no claim: silence, and not the device
+        self._sink_lead_ns = 0
+        self._changed = threading.Event()  # where the sound is to go
+
+    # ---- for whoever would play the sound elsewhere, from any thread
+
+    @property
+    def audio(self) -> Choice:
+        """What the client was asked for: `auto`, `speaker` or `null`."""
+        return self._audio
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the sound goes to a sink that is not the client's own."""
+        return bool(self._claims)
+
+    def claim(self, owner: object, sink: Sink) -> None:
+        """Play on `sink` from now on; of several owners the first has the sound, and the next one when it lets go."""
+        with self._lock:
+            self._claims.setdefault(owner, sink)
+            self._changed.set()
+
+    def release(self, owner: object) -> None:
+        """Let go of a claim, if there was one. With no other owner there is silence, and the clock goes on."""
+        with self._lock:
+            if self._claims.pop(owner, None) is not None:
+                self._silent = True
+                self._changed.set()
+
+    def rest(self, *, silent: bool, alone: bool = False) -> None:
+        """Where the sound goes when nobody has claimed it: nowhere, or to the client's own device.
+
+        With `alone`, whoever has claimed it loses it.
+        """
+        with self._lock:
+            self._silent = silent
+            if alone:
+                self._claims.clear()
+            self._changed.set()
 
     # ---- for the client's thread
+
+    @property
+    def sink_lead_ns(self) -> int:
+        """How long before it is heard the sink in charge wants its sound; 0 for the client's own device."""
+        return self._sink_lead_ns
 
     @property
     def lead_ns(self) -> int:
@@ -64,12 +122,12 @@ class Sounding:
     @property
     def least_delay_ns(self) -> int:
         """The device must be ahead of the sound by more than its own latency, or the first late packet is a gap."""
-        return self._lead_ns + SPARE_NS
+        return max(self._lead_ns + SPARE_NS, self._sink_lead_ns)
 
     @property
     def heard_seconds(self) -> float:
         """How much has been heard, in seconds."""
-        return self._heard_samples / self._rate
+        return self._heard_samples / self.rate
 
     @property
     def drained(self) -> bool:
@@ -116,24 +174,49 @@ class Sounding:
     # ---- the device
 
     def run(self, worker: Worker) -> None:
-        """The worker's body: open the device, watch it, close it. `auto` goes on in silence when the device is lost."""
+        """The worker's body: open the device, watch it, close it. `auto` goes on in silence when the device is lost.
+
+        The sink, or silence, takes the device's place for as long as somebody asks for it.
+        """
+        playing: Sink | bool = False
         try:
-            speaker = open_speaker(self._audio, rate=self._rate, channels=self.channels)
+            speaker = self._start(self._open(playing))
             try:
-                speaker = self._start(speaker)
-                while not worker.stopping.wait(0.2):
+                while not worker.stopping.is_set():
+                    if self._changed.wait(0.1):
+                        self._changed.clear()
+                    if (wanted := self._wanted()) is not playing:
+                        speaker.stop()
+                        speaker, playing = self._start(self._open(wanted)), wanted
+                        self._recorder.event(self._clock.now_ns(), "sound goes to", speaker.name)
                     if speaker.error is not None:
                         raise speaker.error
-                    if speaker.stalled and self._audio == "speaker":
+                    if not speaker.stalled or isinstance(speaker, NullSpeaker):
+                        continue
+                    if self._audio == "speaker" and not isinstance(playing, Sink):
                         raise SpeakerError(f"{speaker.name} has stopped: see whether it is connected, then play again")
-                    if speaker.stalled and not isinstance(speaker, NullSpeaker):
-                        self._recorder.event(self._clock.now_ns(), "sound device lost", speaker.name)
-                        speaker.stop()
-                        speaker = self._start(NullSpeaker(rate=self._rate, channels=self.channels))
+                    self._recorder.event(self._clock.now_ns(), "sound device lost", speaker.name)
+                    speaker.stop()
+                    speaker = self._start(NullSpeaker(rate=self.rate, channels=self.channels))
             finally:
                 speaker.stop()
         finally:
             self.ready.set()
+
+    def _wanted(self) -> Sink | bool:
+        """The sink in charge, else whether there is to be silence."""
+        with self._lock:
+            sink = next(iter(self._claims.values()), None)
+            return self._silent if sink is None else sink
+
+    def _open(self, wanted: Sink | bool) -> Speaker:
+        if isinstance(wanted, Sink):
+            self._sink_lead_ns = wanted.lead_ns
+            return wanted.open(self._pull)
+        if wanted:
+            return NullSpeaker(rate=self.rate, channels=self.channels)
+        self._sink_lead_ns = 0
+        return open_speaker(self._audio, rate=self.rate, channels=self.channels)
 
     def _start(self, speaker: Speaker) -> Speaker:
         """The speaker that started: the null speaker where `auto` found a device that does not open."""
@@ -143,13 +226,16 @@ class Sounding:
             if self._audio != "auto":
                 raise
             self._recorder.event(self._clock.now_ns(), "sound device refused", str(error))
-            speaker = NullSpeaker(rate=self._rate, channels=self.channels)
+            speaker = NullSpeaker(rate=self.rate, channels=self.channels)
             speaker.start(self._fill)
         self.speaker = speaker
         return speaker
 
     def _fill(self, count: int, heard_ns: int) -> Samples:
         """What the device asks for; on its own thread."""
+        return self._pull(count, heard_ns)[0]
+
+    def _pull(self, count: int, heard_ns: int) -> tuple[Samples, ClockReading | None]:
         heard_ns += self._av_offset_ns
         self._lead_ns = heard_ns - self._clock.now_ns()
         with self._lock:
@@ -157,7 +243,7 @@ class Sounding:
             if reading is not None:
                 self._readings.append(reading)
         self.ready.set()
-        return block
+        return block, reading
 
     def _write(self, run: Played) -> None:
         self._heard_samples += run.size if run.reason == "shown" else 0

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from avlab.timing.jitterbuffer import Frame
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+AHEAD = 64
+"""How many pictures wait in a tap that gets them ahead of their time: two seconds of 30 fps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +34,74 @@ class Received:
         return decode_jpeg(self.jpeg)
 
 
+class Verdict(NamedTuple):
+    """What became of a picture that a tap's holder took: `shown_ns` is when it was seen, None if it was not.
+
+    `heard_ns` is the media time that was heard then, where the holder plays the sound itself.
+    """
+
+    frame: Frame
+    shown_ns: int | None
+    heard_ns: int | None = None
+
+
 class Tap:
     """Holds one picture. A slow taker never holds up the stream: what it did not take in time is replaced.
 
-    `replaced` is told of every picture that was, or that came after the tap was closed; with it, the taker owes a
-    verdict on each picture it took.
+    With `told`, the taker may decide: while `decides` is set it owes a verdict on each picture, and of several such
+    takers the first one's counts. While `ahead` is set too, pictures come as soon as they are complete, each with the
+    moment at which it is due, and up to `AHEAD` of them wait.
     """
 
-    def __init__(self, replaced: Callable[[Frame], None] | None = None) -> None:
-        self.decides = replaced is not None
-        self._replaced = replaced
-        self._frame: Frame | None = None
+    def __init__(self, told: Callable[[Tap, Verdict], None] | None = None, *, decides: bool = False) -> None:
+        self.decides = decides and told is not None
+        self.ahead = False
+        self.resigned_shown = False
+        """What becomes of the verdicts still owed when `decides` is taken back: shown when released, or skipped."""
+        self._told = told
+        self._frames: deque[tuple[Frame, int | None]] = deque()
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, frame: Frame) -> None:
-        """Offer a picture, from the client's thread."""
+    def put(self, frame: Frame, due_ns: int | None = None) -> None:
+        """Offer a picture, from the client's thread; `due_ns` is when it is to be seen, None for now."""
+        missed = []
         with self._changed:
             if self._closed:
-                missed: Frame | None = frame
+                missed.append(frame)
             else:
-                missed, self._frame = self._frame, frame
+                while len(self._frames) >= (AHEAD if self.ahead else 1):
+                    missed.append(self._frames.popleft()[0])
+                self._frames.append((frame, due_ns))
                 self._changed.notify()
-        if missed is not None and self._replaced is not None:
-            self._replaced(missed)
+        for each in missed:
+            self.skipped(each)
 
     def take(self, timeout: float | None = None) -> Frame | None:
         """The newest picture not taken yet; None after `timeout` seconds without one, or when the tap is closed."""
+        taken = self.take_due(timeout)
+        return taken[0] if taken is not None else None
+
+    def take_due(self, timeout: float | None = None) -> tuple[Frame, int | None] | None:
+        """As `take`, and when the picture is due: None for now."""
         with self._changed:
-            self._changed.wait_for(lambda: self._frame is not None or self._closed, timeout)
-            frame, self._frame = self._frame, None
-            return frame
+            self._changed.wait_for(lambda: self._frames or self._closed, timeout)
+            return self._frames.popleft() if self._frames else None
+
+    def presented(self, frame: Frame, now_ns: int, heard_ns: int | None = None) -> None:
+        """The taker's verdict: the picture was seen at `now_ns`, when `heard_ns` of media time was heard."""
+        if self._told is not None:
+            self._told(self, Verdict(frame, now_ns, heard_ns))
+
+    def skipped(self, frame: Frame) -> None:
+        """The taker's verdict: the picture was not seen."""
+        if self._told is not None:
+            self._told(self, Verdict(frame, None))
+
+    def resign(self, *, shown: bool) -> None:
+        """Decide no more. What is still owed counts as `shown` when playout released it, or as skipped."""
+        self.resigned_shown = shown
+        self.decides = False
 
     def close(self) -> None:
         """No more pictures will come."""

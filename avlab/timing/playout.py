@@ -159,6 +159,11 @@ class Playout:
         return len(self._waiting)
 
     @property
+    def waiting(self) -> list[Any]:
+        """What waits for its pts, the next one first."""
+        return [item for _, _, item in sorted(self._waiting)]
+
+    @property
     def shown_pts_ns(self) -> int | None:
         """The pts of the newest picture shown."""
         return self._shown_pts_ns
@@ -199,7 +204,7 @@ class Playout:
 
     def flush(self) -> list[Dropped]:
         """What still waits at the end of a run, as in flight."""
-        left = [Dropped(item, "in_flight") for _, _, item in sorted(self._waiting)]
+        left = [Dropped(item, "in_flight") for item in self.waiting]
         self._waiting.clear()
         out, self._dropped = self._dropped + left, []
         return out

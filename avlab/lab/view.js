@@ -1,0 +1,473 @@
+// The page's half of the live view: decodes, paints and plays what the kernel sends, and says what became of it.
+//
+// One factory for each widget: `initialize` receives for all its views, `render` makes one of them. With sound, the
+// page's audio clock is the master: a picture is painted once the sound heard has reached its pts.
+
+const SOON_MS = 8; // a picture due before the next frame of the screen is painted in this one
+const DECODE_MS = 150; // how long before it is due a picture is decoded
+const REPORT_MS = 250; // one word for each picture would cost a fifth of them
+const SILENCE_MS = 3000;
+const FILL_S = 0.15; // sound held before it begins to play
+
+// Plays blocks of interleaved int16, and says at which frame of the context it began at which position, or ran dry.
+const RING = `registerProcessor("avlab-ring", class extends AudioWorkletProcessor {
+  constructor({ processorOptions: { fill } }) {
+    super();
+    Object.assign(this, { fill, blocks: [], at: 0, held: 0, position: 0, playing: false });
+    this.port.onmessage = ({ data }) => {
+      if (data === null) Object.assign(this, { blocks: [], at: 0, held: 0, position: 0, playing: false });
+      else { this.blocks.push(data); this.held += data.length / data.channels; }
+    };
+  }
+  turn(playing, frame) {
+    this.playing = playing;
+    this.port.postMessage({ playing, frame, position: this.position });
+  }
+  process(_, [out]) {
+    if (!this.playing && this.held >= this.fill) this.turn(true, currentFrame);
+    for (let i = 0; this.playing && i < out[0].length; i++) {
+      const { samples, channels } = this.blocks[0];
+      for (let c = 0; c < out.length; c++) out[c][i] = samples[this.at + (c < channels ? c : 0)] / 32768;
+      this.at += channels; this.held -= 1; this.position += 1;
+      if (this.at >= samples.length) { this.blocks.shift(); this.at = 0; }
+      if (!this.blocks.length) this.turn(false, currentFrame + i + 1);
+    }
+    return true;
+  }
+});`;
+
+// The sound of one stream. `state`: none (no sound here), held (the browser waits for a click), ready.
+class Sound {
+  constructor(rate, channels, changed) {
+    Object.assign(this, { rate, channels, changed, state: "held", blocks: [], underruns: 0, starved: false });
+    this.mark = { playing: false, frame: 0, position: 0 };
+    this.open().catch(() => this.turn("none"));
+  }
+
+  async open() {
+    this.context = new AudioContext({ sampleRate: this.rate });
+    this.gain = this.context.createGain();
+    this.gain.connect(this.context.destination);
+    this.context.onstatechange = () => this.look();
+    if (this.context.audioWorklet) {
+      const url = URL.createObjectURL(new Blob([RING], { type: "text/javascript" }));
+      try {
+        await this.context.audioWorklet.addModule(url);
+      } finally {
+        URL.revokeObjectURL(url);
+      }
+      const fill = FILL_S * this.rate;
+      const options = { numberOfInputs: 0, outputChannelCount: [this.channels], processorOptions: { fill } };
+      this.node = new AudioWorkletNode(this.context, "avlab-ring", options);
+      this.node.port.onmessage = ({ data }) => this.turned(data);
+      this.node.connect(this.gain);
+    } else {
+      this.waiting = []; // no worklet where the page is no secure context: blocks are scheduled one by one
+    }
+    this.opened = true;
+    this.resume();
+    this.look();
+  }
+
+  resume() {
+    this.context?.resume().catch(() => {});
+  }
+
+  look() {
+    if (this.opened && !this.closed) this.turn(this.context.state === "running" ? "ready" : "held");
+  }
+
+  turn(state) {
+    if (state !== this.state) {
+      this.state = state;
+      this.changed();
+    }
+  }
+
+  turned(mark) {
+    if (mark.playing && this.starved) this.underruns += 1;
+    this.starved = !mark.playing;
+    this.mark = mark;
+    this.changed();
+  }
+
+  // A block's place in the sound sent so far, its media time in ms (null before there is any), its samples.
+  push(position, pts, samples) {
+    if (position === 0) this.reset();
+    const count = samples.length / this.channels;
+    this.blocks.push({ position, pts, count });
+    if (this.blocks.length > 500) this.blocks.shift();
+    if (this.node) this.node.port.postMessage({ samples, channels: this.channels, length: samples.length });
+    else this.schedule({ samples, count });
+  }
+
+  reset() {
+    this.blocks = [];
+    this.mark = { playing: false, frame: 0, position: 0 };
+    this.starved = false;
+    this.node?.port.postMessage(null);
+    if (this.waiting) Object.assign(this, { waiting: [], place: 0, next: 0 });
+  }
+
+  schedule(block) {
+    const { context, rate, channels } = this;
+    this.waiting.push(block);
+    if (this.mark.playing && this.next < context.currentTime) {
+      this.turned({ playing: false, frame: this.next * rate, position: this.place });
+    }
+    if (!this.mark.playing) {
+      if (this.waiting.reduce((sum, { count }) => sum + count, 0) < FILL_S * rate) return;
+      this.next = context.currentTime + 0.02;
+      this.turned({ playing: true, frame: this.next * rate, position: this.place });
+    }
+    for (const { samples, count } of this.waiting.splice(0)) {
+      const buffer = context.createBuffer(channels, count, rate);
+      for (let c = 0; c < channels; c++) {
+        const plane = buffer.getChannelData(c);
+        for (let i = 0; i < count; i++) plane[i] = samples[i * channels + c] / 32768;
+      }
+      const source = context.createBufferSource();
+      source.buffer = buffer;
+      source.connect(this.gain);
+      source.start(this.next);
+      this.next += count / rate;
+      this.place += count;
+    }
+  }
+
+  // Which moment of the context is heard now, in seconds.
+  moment(now) {
+    const { contextTime, performanceTime } = this.context.getOutputTimestamp?.() ?? {};
+    if (performanceTime) return contextTime + (now - performanceTime) / 1000;
+    return this.context.currentTime - (this.context.outputLatency || this.context.baseLatency || 0);
+  }
+
+  // The sample heard now, counted from the first one sent.
+  position(now) {
+    const { playing, frame, position } = this.mark;
+    const since = this.moment(now) * this.rate - frame;
+    return Math.max(0, position + (playing ? Math.max(0, since) : Math.min(0, since)));
+  }
+
+  // The media time heard now, in ms; null while there is none.
+  heard(now) {
+    if (this.state !== "ready") return null;
+    const at = this.position(now);
+    while (this.blocks.length > 1 && this.blocks[1].position <= at) this.blocks.shift();
+    const first = this.blocks[0];
+    return first && first.pts !== null ? first.pts + ((at - first.position) * 1000) / this.rate : null;
+  }
+
+  report(now) {
+    if (this.state !== "ready") return null;
+    const latency = Math.max(0, (this.context.currentTime - this.moment(now)) * 1000);
+    return { position: Math.round(this.position(now)), at: now, latency, playing: this.mark.playing };
+  }
+
+  close() {
+    this.closed = true;
+    this.context?.close().catch(() => {});
+  }
+}
+
+const make = (tag, name, attributes = {}) => {
+  const element = document.createElement(tag);
+  element.className = `avlab-${name}`;
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  return element;
+};
+const signed = (value) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixed(0)}`;
+
+export default () => {
+  const page = Math.random().toString(36).slice(2);
+  const views = new Set();
+  let model, sound = null, playing = false, muted = false, frozen = false, overlay = true;
+  let frames = [], decoding = 0, asked = false, timer = null, state = null, heardOf = 0;
+  let bitmap = null, newest = null, painted = 0, cameAt = [], paintedAt = [];
+  let seen = 0, verdicts = [], echo = null, offset = null;
+
+  const say = (content) => {
+    try {
+      model.send({ page, ...content });
+    } catch {
+      // the kernel is gone, and the note says so
+    }
+  };
+  const report = () => {
+    clearTimeout(timer);
+    timer = null;
+    const now = performance.now();
+    const word = { seen, echo, now, verdicts, visible: !document.hidden };
+    if (sound) Object.assign(word, { sound: sound.state, audio: playing ? sound.report(now) : null });
+    verdicts = [];
+    say(word);
+  };
+  const owe = () => { timer ??= setTimeout(report, REPORT_MS); };
+
+  // ---- pictures
+
+  const settle = (frame, now = null, heard = null) => {
+    verdicts.push([frame.number, now, heard === null ? null : heard / 1000]);
+    owe();
+  };
+  const drop = (frame) => {
+    settle(frame);
+    frame.bitmap?.close();
+    frame.dropped = true;
+  };
+  const dropAll = () => frames.splice(0).forEach(drop);
+  const heardNow = (now) => (playing && sound ? sound.heard(now) : null);
+  const due = ({ at, pts }, now, heard) => at === null || (heard === null ? at <= now : pts <= heard + SOON_MS);
+
+  const ask = () => {
+    if (!asked) requestAnimationFrame(tick);
+    asked = true;
+  };
+  const tick = () => {
+    asked = false;
+    const now = performance.now();
+    const heard = heardNow(now);
+    const pick = frames.findLastIndex((frame) => frame.bitmap && due(frame, now, heard));
+    if (pick >= 0) {
+      frames.splice(0, pick).forEach(drop);
+      const frame = frames.shift();
+      if (frozen) drop(frame);
+      else paint(frame, now, heard);
+    }
+    decode(now, heard);
+    if (frames.length) ask();
+  };
+  const paint = (frame, now, heard) => {
+    bitmap?.close();
+    ({ bitmap } = newest = frame);
+    for (const view of views) view.draw();
+    painted += 1;
+    paintedAt.push(now);
+    offset = heard === null ? null : heard - frame.pts;
+    settle(frame, now, heard);
+  };
+  // What is due next is decoded first. Of several that are due and not begun, only the newest is worth it.
+  const decode = (now, heard) => {
+    const last = frames.findLastIndex((frame) => due(frame, now, heard));
+    frames = frames.filter((frame, i) => i >= last || frame.begun || drop(frame));
+    for (const frame of frames) {
+      if (decoding > 1) return;
+      if (frame.begun) continue;
+      if (frame.at !== null && (heard === null ? frame.at - now : frame.pts - heard) > DECODE_MS) return;
+      frame.begun = true;
+      decoding += 1;
+      createImageBitmap(new Blob([frame.bytes], { type: "image/jpeg" }))
+        .then(
+          (made) => {
+            if (frame.dropped) made.close();
+            else frame.bitmap = made;
+          },
+          () => {
+            frames = frames.filter((other) => other !== frame);
+            if (!frame.dropped) drop(frame);
+          },
+        )
+        .finally(() => {
+          decoding -= 1;
+          ask();
+        });
+    }
+  };
+
+  // ---- what the kernel says
+
+  const takeFrame = ({ number, pts, wait }, bytes, now) => {
+    seen = number;
+    cameAt.push(now);
+    const at = wait === null ? null : now + wait;
+    const frame = { number, pts: pts * 1000, at, bytes };
+    if (document.hidden) return settle(frame);
+    frames.push(frame);
+    decode(now, heardNow(now));
+    ask();
+  };
+  const takeSound = ({ to, position, pts, channels }, buffer) => {
+    if (to !== page || !sound || sound.channels !== channels) return;
+    playing = true;
+    const { byteOffset, byteLength } = buffer;
+    const samples = new Int16Array(buffer.buffer.slice(byteOffset, byteOffset + byteLength));
+    sound.push(position, pts === null ? null : pts * 1000, samples);
+  };
+  const takeState = (now) => {
+    const audio = state.to === page ? state.audio : null;
+    if (!state.playing || state.to !== page) playing = false;
+    if (sound && (!audio || state.note || audio.rate !== sound.rate || audio.channels !== sound.channels)) {
+      sound.close();
+      sound = null;
+    }
+    if (audio && !sound && !state.note) {
+      sound = new Sound(audio.rate, audio.channels, () => {
+        report();
+        refresh();
+      });
+      mute(muted);
+      setTimeout(refresh, 500);
+      sound.since = now;
+    }
+  };
+  const mute = (wanted) => {
+    muted = wanted;
+    if (sound?.gain) sound.gain.gain.value = muted ? 0 : 1;
+  };
+
+  // ---- what a person sees
+
+  const rate = (moments, now) => {
+    while (moments.length && moments[0] < now - 1000) moments.shift();
+    return moments.length;
+  };
+  const numbers = (now) => {
+    const fps = `${state?.sent ?? 0} sent  ${rate(cameAt, now)} received  ${rate(paintedAt, now)} painted`;
+    const lines = [["fps", fps]];
+    if (newest) {
+      const size = `${bitmap.width} \u00d7 ${bitmap.height}  ${(newest.bytes.byteLength / 1000).toFixed(1)} kB`;
+      lines.push(["frame", `${newest.number}  ${(newest.pts / 1000).toFixed(2)} s  ${size}`]);
+    }
+    const away = playing ? offset : state?.offset ?? null;
+    const parts = [away === null ? "no sync" : `${signed(away)} ms`];
+    if (state?.loss !== null && state?.loss !== undefined) parts.push(`loss ${(state.loss * 100).toFixed(1)} %`);
+    if (playing) parts.push(`${sound.underruns} underrun${sound.underruns === 1 ? "" : "s"}`);
+    lines.push(["A/V", parts.join("  ")]);
+    return lines;
+  };
+  const note = (now) => {
+    if (state?.note) return state.note;
+    if (heardOf && now - heardOf > SILENCE_MS && !document.hidden) {
+      return "Nothing comes from the kernel. If it was restarted, run the notebook's cells again.";
+    }
+    if (!painted) return "Waiting for the first picture \u2026";
+    return frozen ? "Frozen" : "";
+  };
+  const where = () => {
+    if (sound?.state === "none") return "this browser cannot play the sound; try client.view(sound=\"speaker\")";
+    if (playing) return muted ? "sound: muted" : "sound: this page";
+    return state?.where ? `sound: ${state.where}`.replace(/^sound: (no sound|sound plays)/, "$1") : "";
+  };
+  const refresh = () => {
+    const now = performance.now();
+    const held = sound?.state === "held" && now - sound.since > 400;
+    for (const view of views) view.tell(numbers(now), note(now), where(), held);
+  };
+
+  return {
+    initialize(given) {
+      ({ model } = given);
+      const receive = (content, [buffer]) => {
+        if (!views.size) return;
+        const now = (heardOf = performance.now());
+        if (content.kind === "state") {
+          state = content;
+          takeState(now);
+          return refresh();
+        }
+        echo = [content.sent, now];
+        if (content.kind === "frame") takeFrame(content, buffer, now);
+        else takeSound(content, buffer);
+        owe();
+      };
+      const look = () => {
+        if (document.hidden) dropAll();
+        if (views.size) report();
+      };
+      const leave = () => say({ bye: true });
+      model.on("msg:custom", receive);
+      document.addEventListener("visibilitychange", look);
+      addEventListener("pagehide", leave);
+      return () => {
+        model.off("msg:custom", receive);
+        document.removeEventListener("visibilitychange", look);
+        removeEventListener("pagehide", leave);
+        sound?.close();
+      };
+    },
+
+    render({ el }) {
+      const root = make("div", "view");
+      const picture = make("div", "picture");
+      const canvas = make("canvas", "canvas", { role: "img", "aria-label": "Live picture of the stream" });
+      const stats = make("dl", "stats", { "aria-label": "Statistics" });
+      const message = make("div", "note", { role: "status" });
+      const enable = make("button", "enable", { type: "button" });
+      const bar = make("div", "bar", { role: "toolbar", "aria-label": "Live view" });
+      const line = make("span", "where");
+      const context = canvas.getContext("2d", { alpha: false });
+      const button = (label, title, act, pressed) => {
+        const element = make("button", "button", { type: "button", title });
+        element.textContent = label;
+        const show = () => pressed && element.setAttribute("aria-pressed", pressed());
+        element.onclick = () => {
+          act();
+          refresh();
+        };
+        bar.append(element);
+        show();
+        return show;
+      };
+      const shows = [
+        button("Freeze", "Hold this picture; the stream goes on", () => { frozen = !frozen; }, () => frozen),
+        button("Save picture", "Download this picture, the JPEG as it came", save),
+        button("Statistics", "Show or hide the numbers in the picture", () => { overlay = !overlay; }, () => overlay),
+        button("Mute", "Silence this page", () => mute(!muted), () => muted),
+      ];
+      function save() {
+        if (!newest) return;
+        const url = URL.createObjectURL(new Blob([newest.bytes], { type: "image/jpeg" }));
+        const name = `avlab-${(newest.pts / 1000).toFixed(3)}s.jpg`;
+        Object.assign(document.createElement("a"), { href: url, download: name }).click();
+        setTimeout(() => URL.revokeObjectURL(url), 10000);
+      }
+      const view = {
+        draw() {
+          if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
+            canvas.width = bitmap.width;
+            canvas.height = bitmap.height;
+            picture.style.aspectRatio ||= `${bitmap.width} / ${bitmap.height}`;
+          }
+          context.drawImage(bitmap, 0, 0);
+        },
+        tell(lines, said, place, held) {
+          stats.hidden = !overlay;
+          if (overlay) {
+            stats.replaceChildren(...lines.flatMap(([name, text]) => {
+              const [term, value] = [make("dt", "term"), make("dd", "value")];
+              [term.textContent, value.textContent] = [name, text];
+              return [term, value];
+            }));
+          }
+          if (message.textContent !== said) message.textContent = said;
+          message.hidden = !said;
+          line.textContent = line.title = place;
+          enable.hidden = !held;
+          shows.forEach((show) => show());
+        },
+      };
+      enable.textContent = "Enable sound";
+      enable.onclick = () => sound?.resume();
+      enable.hidden = true;
+      picture.append(canvas, stats, message, enable);
+      bar.append(line);
+      root.append(picture, bar);
+      el.append(root);
+      views.add(view);
+      if (bitmap) view.draw();
+      refresh();
+      const ticking = setInterval(refresh, 250);
+      say({ hello: true });
+      return () => {
+        clearInterval(ticking);
+        views.delete(view);
+        if (views.size) return;
+        dropAll();
+        sound?.close();
+        sound = null;
+        playing = false;
+        say({ bye: true });
+      };
+    },
+  };
+};
