@@ -14,7 +14,7 @@ SYSTEM_check := $(if $(DEBIAN_PYTHON),$(notdir $(PYTHON))-venv)
 # A compiler and PortAudio for PyAudio; the rest is what OpenCV's and Qt's wheels expect to find for their window.
 SYSTEM_lab := $(SYSTEM_check) $(if $(DEBIAN_PYTHON),$(notdir $(PYTHON))-dev) gcc libc6-dev portaudio19-dev \
     libgl1 libglib2.0-0 libsm6 libxext6
-SYSTEM_test := $(SYSTEM_lab) ffmpeg gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+SYSTEM_test := $(SYSTEM_lab) chromium ffmpeg gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
     gir1.2-gst-rtsp-server-1.0 python3-gi pulseaudio pulseaudio-utils libasound2-plugins xvfb xdotool tshark
 SYSTEM_bench := $(SYSTEM_test) mpv
 

@@ -107,7 +107,7 @@ def lab(folder: Path, *, env: dict[str, str] | None = None, python: str = sys.ex
         command = [
             sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
             f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={TOKEN}", "--ServerApp.allow_remote_access=True",
-            "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None", "--ServerApp.port_retries=0",
+            "--LabApp.expose_app_in_browser=True", "--ServerApp.port_retries=0",
         ]  # fmt: skip
 
         def ready() -> bool:
@@ -116,6 +116,9 @@ def lab(folder: Path, *, env: dict[str, str] | None = None, python: str = sys.ex
             except (urllib.error.URLError, OSError):
                 return False
 
+        settings = home / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension"
+        settings.mkdir(parents=True)
+        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
         where = {"PYTHONPATH": str(ROOT), "JUPYTER_PLATFORM_DIRS": "1"}
         with tools.process(*command, folder=home, env=places | where | (env or {}), ready=ready, seconds=90):
             yield made
@@ -179,30 +182,38 @@ class Notebook:
         """Run all cells; returns before they have run."""
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
 
-    def run(self, *cells: str) -> None:
-        """Run cells by their ids, one after the other; returns before they have run."""
-        for cell in cells:
-            self.page.evaluate(
-                """(id) => {
-                  const content = window.jupyterapp.shell.currentWidget.content;
-                  content.deselectAll();
-                  content.activeCellIndex = content.widgets.findIndex((cell) => cell.model.id === id);
-                  window.jupyterapp.commands.execute('notebook:run-cell');
-                }""",
-                cell,
-            )
+    def begin(self, cell: str) -> None:
+        """Run a cell; returns before it has run."""
+        self._execute(cell, "")
 
-    def done(self, *cells: str) -> None:
-        """Wait until these cells, or all, have run; AssertionError with what an error says."""
-        wanted = list(cells) or self.page.evaluate(f"() => {_CELLS}.filter(c => c.model.type === 'code').map(c => c.model.id)")
-        for cell in wanted:
-            self.until(
-                f"(id) => {{ const m = {_CELLS}.find(c => c.model.id === id).model;"
-                " return m.executionCount !== null && m.executionState !== 'running'"
-                " && !document.querySelector(`[data-windowed-list-index] .jp-running`); }",
-                cell,
-            )
+    def run(self, *cells: str) -> None:
+        """Run cells by their ids, one after the other; AssertionError with what an error says."""
+        for cell in cells:
+            self._execute(cell, "await ")
         assert not self.errors(), self.errors()
+
+    def _execute(self, cell: str, how: str) -> None:
+        self.page.evaluate(
+            f"""async (id) => {{
+              const {{ content }} = window.jupyterapp.shell.currentWidget;
+              content.deselectAll();
+              content.activeCellIndex = content.widgets.findIndex((cell) => cell.model.id === id);
+              {how}window.jupyterapp.commands.execute('notebook:run-cell');
+            }}""",
+            cell,
+        )
+
+    def done(self) -> None:
+        """Wait until every cell has run; AssertionError with what an error says."""
+        self.until(
+            f"() => {_CELLS}.filter(c => c.model.type === 'code')"
+            ".every(c => c.model.executionCount !== null && c.model.executionState === 'idle')"
+        )
+        assert not self.errors(), self.errors()
+
+    def save(self) -> None:
+        """Save the notebook, its outputs too."""
+        self.page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
 
     def errors(self) -> list[str]:
         """What failed in the notebook's cells."""
@@ -226,7 +237,6 @@ class Notebook:
         deadline = time.monotonic() + seconds
         while True:
             self.run(cell)
-            self.done(cell)
             if satisfied(said := self.text(cell)):
                 return said
             assert time.monotonic() < deadline, f"{cell} goes on saying {said!r}"
@@ -244,12 +254,13 @@ class Notebook:
 
     def frame(self, which: int = 0) -> int:
         """The number of the newest picture painted, as the overlay says; 0 before the first."""
-        return int(self.number(which, 1, 0))
+        said = self.number(which, 1, 0)
+        return int(said) if said.isdigit() else 0
 
     def number(self, which: int, line: int, word: int) -> str:
         """A word of the overlay."""
         said: str = self.page.evaluate(
-            "([which, line, word]) => document.querySelectorAll('.avlab-stats')[which]?.querySelectorAll('dd')[line]"
+            "([which, line, word]) => document.querySelectorAll('.avlab-stats')[which]?.querySelectorAll('.avlab-value')[line]"
             "?.textContent.split('  ')[word] ?? '0'",
             [which, line, word],
         )
@@ -259,7 +270,7 @@ class Notebook:
         """Wait until the overlay's number has gone up by so many pictures."""
         self.until(
             """([which, last]) => {
-              const said = document.querySelectorAll('.avlab-stats')[which]?.querySelectorAll('dd')[1]?.textContent;
+              const said = document.querySelectorAll('.avlab-stats')[which]?.querySelectorAll('.avlab-value')[1]?.textContent;
               return said && parseInt(said) >= last;
             }""",
             [which, self.frame(which) + by],

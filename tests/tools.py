@@ -25,6 +25,7 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 """The interpreter that sees Debian's `gi`, which no wheel provides; GStreamer's RTSP server is run with it."""
 
 PACKAGES: dict[str, str] = {
+    "chromium": "chromium",
     "ffmpeg": "ffmpeg",
     "ffplay": "ffmpeg",
     "ffprobe": "ffmpeg",

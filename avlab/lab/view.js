@@ -216,7 +216,7 @@ export default () => {
     frame.dropped = true;
   };
   const dropAll = () => frames.splice(0).forEach(drop);
-  const heardNow = (now) => (playing && sound ? sound.heard(now) : null);
+  const heardNow = (now) => (playing ? sound.heard(now) : null);
   const due = ({ at, pts }, now, heard) => at === null || (heard === null ? at <= now : pts <= heard + SOON_MS);
 
   const ask = () => {
@@ -294,13 +294,11 @@ export default () => {
     sound.push(position, pts === null ? null : pts * 1000, samples);
   };
   const takeState = (now) => {
-    const audio = state.to === page ? state.audio : null;
-    if (!state.playing || state.to !== page) playing = false;
-    if (sound && (!audio || state.note || audio.rate !== sound.rate || audio.channels !== sound.channels)) {
-      sound.close();
-      sound = null;
-    }
-    if (audio && !sound && !state.note) {
+    const audio = state.to === page && !state.note ? state.audio : null;
+    if (!state.playing) playing = false;
+    if (state.note) dropAll();
+    if (sound && (audio?.rate !== sound.rate || audio.channels !== sound.channels)) silence();
+    if (audio && !sound) {
       sound = new Sound(audio.rate, audio.channels, () => {
         report();
         refresh();
@@ -309,6 +307,11 @@ export default () => {
       setTimeout(refresh, 500);
       sound.since = now;
     }
+  };
+  const silence = () => {
+    sound?.close();
+    sound = null;
+    playing = false;
   };
   const mute = (wanted) => {
     muted = wanted;
@@ -323,17 +326,16 @@ export default () => {
   };
   const numbers = (now) => {
     const fps = `${state?.sent ?? 0} sent  ${rate(cameAt, now)} received  ${rate(paintedAt, now)} painted`;
-    const lines = [["fps", fps]];
+    let frame = "none yet";
     if (newest) {
       const size = `${bitmap.width} \u00d7 ${bitmap.height}  ${(newest.bytes.byteLength / 1000).toFixed(1)} kB`;
-      lines.push(["frame", `${newest.number}  ${(newest.pts / 1000).toFixed(2)} s  ${size}`]);
+      frame = `${newest.number}  ${(newest.pts / 1000).toFixed(2)} s  ${size}`;
     }
     const away = playing ? offset : state?.offset ?? null;
     const parts = [away === null ? "no sync" : `${signed(away)} ms`];
     if (state?.loss !== null && state?.loss !== undefined) parts.push(`loss ${(state.loss * 100).toFixed(1)} %`);
     if (playing) parts.push(`${sound.underruns} underrun${sound.underruns === 1 ? "" : "s"}`);
-    lines.push(["A/V", parts.join("  ")]);
-    return lines;
+    return [["fps", fps], ["frame", frame], ["A/V", parts.join("  ")]];
   };
   const note = (now) => {
     if (state?.note) return state.note;
@@ -382,7 +384,7 @@ export default () => {
         model.off("msg:custom", receive);
         document.removeEventListener("visibilitychange", look);
         removeEventListener("pagehide", leave);
-        sound?.close();
+        silence();
       };
     },
 
@@ -390,7 +392,7 @@ export default () => {
       const root = make("div", "view");
       const picture = make("div", "picture");
       const canvas = make("canvas", "canvas", { role: "img", "aria-label": "Live picture of the stream" });
-      const stats = make("dl", "stats", { "aria-label": "Statistics" });
+      const stats = make("div", "stats", { role: "group", "aria-label": "Statistics" });
       const message = make("div", "note", { role: "status" });
       const enable = make("button", "enable", { type: "button" });
       const bar = make("div", "bar", { role: "toolbar", "aria-label": "Live view" });
@@ -433,10 +435,10 @@ export default () => {
         tell(lines, said, place, held) {
           stats.hidden = !overlay;
           if (overlay) {
-            stats.replaceChildren(...lines.flatMap(([name, text]) => {
-              const [term, value] = [make("dt", "term"), make("dd", "value")];
-              [term.textContent, value.textContent] = [name, text];
-              return [term, value];
+            stats.replaceChildren(...lines.flat().map((text, i) => {
+              const cell = make("span", i % 2 ? "value" : "term");
+              cell.textContent = text;
+              return cell;
             }));
           }
           if (message.textContent !== said) message.textContent = said;
@@ -463,9 +465,7 @@ export default () => {
         views.delete(view);
         if (views.size) return;
         dropAll();
-        sound?.close();
-        sound = null;
-        playing = false;
+        silence();
         say({ bye: true });
       };
     },

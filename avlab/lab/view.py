@@ -65,6 +65,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         self._flow = Flow(self._clock.now_ns())
         self._page_clock = PageClock()
         self._page: str | None = None  # the page that is recorded, and has the sound
+        self._left: set[str] = set()  # pages that have said goodbye: a word overtaken by it counts no more
         self._client = client
         self._cell: int | None = None
         self._under_way: dict[int, Frame] = {}  # by number, less their pictures
@@ -155,7 +156,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         plays = sounding is not None and self._plays
         (expected, received), (expected_before, received_before) = self._counts[-1], self._counts[0]
         lost = expected - expected_before - received + received_before
-        offset_ns = presentation.offset_ns
+        offset_ns = presentation.offset_ns if self._client.running else None
         content = {
             "kind": "state",
             "to": self._page,
@@ -195,12 +196,16 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             return
         page = content["page"]
         if "bye" in content:
+            self._left.add(page)
             if page == self._page:
                 self._lose_page()
                 self._flow.bye()
             return
         if "hello" in content:
+            self._left.discard(page)
             self._flow.hello(now_ns)
+        elif page in self._left:
+            return
         if self._page is None:
             self._page = page
         if page != self._page:

@@ -266,6 +266,7 @@ class Presentation:
         if leader is not self._leader:
             if self._leader is not None:
                 self._resign(self._leader)
+            self._recorder.event(now_ns, "view", "gone" if leader is None else "here")
             self._leader = leader
         ahead = {tap for tap in list(self._taps) if tap.ahead}
         if ahead == self._ahead:

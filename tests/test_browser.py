@@ -1,0 +1,365 @@
+"""The live view as a person has it: JupyterLab in Chromium, a picture that moves, sound that is heard.
+
+One JupyterLab and one browser for all; each test opens a notebook of its own, with a kernel of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import browser
+import numpy as np
+import pytest
+import tools
+from browser import Lab, Notebook
+
+from avlab.media.synth import FLASH_COLOURS, FLASH_RECT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium", "pulse")]
+
+Open = Callable[..., AbstractContextManager[Notebook]]
+
+START = """\
+import sys
+import ipywidgets
+import avlab
+avlab.stop_all()
+server = avlab.Server("count.mp4", loop=True).start()
+client = avlab.Client(server.url).start()
+assert "avlab" in sys.modules and not client.error
+"""
+
+SLIDER = """\
+quality = ipywidgets.IntSlider(description="quality", value=80, min=10, max=90, step=35)
+def change(word):
+    server.quality = word["new"]
+quality.observe(change, "value")
+quality
+"""
+
+STOP = """\
+import threading
+client.stop()
+server.stop()
+assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("avlab-")]
+for stream in ("video", "audio"):
+    assert avlab.metrics.frame_ledger(client.trace, stream).closes
+"""
+
+EVENTS = 'print([f"{n}: {v}" for n, v in zip(client.trace.settings["name"], client.trace.settings["value"])])'
+
+CELLS = (
+    ("start", START),
+    ("view", "client.view()"),
+    ("slider", SLIDER),
+    ("sleep", "import time\ntime.sleep(6)"),
+    ("second", "client.view()"),
+    ("events", EVENTS),
+    ("where", "print(client.speaker_name)"),
+    ("shown", "print(avlab.metrics.frame_ledger(client.trace).shown)"),
+    ("sync", "print(int(client.trace.sync['offset'].tail(60).abs().median() * 1000))"),
+    ("nothing", "1"),
+    ("stop", STOP),
+)
+"""Cells to run one by one, in whatever order a test wants them."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> None:
+    """In place of the fixture of this name: kernels and the browser's processes end with the module, not the test."""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, pulse: tools.Sound, data: Path) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "notebooks").mkdir()
+    (folder / "data").symlink_to(data)
+    (folder / "count.mp4").symlink_to(data / "count.mp4")
+    shutil.copy(browser.ROOT / "notebooks" / "00_welcome.ipynb", folder / "notebooks")
+    with browser.lab(folder, env=pulse.env) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def chromium(lab: Lab, pulse: tools.Sound) -> Iterator[Browser]:
+    with browser.chromium(env=pulse.env) as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def opened(chromium: Browser, lab: Lab, request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Opens the test's notebook in a page of its own, as often as asked; its kernel ends with the test."""
+    name = lab.write(f"{request.node.name}.ipynb", CELLS)
+    yield lambda **options: browser.notebook(chromium, lab.url(name, options.pop("host", "127.0.0.1")), **options)
+    lab.end_kernels()
+
+
+def says(notebook: Notebook, selector: str, text: str) -> None:
+    """Wait until one of the elements says so."""
+    notebook.until(
+        "([selector, text]) => [...document.querySelectorAll(selector)]"
+        ".some((e) => !e.hidden && e.textContent.includes(text))",
+        [selector, text],
+    )
+
+
+def sounds_in_the_page(notebook: Notebook) -> None:
+    says(notebook, ".avlab-where", "this page")
+
+
+# --- the notebook that everybody opens first ----------------------------------------------------------------------
+
+
+def test_the_welcome_notebook_plays_when_all_its_cells_are_run(chromium: Browser, lab: Lab) -> None:
+    with browser.notebook(chromium, lab.url("notebooks/00_welcome.ipynb")) as notebook:
+        notebook.run_all()
+        notebook.picture()
+        notebook.frames_advance(60)  # while a cell waits
+        notebook.done()
+        says(notebook, ".avlab-note", "ended")
+    lab.end_kernels()
+
+
+# --- picture ------------------------------------------------------------------------------------------------------
+
+
+def test_frames_advance_the_flash_is_seen_and_stop_ends_them(opened: Open) -> None:
+    with opened() as notebook:
+        notebook.run("start", "view")
+        notebook.picture()
+        notebook.frames_advance(20)
+        left, top, right, bottom = FLASH_RECT
+        middle = [(left + right) / 2, (top + bottom) / 2]
+        for colour in FLASH_COLOURS[:2]:  # they take turns, one a second
+            notebook.page.wait_for_function(
+                """([[x, y], wanted]) => {
+                  const canvas = document.querySelector(".avlab-canvas");
+                  const [r, g, b] = canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data;
+                  return [b, g, r].every((value, i) => Math.abs(value - wanted[i]) < 40);
+                }""",
+                arg=[middle, list(colour)],
+                polling="raf",
+            )
+        notebook.run("stop")
+        says(notebook, ".avlab-note", "The stream has ended")
+        last = notebook.frame()
+        notebook.run("nothing")
+        assert notebook.frame() == last
+
+
+def test_the_quality_slider_changes_the_bytes_a_frame_carries(opened: Open) -> None:
+    with opened() as notebook:
+        notebook.run("start", "view", "slider")
+        notebook.picture()
+        kilobytes = partial(notebook.number, 0, 1, 3)
+        before = float(kilobytes().split()[0])
+        notebook.page.locator(".noUi-handle").first.focus()
+        for _ in range(2):
+            notebook.page.keyboard.press("ArrowLeft")
+        notebook.until(
+            "(most) => parseFloat(document.querySelectorAll('.avlab-value')[1].textContent.split('  ')[3]) < most",
+            before * 0.6,
+        )
+
+
+def test_frames_advance_while_a_cell_sleeps_and_the_record_is_the_page_s_own(opened: Open) -> None:
+    with opened() as notebook:
+        notebook.run("start", "view")
+        notebook.picture()
+        notebook.begin("sleep")
+        notebook.until(
+            "() => window.jupyterapp.shell.currentWidget.content.widgets"
+            ".find((c) => c.model.id === 'sleep').model.executionState === 'running'"
+        )
+        notebook.frames_advance(60)
+        assert notebook.page.evaluate(
+            "() => window.jupyterapp.shell.currentWidget.content.widgets"
+            ".find((c) => c.model.id === 'sleep').model.executionState === 'running'"
+        )
+        notebook.run("nothing")
+        assert int(notebook.ask("shown")) > 60
+        assert int(notebook.ask("sync")) < 100
+        notebook.run("stop")
+
+
+def test_a_frozen_picture_stands_while_the_stream_goes_on_and_is_saved_as_it_came(opened: Open) -> None:
+    with opened() as notebook:
+        notebook.run("start", "view")
+        notebook.picture()
+        freeze = notebook.page.get_by_role("button", name="Freeze")
+        freeze.focus()
+        notebook.page.keyboard.press("Enter")
+        says(notebook, ".avlab-note", "Frozen")
+        assert freeze.get_attribute("aria-pressed") == "true"
+        pixels = "() => document.querySelector('.avlab-canvas').toDataURL()"
+        before = notebook.page.evaluate(pixels)
+        notebook.until(  # "30 sent  30 received  0 painted"
+            "() => /^[1-9].* sent .*[1-9]+ received  0 painted/.test(document.querySelector('.avlab-value').textContent)"
+        )
+        assert notebook.page.evaluate(pixels) == before
+        with notebook.page.expect_download() as download:
+            notebook.page.get_by_role("button", name="Save picture").click()
+        saved = Path(download.value.path()).read_bytes()
+        assert saved[:2] == b"\xff\xd8"
+        assert download.value.suggested_filename.endswith("s.jpg")
+        freeze.click()
+        notebook.frames_advance()
+        notebook.page.get_by_role("button", name="Statistics").click()
+        notebook.until("() => document.querySelector('.avlab-stats').hidden")
+
+
+# --- sound --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "lab.example"])
+def test_sound_reaches_the_sound_card_from_the_page(opened: Open, pulse: tools.Sound, host: str) -> None:
+    """From another host over plain http the page is no secure context, and has no AudioWorklet."""
+    with opened(host=host) as notebook, pulse.recording() as heard:
+        assert notebook.page.evaluate("() => isSecureContext") == (host == "127.0.0.1")
+        notebook.run("start", "view")
+        notebook.picture()
+        sounds_in_the_page(notebook)
+        assert notebook.ask("where").strip() == "the browser"
+        begun = len(heard())
+        for _ in range(100):
+            notebook.frames_advance(8)
+            if tones(heard()[begun:], pulse.rate) >= 2:
+                break
+        else:
+            pytest.fail("no tone was heard")
+        notebook.run("stop")
+
+
+def tones(samples: np.ndarray[Any, Any], rate: int) -> int:
+    """How many tones there are: loud stretches of 50 ms after silence."""
+    steps = samples[: len(samples) // (rate // 20) * (rate // 20), 0].astype(np.int64).reshape(-1, rate // 20)
+    loud = abs(steps).max(axis=1, initial=0) > 4000
+    return int((loud[1:] & ~loud[:-1]).sum())
+
+
+HELD = """
+// As a browser that waits for a click on the page before it lets sound out.
+let allowed = false;
+addEventListener("click", ({ target }) => { allowed ||= target.className === "avlab-enable"; }, true);
+const resume = AudioContext.prototype.resume;
+AudioContext.prototype.resume = function () { return allowed ? resume.call(this) : new Promise(() => {}); };
+const Given = AudioContext;
+AudioContext = class extends Given {
+  constructor(...given) { super(...given); this.suspend(); }
+};
+"""
+
+
+def test_while_the_browser_holds_sound_back_a_button_asks_for_the_click_that_lets_it_out(
+    opened: Open, chromium: Browser
+) -> None:
+    with opened() as notebook:
+        notebook.page.add_init_script(HELD)
+        notebook.reload()
+        notebook.run("start", "view")
+        notebook.picture()
+        enable = notebook.page.get_by_role("button", name="Enable sound")
+        enable.wait_for()
+        notebook.frames_advance(20)  # by the kernel's own clock meanwhile
+        assert "null" in notebook.ask("where")
+        enable.click()
+        sounds_in_the_page(notebook)
+        enable.wait_for(state="hidden")
+        notebook.frames_advance(20)
+
+
+NO_SOUND = "Object.defineProperty(window, 'AudioContext', { value: undefined });"
+
+
+def test_a_browser_without_sound_shows_pictures_and_says_so(opened: Open) -> None:
+    with opened() as notebook:
+        notebook.page.add_init_script(NO_SOUND)
+        notebook.reload()
+        notebook.run("start", "view")
+        notebook.picture()
+        says(notebook, ".avlab-where", "cannot play")
+        notebook.frames_advance(20)
+
+
+# --- views that come and go ---------------------------------------------------------------------------------------
+
+
+def test_a_reload_in_mid_stream_and_a_closed_and_reopened_tab_resume(opened: Open) -> None:
+    with opened() as notebook:
+        notebook.run("start", "view")
+        notebook.picture()
+        sounds_in_the_page(notebook)
+        notebook.save()
+        notebook.reload()
+        notebook.picture()
+        sounds_in_the_page(notebook)
+    with opened() as notebook:  # the same notebook and kernel in another tab
+        notebook.picture()
+        sounds_in_the_page(notebook)
+        events = notebook.ask("events")
+        assert events.count("sound goes to: the browser") == 3, events
+        assert events.count("view: gone") == 2
+        notebook.run("stop")
+
+
+def test_of_two_views_the_first_has_the_sound_and_the_other_takes_over(opened: Open) -> None:
+    with opened() as notebook:
+        notebook.run("start", "view")
+        notebook.picture()
+        sounds_in_the_page(notebook)
+        notebook.run("second")
+        notebook.until("() => document.querySelectorAll('.avlab-view').length === 2")
+        says(notebook, ".avlab-where", "another view")
+        for which in (0, 1):
+            notebook.frames_advance(10, which)
+        notebook.run("view")  # again, as a student does: the first one's page is gone, the second one's turn has come
+        says(notebook, ".avlab-where", "another view")
+        for which in (0, 1):
+            notebook.frames_advance(10, which)
+        sounds_in_the_page(notebook)
+        notebook.run("stop")
+
+
+def test_a_kernel_that_is_restarted_is_missed_and_the_cells_play_again(opened: Open) -> None:
+    with opened() as notebook:
+        notebook.run("start", "view")
+        notebook.picture()
+        notebook.page.evaluate(
+            "async () => { await window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }"
+        )
+        says(notebook, ".avlab-note", "Nothing comes from the kernel")
+        notebook.run("start", "view")
+        notebook.picture()
+
+
+def test_a_tab_in_the_background_is_sent_no_pictures(opened: Open) -> None:
+    with opened() as notebook:
+        notebook.run("start", "view")
+        notebook.picture()
+        hide = """(hidden) => {
+          Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }"""
+        notebook.page.evaluate(hide, True)
+        says(notebook, ".avlab-value", "0 sent  0 received  0 painted")
+        notebook.page.evaluate(hide, False)
+        notebook.frames_advance()
+        notebook.run("stop")
+
+
+def test_the_saved_notebook_holds_no_picture(opened: Open, lab: Lab, request: pytest.FixtureRequest) -> None:
+    with opened() as notebook:
+        notebook.run("start", "view")
+        notebook.picture()
+        notebook.save()
+        saved = (lab.folder / f"{request.node.name}.ipynb").read_text()
+        assert "widget-view+json" in saved
+        assert len(saved) < 60_000
