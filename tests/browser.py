@@ -106,8 +106,8 @@ def lab(folder: Path, *, env: dict[str, str] | None = None, python: str = sys.ex
         # A notebook server that is asked by another name than localhost's refuses, unless told that this is meant.
         command = [
             sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
-            f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={TOKEN}", "--ServerApp.allow_remote_access=True",
-            "--LabApp.expose_app_in_browser=True", "--ServerApp.port_retries=0",
+            f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={TOKEN}",
+            "--ServerApp.allow_remote_access=True", "--LabApp.expose_app_in_browser=True", "--ServerApp.port_retries=0",
         ]  # fmt: skip
 
         def ready() -> bool:
@@ -126,7 +126,9 @@ def lab(folder: Path, *, env: dict[str, str] | None = None, python: str = sys.ex
 
 
 @contextmanager
-def chromium(*, env: dict[str, str] | None = None, headless: bool = True, args: Sequence[str] = ()) -> Iterator[Browser]:
+def chromium(
+    *, env: dict[str, str] | None = None, headless: bool = True, args: Sequence[str] = ()
+) -> Iterator[Browser]:
     """Debian's Chromium, with sound."""
     from playwright.sync_api import sync_playwright
 
@@ -144,6 +146,7 @@ def chromium(*, env: dict[str, str] | None = None, headless: bool = True, args: 
             browser.close()
 
 
+_VALUES = "document.querySelectorAll('.avlab-stats')[which]?.querySelectorAll('.avlab-value')"
 _CELLS = "window.jupyterapp.shell.currentWidget.content.widgets"
 
 
@@ -260,8 +263,7 @@ class Notebook:
     def number(self, which: int, line: int, word: int) -> str:
         """A word of the overlay."""
         said: str = self.page.evaluate(
-            "([which, line, word]) => document.querySelectorAll('.avlab-stats')[which]?.querySelectorAll('.avlab-value')[line]"
-            "?.textContent.split('  ')[word] ?? '0'",
+            f"([which, line, word]) => {_VALUES}?.[line]?.textContent.split('  ')[word] ?? '0'",
             [which, line, word],
         )
         return said
@@ -269,10 +271,7 @@ class Notebook:
     def frames_advance(self, by: int = 10, which: int = 0) -> None:
         """Wait until the overlay's number has gone up by so many pictures."""
         self.until(
-            """([which, last]) => {
-              const said = document.querySelectorAll('.avlab-stats')[which]?.querySelectorAll('.avlab-value')[1]?.textContent;
-              return said && parseInt(said) >= last;
-            }""",
+            f"([which, last]) => parseInt({_VALUES}?.[1]?.textContent) >= last",
             [which, self.frame(which) + by],
         )
 

@@ -1,6 +1,7 @@
 """The live view as a person has it: JupyterLab in Chromium, a picture that moves, sound that is heard.
 
-One JupyterLab and one browser for all; each test opens a notebook of its own, with a kernel of its own.
+One JupyterLab and one browser for all. What leaves a stream as it was is tested on one that plays on; the rest opens a
+notebook of its own, with a kernel of its own.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,16 @@ def opened(chromium: Browser, lab: Lab, request: pytest.FixtureRequest) -> Itera
     lab.end_kernels()
 
 
+@pytest.fixture(scope="module")
+def playing(chromium: Browser, lab: Lab) -> Iterator[Notebook]:
+    """A view that shows pictures and has the sound."""
+    with browser.notebook(chromium, lab.url(lab.write("playing.ipynb", CELLS))) as notebook:
+        notebook.run("start", "view", "slider")
+        notebook.picture()
+        sounds_in_the_page(notebook)
+        yield notebook
+
+
 def says(notebook: Notebook, selector: str, text: str) -> None:
     """Wait until one of the elements says so."""
     notebook.until(
@@ -128,114 +138,130 @@ def test_the_welcome_notebook_plays_when_all_its_cells_are_run(chromium: Browser
     lab.end_kernels()
 
 
-# --- picture ------------------------------------------------------------------------------------------------------
+# --- a stream that plays on -----------------------------------------------------------------------------------------
 
 
-def test_frames_advance_the_flash_is_seen_and_stop_ends_them(opened: Open) -> None:
-    with opened() as notebook:
-        notebook.run("start", "view")
-        notebook.picture()
-        notebook.frames_advance(20)
-        left, top, right, bottom = FLASH_RECT
-        middle = [(left + right) / 2, (top + bottom) / 2]
-        for colour in FLASH_COLOURS[:2]:  # they take turns, one a second
-            notebook.page.wait_for_function(
-                """([[x, y], wanted]) => {
-                  const canvas = document.querySelector(".avlab-canvas");
-                  const [r, g, b] = canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data;
-                  return [b, g, r].every((value, i) => Math.abs(value - wanted[i]) < 40);
-                }""",
-                arg=[middle, list(colour)],
-                polling="raf",
-            )
-        notebook.run("stop")
-        says(notebook, ".avlab-note", "The stream has ended")
-        last = notebook.frame()
-        notebook.run("nothing")
-        assert notebook.frame() == last
-
-
-def test_the_quality_slider_changes_the_bytes_a_frame_carries(opened: Open) -> None:
-    with opened() as notebook:
-        notebook.run("start", "view", "slider")
-        notebook.picture()
-        kilobytes = partial(notebook.number, 0, 1, 3)
-        before = float(kilobytes().split()[0])
-        notebook.page.locator(".noUi-handle").first.focus()
-        for _ in range(2):
-            notebook.page.keyboard.press("ArrowLeft")
-        notebook.until(
-            "(most) => parseFloat(document.querySelectorAll('.avlab-value')[1].textContent.split('  ')[3]) < most",
-            before * 0.6,
+def test_the_flash_is_seen_in_the_canvas(playing: Notebook) -> None:
+    left, top, right, bottom = FLASH_RECT
+    middle = [(left + right) / 2, (top + bottom) / 2]
+    for colour in FLASH_COLOURS[:2]:  # they take turns, one a second
+        playing.page.wait_for_function(
+            """([[x, y], wanted]) => {
+              const canvas = document.querySelector(".avlab-canvas");
+              const [r, g, b] = canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data;
+              return [b, g, r].every((value, i) => Math.abs(value - wanted[i]) < 40);
+            }""",
+            arg=[middle, list(colour)],
+            polling="raf",
         )
 
 
-def test_frames_advance_while_a_cell_sleeps_and_the_record_is_the_page_s_own(opened: Open) -> None:
-    with opened() as notebook:
-        notebook.run("start", "view")
-        notebook.picture()
-        notebook.begin("sleep")
-        notebook.until(
-            "() => window.jupyterapp.shell.currentWidget.content.widgets"
-            ".find((c) => c.model.id === 'sleep').model.executionState === 'running'"
-        )
-        notebook.frames_advance(60)
-        assert notebook.page.evaluate(
-            "() => window.jupyterapp.shell.currentWidget.content.widgets"
-            ".find((c) => c.model.id === 'sleep').model.executionState === 'running'"
-        )
-        notebook.run("nothing")
-        assert int(notebook.ask("shown")) > 60
-        assert int(notebook.ask("sync")) < 100
-        notebook.run("stop")
+def test_the_quality_slider_changes_the_bytes_a_frame_carries(playing: Notebook) -> None:
+    before = float(playing.number(0, 1, 3).split()[0])
+    playing.page.locator(".noUi-handle").first.focus()
+    for _ in range(2):
+        playing.page.keyboard.press("ArrowLeft")
+    playing.until(
+        "(most) => parseFloat(document.querySelectorAll('.avlab-value')[1].textContent.split('  ')[3]) < most",
+        before * 0.6,
+    )
 
 
-def test_a_frozen_picture_stands_while_the_stream_goes_on_and_is_saved_as_it_came(opened: Open) -> None:
-    with opened() as notebook:
-        notebook.run("start", "view")
-        notebook.picture()
-        freeze = notebook.page.get_by_role("button", name="Freeze")
-        freeze.focus()
-        notebook.page.keyboard.press("Enter")
-        says(notebook, ".avlab-note", "Frozen")
-        assert freeze.get_attribute("aria-pressed") == "true"
-        pixels = "() => document.querySelector('.avlab-canvas').toDataURL()"
-        before = notebook.page.evaluate(pixels)
-        notebook.until(  # "30 sent  30 received  0 painted"
-            "() => /^[1-9].* sent .*[1-9]+ received  0 painted/.test(document.querySelector('.avlab-value').textContent)"
-        )
-        assert notebook.page.evaluate(pixels) == before
-        with notebook.page.expect_download() as download:
-            notebook.page.get_by_role("button", name="Save picture").click()
-        saved = Path(download.value.path()).read_bytes()
-        assert saved[:2] == b"\xff\xd8"
-        assert download.value.suggested_filename.endswith("s.jpg")
-        freeze.click()
-        notebook.frames_advance()
-        notebook.page.get_by_role("button", name="Statistics").click()
-        notebook.until("() => document.querySelector('.avlab-stats').hidden")
+def test_frames_and_sliders_go_on_while_a_cell_sleeps(playing: Notebook) -> None:
+    running = (
+        "() => window.jupyterapp.shell.currentWidget.content.widgets"
+        ".find((c) => c.model.id === 'sleep').model.executionState === 'running'"
+    )
+    playing.begin("sleep")
+    playing.until(running)
+    playing.frames_advance(30)
+    before = float(playing.number(0, 1, 3).split()[0])
+    playing.page.locator(".noUi-handle").first.focus()
+    playing.page.keyboard.press("ArrowRight")
+    playing.until(
+        "(least) => parseFloat(document.querySelectorAll('.avlab-value')[1].textContent.split('  ')[3]) > least",
+        before * 1.2,
+    )
+    assert playing.page.evaluate(running)
+
+
+def test_sound_reaches_the_sound_card_from_the_page(playing: Notebook, pulse: tools.Sound) -> None:
+    assert playing.page.evaluate("() => isSecureContext")
+    hears_tones(playing, pulse)
+    assert playing.ask("where").strip() == "the browser"
+
+
+def test_the_record_is_the_page_s_own(playing: Notebook) -> None:
+    assert int(playing.ask("shown", lambda said: int(said) > 60)) > 60
+    assert int(playing.ask("sync", lambda said: int(said) < 40)) < 40
+    assert "view: here" in playing.ask("events")
+
+
+def test_a_frozen_picture_stands_while_the_stream_goes_on_and_is_saved_as_it_came(playing: Notebook) -> None:
+    freeze = playing.page.get_by_role("button", name="Freeze")
+    freeze.focus()
+    playing.page.keyboard.press("Enter")
+    says(playing, ".avlab-note", "Frozen")
+    assert freeze.get_attribute("aria-pressed") == "true"
+    pixels = "() => document.querySelector('.avlab-canvas').toDataURL()"
+    before = playing.page.evaluate(pixels)
+    playing.until(
+        "() => /^[1-9].* sent .*[1-9]+ received  0 painted/.test(document.querySelector('.avlab-value').textContent)"
+    )
+    assert playing.page.evaluate(pixels) == before
+    with playing.page.expect_download() as download:
+        playing.page.get_by_role("button", name="Save picture").click()
+    assert Path(download.value.path()).read_bytes()[:2] == b"\xff\xd8"
+    assert download.value.suggested_filename.endswith("s.jpg")
+    freeze.click()
+    playing.frames_advance()
+
+
+def test_the_numbers_can_be_hidden(playing: Notebook) -> None:
+    statistics = playing.page.get_by_role("button", name="Statistics")
+    statistics.click()
+    playing.until("() => document.querySelector('.avlab-stats').hidden")
+    statistics.click()
+    playing.until("() => !document.querySelector('.avlab-stats').hidden")
+
+
+def test_a_tab_in_the_background_is_sent_no_pictures(playing: Notebook) -> None:
+    hide = """(hidden) => {
+      Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    playing.page.evaluate(hide, True)
+    says(playing, ".avlab-value", "0 sent  0 received  0 painted")
+    playing.page.evaluate(hide, False)
+    playing.frames_advance()
+
+
+def test_the_saved_notebook_holds_no_picture(playing: Notebook, lab: Lab) -> None:
+    playing.save()
+    saved = (lab.folder / "playing.ipynb").read_text()
+    assert "widget-view+json" in saved
+    assert len(saved) < 60_000
+
+
+def test_stop_ends_the_frames_and_every_one_has_its_fate(playing: Notebook) -> None:
+    playing.run("stop")
+    says(playing, ".avlab-note", "The stream has ended")
+    last = playing.frame()
+    playing.run("nothing")
+    assert playing.frame() == last
 
 
 # --- sound --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "lab.example"])
-def test_sound_reaches_the_sound_card_from_the_page(opened: Open, pulse: tools.Sound, host: str) -> None:
-    """From another host over plain http the page is no secure context, and has no AudioWorklet."""
-    with opened(host=host) as notebook, pulse.recording() as heard:
-        assert notebook.page.evaluate("() => isSecureContext") == (host == "127.0.0.1")
-        notebook.run("start", "view")
-        notebook.picture()
-        sounds_in_the_page(notebook)
-        assert notebook.ask("where").strip() == "the browser"
-        begun = len(heard())
+def hears_tones(notebook: Notebook, pulse: tools.Sound) -> None:
+    """Wait until two tones were heard at the sound card."""
+    with pulse.recording() as heard:
         for _ in range(100):
             notebook.frames_advance(8)
-            if tones(heard()[begun:], pulse.rate) >= 2:
-                break
-        else:
-            pytest.fail("no tone was heard")
-        notebook.run("stop")
+            if tones(heard(), pulse.rate) >= 2:
+                return
+    pytest.fail("no tone was heard")
 
 
 def tones(samples: np.ndarray[Any, Any], rate: int) -> int:
@@ -243,6 +269,16 @@ def tones(samples: np.ndarray[Any, Any], rate: int) -> int:
     steps = samples[: len(samples) // (rate // 20) * (rate // 20), 0].astype(np.int64).reshape(-1, rate // 20)
     loud = abs(steps).max(axis=1, initial=0) > 4000
     return int((loud[1:] & ~loud[:-1]).sum())
+
+
+def test_a_page_that_is_no_secure_context_plays_too(opened: Open, pulse: tools.Sound) -> None:
+    """From another host over plain http there is no AudioWorklet."""
+    with opened(host="lab.example") as notebook:
+        assert not notebook.page.evaluate("() => isSecureContext")
+        notebook.run("start", "view")
+        notebook.picture()
+        sounds_in_the_page(notebook)
+        hears_tones(notebook, pulse)
 
 
 HELD = """
@@ -258,9 +294,7 @@ AudioContext = class extends Given {
 """
 
 
-def test_while_the_browser_holds_sound_back_a_button_asks_for_the_click_that_lets_it_out(
-    opened: Open, chromium: Browser
-) -> None:
+def test_while_the_browser_holds_sound_back_a_button_asks_for_the_click_that_lets_it_out(opened: Open) -> None:
     with opened() as notebook:
         notebook.page.add_init_script(HELD)
         notebook.reload()
@@ -338,28 +372,3 @@ def test_a_kernel_that_is_restarted_is_missed_and_the_cells_play_again(opened: O
         says(notebook, ".avlab-note", "Nothing comes from the kernel")
         notebook.run("start", "view")
         notebook.picture()
-
-
-def test_a_tab_in_the_background_is_sent_no_pictures(opened: Open) -> None:
-    with opened() as notebook:
-        notebook.run("start", "view")
-        notebook.picture()
-        hide = """(hidden) => {
-          Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
-          document.dispatchEvent(new Event("visibilitychange"));
-        }"""
-        notebook.page.evaluate(hide, True)
-        says(notebook, ".avlab-value", "0 sent  0 received  0 painted")
-        notebook.page.evaluate(hide, False)
-        notebook.frames_advance()
-        notebook.run("stop")
-
-
-def test_the_saved_notebook_holds_no_picture(opened: Open, lab: Lab, request: pytest.FixtureRequest) -> None:
-    with opened() as notebook:
-        notebook.run("start", "view")
-        notebook.picture()
-        notebook.save()
-        saved = (lab.folder / f"{request.node.name}.ipynb").read_text()
-        assert "widget-view+json" in saved
-        assert len(saved) < 60_000

@@ -573,7 +573,7 @@ def frame(ticks: int) -> Frame:
 
 def test_a_tap_keeps_the_newest_and_tells_of_the_rest() -> None:
     missed: list[int] = []
-    tap = Tap(lambda frame: missed.append(frame.ticks))
+    tap = Tap(lambda _, verdict: missed.append(verdict.frame.ticks), decides=True)
     assert tap.decides
     for ticks in (1, 2, 3):
         tap.put(frame(ticks))

@@ -6,15 +6,18 @@ import queue
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from avlab.lab import hearing
 from avlab.lab import view as module
-from avlab.lab.view import MOST_UNDER_WAY, Flow, View
+from avlab.lab.flow import BUSY_GONE_NS, COAST_BYTES, GONE_NS, MOST_UNDER_WAY, Flow, PageClock
+from avlab.lab.view import ENDED, View
 from avlab.stream.client import Client
 from avlab.stream.clock import VirtualClock
-from avlab.stream.tap import Tap
+from avlab.stream.tap import Tap, Verdict
 from avlab.stream.worker import Handle
 from avlab.timing.jitterbuffer import Frame
 from avlab.wire.units import NS
@@ -91,9 +94,9 @@ def test_a_page_that_keeps_up_gets_every_picture(fps: int) -> None:
 def test_without_a_word_pictures_trickle_at_some_ten_a_second() -> None:
     moments = offer(greeted(), fps=100, start_ns=0, seconds=10)
     assert moments[:MOST_UNDER_WAY] == [i * 10 * MS for i in range(MOST_UNDER_WAY)]
-    moments = [now_ns for now_ns in moments if now_ns > 500 * MS]
+    moments = [now_ns for now_ns in moments if now_ns > 300 * MS]
     assert {later - now for now, later in pairwise(moments)} == {90 * MS}
-    assert len(moments) == 106  # from 510 ms on, when a word is overdue
+    assert len(moments) == 108  # from 310 ms on, when a word is overdue
 
 
 def test_a_word_ends_the_trickle() -> None:
@@ -109,6 +112,7 @@ def test_the_trickle_begins_only_when_a_word_is_due() -> None:
     assert number is not None
     flow.acknowledge(number, 250 * MS)
     # Nothing is under way, so the page owes no word, however long the stream pauses.
+    assert flow.silent_ns(60 * NS) == 0
     assert len(offer(flow, fps=30, start_ns=60 * NS, seconds=0.5)) == 15
 
 
@@ -119,7 +123,74 @@ def test_a_page_that_is_gone_for_good_costs_next_to_nothing() -> None:
     assert len(offer(flow, fps=30, start_ns=3601 * NS, seconds=0.5)) == 15
 
 
+def test_a_cell_that_keeps_the_hello_waiting_gets_ten_pictures_a_second_blindly() -> None:
+    flow = Flow(0)
+    moments = [i * 10 * MS for i in range(200) if flow.admit(i * 10 * MS, busy=True) is not None]
+    assert moments[0] == 310 * MS
+    assert {later - now for now, later in pairwise(moments)} == {90 * MS}
+    assert flow.admit(3 * NS) is None  # the cell has ended: now the page will speak
+
+
+def test_a_page_that_was_there_is_sent_all_while_a_cell_keeps_its_words_waiting_up_to_a_limit() -> None:
+    flow, size = greeted(), 20_000
+    sent = sum(flow.admit(i * NS // 30, size=size, busy=True) is not None for i in range(30 * 60))
+    full = MOST_UNDER_WAY + COAST_BYTES // size
+    assert full < sent < full + 10 * 40
+
+
+def test_a_page_that_nobody_looks_at_or_that_has_left_is_sent_nothing() -> None:
+    flow = greeted()
+    flow.acknowledge(0, 0, visible=False)
+    assert offer(flow, fps=30, start_ns=0, seconds=10) == []
+    flow.acknowledge(0, 10 * NS, visible=True)
+    assert flow.admit(10 * NS) == 1
+    flow.bye()
+    assert offer(flow, fps=30, start_ns=10 * NS, seconds=10) == []
+    assert flow.admit(21 * NS, busy=True) is None
+
+
+def test_a_silent_page_is_taken_for_gone_later_when_a_cell_runs() -> None:
+    flow = greeted()
+    assert not flow.gone(NS * 1000)  # nothing was sent, so nothing is owed
+    flow.expect(0)
+    assert [flow.gone(ns) for ns in (GONE_NS, GONE_NS + 1)] == [False, True]
+    assert [flow.gone(ns, busy=True) for ns in (BUSY_GONE_NS, BUSY_GONE_NS + 1)] == [False, True]
+    flow.acknowledge(0, GONE_NS)
+    assert not flow.gone(2 * GONE_NS)
+
+
+# ---- two clocks
+
+
+def test_the_shortest_round_trip_tells_how_the_clocks_stand() -> None:
+    clock, zero = PageClock(), 5 * NS  # the page's clock began at our 5 s
+    assert not clock.known
+    with pytest.raises(ValueError, match="round trip"):
+        clock.to_ns(0)
+    for out, back in ((80, 10), (2, 4), (10, 90)):  # ms on the way
+        came = 1000.0
+        clock.trip(zero + round(came - out) * MS, came, came + 200, zero + round(came + 200 + back) * MS)
+    assert clock.error_ns == 3 * MS
+    assert clock.to_ns(1500) == zero + 1500 * MS + 1 * MS  # half of the difference between the two ways
+
+
+@pytest.mark.parametrize(("came", "left", "heard_ns"), [(10, 5, 20 * MS), (10, 50, 30 * MS)])
+def test_a_round_trip_that_cannot_have_been_is_passed_over(came: float, left: float, heard_ns: int) -> None:
+    clock = PageClock()
+    clock.trip(0, came, left, heard_ns)
+    assert not clock.known
+    assert clock.error_ns is None
+
+
 # ---- the widget and its thread
+
+
+class Presented:
+    """As much of a client's presentation as a view looks at."""
+
+    sounding = None
+    offset_ns: int | None = 12 * MS
+    received = (100, 99)
 
 
 class FakeClient(Handle):
@@ -128,9 +199,11 @@ class FakeClient(Handle):
     def __init__(self) -> None:
         super().__init__()
         self.taps: list[Tap] = []
+        self.verdicts: queue.Queue[Verdict] = queue.Queue()
+        self.presentation = Presented()
 
     def tap(self) -> Tap:
-        self.taps.append(Tap())
+        self.taps.append(Tap(lambda _, verdict: self.verdicts.put(verdict)))
         return self.taps[-1]
 
     def untap(self, tap: Tap) -> None:
@@ -138,38 +211,39 @@ class FakeClient(Handle):
             self.taps.remove(tap)
         tap.close()
 
-    def show(self, number: int) -> bytes:
+    def show(self, number: int, due_ns: int | None = None) -> bytes:
         """Present a picture, number/30 s into the clip; its bytes."""
         jpeg = b"picture %d" % number
-        self.taps[0].put(Frame(number * 3000, number * NS // 30, jpeg, len(jpeg), 1, 0, 0, 0))
+        self.taps[0].put(Frame(number * 3000, number * NS // 30, jpeg, len(jpeg), 1, 0, 0, 0), due_ns)
         return jpeg
+
+    def verdict(self) -> Verdict:
+        return self.verdicts.get(timeout=10)
 
 
 class Page:
-    """The other end of a view's comm: what was sent to it, and for each picture taken whether it was sent."""
+    """The other end of a view's comm: what was sent to it."""
 
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self.sent: queue.Queue[tuple[dict[str, Any], list[bytes]]] = queue.Queue()
+    def __init__(self, view: View, name: str = "page") -> None:
+        self.view, self.name = view, name
+        self.frames: queue.Queue[tuple[dict[str, Any], list[bytes]]] = queue.Queue()
+        self.states: queue.Queue[dict[str, Any]] = queue.Queue()
         self.threads: set[str] = set()
-        self._decided: queue.Queue[int | None] = queue.Queue()
-        self._admit = view._flow.admit
-        view._flow.admit = self._note  # type: ignore[method-assign]
         view.send = self._receive
 
-    def decision(self) -> int | None:
-        return self._decided.get(timeout=10)
+    def frame(self) -> tuple[dict[str, Any], list[bytes]]:
+        return self.frames.get(timeout=10)
 
     def says(self, **word: object) -> None:
-        self.view._handle_custom_msg(word, [])
+        self.view._handle_custom_msg({"page": self.name, **word}, [])
 
-    def _note(self, now_ns: int) -> int | None:
-        self._decided.put(number := self._admit(now_ns))
-        return number
-
-    def _receive(self, content: dict[str, Any], buffers: list[bytes]) -> None:
+    def _receive(self, content: dict[str, Any], buffers: list[bytes] | None = None) -> None:
         self.threads.add(threading.current_thread().name)
-        self.sent.put((content, buffers))
+        if content["kind"] == "frame":
+            assert buffers is not None
+            self.frames.put((content, buffers))
+        else:
+            self.states.put(content)
 
 
 @pytest.fixture
@@ -188,61 +262,137 @@ def view_threads() -> list[threading.Thread]:
 
 
 def test_the_page_gets_the_jpeg_as_it_came_from_a_thread_of_the_view(client: FakeClient) -> None:
-    _, page = shown(client)
+    _, page = shown(client, VirtualClock(NS))
     page.says(hello=True)
-    for number in (0, 6):
-        jpeg = client.show(number)
-        content, buffers = page.sent.get(timeout=10)
+    page.threads.clear()
+    for number, due_ns in ((0, None), (6, NS + 50 * MS)):
+        jpeg = client.show(number, due_ns)
+        content, buffers = page.frame()
         assert buffers == [jpeg]
         assert content["pts"] == pytest.approx(number / 30)
+        assert content["wait"] == (None if due_ns is None else 50.0)
     assert content["number"] == 2
     assert page.threads == {"avlab-view"}
 
 
 def test_what_the_page_cannot_take_is_dropped_and_never_queued(client: FakeClient) -> None:
-    clock = VirtualClock()
-    _, page = shown(client, clock)
+    _, page = shown(client)
     client.show(0)
-    assert page.decision() is None  # no hello yet
+    assert client.verdict().shown_ns is None  # no hello yet
     page.says(hello=True)
     for number in range(1, 31):
         client.show(number)
-        assert page.decision() == (number if number <= MOST_UNDER_WAY else None)
+        if number <= MOST_UNDER_WAY:
+            assert page.frame()[0]["number"] == number
+        else:
+            assert client.verdict().frame.ticks == number * 3000
     page.says(seen=MOST_UNDER_WAY)
     jpeg = client.show(31)
-    assert page.decision() == MOST_UNDER_WAY + 1
-    sent = [page.sent.get(timeout=10) for _ in range(MOST_UNDER_WAY + 1)]
-    assert sent[-1][1] == [jpeg]
-    assert page.sent.empty()
+    content, buffers = page.frame()
+    assert (content["number"], buffers) == (MOST_UNDER_WAY + 1, [jpeg])
+    assert page.frames.empty()
 
 
-def test_while_the_page_is_not_heard_the_thread_trickles(client: FakeClient) -> None:
-    clock = VirtualClock()
-    _, page = shown(client, clock)
+def test_what_the_page_has_painted_when_goes_to_the_record_on_its_clock(client: FakeClient) -> None:
+    clock = VirtualClock(100 * NS)
+    view, page = shown(client, clock)
     page.says(hello=True)
-    for number in range(60):
-        clock.sleep_until(number * 50 * MS)
+    for number in range(3):
         client.show(number)
-        # After half a second, every second picture: they come 50 ms apart.
-        assert (page.decision() is not None) == (number <= 10 or number % 2 == 0)
+        page.frame()
+    clock.sleep_until(100 * NS + 500 * MS)
+    # The page's clock shows 7,000 ms less; the first picture came 10 ms after it was sent, the word takes 10 ms.
+    echo = [100 * NS / MS, 93_010.0]
+    page.says(seen=3, echo=echo, now=93_490.0, verdicts=[[1, 93_040.0, 0.005], [2, None, None], [9, 1.0, None]])
+    first, second = client.verdict(), client.verdict()
+    assert (first.frame.ticks, first.shown_ns, first.heard_ns) == (0, 100 * NS + 40 * MS, 5 * MS)
+    assert (second.frame.ticks, second.shown_ns) == (3000, None)
+    assert client.verdicts.empty()
+    assert view._tap.decides
+
+
+def test_of_two_pages_the_first_is_recorded_and_the_next_one_when_it_leaves(client: FakeClient) -> None:
+    view, page = shown(client)
+    other = Page(view, "other")
+    for each in (page, other):
+        each.says(hello=True)
+    client.show(0)
+    other.frame()
+    other.says(seen=1, verdicts=[[1, 5.0, None]])
+    assert client.verdicts.empty()
+    page.says(seen=1, verdicts=[[1, 5.0, None]])
+    assert client.verdict().frame.ticks == 0
+    page.says(bye=True)
+    assert not view._tap.decides
+    page.says(seen=1, verdicts=[])  # overtaken by its own goodbye
+    assert not view._tap.decides
+    other.says(seen=1, verdicts=[])
+    assert view._tap.decides
+
+
+def test_a_page_that_falls_silent_is_let_go_and_taken_back(client: FakeClient) -> None:
+    clock = VirtualClock()
+    view, page = shown(client, clock)
+    page.says(hello=True)
+    client.show(0)
+    page.frame()
+    clock.sleep_until(GONE_NS + 2 * MS)
+    client.show(1)
+    page.frame()
+    assert not view._tap.decides
+    page.says(seen=2, verdicts=[[1, 1.0, None]])
+    assert view._tap.decides
+
+
+def test_a_cell_that_keeps_the_page_waiting_leaves_the_record_to_playout(
+    client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.cells, "running", True)
+    clock = VirtualClock()
+    view, page = shown(client, clock)
+    page.says(hello=True)
+    for number in range(MOST_UNDER_WAY * 3):  # all of them, although no word comes
+        clock.sleep_until(number * NS // 30)
+        client.show(number)
+        page.frame()
+    assert not view._tap.decides
+    assert view._tap.resigned_shown
+    page.says(seen=60, verdicts=[])
+    assert view._tap.decides
 
 
 def test_words_that_are_not_understood_are_passed_over(client: FakeClient) -> None:
-    _, page = shown(client)
-    page.says(other=1)
+    view, page = shown(client)
+    for word in ({"other": 1}, {"page": 5}, {}):
+        view._handle_custom_msg(word, [])
+    view._handle_custom_msg("text", [])
     client.show(0)
-    assert page.decision() is None
+    assert client.verdict().shown_ns is None
+    assert page.frames.empty()
 
 
-def test_the_thread_ends_with_the_client() -> None:
+def test_the_page_is_told_how_things_stand(client: FakeClient) -> None:
+    _, page = shown(client)
+    page.says(hello=True)
+    state = page.states.get(timeout=10)
+    assert state["to"] == "page"
+    assert (state["offset"], state["audio"], state["note"]) == (12.0, None, "")
+    assert state["where"] == "no sound in this stream"
+
+
+def test_the_thread_ends_with_the_client_and_the_page_is_told() -> None:
     with FakeClient() as client:
         _, page = shown(client)
         assert len(view_threads()) == 1
         page.says(hello=True)
         client.show(0)
-        page.sent.get(timeout=10)
+        page.frame()
     assert view_threads() == []
     assert client.taps == []
+    notes = [state["note"] for state in page.states.queue]
+    assert notes[-1] == ENDED
+    page.says(hello=True)  # a page that is loaded again afterwards
+    assert page.states.queue[-1]["note"] == ENDED
 
 
 def test_the_thread_ends_when_the_stream_does(client: FakeClient) -> None:
@@ -266,12 +416,12 @@ def test_the_thread_ends_when_the_widget_is_closed(client: FakeClient) -> None:
 def test_what_fails_in_sending_is_raised_by_the_client() -> None:
     client = FakeClient().start()
     view, page = shown(client)
+    page.says(hello=True)
 
-    def broken(content: object, buffers: object) -> None:
+    def broken(content: object, buffers: object = None) -> None:
         raise ConnectionError("the page's connection is gone")
 
     view.send = broken
-    page.says(hello=True)
     client.show(0)
     with pytest.raises(ConnectionError, match="gone"):
         client.wait(10)
@@ -283,8 +433,13 @@ def test_the_saved_notebook_holds_no_picture(client: FakeClient) -> None:
     before = view.get_state()
     page.says(hello=True)
     client.show(0)
-    page.sent.get(timeout=10)
+    page.frame()
     assert view.get_state() == before
+
+
+def test_the_page_s_code_stays_small() -> None:
+    folder = Path(module.__file__).parent
+    assert sum((folder / name).stat().st_size for name in ("view.js", "view.css")) < 20_000
 
 
 # ---- on the page
@@ -314,13 +469,28 @@ def test_outside_a_notebook_nothing_is_displayed(client: FakeClient, capsys: pyt
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("state", ["never started", "stopped"])
-def test_a_client_that_does_not_play_cannot_be_viewed(state: str) -> None:
-    client = FakeClient()
-    if state == "stopped":
-        client.start().stop()
-    with pytest.raises(RuntimeError, match="not playing"):
-        module.view(cast(Client, client))
+def test_a_client_that_was_never_started_cannot_be_viewed() -> None:
+    with pytest.raises(RuntimeError, match=r"start\(\)"):
+        module.view(cast(Client, FakeClient()))
+
+
+@pytest.mark.parametrize(
+    ("error", "note"), [(None, ENDED), (ConnectionError("the server is gone"), "the server is gone")]
+)
+def test_a_view_of_a_client_that_has_stopped_says_so(error: Exception | None, note: str) -> None:
+    client = FakeClient().start()
+    client.stop()
+    client._error = error
+    page = Page(module.view(cast(Client, client)))
+    page.says(hello=True)
+    assert page.states.get(timeout=10)["note"] == note
+    assert view_threads() == []
+    assert client.taps == []
+
+
+def test_a_word_for_the_sound_that_is_none_is_refused(client: FakeClient) -> None:
+    with pytest.raises(ValueError, match="'auto', 'browser', 'speaker' or 'none', not 'loud'"):
+        module.view(cast(Client, client), sound=cast(Any, "loud"))
     assert view_threads() == []
 
 
@@ -339,3 +509,54 @@ def test_a_kernel_without_that_private_name_is_left_alone(client: FakeClient, mo
     monkeypatch.delattr(BaseComm, "_reply_subshell_for", raising=False)
     shown(client)
     assert not hasattr(BaseComm, "_reply_subshell_for")
+
+
+class Subshells:
+    """A shell whose kernel has subshells, or none."""
+
+    def __init__(self, *, subshells: bool) -> None:
+        self.kernel = type("Kernel", (), {"_supports_kernel_subshells": subshells})()
+        self.execution_count = 3
+        self.events = self
+        self.told: dict[str, Any] = {}
+
+    def register(self, name: str, act: Any) -> None:
+        self.told[name] = act
+
+
+@pytest.mark.parametrize("subshells", [True, False])
+def test_whether_sliders_wait_is_seen_from_where_the_page_s_words_come(
+    subshells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = Subshells(subshells=subshells)
+    monkeypatch.setattr(hearing, "get_ipython", lambda: shell)
+    cells = hearing.Cells()
+    assert cells.sliders_wait() is not subshells
+    beside = threading.Thread(target=cells.word)
+    beside.start()
+    beside.join()
+    assert not cells.sliders_wait()
+    cells.word()  # on the very thread that runs cells
+    assert cells.sliders_wait()
+
+
+def test_a_cell_that_runs_is_known_from_begin_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Subshells(subshells=True)
+    monkeypatch.setattr(hearing, "get_ipython", lambda: shell)
+    cells = hearing.Cells()
+    cells.watch()
+    cells.watch()
+    assert cells.running  # it is asked for within one
+    shell.told["post_run_cell"]()
+    assert not cells.running
+    shell.told["pre_run_cell"]()
+    assert cells.running
+
+
+def test_without_a_kernel_nothing_is_heard_beside_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing, "get_ipython", lambda: None)
+    cells = hearing.Cells()
+    cells.watch()
+    assert not cells.running
+    assert cells.sliders_wait()
+    assert isinstance(module.sliders_wait(), bool)

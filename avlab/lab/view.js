@@ -13,11 +13,16 @@ const FILL_S = 0.15; // sound held before it begins to play
 const RING = `registerProcessor("avlab-ring", class extends AudioWorkletProcessor {
   constructor({ processorOptions: { fill } }) {
     super();
-    Object.assign(this, { fill, blocks: [], at: 0, held: 0, position: 0, playing: false });
+    this.fill = fill;
+    this.reset();
     this.port.onmessage = ({ data }) => {
-      if (data === null) Object.assign(this, { blocks: [], at: 0, held: 0, position: 0, playing: false });
-      else { this.blocks.push(data); this.held += data.length / data.channels; }
+      if (!data) return this.reset();
+      this.blocks.push(data);
+      this.held += data.count;
     };
+  }
+  reset() {
+    Object.assign(this, { blocks: [], at: 0, held: 0, position: 0, playing: false });
   }
   turn(playing, frame) {
     this.playing = playing;
@@ -39,8 +44,8 @@ const RING = `registerProcessor("avlab-ring", class extends AudioWorkletProcesso
 // The sound of one stream. `state`: none (no sound here), held (the browser waits for a click), ready.
 class Sound {
   constructor(rate, channels, changed) {
-    Object.assign(this, { rate, channels, changed, state: "held", blocks: [], underruns: 0, starved: false });
-    this.mark = { playing: false, frame: 0, position: 0 };
+    Object.assign(this, { rate, channels, changed, state: "held", underruns: 0 });
+    this.reset();
     this.open().catch(() => this.turn("none"));
   }
 
@@ -50,20 +55,13 @@ class Sound {
     this.gain.connect(this.context.destination);
     this.context.onstatechange = () => this.look();
     if (this.context.audioWorklet) {
-      const url = URL.createObjectURL(new Blob([RING], { type: "text/javascript" }));
-      try {
-        await this.context.audioWorklet.addModule(url);
-      } finally {
-        URL.revokeObjectURL(url);
-      }
-      const fill = FILL_S * this.rate;
-      const options = { numberOfInputs: 0, outputChannelCount: [this.channels], processorOptions: { fill } };
+      await this.context.audioWorklet.addModule(URL.createObjectURL(new Blob([RING], { type: "text/javascript" })));
+      const processorOptions = { fill: FILL_S * this.rate };
+      const options = { numberOfInputs: 0, outputChannelCount: [this.channels], processorOptions };
       this.node = new AudioWorkletNode(this.context, "avlab-ring", options);
       this.node.port.onmessage = ({ data }) => this.turned(data);
       this.node.connect(this.gain);
-    } else {
-      this.waiting = []; // no worklet where the page is no secure context: blocks are scheduled one by one
-    }
+    } // a page that is no secure context has no worklet: blocks are scheduled one by one
     this.opened = true;
     this.resume();
     this.look();
@@ -95,9 +93,9 @@ class Sound {
   push(position, pts, samples) {
     if (position === 0) this.reset();
     const count = samples.length / this.channels;
-    this.blocks.push({ position, pts, count });
+    this.blocks.push({ position, pts });
     if (this.blocks.length > 500) this.blocks.shift();
-    if (this.node) this.node.port.postMessage({ samples, channels: this.channels, length: samples.length });
+    if (this.node) this.node.port.postMessage({ samples, channels: this.channels, count });
     else this.schedule({ samples, count });
   }
 
@@ -106,7 +104,7 @@ class Sound {
     this.mark = { playing: false, frame: 0, position: 0 };
     this.starved = false;
     this.node?.port.postMessage(null);
-    if (this.waiting) Object.assign(this, { waiting: [], place: 0, next: 0 });
+    Object.assign(this, { waiting: [], place: 0, next: 0 }); // for blocks that are scheduled
   }
 
   schedule(block) {
@@ -189,9 +187,7 @@ export default () => {
   const say = (content) => {
     try {
       model.send({ page, ...content });
-    } catch {
-      // the kernel is gone, and the note says so
-    }
+    } catch {} // the kernel is gone, and the note says so
   };
   const report = () => {
     clearTimeout(timer);
@@ -257,16 +253,13 @@ export default () => {
       frame.begun = true;
       decoding += 1;
       createImageBitmap(new Blob([frame.bytes], { type: "image/jpeg" }))
-        .then(
-          (made) => {
-            if (frame.dropped) made.close();
-            else frame.bitmap = made;
-          },
-          () => {
-            frames = frames.filter((other) => other !== frame);
-            if (!frame.dropped) drop(frame);
-          },
-        )
+        .then((made) => {
+          if (frame.dropped) made.close();
+          else frame.bitmap = made;
+        })
+        .catch(() => {
+          frames = frames.filter((other) => other !== frame || drop(frame));
+        })
         .finally(() => {
           decoding -= 1;
           ask();
@@ -346,9 +339,9 @@ export default () => {
     return frozen ? "Frozen" : "";
   };
   const where = () => {
-    if (sound?.state === "none") return "this browser cannot play the sound; try client.view(sound=\"speaker\")";
+    if (sound?.state === "none") return "this browser cannot play the sound: try client.view(sound='speaker')";
     if (playing) return muted ? "sound: muted" : "sound: this page";
-    return state?.where ? `sound: ${state.where}`.replace(/^sound: (no sound|sound plays)/, "$1") : "";
+    return state?.where ?? "";
   };
   const refresh = () => {
     const now = performance.now();
@@ -401,26 +394,23 @@ export default () => {
       const button = (label, title, act, pressed) => {
         const element = make("button", "button", { type: "button", title });
         element.textContent = label;
-        const show = () => pressed && element.setAttribute("aria-pressed", pressed());
         element.onclick = () => {
           act();
           refresh();
         };
         bar.append(element);
-        show();
-        return show;
+        return () => pressed && element.setAttribute("aria-pressed", pressed());
       };
       const shows = [
-        button("Freeze", "Hold this picture; the stream goes on", () => { frozen = !frozen; }, () => frozen),
+        button("Freeze", "Hold this picture; the stream goes on", () => (frozen = !frozen), () => frozen),
         button("Save picture", "Download this picture, the JPEG as it came", save),
-        button("Statistics", "Show or hide the numbers in the picture", () => { overlay = !overlay; }, () => overlay),
+        button("Statistics", "Show the numbers in the picture", () => (overlay = !overlay), () => overlay),
         button("Mute", "Silence this page", () => mute(!muted), () => muted),
       ];
       function save() {
         if (!newest) return;
         const url = URL.createObjectURL(new Blob([newest.bytes], { type: "image/jpeg" }));
-        const name = `avlab-${(newest.pts / 1000).toFixed(3)}s.jpg`;
-        Object.assign(document.createElement("a"), { href: url, download: name }).click();
+        make("a", "save", { href: url, download: `avlab-${(newest.pts / 1000).toFixed(3)}s.jpg` }).click();
         setTimeout(() => URL.revokeObjectURL(url), 10000);
       }
       const view = {

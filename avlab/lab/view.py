@@ -58,6 +58,8 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
     def __init__(
         self, client: Client, *, sound: Sound = "auto", clock: MonotonicClock | VirtualClock | None = None
     ) -> None:
+        if sound not in get_args(Sound):
+            raise ValueError(f"sound must be 'auto', 'browser', 'speaker' or 'none', not {sound!r}")
         hear_while_cells_run()
         cells.watch()
         super().__init__()
@@ -175,7 +177,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             return "no sound in this stream"
         if sounding.claimed and self._speaker is None:
             return "sound plays in another view"
-        return sounding.speaker.name if sounding.speaker is not None else ""
+        return f"sound: {sounding.speaker.name}" if sounding.speaker is not None else ""
 
     def _end(self) -> None:
         """No more pictures: the client has ended, or this view."""
@@ -251,8 +253,6 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _choose(self, sounding: Sounding | None, sound: Sound) -> bool:
         """Whether this view's page is to play the sound."""
-        if sound not in get_args(Sound):
-            raise ValueError(f"sound must be 'auto', 'browser', 'speaker' or 'none', not {sound!r}")
         if sounding is None:
             return False
         if sound == "speaker":
