@@ -119,7 +119,7 @@ def lab(folder: Path, *, env: dict[str, str] | None = None, python: str = sys.ex
         settings = home / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension"
         settings.mkdir(parents=True)
         (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
-        where = {"PYTHONPATH": str(ROOT), "JUPYTER_PLATFORM_DIRS": "1"}
+        where = {"PYTHONPATH": str(ROOT), "JUPYTER_PLATFORM_DIRS": "1", "JUPYTER_PREFER_ENV_PATH": "0"}
         with tools.process(*command, folder=home, env=places | where | (env or {}), ready=ready, seconds=90):
             yield made
             made.end_kernels()

@@ -64,7 +64,7 @@ class Flow:
         """The page has seen everything up to picture `number`. Not `visible`: nobody looks, and it wants none."""
         with self._lock:
             self._acknowledged = max(self._acknowledged, min(number, self._sent))
-            self._visible = visible
+            self._heard, self._visible = True, visible
             self._word()
 
     def bye(self) -> None:

@@ -30,6 +30,10 @@ class Cells:
         """A word from the page has come, on this thread."""
         self._beside = threading.current_thread() is not threading.main_thread()
 
+    def unheard(self) -> None:
+        """A word from the page was due, and did not come while a cell ran."""
+        self._beside = False
+
     def sliders_wait(self) -> bool:
         """Whether what a page says waits while a cell runs: as seen, else as far as the kernel can tell."""
         if self._beside is not None:

@@ -32,7 +32,7 @@ const RING = `registerProcessor("avlab-ring", class extends AudioWorkletProcesso
     if (!this.playing && this.held >= this.fill) this.turn(true, currentFrame);
     for (let i = 0; this.playing && i < out[0].length; i++) {
       const { samples, channels } = this.blocks[0];
-      for (let c = 0; c < out.length; c++) out[c][i] = samples[this.at + (c < channels ? c : 0)] / 32768;
+      for (let c = 0; c < out.length; c++) out[c][i] = samples[this.at + c] / 32768;
       this.at += channels; this.held -= 1; this.position += 1;
       if (this.at >= samples.length) { this.blocks.shift(); this.at = 0; }
       if (!this.blocks.length) this.turn(false, currentFrame + i + 1);
@@ -135,16 +135,17 @@ class Sound {
 
   // Which moment of the context is heard now, in seconds.
   moment(now) {
-    const { contextTime, performanceTime } = this.context.getOutputTimestamp?.() ?? {};
+    const { context } = this;
+    const { contextTime, performanceTime } = context.getOutputTimestamp?.() ?? {};
     if (performanceTime) return contextTime + (now - performanceTime) / 1000;
-    return this.context.currentTime - (this.context.outputLatency || this.context.baseLatency || 0);
+    return context.currentTime - (context.outputLatency || context.baseLatency || 0);
   }
 
   // The sample heard now, counted from the first one sent.
   position(now) {
     const { playing, frame, position } = this.mark;
     const since = this.moment(now) * this.rate - frame;
-    return Math.max(0, position + (playing ? Math.max(0, since) : Math.min(0, since)));
+    return Math.max(0, position + Math[playing ? "max" : "min"](0, since));
   }
 
   // The media time heard now, in ms; null while there is none.
@@ -287,9 +288,9 @@ export default () => {
     sound.push(position, pts === null ? null : pts * 1000, samples);
   };
   const takeState = (now) => {
-    const audio = state.to === page && !state.note ? state.audio : null;
+    const audio = state.to === page && !state.ended ? state.audio : null;
     if (!state.playing) playing = false;
-    if (state.note) dropAll();
+    if (state.ended) dropAll();
     if (sound && (audio?.rate !== sound.rate || audio.channels !== sound.channels)) silence();
     if (audio && !sound) {
       sound = new Sound(audio.rate, audio.channels, () => {
@@ -326,14 +327,14 @@ export default () => {
     }
     const away = playing ? offset : state?.offset ?? null;
     const parts = [away === null ? "no sync" : `${signed(away)} ms`];
-    if (state?.loss !== null && state?.loss !== undefined) parts.push(`loss ${(state.loss * 100).toFixed(1)} %`);
+    if (state?.loss != null) parts.push(`loss ${(state.loss * 100).toFixed(1)} %`);
     if (playing) parts.push(`${sound.underruns} underrun${sound.underruns === 1 ? "" : "s"}`);
     return [["fps", fps], ["frame", frame], ["A/V", parts.join("  ")]];
   };
   const note = (now) => {
     if (state?.note) return state.note;
     if (heardOf && now - heardOf > SILENCE_MS && !document.hidden) {
-      return "Nothing comes from the kernel. If it was restarted, run the notebook's cells again.";
+      return "Nothing comes from the kernel. If it was restarted, run the cells again.";
     }
     if (!painted) return "Waiting for the first picture \u2026";
     return frozen ? "Frozen" : "";
@@ -369,14 +370,14 @@ export default () => {
         if (document.hidden) dropAll();
         if (views.size) report();
       };
-      const leave = () => say({ bye: true });
+      const closing = new AbortController();
+      const { signal } = closing;
       model.on("msg:custom", receive);
-      document.addEventListener("visibilitychange", look);
-      addEventListener("pagehide", leave);
+      document.addEventListener("visibilitychange", look, { signal });
+      addEventListener("pagehide", () => say({ bye: true }), { signal });
       return () => {
         model.off("msg:custom", receive);
-        document.removeEventListener("visibilitychange", look);
-        removeEventListener("pagehide", leave);
+        closing.abort();
         silence();
       };
     },

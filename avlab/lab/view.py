@@ -42,6 +42,7 @@ UNHEARD_NS = NS
 
 REMEMBERED = 2048  # pictures sent whose verdict may still come
 
+UNHEARD = "This kernel hears the page when the running cell has ended. Until then: ten pictures a second, no sound in the page."
 ENDED = "The stream has ended. Start a new client to see more."
 
 
@@ -76,7 +77,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         self._state_ns = 0
         self._speaker: PageSpeaker | None = None
         self._page_sound = ""  # what the page said last: ready, held or none
-        self._note = ""
+        self._note, self._ended = "", False
         self._sounding = client.presentation.sounding
         self._plays = self._choose(self._sounding, sound)
         self._tap: Tap = client.tap()
@@ -145,11 +146,16 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             if self._flow.gone(now_ns, busy=cells.running):
                 self._lose_page()
             elif cells.running and self._tap.decides and self._flow.silent_ns(now_ns) > UNHEARD_NS:
+                cells.unheard()
                 self._tap.resign(shown=True)
         if now_ns - self._state_ns >= STATE_NS:
             self._state_ns = now_ns
             self._counts.append(self._client.presentation.received)
-            if self._page is not None:
+            unheard = self._page is None and cells.running and bool(self._moments)
+            self._note = UNHEARD if unheard else ""
+            if unheard:
+                cells.unheard()
+            if self._page is not None or unheard:
                 self._tell(now_ns)
 
     def _tell(self, now_ns: int) -> None:
@@ -169,6 +175,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             "offset": None if offset_ns is None else offset_ns / 1e6,
             "loss": max(0.0, lost / (expected - expected_before)) if expected > expected_before else None,
             "note": self._note,
+            "ended": self._ended,
         }
         self.send(content)
 
@@ -184,6 +191,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         self._lose_page(keep=True)
         self._client.untap(self._tap)
         error = self._client.error
+        self._ended = True
         self._note = ENDED if error is None else str(error) or type(error).__name__
         if self._page is not None and self.comm is not None:
             with contextlib.suppress(Exception):  # what could not be sent was raised before, if it mattered
@@ -203,13 +211,14 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
                 self._lose_page()
                 self._flow.bye()
             return
-        if "hello" in content:
+        greets = "hello" in content
+        if greets:
             self._left.discard(page)
             self._flow.hello(now_ns)
         elif page in self._left:
             return
         if self._page is None:
-            self._page = page
+            self._page, greets = page, True  # its hello may come later, kept waiting by a cell
         if page != self._page:
             return
         if "seen" in content:
@@ -219,7 +228,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             self._tell(now_ns)
             return
         self._tap.decides = True
-        if "hello" in content:
+        if greets:
             if self._sounding is not None and self._plays:
                 self._sounding.rest(silent=True)  # the page's turn; until it can play, nothing does
             self._tell(now_ns)
