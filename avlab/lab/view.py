@@ -42,7 +42,10 @@ UNHEARD_NS = NS
 
 REMEMBERED = 2048  # pictures sent whose verdict may still come
 
-UNHEARD = "This kernel hears the page when the running cell has ended. Until then: ten pictures a second, no sound in the page."
+UNHEARD = (
+    "This kernel hears the page when the running cell has ended. "
+    "Until then: ten pictures a second, no sound in the page."
+)
 ENDED = "The stream has ended. Start a new client to see more."
 
 

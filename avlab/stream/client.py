@@ -207,8 +207,8 @@ class Client(Handle):
     def tap(self, *, decides: bool = False) -> Tap:
         """A place to take pictures from. One that `decides` reports what became of each by `presented`.
 
-        Of several that decide, the first verdict on a picture counts. A view that keeps its last one to itself for
-        a second after the stream's end has it recorded as in flight.
+        Of several that decide, the first one's verdicts count. A view that keeps its last one to itself for a second
+        after the stream's end has it recorded as in flight.
         """
         return self._presentation.tap(decides=decides)
 

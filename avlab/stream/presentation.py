@@ -231,9 +231,8 @@ class Presentation:
             else:
                 self._start.arrived("video", frame.pts_ns, now_ns)
                 self._playout.push(frame, now_ns)
-                if not self._playout.at_once:
-                    for tap in self._ahead:
-                        self._give(tap, frame, self._due_ns(frame, now_ns))
+                for tap in self._ahead if self._clock.running and not self._playout.at_once else ():
+                    self._give(tap, frame, self._clock.when_ns(frame.pts_ns))
 
     def _try_to_start(self, now_ns: int) -> None:
         wait_ns = self.least_delay_ns
@@ -244,6 +243,8 @@ class Presentation:
         self._clock.set(base_ns)
         if self._sounding is not None:
             self._sounding.begin(base_ns)
+        for tap in self._ahead:
+            self._give_waiting(tap)
 
     def _shift(self, by_ns: int) -> None:
         """From here on everything is presented later by `by_ns`, sound and pictures alike."""
@@ -272,9 +273,7 @@ class Presentation:
         if ahead == self._ahead:
             return
         for tap in ahead - self._ahead:
-            if not self._playout.at_once:
-                for frame in self._playout.waiting:
-                    self._give(tap, frame, self._due_ns(frame, now_ns))
+            self._give_waiting(tap)
         self._ahead = ahead
 
     def _resign(self, tap: Tap) -> None:
@@ -291,10 +290,10 @@ class Presentation:
                 continue  # playout still has it, and must not judge it a second time
             del self._owed[ticks]
 
-    def _due_ns(self, frame: Frame, now_ns: int) -> int:
-        if self._clock.running:
-            return self._clock.when_ns(frame.pts_ns)
-        return now_ns + self.held_back_ns
+    def _give_waiting(self, tap: Tap) -> None:
+        """The pictures that were there before the tap wanted them ahead, or before the clock ran."""
+        for frame in self._playout.waiting if self._clock.running and not self._playout.at_once else ():
+            self._give(tap, frame, self._clock.when_ns(frame.pts_ns))
 
     def _give(self, tap: Tap, frame: Frame, due_ns: int | None) -> None:
         if tap is self._leader and frame.ticks not in self._owed:
