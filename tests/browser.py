@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nbformat
-import tools
+
+from tests import tools
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -1,7 +1,6 @@
 // The page's half of the live view: decodes, paints and plays what the kernel sends, and says what became of it.
-//
-// One factory for each widget: `initialize` receives for all its views, `render` makes one of them. With sound, the
-// page's audio clock is the master: a picture is painted once the sound heard has reached its pts.
+// `initialize` receives for all views of a widget, `render` makes one. With sound, the page's audio clock is the
+// master: a picture is painted once the sound heard has reached its pts.
 
 const SOON_MS = 8; // a picture due before the next frame of the screen is painted in this one
 const DECODE_MS = 150; // how long before it is due a picture is decoded
@@ -9,7 +8,7 @@ const REPORT_MS = 250; // one word for each picture would cost a fifth of them
 const SILENCE_MS = 3000;
 const FILL_S = 0.15; // sound held before it begins to play
 
-// Plays blocks of interleaved int16, and says at which frame of the context it began at which position, or ran dry.
+// Plays blocks of int16; says at which frame of the context it began, at which position, or ran dry.
 const RING = `registerProcessor("avlab-ring", class extends AudioWorkletProcessor {
   constructor({ processorOptions: { fill } }) {
     super();
@@ -56,9 +55,9 @@ class Sound {
     this.context.onstatechange = () => this.look();
     if (this.context.audioWorklet) {
       await this.context.audioWorklet.addModule(URL.createObjectURL(new Blob([RING], { type: "text/javascript" })));
-      const processorOptions = { fill: FILL_S * this.rate };
-      const options = { numberOfInputs: 0, outputChannelCount: [this.channels], processorOptions };
-      this.node = new AudioWorkletNode(this.context, "avlab-ring", options);
+      this.node = new AudioWorkletNode(this.context, "avlab-ring", {
+        numberOfInputs: 0, outputChannelCount: [this.channels], processorOptions: { fill: FILL_S * this.rate },
+      });
       this.node.port.onmessage = ({ data }) => this.turned(data);
       this.node.connect(this.gain);
     } // a page that is no secure context has no worklet: blocks are scheduled one by one
@@ -72,7 +71,7 @@ class Sound {
   }
 
   look() {
-    if (this.opened && !this.closed) this.turn(this.context.state === "running" ? "ready" : "held");
+    if (this.opened) this.turn(this.context.state === "running" ? "ready" : "held");
   }
 
   turn(state) {
@@ -89,7 +88,7 @@ class Sound {
     this.changed();
   }
 
-  // A block's place in the sound sent so far, its media time in ms (null before there is any), its samples.
+  // A block: its place in the sound sent so far, its media time in ms or null, its samples.
   push(position, pts, samples) {
     if (position === 0) this.reset();
     const count = samples.length / this.channels;
@@ -164,7 +163,7 @@ class Sound {
   }
 
   close() {
-    this.closed = true;
+    this.opened = false;
     this.context?.close().catch(() => {});
   }
 }
@@ -243,7 +242,7 @@ export default () => {
     offset = heard === null ? null : heard - frame.pts;
     settle(frame, now, heard);
   };
-  // What is due next is decoded first. Of several that are due and not begun, only the newest is worth it.
+  // Of several that are due and not begun, only the newest is worth decoding.
   const decode = (now, heard) => {
     const last = frames.findLastIndex((frame) => due(frame, now, heard));
     frames = frames.filter((frame, i) => i >= last || frame.begun || drop(frame));
@@ -298,7 +297,6 @@ export default () => {
         refresh();
       });
       mute(muted);
-      setTimeout(refresh, 500);
       sound.since = now;
     }
   };
@@ -309,13 +307,13 @@ export default () => {
   };
   const mute = (wanted) => {
     muted = wanted;
-    if (sound?.gain) sound.gain.gain.value = muted ? 0 : 1;
+    if (sound?.gain) sound.gain.gain.value = +!muted;
   };
 
   // ---- what a person sees
 
   const rate = (moments, now) => {
-    while (moments.length && moments[0] < now - 1000) moments.shift();
+    while (moments[0] < now - 1000) moments.shift();
     return moments.length;
   };
   const numbers = (now) => {
@@ -323,7 +321,8 @@ export default () => {
     let frame = "none yet";
     if (newest) {
       const size = `${bitmap.width} \u00d7 ${bitmap.height}  ${(newest.bytes.byteLength / 1000).toFixed(1)} kB`;
-      frame = `${newest.number}  ${(newest.pts / 1000).toFixed(2)} s  ${size}`;
+      const number = state?.target ? Math.round((newest.pts * state.target) / 1000) : newest.number;
+      frame = `${number}  ${(newest.pts / 1000).toFixed(2)} s  ${size}`;
     }
     const away = playing ? offset : state?.offset ?? null;
     const parts = [away === null ? "no sync" : `${signed(away)} ms`];
@@ -341,6 +340,7 @@ export default () => {
   };
   const where = () => {
     if (sound?.state === "none") return "this browser cannot play the sound: try client.view(sound='speaker')";
+    if (sound?.state === "held") return "sound: waits for a click";
     if (playing) return muted ? "sound: muted" : "sound: this page";
     return state?.where ?? "";
   };

@@ -20,7 +20,7 @@ from IPython.display import display
 from avlab.lab.flow import MOST_UNDER_WAY, Flow, PageClock
 from avlab.lab.hearing import cells, hear_while_cells_run, sliders_wait
 from avlab.lab.page_sound import LEAD_NS, PageSpeaker
-from avlab.media.speaker import Speaker
+from avlab.media.speaker import NullSpeaker, Speaker
 from avlab.stream.client import Client
 from avlab.stream.clock import MonotonicClock, VirtualClock
 from avlab.stream.sounding import Pull, Sink, Sounding
@@ -174,7 +174,8 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             "audio": {"rate": sounding.rate, "channels": sounding.channels} if plays and sounding is not None else None,
             "playing": self._speaker is not None,
             "where": self._where(sounding),
-            "sent": sum(moment > now_ns - NS for moment in list(self._moments)),
+            "sent": 0 if self._ended else sum(moment > now_ns - NS for moment in list(self._moments)),
+            "target": presentation.target_fps,
             "offset": None if offset_ns is None else offset_ns / 1e6,
             "loss": max(0.0, lost / (expected - expected_before)) if expected > expected_before else None,
             "note": self._note,
@@ -187,7 +188,9 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             return "no sound in this stream"
         if sounding.claimed and self._speaker is None:
             return "sound plays in another view"
-        return f"sound: {sounding.speaker.name}" if sounding.speaker is not None else ""
+        if self._ended or sounding.speaker is None:
+            return ""
+        return "no sound" if isinstance(sounding.speaker, NullSpeaker) else f"sound: {sounding.speaker.name}"
 
     def _end(self) -> None:
         """No more pictures: the client has ended, or this view."""

@@ -109,6 +109,12 @@ class Presentation:
         return self._offset_ns
 
     @property
+    def target_fps(self) -> float | None:
+        """The rate that the server has promised."""
+        fps: float | None = self._recorder.meta.get("target_fps")
+        return fps
+
+    @property
     def received(self) -> tuple[int, int]:
         """How many packets of video were to be expected so far, and how many came; zeros on a wire without numbers."""
         low, high = self._numbers or (0, -1)
