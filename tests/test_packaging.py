@@ -200,6 +200,15 @@ def test_ci_runs_what_the_readme_says() -> None:
 # --- files ------------------------------------------------------------------------------------------------------
 
 
+def test_the_page_s_code_is_packed() -> None:
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["avlab.lab"]
+    others = [path for path in files("avlab/**/*") if path.suffix not in (".py", ".pyc") and path.is_file()]
+    assert {path.name for path in others} >= {"view.js", "view.css"}
+    for path in others:
+        assert path.parent.name == "lab", names(path)
+        assert any(path.match(pattern) for pattern in packed), names(path)
+
+
 def test_data_stays_small() -> None:
     size = sum(path.stat().st_size for path in files("data/**/*") if path.is_file())
     assert size < 2_000_000, f"data/ has {size:,} bytes; the clips have to stay under 2 MB"

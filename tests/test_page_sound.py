@@ -91,6 +91,15 @@ def test_the_page_is_sent_as_much_as_its_ring_holds_and_then_what_it_plays(devic
     assert device.speaker.latency_ns == 60 * MS
 
 
+def test_a_slow_device_wants_its_sound_earlier(device: Device) -> None:
+    assert device.speaker.lead_ns == LEAD_NS
+    for latency in (50, 50, 260, 260, 260, 260, 260):  # one odd word is not believed
+        device.speaker.reported(0, NS, latency * MS, playing=True)
+        wanted = device.speaker.lead_ns
+        assert wanted == LEAD_NS or device.speaker.latency_ns == 260 * MS
+    assert wanted == RING_NS + 260 * MS + 20 * MS
+
+
 def test_a_ring_that_ran_dry_is_filled_again(device: Device) -> None:
     for _ in range(7):
         device.block()
@@ -173,6 +182,10 @@ def test_of_several_pages_the_first_has_the_sound_and_the_next_when_it_lets_go(s
     assert sounding.least_delay_ns >= LEAD_NS
     sounding.claim("b", sink("second page"))
     sounding.claim("a", sink("again"))  # said twice
+    sounding.wants("b", 2 * LEAD_NS)  # it has no say
+    assert sounding.sink_lead_ns == LEAD_NS
+    sounding.wants("a", LEAD_NS + MS)
+    assert sounding.sink_lead_ns == LEAD_NS + MS
     sounding.release("a")
     goes_to(sounding, "second page")
     sounding.release("b")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
+from statistics import median_low
 
 from avlab.media.speaker import Fill
 from avlab.stream.clock import MonotonicClock
@@ -18,8 +20,12 @@ from avlab.wire.units import NS, Samples
 RING_NS = 250_000_000
 """How much sound the page holds before its device takes it; it begins to play at 150 ms."""
 
+WAY_NS = 20_000_000
 LEAD_NS = 320_000_000
-"""By how much sound has to be there before it is heard: the ring, a usual device's latency, and the way."""
+"""By how much sound has to be there before it is heard: the ring, a usual device's latency (50 ms), and the way."""
+
+FAR_NS = 20_000_000
+"""Only by more than this is a device's latency worth presenting everything later."""
 
 BLOCKS_PER_SECOND = 25
 GUESSED_LATENCY_NS = 40_000_000  # before the page has said what its device takes
@@ -54,6 +60,7 @@ class PageSpeaker:
         self._lock = threading.Lock()
         self._given = 0  # samples
         self._anchor: tuple[int, int] | None = None  # (position, when it is heard), while the page plays
+        self._latencies: deque[int] = deque(maxlen=9)
         self._heard = 0  # the position at which it stands while it does not
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -77,9 +84,17 @@ class PageSpeaker:
     def reported(self, position: int, heard_ns: int, latency_ns: int, *, playing: bool) -> None:
         """Sample `position` is heard at `heard_ns`, or is the next to be heard once the page has sound again."""
         with self._lock:
-            self.latency_ns = max(0, min(latency_ns, NS))
+            self._latencies.append(max(0, min(latency_ns, NS)))
+            self.latency_ns = median_low(self._latencies)
             self._heard = min(position, self._given)
             self._anchor = (position, heard_ns) if playing else None
+
+    @property
+    def lead_ns(self) -> int:
+        """How long before it is heard sound has to be there: more than `LEAD_NS` for a slow device (Bluetooth)."""
+        with self._lock:
+            wanted_ns = RING_NS + self.latency_ns + WAY_NS
+            return wanted_ns if len(self._latencies) > 4 and wanted_ns > LEAD_NS + FAR_NS else LEAD_NS
 
     def heard_ns(self, now_ns: int) -> int:
         """When the next sample to be asked for will be heard."""

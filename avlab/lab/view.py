@@ -130,13 +130,15 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _play(self, position: int, reading: ClockReading | None, samples: Samples) -> None:
         """A block of sound; on the speaker's thread."""
+        assert self._sounding is not None
         now_ns = self._clock.now_ns()
+        # The page hears it later than its device reports: what it takes for heard is so much further than the sound.
+        pts = None if reading is None else (reading.media_ns - self._sounding.av_offset_ns) / NS
         content = {
             "kind": "sound",
             "to": self._page,
             "position": position,
-            "pts": None if reading is None else reading.media_ns / NS,
-            "rate": self._sounding.rate if self._sounding is not None else 0,
+            "pts": pts,
             "channels": samples.shape[1],
             "sent": now_ns / 1e6,
         }
@@ -263,6 +265,8 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
                 round(audio["latency"] * 1e6),
                 playing=audio["playing"],
             )
+            if self._sounding is not None:
+                self._sounding.wants(self, speaker.lead_ns)
 
     # ---- sound
 

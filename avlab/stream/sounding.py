@@ -79,6 +79,11 @@ class Sounding:
         return self._audio
 
     @property
+    def av_offset_ns(self) -> int:
+        """What the device delays beyond what it reports, the page's too."""
+        return self._av_offset_ns
+
+    @property
     def claimed(self) -> bool:
         """Whether the sound goes to a sink that is not the client's own."""
         return bool(self._claims)
@@ -88,6 +93,12 @@ class Sounding:
         with self._lock:
             self._claims.setdefault(owner, sink)
             self._changed.set()
+
+    def wants(self, owner: object, lead_ns: int) -> None:
+        """The sink in charge has found that it wants its sound earlier than it said."""
+        with self._lock:
+            if next(iter(self._claims), None) is owner:
+                self._sink_lead_ns = max(self._sink_lead_ns, lead_ns)
 
     def release(self, owner: object) -> None:
         """Let go of a claim, if there was one. With no other owner there is silence, and the clock goes on."""
