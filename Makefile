@@ -51,6 +51,7 @@ bench: setup-bench  ## measure speed beside ffmpeg, ffplay and mpv, on an otherw
 	@$(BIN)/python benchmarks/resources.py
 	@$(BIN)/python benchmarks/relay.py
 	@$(BIN)/python -m benchmarks.avsync
+	@$(BIN)/python -m benchmarks.view
 
 setup: setup-lab setup-test setup-check  ## only set up, for all of the above
 setup-bench:  ## set up for benchmarks/, with the players that avlab is measured against

@@ -191,6 +191,7 @@ class Presented:
     sounding = None
     offset_ns: int | None = 12 * MS
     received = (100, 99)
+    timed = True
     target_fps: float | None = 30.0
 
 

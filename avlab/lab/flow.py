@@ -53,6 +53,11 @@ class Flow:
         """How many pictures have been admitted."""
         return self._sent
 
+    @property
+    def heard(self) -> bool:
+        """Whether a page has said something, and has not said goodbye since."""
+        return self._heard
+
     def hello(self, now_ns: int) -> None:
         """The page is there, or there again: what was under way to it is forgotten."""
         with self._lock:

@@ -324,8 +324,8 @@ export default () => {
       const number = state?.target ? Math.round((newest.pts * state.target) / 1000) : newest.number;
       frame = `${number}  ${(newest.pts / 1000).toFixed(2)} s  ${size}`;
     }
-    const away = playing ? offset : state?.offset ?? null;
-    const parts = [away === null ? "no sync" : `${signed(away)} ms`];
+    const away = playing && state.timed ? offset : state?.offset ?? null;
+    const parts = [away === null ? "unknown" : `${signed(away)} ms`];
     if (state?.loss != null) parts.push(`loss ${(state.loss * 100).toFixed(1)} %`);
     if (playing) parts.push(`${sound.underruns} underrun${sound.underruns === 1 ? "" : "s"}`);
     return [["fps", fps], ["frame", frame], ["A/V", parts.join("  ")]];

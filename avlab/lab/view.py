@@ -156,7 +156,8 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         if now_ns - self._state_ns >= STATE_NS:
             self._state_ns = now_ns
             self._counts.append(self._client.presentation.received)
-            unheard = self._page is None and cells.running and bool(self._moments)
+            blindly = not self._flow.heard and bool(self._moments) and self._moments[-1] > now_ns - NS
+            unheard = self._page is None and cells.running and blindly
             self._note = UNHEARD if unheard else ""
             if unheard:
                 cells.unheard()
@@ -178,6 +179,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             "where": self._where(sounding),
             "sent": 0 if self._ended else sum(moment > now_ns - NS for moment in list(self._moments)),
             "target": presentation.target_fps,
+            "timed": presentation.timed,
             "offset": None if offset_ns is None else offset_ns / 1e6,
             "loss": max(0.0, lost / (expected - expected_before)) if expected > expected_before else None,
             "note": self._note,

@@ -109,6 +109,11 @@ class Presentation:
         return self._offset_ns
 
     @property
+    def timed(self) -> bool:
+        """Whether the wire tells when a picture is to be seen; without, how far it is from its sound is not known."""
+        return self._timed
+
+    @property
     def target_fps(self) -> float | None:
         """The rate that the server has promised."""
         fps: float | None = self._recorder.meta.get("target_fps")
