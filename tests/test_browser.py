@@ -293,9 +293,7 @@ AudioContext = class extends Given {
 
 
 def test_while_the_browser_holds_sound_back_a_button_asks_for_the_click_that_lets_it_out(opened: Open) -> None:
-    with opened() as notebook:
-        notebook.page.add_init_script(HELD)
-        notebook.reload()
+    with opened(script=HELD) as notebook:
         notebook.run("start", "view")
         notebook.picture()
         enable = notebook.page.get_by_role("button", name="Enable sound")
@@ -312,9 +310,7 @@ NO_SOUND = "Object.defineProperty(window, 'AudioContext', { value: undefined });
 
 
 def test_a_browser_without_sound_shows_pictures_and_says_so(opened: Open) -> None:
-    with opened() as notebook:
-        notebook.page.add_init_script(NO_SOUND)
-        notebook.reload()
+    with opened(script=NO_SOUND) as notebook:
         notebook.run("start", "view")
         notebook.picture()
         says(notebook, ".avlab-where", "cannot play")
