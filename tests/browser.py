@@ -279,7 +279,7 @@ class Notebook:
 
 @contextmanager
 def notebook(browser: Browser, url: str, *, script: str = "") -> Iterator[Notebook]:
-    """A page of its own with a notebook open, `script` run before all else; nothing may have failed in it at the end."""
+    """A page with a notebook open, `script` run before all else; nothing may have failed in the page at the end."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     try:
         context.add_init_script(script)
