@@ -8,7 +8,7 @@ const REPORT_MS = 250; // one word for each picture would cost a fifth of them
 const SILENCE_MS = 3000;
 const FILL_S = 0.15; // sound held before it begins to play
 
-// Plays blocks of int16; says at which frame of the context it began, at which position, or ran dry.
+// Plays blocks of int16; says at which frame of the context, at which position it began or ran dry.
 const RING = `registerProcessor("avlab-ring", class extends AudioWorkletProcessor {
   constructor({ processorOptions: { fill } }) {
     super();
@@ -60,7 +60,7 @@ class Sound {
       });
       this.node.port.onmessage = ({ data }) => this.turned(data);
       this.node.connect(this.gain);
-    } // a page that is no secure context has no worklet: blocks are scheduled one by one
+    } // no secure context, no worklet: blocks are scheduled one by one
     this.opened = true;
     this.resume();
     this.look();
@@ -88,7 +88,7 @@ class Sound {
     this.changed();
   }
 
-  // A block: its place in the sound sent so far, its media time in ms or null, its samples.
+  // A block: its place in the sound sent, its media time in ms or null, its samples.
   push(position, pts, samples) {
     if (position === 0) this.reset();
     const count = samples.length / this.channels;
@@ -140,14 +140,14 @@ class Sound {
     return context.currentTime - (context.outputLatency || context.baseLatency || 0);
   }
 
-  // The sample heard now, counted from the first one sent.
+  // The sample heard now, from the first one sent.
   position(now) {
     const { playing, frame, position } = this.mark;
     const since = this.moment(now) * this.rate - frame;
     return Math.max(0, position + Math[playing ? "max" : "min"](0, since));
   }
 
-  // The media time heard now, in ms; null while there is none.
+  // The media time heard now in ms, or null.
   heard(now) {
     if (this.state !== "ready") return null;
     const at = this.position(now);
@@ -223,8 +223,9 @@ export default () => {
     asked = false;
     const now = performance.now();
     const heard = heardNow(now);
-    const pick = frames.findLastIndex((frame) => frame.bitmap && due(frame, now, heard));
+    let pick = frames.findLastIndex((frame) => frame.bitmap && due(frame, now, heard));
     if (pick >= 0) {
+      if (heard === null && frames[pick - 1]?.bitmap) pick -= 1; // of a burst, one waits for the next tick
       frames.splice(0, pick).forEach(drop);
       const frame = frames.shift();
       if (frozen) drop(frame);
@@ -242,9 +243,9 @@ export default () => {
     offset = heard === null ? null : heard - frame.pts;
     settle(frame, now, heard);
   };
-  // Of several that are due and not begun, only the newest is worth decoding.
+  // Of several that are due and not begun, the newest is worth decoding, and one more without sound.
   const decode = (now, heard) => {
-    const last = frames.findLastIndex((frame) => due(frame, now, heard));
+    const last = frames.findLastIndex((frame) => due(frame, now, heard)) - (heard === null);
     frames = frames.filter((frame, i) => i >= last || frame.begun || drop(frame));
     for (const frame of frames) {
       if (decoding > 1) return;
@@ -385,7 +386,7 @@ export default () => {
     render({ el }) {
       const root = make("div", "view");
       const picture = make("div", "picture");
-      const canvas = make("canvas", "canvas", { role: "img", "aria-label": "Live picture of the stream" });
+      const canvas = make("canvas", "canvas", { role: "img", "aria-label": "Live picture" });
       const stats = make("div", "stats", { role: "group", "aria-label": "Statistics" });
       const message = make("div", "note", { role: "status" });
       const enable = make("button", "enable", { type: "button" });
@@ -403,7 +404,7 @@ export default () => {
         return () => pressed && element.setAttribute("aria-pressed", pressed());
       };
       const shows = [
-        button("Freeze", "Hold this picture; the stream goes on", () => (frozen = !frozen), () => frozen),
+        button("Freeze", "Hold this picture", () => (frozen = !frozen), () => frozen),
         button("Save picture", "Download this picture, the JPEG as it came", save),
         button("Statistics", "Show the numbers in the picture", () => (overlay = !overlay), () => overlay),
         button("Mute", "Silence this page", () => mute(!muted), () => muted),

@@ -30,7 +30,7 @@ from avlab.timing.jitterbuffer import Frame
 from avlab.timing.playout import ClockReading
 from avlab.wire.units import NS, Samples
 
-__all__ = ["MOST_UNDER_WAY", "Flow", "View", "sliders_wait", "view"]
+__all__ = ["MOST_UNDER_WAY", "Flow", "View", "hear_while_cells_run", "sliders_wait", "view"]
 
 Sound = Literal["auto", "browser", "speaker", "none"]
 
