@@ -46,7 +46,7 @@ def gaps(clips: Mapping[str, Iterable[float]]) -> Figure:
         ends.append((float(times[-2]), float(found.gaps_ms[-1]), f"{name}: {found.fps:.5g} fps", dark))
     ax.set_ylim(0, 1.12 * max(float(np.diff(times).max()) for times in ordered.values()) * 1e3)
     label_ends(ax, ends)
-    return titled(figure, ax, textwrap.fill(f"Pictures come: {', '.join(said)}", 90))
+    return titled(figure, ax, textwrap.fill(f"Pictures come: {', '.join(said)}", 76))
 
 
 def players(runs: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
@@ -64,17 +64,17 @@ def players(runs: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     for (name, found), (colour, dark) in zip(seen.items(), cycle(MANY)):
         ax.plot(found.real, found.media, color=colour, linewidth=2.5)
         ax.plot(found.real[-1], found.media[-1], "o", color=colour, markersize=7)
-        how = f"{abs(found.off):.2g} s {'late' if found.off > 0 else 'early'}"
+        how = f"up to {abs(found.off):.2g} s {'late' if found.off > 0 else 'early'}"
         if found.speed is not None and found.speed >= 1.5:
             how = f"{found.speed:.3g} times too fast"
-        elif abs(found.off) < 0.005:
+        elif abs(found.off) < 0.01:
             how = "in time"
         ends.append((float(found.real[-1]), float(found.media[-1]), f"{name}: {how}", dark))
     ax.set_ylim(0, 1.05 * end)
     label_ends(ax, sorted(ends))  # of players that end together, the later one's label is above: no lines cross
-    quickest = max(seen, key=lambda name: seen[name].speed or 0)
-    took, length = seen[quickest].real[-1], seen[quickest].media[-1]
-    return titled(figure, ax, f"{quickest}: {length:.3g} s of clip in {took:.3g} s")
+    worst = max(seen, key=lambda name: abs(seen[name].off))
+    finding = f"{worst}: {seen[worst].media[-1]:.3g} s of clip in {seen[worst].real[-1]:.3g} s"
+    return titled(figure, ax, finding)
 
 
 def frame_sizes(sizes: pd.DataFrame, *, limits: Mapping[str, int] = LIMITS) -> Figure:
@@ -115,7 +115,29 @@ def frame_sizes(sizes: pd.DataFrame, *, limits: Mapping[str, int] = LIMITS) -> F
     ax.margins(0)
     low, high = values.min(), values.max()
     finding = f"A frame has from {low:,.0f} to {high:,.0f} bytes"
-    return titled(figure, ax, textwrap.fill("; ".join([finding, *beyond]), 90))
+    return titled(figure, ax, textwrap.fill("; ".join([finding, *beyond]), 76))
+
+
+def pieces(runs: Mapping[str, Sequence[int]]) -> Figure:
+    """Where bytes were cut: for each name, the sizes in which they were sent or received, as bars in a row."""
+    figure, ax = axes(None, "bytes, one after another", "")
+    if not any(runs.values()):
+        return missing(figure, ax, "No pieces to draw", "it needs the sizes of what was sent or received")
+    whole = max(sum(sizes) for sizes in runs.values())
+    for row, (sizes, (colour, dark)) in enumerate(zip(runs.values(), cycle(MANY))):
+        ends = np.cumsum(sizes)
+        for size, end in zip(sizes, ends, strict=True):
+            bar = Rectangle(
+                (end - size, row - 0.32), size, 0.64, facecolor=colour, alpha=0.35, edgecolor=dark, linewidth=2
+            )
+            ax.add_patch(bar)
+            if size > 0.045 * whole:
+                ax.text(end - size / 2, row, f"{size:,}", ha="center", va="center", size=BODY)
+    ax.set_xlim(0, 1.02 * whole)
+    ax.set_ylim(len(runs) - 0.4, -0.6)
+    ax.grid(visible=False, axis="y")
+    ax.set_yticks(range(len(runs)), [f"{name}\n{len(sizes)} pieces" for name, sizes in runs.items()])
+    return titled(figure, ax, "; ".join(f"{name}: {len(sizes)} pieces" for name, sizes in runs.items()))
 
 
 def packets(shown: Mapping[str, tuple[bytes, Sequence[Field]]], *, rows: int = 2) -> Figure:

@@ -23,8 +23,9 @@ from avlab.lab.drawing import label as _label
 from avlab.lab.drawing import label_ends as _label_ends
 from avlab.lab.drawing import missing as _missing
 from avlab.lab.drawing import titled as _titled
-from avlab.lab.figures import frame_sizes, gaps, packets, players
-from avlab.measure import metrics
+from avlab.lab.figures import frame_sizes, gaps, packets, pieces, players
+from avlab.measure import metrics, timelines
+from avlab.measure.convergence import video_frames
 from avlab.measure.trace import Trace
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ DETECTABLE = (-125.0, 45.0)
 ACCEPTABLE = (-185.0, 90.0)
 
 __all__ = [
-    "bitrate", "delay", "fps", "frame_sizes", "gaps", "interval_error", "live", "loss", "pacers", "packets", "page",
-    "players", "sync",
+    "bitrate", "delay", "fps", "frame_bytes", "frame_sizes", "gaps", "interval_error", "live", "loss", "pacers",
+    "packets", "page", "pieces", "players", "sync",
 ]  # fmt: skip
 
 
@@ -160,6 +161,32 @@ def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
     return _titled(
         figure, ax, f"Half of the packets arrive within {_ms(size.median_ms)}, 95 % within {_ms(size.p95_ms)}"
     )
+
+
+def frame_bytes(trace: Trace, *, ax: Axes | None = None) -> Figure:
+    """How large each picture was, with a mark where quality or width was changed and came to rest."""
+    figure, ax = _axes(ax, "time (s)", "bytes a frame")
+    frames = video_frames(trace)
+    moment = "shown" if frames["shown"].notna().any() else "sent"
+    known = frames.dropna(subset=[moment, "bytes"])
+    if known.empty:
+        return _missing(figure, ax, "No frame's size is known", "it needs frames that were shown, or sent")
+    times, sizes = known[moment], known["bytes"]
+    ax.plot(times, sizes, ".", color=BLUE, markersize=6, markeredgewidth=0)
+    top = 1.25 * float(sizes.max())
+    ax.set_ylim(0, top)
+    for name, colour, height in (("quality", "#B04E00", 0.97), ("width", "#00664A", 0.89)):
+        rows = trace.settings
+        rows = rows[(rows["name"] == name) & rows["time"].between(times.min(), times.max())]
+        for at in timelines.steps(list(rows["time"])):
+            time, value = float(rows["time"].iloc[at]), rows["value"].iloc[at]
+            ax.axvline(time, color=colour, linewidth=1.2, linestyle=":")
+            ax.annotate(
+                f"{name} {value}", (time, height), (5, 0), xycoords=("data", "axes fraction"),
+                textcoords="offset points", va="top", color=colour, size=_BODY, bbox=_PAPER,
+            )  # fmt: skip
+    half, largest = float(sizes.median()), float(sizes.max())
+    return _titled(figure, ax, f"Half of the frames have {half:,.0f} bytes or fewer, the largest {largest:,.0f}")
 
 
 def pacers(traces: Mapping[str, Trace]) -> Figure:
@@ -294,6 +321,7 @@ def _ms(value: float) -> str:
 
 
 def _signed_ms(value: float) -> str:
+    value = round(value, 3)
     sign = "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else ""
     return sign + _ms(abs(value))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avlab.measure.compare import compare
 from avlab.measure.convergence import (
     Convergence,
     Floats,
@@ -45,6 +46,7 @@ __all__ = [
     "SyncSummary",
     "audio_seconds",
     "bitrate",
+    "compare",
     "convergence",
     "drift",
     "fps",

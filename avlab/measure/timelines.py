@@ -40,7 +40,7 @@ class Playing(NamedTuple):
     speed: float | None
     """Seconds of clip in a second, from the first picture to the last; None when no time went by."""
     off: float
-    """How far the last picture came behind its timestamp; negative when ahead."""
+    """How far behind its timestamp the one picture came that was furthest from it; negative when ahead."""
 
 
 def playing(seen: Sequence[tuple[float, float]]) -> Playing:
@@ -50,4 +50,13 @@ def playing(seen: Sequence[tuple[float, float]]) -> Playing:
     real, media = np.array(seen, np.float64).T
     real, media = real - real[0], media - media[0]
     speed = float(media[-1] / real[-1]) if real[-1] > 0 else None
-    return Playing(real, media, speed, float(real[-1] - media[-1]))
+    behind = real - media
+    return Playing(real, media, speed, float(behind[np.abs(behind).argmax()]))
+
+
+def steps(times: Sequence[float], apart: float = 0.5) -> list[int]:
+    """Of changes at `times`, in order, the last of each run that follows its predecessor within `apart` seconds.
+
+    A slider that is pulled makes dozens of them; only where it came to rest is worth a mark.
+    """
+    return [at for at, time in enumerate(times) if at + 1 == len(times) or times[at + 1] - time > apart]
