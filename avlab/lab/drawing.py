@@ -88,7 +88,9 @@ def label(ax: Axes, *labels: tuple[str, str]) -> None:
 def label_ends(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
     """Lines named to the right of their ends (x, y, text, colour), moved apart where they would meet."""
     low, high = ax.get_ylim()
-    step = 0.075
+    figure = ax.get_figure(root=True)
+    tall = ax.get_position().height * (figure.get_figheight() if figure is not None else 5.6)  # inches
+    step = 1.6 * BODY / 72 / tall
     ends = sorted(ends, key=lambda end: end[1])
     places = [min(1.0, max(0.0, (y - low) / (high - low))) for _, y, _, _ in ends]
     for at in range(1, len(places)):  # up from the lowest, then down from the top, each a line's height from the next
