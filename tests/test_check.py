@@ -51,7 +51,7 @@ def test_a_prediction_is_finite(value: float) -> None:
 def test_without_a_prediction_nothing_is_drawn_and_nothing_held_against_anyone(value: Any) -> None:
     guess = avlab.predict("bytes a frame", value)
     assert "Put a number in place of ..." in repr(guess)
-    figure = plots.gaps({"clip": [0, 0.1, 0.2]})
+    figure = plots.gaps({"clip": [0, 0.1, 0.25]})
     lines = len(figure.axes[0].lines)
     assert guess.on(figure) is figure
     assert len(figure.axes[0].lines) == lines
@@ -80,7 +80,7 @@ def test_a_prediction_is_compared_in_a_sentence(said: float, measured: float, wo
 
 @pytest.mark.parametrize(("axis", "value"), [("y", 120), ("y", 80), ("x", 0.15)])
 def test_a_prediction_is_drawn_as_a_line_within_sight(axis: Any, value: float) -> None:
-    figure = avlab.predict("gap", value, "ms").on(plots.gaps({"clip": [0, 0.1, 0.2]}), axis=axis)
+    figure = avlab.predict("gap", value, "ms").on(plots.gaps({"clip": [0, 0.1, 0.25]}), axis=axis)
     ax = figure.axes[0]
     line = ax.lines[-1]
     where = line.get_ydata() if axis == "y" else line.get_xdata()
@@ -95,7 +95,7 @@ def test_a_prediction_is_drawn_as_a_line_within_sight(axis: Any, value: float) -
     ("axis", "value", "sign"), [("y", 1e6, "↑"), ("y", -1e6, "↓"), ("x", 99, "→"), ("x", -99, "←")]
 )
 def test_a_prediction_far_off_is_pointed_to_and_flattens_nothing(axis: Any, value: float, sign: str) -> None:
-    plain = plots.gaps({"clip": [0, 0.1, 0.2]})
+    plain = plots.gaps({"clip": [0, 0.1, 0.25]})
     limits = plain.axes[0].get_ylim(), plain.axes[0].get_xlim()
     ax = avlab.predict("gap", value).on(plain.axes[0], axis=axis).axes[0]
     assert (ax.get_ylim(), ax.get_xlim()) == limits
