@@ -194,7 +194,7 @@ def pacers(traces: Mapping[str, Trace]) -> Figure:
 
     Any trace that says when frames were sent will do: a simulated one, a server's, a joined one.
     """
-    figure = Plot(figsize=(12, 6.4), layout="constrained")  # both halves fit a projector of 1280x800
+    figure = Plot(figsize=(12, 6.2), layout="constrained")  # both halves fit a projector of 1280x800
     above, below = figure.subplots(2, 1, sharex=True)
     _axes(above, "", "frames a second")
     _axes(below, "time (s)", "behind its timestamps by (ms)")
