@@ -1,11 +1,14 @@
-"""The notebooks: each runs from top to bottom in a fresh kernel, and is kept without what a run leaves in it.
+"""The notebooks: one anatomy, kept without what a run leaves in them; each runs from the top, and from the top again.
 
 There is no page at the other end, so what a widget sends is never answered.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -14,22 +17,50 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import avlab
+from avlab.lab.check import Verdict
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = ["00_welcome", "01_fps_extraction", "02_jpeg_budget", "03_pacing", "04_sockets"]
 
-# Run after the notebook's own cells, in its kernel: what it streamed is whole, and accounted for.
-CHECK = f"""
-import sys, threading
-assert sys.executable == {sys.executable!r}, sys.executable
-assert not client.running and not server.running
-assert not [thread for thread in threading.enumerate() if thread.name.startswith("avlab-")]
-whole = avlab.metrics.summary(client.trace)
-assert whole.shown > 200, whole
-assert whole.audio_seconds > 7, whole
+ANATOMY = ("goal", "predict", "run", "plot", "explain", "check", "try yourself", "stop")
+
+# Run after a notebook's own cells, in its kernel: what it streamed is whole, and accounted for.
+ACCOUNTS = """
+whole = avlab.metrics.summary(trace)
+assert whole.shown > 160, whole
+assert whole.audio_seconds > 5, whole
 for stream in ("video", "audio"):
-    assert avlab.metrics.frame_ledger(client.trace, stream).closes
-    assert avlab.metrics.packet_ledger(client.trace, stream).closes
+    assert avlab.metrics.frame_ledger(panel.client.trace, stream).closes
+    assert avlab.metrics.packet_ledger(panel.client.trace, stream).closes
 """
+AFTERWARDS = {
+    "00_welcome": ACCOUNTS,
+    "03_pacing": "assert all((trace.frames['stream'] == 'video').sum() > 60 for trace in streamed.values())",
+}
+CHECK = """
+import sys, threading
+assert sys.executable == {executable!r}, sys.executable
+assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("avlab-")]
+verdict = avlab.check.nothing_left()
+assert verdict, verdict
+"""
+
+FIGURES = {"00_welcome": 4, "01_fps_extraction": 3, "02_jpeg_budget": 2, "03_pacing": 7, "04_sockets": 2}
+"""How many each draws, at least."""
+
+SOLUTIONS = {
+    "00_welcome": ("packets", "return -(-size // 1180)"),
+    "01_fps_extraction": ("mean_fps", "return (len(times) - 1) / (max(times) - min(times))"),
+    "02_jpeg_budget": ("base64_size", "return (count + 2) // 3 * 4"),
+    "04_sockets": (
+        "receive",
+        "data = b''\n    while len(data) < size:\n        piece = sock.recv(size - len(data))\n"
+        "        if not piece:\n            raise ConnectionError('the end came early')\n        data += piece\n"
+        "    return data",
+    ),
+}
 
 
 def read(path: Path) -> Any:
@@ -42,8 +73,16 @@ def kept() -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") or part == "build" for part in path.parts))
 
 
+def cells(path: Path, kind: str) -> list[Any]:
+    return [cell for cell in read(path).cells if cell.cell_type == kind]
+
+
+def by_id(path: Path, name: str) -> str:
+    return str(next(cell.source for cell in read(path).cells if cell.id == name))
+
+
 def test_the_notebooks_are_found() -> None:
-    assert ROOT / "notebooks" / "00_welcome.ipynb" in NOTEBOOKS
+    assert [path.stem for path in NOTEBOOKS][: len(NAMES)] == NAMES
 
 
 @pytest.mark.parametrize("path", kept(), ids=str)
@@ -57,8 +96,67 @@ def test_a_notebook_is_kept_as_it_was_written(path: Path) -> None:
     assert notebook.metadata.kernelspec.name == "python3"
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_has_the_anatomy_that_all_have(path: Path) -> None:
+    told = [cell.source for cell in cells(path, "markdown")]
+    marks = iter([match.lower() for text in told for match in re.findall(r"^(?:\*\*|## )(.+?)(?:\*\*|$)", text, re.M)])
+    missing = [part for part in ANATOMY if not any(part in mark for mark in marks)]
+    assert not missing, f"in this order: {', '.join(ANATOMY)}"
+    assert re.search(r"\*(20|25|30) minutes\.\*", told[0])
+    assert "*Your lines (double-click here):*" in told
+    for level in ("**Begin.**", "**Go on.**", "**Go far.**"):
+        assert sum(level in text for text in told) == 1
+    assert cells(path, "code")[-1].source.endswith("avlab.check.nothing_left()")
+    assert "avlab.check.begin()" in cells(path, "code")[0].source
+    assert "predict(" in "".join(cell.source for cell in cells(path, "code"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_cell_is_a_wall(path: Path) -> None:
+    for cell in cells(path, "code"):
+        assert len(cell.source.splitlines()) <= 24, cell.source
+    for cell in cells(path, "markdown"):
+        assert len(cell.source) <= 1_100, cell.source
+
+
+@pytest.mark.parametrize("name", SOLUTIONS)
+def test_what_a_student_is_asked_for_is_told_apart_from_what_is_right(name: str) -> None:
+    source = by_id(ROOT / "notebooks" / f"{name}.ipynb", "check")
+    work, solution = SOLUTIONS[name]
+    definition, check = source.replace("return ...", solution).rsplit("\n\n\n", 1)
+    for given, right in ((source.rsplit("\n\n\n", 1)[0], False), (definition, True)):
+        scope: dict[str, Any] = {"avlab": avlab}
+        exec(given, scope)
+        verdict = eval(check, scope)
+        assert isinstance(verdict, Verdict)
+        assert bool(verdict) is right, verdict
+        assert work in verdict.text
+
+
+class Images(HTMLParser):
+    """The alt texts of a page's images."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.alts: list[str | None] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.alts.append(dict(attrs).get("alt"))
+
+
+def filled(source: str) -> str:
+    """A cell in which every prediction is made."""
+    return re.sub(r"(predict\(.*?, )\.\.\.", r"\g<1>10", source)
+
+
+def outputs(notebook: Any) -> Iterator[Any]:
+    return (output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_the_top_and_from_the_top_again(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,15 +165,26 @@ def test_a_notebook_runs_from_the_top_and_from_the_top_again(
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.delenv("JUPYTER_PATH", raising=False)
     notebook = read(path)
-    begun = takewhile(lambda cell: "client.wait" not in cell.source, read(path).cells)  # and left while it streamed
-    check = nbformat.v4.new_code_cell(CHECK)  # type: ignore[no-untyped-call]
+    # First as it stands, and left while it streams; then whole, with every prediction made.
+    begun = list(takewhile(lambda cell: "client.wait" not in cell.source, read(path).cells))
+    for cell in notebook.cells:
+        cell.source = filled(cell.source)
+    after = AFTERWARDS.get(path.stem, "") + CHECK.format(executable=sys.executable)
+    check = nbformat.v4.new_code_cell(after)  # type: ignore[no-untyped-call]
+    last = notebook.cells[-1]
     notebook.cells = [*begun, *notebook.cells, check]
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
-    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(path.parent)}})
-    client.execute()  # raises CellExecutionError with the cell and its traceback
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert not [output for output in outputs if output.output_type == "error"]
-    assert not [output.text for output in outputs if output.get("name") == "stderr"]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
-    assert any("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in outputs)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
+    assert not [output for output in outputs(notebook) if output.output_type == "error"]
+    assert not [output.text for output in outputs(notebook) if output.get("name") == "stderr"]
+    assert last.outputs[-1].data["text/plain"].startswith("\N{CHECK MARK} Nothing is left")
+    shown = [output for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    assert len(shown) >= FIGURES.get(path.stem, 1)
+    for output in shown:
+        (alt,) = Images(output.data["text/html"]).alts
+        assert alt == output.metadata["image/png"]["alt"]
+        assert len(alt) > 40
+    if path.stem in ("00_welcome", "02_jpeg_budget"):
+        widget = "application/vnd.jupyter.widget-view+json"
+        assert any(widget in output.get("data", {}) for output in outputs(notebook))
