@@ -167,10 +167,10 @@ def frame_bytes(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """How large each picture was, with a mark where quality or width was changed and came to rest."""
     figure, ax = _axes(ax, "time (s)", "bytes a frame")
     frames = video_frames(trace)
-    moment = "shown" if frames["shown"].notna().any() else "sent"
+    moment = "sent" if frames["sent"].notna().any() else "complete"
     known = frames.dropna(subset=[moment, "bytes"])
     if known.empty:
-        return _missing(figure, ax, "No frame's size is known", "it needs frames that were shown, or sent")
+        return _missing(figure, ax, "No frame's size is known", "it needs frames that were sent, or complete")
     times, sizes = known[moment], known["bytes"]
     ax.plot(times, sizes, ".", color=BLUE, markersize=6, markeredgewidth=0)
     top = 1.25 * float(sizes.max())
