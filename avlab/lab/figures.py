@@ -114,9 +114,10 @@ def frame_sizes(sizes: pd.DataFrame, *, limits: Mapping[str, int] = LIMITS) -> F
         path = max((np.asarray(path.vertices) for path in lines.get_paths()), key=len)
         inside = path[path[:, 1] > qualities.min() + 0.15 * np.ptp(qualities)]  # lower, a label would leave the axes
         x, y = inside[len(inside) // 2] if len(inside) else path[len(path) // 2]
-        left = x > widths.mean()
+        left, low = x > widths.mean(), y < qualities.min() + 0.2 * np.ptp(qualities)
+        beside = -10 if left else 10, 4 if low else -20
         ax.annotate(
-            f"{name}: {limit:,} bytes", (x, y), (-10 if left else 10, -20), textcoords="offset points", size=BODY,
+            f"{name}: {limit:,} bytes", (x, y), beside, textcoords="offset points", size=BODY,
             ha="right" if left else "left", color="white",
             bbox={"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2},
         )  # fmt: skip
