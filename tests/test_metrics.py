@@ -70,11 +70,12 @@ def rates(*values: float) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("table", "settled"),
     [
-        (rates(np.nan, 30, 30), 0.1),
-        (rates(np.nan, 20, 28, 29.5, 30), 0.3),
-        (rates(np.nan, 30, 30, 25, 30, 30), 0.4),  # it left the band: not settled before
+        (rates(np.nan, *[30] * 11), 0.1),
+        (rates(np.nan, 20, 28, *[29.5] * 11), 0.3),
+        (rates(np.nan, 30, 30, 25, *[30] * 11), 0.4),  # it left the band: not settled before
+        (rates(np.nan, 30, 30, 25, *[30] * 10), None),  # not yet a second within it
         (rates(np.nan, 30, 30, 25), None),
-        (rates(np.nan, 29.4, 30.6), 0.1),  # the band's edges belong to it
+        (rates(np.nan, *[29.4, 30.6] * 6), 0.1),  # the band's edges belong to it
         (rates(np.nan), None),
         (rates(), None),
     ],

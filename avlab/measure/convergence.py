@@ -92,6 +92,10 @@ def fps(trace: Trace, at: Moment = "shown", window: float = 1.0) -> pd.DataFrame
     return pd.DataFrame({"time": times, "fps": trailing_rate(times, window)})
 
 
+HELD = 1.0
+"""Seconds that a rate must stay in its band before it counts as settled: as long as the rate itself looks back."""
+
+
 def trailing_rate(times: Floats, window: float) -> Floats:
     """Intervals a second over the `window` seconds before each of these moments, which are in order; first NaN."""
     rate = np.full(len(times), np.nan)
@@ -104,14 +108,18 @@ def trailing_rate(times: Floats, window: float) -> Floats:
 
 
 def settling_time(rates: pd.DataFrame, target: float, band: float = 0.02) -> float | None:
-    """Seconds from the first frame until fps is within `band` of `target` for good; None if it never is."""
+    """Seconds from the first frame until fps is within `band` of `target` for good; None if it never is.
+
+    For good is to the end, and for `HELD` seconds at least: a run that is in the band with its last frame has not
+    settled.
+    """
     values = np.asarray(rates["fps"], np.float64)
     outside = np.flatnonzero(~(np.abs(values - target) <= (band + 1e-9) * target))  # a first NaN is outside
     settled = int(outside[-1]) + 1 if len(outside) else 0
     if settled >= len(values):
         return None
     times = np.asarray(rates["time"], np.float64)
-    return float(times[settled] - times[0])
+    return float(times[settled] - times[0]) if times[-1] - times[settled] >= HELD - 1e-9 else None
 
 
 def target_fps(trace: Trace) -> float | None:
