@@ -13,14 +13,13 @@ from avlab.network.parity import (
     KEEP_GROUPS,
     KEEP_PACKETS,
     MASK_BITS,
-    PARITY_HEADERS,
     ParityDecoder,
     ParityEncoder,
     groups,
     parity_payload,
     parse_parity,
 )
-from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, RtpPacket, serialize_header
+from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, RtpPacket, serialize_header
 from avlab.wire.units import WireError
 
 MEDIA, FEC, SSRC = 26, 97, 0xABCD
@@ -28,7 +27,7 @@ MEDIA, FEC, SSRC = 26, 97, 0xABCD
 
 def frame(count: int, first: int = 65_530, *, timestamp: int = 90_000, seed: int = 1) -> list[bytes]:
     chance = random.Random(seed)
-    longest = MAX_PACKET - HEADER_BYTES - PARITY_HEADERS
+    longest = MAX_PACKET - HEADER_BYTES - REPAIR_BYTES
     return [
         serialize_header(MEDIA, (first + at) & 0xFFFF, timestamp, SSRC, at == count - 1)
         + chance.randbytes(chance.randrange(longest + 1))
@@ -95,7 +94,7 @@ def test_no_packet_is_longer_than_allowed_and_numbers_go_on() -> None:
 
 def test_without_overhead_there_is_no_parity() -> None:
     assert ParityEncoder(payload_type=FEC, overhead=0).protect(frame(5)) == []
-    with pytest.raises(ValueError, match="overhead of parity must be 0 to 1"):
+    with pytest.raises(ValueError, match="parity must be 0 to 1"):
         ParityEncoder(payload_type=FEC, overhead=1.5)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from packets import stored
 
-from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, RtpPacket
+from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, RtpPacket
 from avlab.wire.rtpjpeg import (
     IN_BAND_Q,
     MAX_FRAGMENTS,
@@ -223,7 +223,7 @@ def test_packets_are_equal_but_the_last_and_small_and_marked(quality: int, resta
     packets = stream.pack(EncodedFrame(0, 1_000_000_000, data, 320, 240))
     parsed = [RtpPacket.parse(packet) for packet in packets]
     assert len(packets) > 8
-    assert {len(packet) for packet in packets[:-1]} == {MAX_PACKET}
+    assert {len(packet) for packet in packets[:-1]} == {MAX_PACKET - REPAIR_BYTES}
     assert len(packets[-1]) <= MAX_PACKET
     assert [packet.marker for packet in parsed] == [False] * (len(packets) - 1) + [True]
     assert [packet.sequence for packet in parsed] == [(65530 + index) & 0xFFFF for index in range(len(packets))]
@@ -236,10 +236,10 @@ def test_packets_are_equal_but_the_last_and_small_and_marked(quality: int, resta
 def test_the_payload_header_is_that_of_rfc_2435() -> None:
     first, second, *_ = fragments(jpeg(quality=80, restart=3)).payloads
     assert first[:12] == bytes.fromhex("00 000000 41 50 28 1e 0003 ffff")
-    assert second[:12] == bytes.fromhex("00 000498 41 50 28 1e 0003 ffff")
+    assert second[:12] == bytes.fromhex("00 000486 41 50 28 1e 0003 ffff")
     first, second, *_ = fragments(jpeg(quality=100, sampling=S422)).payloads
     assert first[:12] == bytes.fromhex("00 000000 00 ff 28 1e 00 00 0080")
-    assert second[:8] == bytes.fromhex("00 000418 00 ff 28 1e")
+    assert second[:8] == bytes.fromhex("00 000406 00 ff 28 1e")
 
 
 # ---- reassembly

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, Unwrapper, serialize_header
+from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, Unwrapper, serialize_header
 from avlab.wire.units import WireError
 
 MASK_BITS = 48
@@ -93,8 +93,7 @@ def parity_payload(packets: Sequence[bytes], offsets: Sequence[int], base: int) 
     )
 
 
-PARITY_HEADERS = _HEADER.size + _LEVEL.size + 6
-"""Bytes that a parity packet has beyond the longest packet it protects: media packets stay so much below the most."""
+assert _HEADER.size + _LEVEL.size + 6 == REPAIR_BYTES  # what parity has beyond the longest packet that it protects
 
 
 def groups(count: int, overhead: float) -> Iterator[tuple[int, range]]:
@@ -113,6 +112,13 @@ def groups(count: int, overhead: float) -> Iterator[tuple[int, range]]:
             yield first, range(first + at, after, number)
 
 
+def check_overhead(value: object) -> float:
+    """The overhead as a number. ValueError outside 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_OVERHEAD:
+        raise ValueError(f"parity must be 0 to {MOST_OVERHEAD:g} parity packets a packet, not {value!r}")
+    return float(value)
+
+
 class ParityEncoder:
     """Follows each frame's packets with parity. `overhead` is parity packets a packet, from 0 to 1; it may change."""
 
@@ -127,9 +133,7 @@ class ParityEncoder:
 
     @overhead.setter
     def overhead(self, value: float) -> None:
-        if not 0 <= value <= MOST_OVERHEAD:
-            raise ValueError(f"the overhead of parity must be 0 to {MOST_OVERHEAD:g}, not {value}")
-        self._overhead = value
+        self._overhead = check_overhead(value)
 
     def protect(self, packets: Sequence[bytes]) -> list[bytes]:
         """The parity packets of one frame, numbered from the one after its last. WireError for packets too long."""

@@ -71,6 +71,7 @@ _REASONS = {
     "video_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
     "audio_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
     "av_offset": "carries no timestamps, so that nothing ties a picture to its sound that could be shifted",
+    "repair": "has one datagram a frame and no numbers on them, so that nothing can be asked for again or made up for",
 }
 
 

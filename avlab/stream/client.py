@@ -20,6 +20,7 @@ from avlab.stream.clock import MonotonicClock, clock_identity, spill
 from avlab.stream.ends import Offer, Receiver
 from avlab.stream.links import Waker
 from avlab.stream.presentation import Presentation
+from avlab.stream.repairing import Repair, check_repair
 from avlab.stream.rtsp_receiver import RtspReceiver
 from avlab.stream.server import Server
 from avlab.stream.sounding import Sounding
@@ -34,15 +35,17 @@ class Client(Handle):
     """Plays a stream: `rtsp://host:port/path` or `classic://host:port`. A handle: start, stop, wait; a context manager.
 
     `playout_delay` is in seconds (0.1 when left out), from the arrival of what came quickest to its presentation; 0
-    shows pictures as they come. `audio` is `auto` (a device where there is one), `speaker` (a device is demanded) or
-    `null` (time is kept, in silence). `av_offset` in seconds is what the device delays beyond what it reports
-    (Bluetooth). `video_over` and `audio_over` are `udp` or `tcp` (video over UDP and audio over TCP when left out); a
-    server that refuses a mixture is asked again with one for both. `timeout` is how many seconds the server has for
-    each answer.
+    shows pictures as they come, and "adaptive" has it found from the delays seen: longer by a moment of silence,
+    shorter unheard. `audio` is `auto` (a device where there is one), `speaker` (a device is demanded) or `null` (time
+    is kept, in silence). `av_offset` in seconds is what the device delays beyond what it reports (Bluetooth).
+    `video_over` and `audio_over` are `udp` or `tcp` (video over UDP and audio over TCP when left out); a server that
+    refuses a mixture is asked again with one for both. `repair` brings back packets of pictures that are lost over UDP,
+    where the server offers it: "rtx" asks for them again while they can still come in time (RFC 4588), "fec" has parity
+    sent with them (RFC 5109). `timeout` is how many seconds the server has for each answer.
 
     The classic wire, the tutorial's, has no timestamps: pictures are shown as they come, sound is played as it comes,
-    there is no playout delay, no `av_offset` and no choice of transports, and `trace.sync` stays empty. A peer that
-    sends another pickle than sound is refused: `wait` and `stop` raise WireError, a ValueError.
+    there is no playout delay, no `av_offset`, no repair and no choice of transports, and `trace.sync` stays empty. A
+    peer that sends another pickle than sound is refused: `wait` and `stop` raise WireError, a ValueError.
 
     `start` raises OSError when the server cannot be reached, ValueError when it offers nothing that can be played.
     """
@@ -51,7 +54,8 @@ class Client(Handle):
         self,
         url: str,
         *,
-        playout_delay: float | None = None,
+        playout_delay: float | Literal["adaptive"] | None = None,
+        repair: Repair | None = None,
         audio: Literal["auto", "speaker", "null"] = "auto",
         av_offset: float = 0.0,
         video_over: Literal["udp", "tcp"] | None = None,
@@ -71,7 +75,8 @@ class Client(Handle):
         self._recorder = Recorder(side="client", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=spill)
         self._recorder.meta |= {"url": url, "platform": platform.platform(), "python": platform.python_version()}
         self._notices: list[str] = []
-        self._delay_ns = 0
+        self._delay_ns: int | None = 0
+        self.repair = check_repair(repair)
         self._peer: Server | None = None
         self._final: Trace | None = None
         self._presentation = Presentation(self._recorder)
@@ -86,11 +91,11 @@ class Client(Handle):
         self._recorder.meta["wire"] = "classic" if self._classic else "rtsp"
         self._receiver: Receiver
         if self._classic:
-            refuse_choices(video_over=video_over, audio_over=audio_over, av_offset=av_offset or None)
+            refuse_choices(video_over=video_over, audio_over=audio_over, av_offset=av_offset or None, repair=repair)
             self._receiver = ClassicReceiver(url, **common)
         else:
             over = {"video": video_over or "udp", "audio": audio_over or "tcp"}
-            self._receiver = RtspReceiver(url, over=over, **common)
+            self._receiver = RtspReceiver(url, over=over, repair=self.repair, **common)
         if playout_delay is not None:
             self.playout_delay = playout_delay
         elif not self._classic:
@@ -99,24 +104,29 @@ class Client(Handle):
     # ---- what is set while it runs
 
     @property
-    def playout_delay(self) -> float:
-        """Seconds from the quickest arrival to presentation; takes effect at once. ValueError outside 0 to 5.
+    def playout_delay(self) -> float | Literal["adaptive"]:
+        """Seconds from the quickest arrival to presentation, 0 to 5, or "adaptive"; acts at once. ValueError else.
 
         On the classic wire always 0, and setting it only leads to a notice.
         """
-        return self._delay_ns / NS
+        return "adaptive" if self._delay_ns is None else self._delay_ns / NS
 
     @playout_delay.setter
-    def playout_delay(self, seconds: float) -> None:
-        if not isinstance(seconds, int | float) or not 0 <= seconds <= 5:
-            raise ValueError(f"playout_delay must be 0 to 5 seconds, not {seconds!r}")
+    def playout_delay(self, seconds: float | Literal["adaptive"]) -> None:
+        if seconds != "adaptive" and not (isinstance(seconds, int | float) and 0 <= seconds <= 5):
+            raise ValueError(f"playout_delay must be 0 to 5 seconds or 'adaptive', not {seconds!r}")
         if self._classic:
             self._notice("playout_delay does not apply", NO_PLAYOUT_DELAY)
             return
-        self._delay_ns = round(seconds * NS)
+        self._delay_ns = None if seconds == "adaptive" else round(seconds * NS)
         self._recorder.setting(self._clock.now_ns(), "playout_delay", seconds)
         if self.running:
             self._waker.wake()
+
+    @property
+    def playout_target(self) -> float:
+        """The playout delay of this moment in seconds: the one that was set, or the one that "adaptive" has found."""
+        return self._presentation.delay_ns / NS
 
     # ---- what it says of itself
 

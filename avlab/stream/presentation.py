@@ -12,8 +12,9 @@ from avlab.measure.trace import FrameRow, Recorder
 from avlab.stream.sounding import Sounding
 from avlab.stream.tap import Tap, Verdict
 from avlab.timing.jitterbuffer import Fragment, Frame, JitterBuffer
-from avlab.timing.playout import MediaClock, Playout, Start
+from avlab.timing.playout import DEFAULT_DELAY_NS, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
+from avlab.timing.target import DelayTarget
 from avlab.wire.units import NS, Samples
 
 VERDICT_PATIENCE_NS = NS
@@ -21,6 +22,15 @@ VERDICT_PATIENCE_NS = NS
 
 MOST_OWED = 2048
 """Verdicts waited for, a minute of 30 fps; beyond it the oldest picture counts as skipped."""
+
+STEER_NS = NS // 10
+"""How often an adaptive playout delay is looked at."""
+
+EASE = 0.01
+"""Without sound, pictures may come so much too fast while the delay comes down: nobody sees a hundredth."""
+
+NOTED_NS = 5_000_000
+"""The record has the delay whenever it has changed by this."""
 
 
 @dataclass(slots=True)
@@ -61,14 +71,22 @@ class Presentation:
         self._dropped = 0
         self._numbers: tuple[int, int] | None = None  # of the packets of video: the lowest and the highest
         self._packets = 0
+        self.least_ns = 0
+        """What a repair needs at the least, when the delay is adaptive."""
+        self._target = DelayTarget()
+        self._adaptive = False
+        self._steered_ns = 0
+        self._easing_ns = 0  # how much is still to be taken out, where there is no sound
+        self._noted_ns = 0
 
-    def begin(self, *, streams: set[str], delay_ns: int, sounding: Sounding | None, timed: bool = True) -> None:
-        """The server is about to send `streams`; `delay_ns` is the playout delay (0: pictures are shown at once).
+    def begin(self, *, streams: set[str], delay_ns: int | None, sounding: Sounding | None, timed: bool = True) -> None:
+        """The server is about to send `streams`; `delay_ns` is the playout delay (0: shown at once, None: adaptive).
 
         Pictures of a wire that is not `timed` are shown as they come; nothing tells how far they are from the sound.
         """
         self._sounding = sounding
-        self._delay_ns = delay_ns
+        self._adaptive = delay_ns is None
+        self._delay_ns = delay_ns = DEFAULT_DELAY_NS if delay_ns is None else delay_ns
         self._timed = timed
         self._start = Start(expect=streams if timed else streams & {"audio"}, delay_ns=delay_ns)
         self._playout.at_once = delay_ns == 0 or not timed
@@ -139,8 +157,21 @@ class Presentation:
 
     # ---- for the client's thread
 
-    def take_fragment(self, fragment: Fragment, now_ns: int) -> str:
-        """A packet of a picture; its fate: used, duplicate or late."""
+    @property
+    def base_ns(self) -> int | None:
+        """Where media time 0 falls; None before anything is presented."""
+        return self._clock.when_ns(0) if self._clock.running else None
+
+    @property
+    def delay_ns(self) -> int:
+        """The playout delay: the one set, or the one that was found."""
+        base_ns = self.base_ns
+        return self._target.delay_ns(base_ns) if self._adaptive and base_ns is not None else self._delay_ns
+
+    def take_fragment(self, fragment: Fragment, now_ns: int, *, back: bool = False) -> str:
+        """A packet of a picture; its fate: used, duplicate or late. `back` says that it was lost, and repaired."""
+        if not back:
+            self._target.observe("video", fragment.media_ns, now_ns)
         fate = self._buffer.fate(fragment.sequence, fragment.ticks)
         if fate != "duplicate":
             self._packets += 1
@@ -174,6 +205,7 @@ class Presentation:
         """A packet of sound; its fate: used or late."""
         assert self._sounding is not None
         self._start.arrived("audio", pts_ns, now_ns)
+        self._target.observe("audio", pts_ns, now_ns)
         return "used" if self._sounding.take(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns) else "late"
 
     def wake_at(self) -> int | None:
@@ -190,6 +222,8 @@ class Presentation:
             self._follow_sink(self._sounding)
             for reading in self._sounding.readings():
                 self._clock.feed(reading)
+        if self._adaptive and self._clock.running and now_ns - self._steered_ns >= STEER_NS:
+            self._steer(now_ns)
         for item in self._playout.pull(now_ns):
             if isinstance(item, Dropped):
                 self._drop(item.item, item.reason, now_ns)
@@ -202,12 +236,41 @@ class Presentation:
         if self._sounding is not None:
             self._sounding.write_rows()
 
-    def set_delay(self, delay_ns: int) -> None:
-        """Another playout delay, from now on."""
-        self._delay_ns = self._start.delay_ns = delay_ns
+    def set_delay(self, delay_ns: int | None) -> None:
+        """Another playout delay, from now on; None lets it find itself, beginning with what it is."""
+        before_ns = self.delay_ns
+        self._adaptive = delay_ns is None
+        self._ease(0)
+        self._delay_ns = self._start.delay_ns = before_ns if delay_ns is None else delay_ns
         self._playout.at_once = delay_ns == 0 or not self._timed
-        if self._wait_ns is not None:
+        if delay_ns is not None and self._wait_ns is not None:
             self._shift(max(delay_ns, self.least_delay_ns) - self._wait_ns)
+
+    def _ease(self, by_ns: int) -> None:
+        """Present everything earlier by `by_ns`, bit by bit; 0 for no more than has been."""
+        if self._sounding is not None:
+            self._sounding.ease(by_ns)  # pictures follow the sound
+        else:
+            self._easing_ns = by_ns
+
+    def _steer(self, now_ns: int) -> None:
+        """Bring the media clock to where delays want it: later at once, which is a rebuffer, earlier slowly."""
+        elapsed_ns, self._steered_ns = min(NS, now_ns - self._steered_ns), now_ns
+        self._target.least_ns["video"] = self.least_ns
+        self._target.lead_ns["audio"] = self.least_delay_ns
+        move_ns = self._target.move_ns(self._clock.when_ns(0), now_ns)
+        if move_ns is not None:
+            self._ease(max(0, -move_ns))
+            if move_ns > 0:
+                self._shift(move_ns)
+                self._recorder.event(now_ns, "rebuffer", move_ns / NS)
+        eased_ns = min(self._easing_ns, int(elapsed_ns * EASE))
+        self._easing_ns -= eased_ns
+        self._clock.shift(-eased_ns)
+        self._wait_ns = self.delay_ns
+        if abs(self.delay_ns - self._noted_ns) >= NOTED_NS:
+            self._noted_ns = self.delay_ns
+            self._recorder.event(now_ns, "playout_target", self._noted_ns / NS)
 
     def finished(self, now_ns: int) -> bool:
         """After the stream's end: whether all that came has been seen and heard, or had its time."""

@@ -17,10 +17,12 @@ from avlab.measure.trace import PacketTuple, Recorder
 from avlab.media.sources import Source
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.settings import Network
+from avlab.stream.adapting import Delivery, Heard
 from avlab.stream.clock import MonotonicClock, WallClock
 from avlab.stream.ends import Part
 from avlab.stream.links import TcpLink, UdpLink, interest, listen, udp_pair
-from avlab.stream.rtsp_server import STALL_BYTES, Outlet, Peer, tracks_of
+from avlab.stream.rtsp_server import FEC_TYPE, REPORT_NS, STALL_BYTES, Outlet, Peer, tracks_of
+from avlab.timing.spreading import Burst
 from avlab.timing.stage import Dropped
 from avlab.wire import rtcp, sdp
 from avlab.wire.rtp import HEADER_BYTES, RtpPacket
@@ -61,13 +63,17 @@ class RtspAudience:
         session_timeout: float,
         clock: MonotonicClock,
         recorder: Recorder,
+        delivery: Delivery,
         play: Callable[[int], int],
     ) -> None:
         self._source, self._name, self._loop = source, name, loop
         self._host, self._port = host, port
         self.session_timeout = session_timeout
         self._clock, self._wall, self._recorder = clock, WallClock(), recorder
+        self._delivery = delivery
         self._start = play
+        self._frame_ns = NS // 30  # from one frame to the next, where the source does not say
+        self._frame_pts_ns: int | None = None
         self._start_ns: int | None = None  # when media time 0 was; None while nobody plays
         self._session_id = secrets.randbits(32)
         self.tracks = tracks_of(source)
@@ -191,8 +197,9 @@ class RtspAudience:
                 self._take_report(data, address[0], now_ns)
 
     def wake_at(self) -> int | None:
-        """When to look after the peers again, or when the network lets go of something."""
-        moments = (self._clock.now_ns() + NS // 4 if self.peers else None, self._next_ns())
+        """When to look after the peers again, to send more of a frame, or when the network lets go of something."""
+        moments = [self._clock.now_ns() + NS // 4 if self.peers else None, self._next_ns()]
+        moments += [outlet.spreader.wake_at() for peer in self.peers for outlet in peer.outlets.values()]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def look_after(self, now_ns: int) -> None:
@@ -212,10 +219,13 @@ class RtspAudience:
                 self._part(peer)
             elif peer.link.waiting:
                 interest(self._selector, peer.link)
+            for outlet in peer.outlets.values() if not peer.gone else ():
+                if packets := outlet.spreader.pull(now_ns):
+                    self._send(peer, outlet, packets, now_ns)
 
     def rewind(self) -> None:
         """The clip starts again at the next PLAY; timestamps will be others."""
-        self._start_ns = None
+        self._start_ns = self._frame_pts_ns = None
         for track in self.tracks.values():
             track.restart()
         for peer in self.peers:
@@ -254,18 +264,34 @@ class RtspAudience:
             self._part(peer)
 
     def _take_report(self, data: bytes, host: str, now_ns: int, interleaved: Outlet | None = None) -> None:
-        """A receiver report keeps its session alive and says what was received."""
+        """A receiver report keeps its session alive and says what was received; a NACK what is to be sent again."""
         try:
             packets = rtcp.parse_compound(data)
         except WireError:
             return
         blocks = [block for packet in packets for block in getattr(packet, "blocks", ())]
+        nacks = [packet for packet in packets if isinstance(packet, rtcp.Nack)]
         for peer in self.peers:
             for outlet in peer.outlets.values():
+                if outlet is not interleaved and peer.address[0] != host:
+                    continue
                 for block in blocks:
-                    if block.ssrc == outlet.ssrc and (outlet is interleaved or peer.address[0] == host):
+                    if block.ssrc == outlet.ssrc:
                         peer.heard_ns = now_ns
-                        outlet.reception = block
+                        self._hear_report(outlet, block, now_ns)
+                for nack in nacks:
+                    if nack.media_ssrc == outlet.ssrc and outlet.history is not None and peer.playing:
+                        self._send_again(peer, outlet, outlet.history.answer(nack.sequences, now_ns), now_ns)
+
+    def _hear_report(self, outlet: Outlet, block: rtcp.ReportBlock, now_ns: int) -> None:
+        since_ns = None if outlet.heard_ns is None else now_ns - outlet.heard_ns
+        if since_ns is not None and since_ns < REPORT_NS // 4:  # so many tell no more, and cost the others
+            return
+        sent_bytes = outlet.octets - outlet.reported_octets
+        outlet.reception, outlet.heard_ns, outlet.reported_octets = block, now_ns, outlet.octets
+        if self._delivery.heard is not None:
+            heard = Heard(outlet.track.stream, outlet.ssrc, block, outlet.track.rate, sent_bytes, since_ns)
+            self._delivery.heard(heard, now_ns, self._wall.unix_ns(now_ns))
 
     def _part(self, peer: Peer) -> None:
         peer.gone = True
@@ -296,6 +322,11 @@ class RtspAudience:
 
     def send_frame(self, unit: Fragments, pts_ns: int) -> tuple[int | None, int | None]:
         """Send a frame's fragments to every client that plays."""
+        if self._source.fps:
+            self._frame_ns = round(NS / self._source.fps)
+        elif self._frame_pts_ns is not None and pts_ns > self._frame_pts_ns:
+            self._frame_ns = min(NS // 5, pts_ns - self._frame_pts_ns)
+        self._frame_pts_ns = pts_ns
         sent_ns, packets = self._to_all("video", unit, pts_ns)
         return sent_ns, None if sent_ns is None else len(packets)
 
@@ -320,6 +351,8 @@ class RtspAudience:
             if not peer.playing:
                 continue
             for outlet in peer.outlets.values():
+                if packets := outlet.spreader.flush():
+                    self._send(peer, outlet, packets, now_ns)
                 self._send_rtcp(peer, outlet, peer.goodbye(outlet, self._wall.unix_ns(now_ns), media_ns), now_ns)
             peer.end_of_stream()
 
@@ -333,9 +366,15 @@ class RtspAudience:
                 continue
             now_ns = self._clock.now_ns()
             self._owe_report(peer, outlet, now_ns)
+            if outlet.parity is not None:
+                outlet.parity.overhead = self._delivery.parity
             packets = outlet.pack(unit, pts_ns)
             if first_ns is None:
                 first_ns, sent = now_ns, packets
+            if stream == "video" and outlet.addresses is not None:
+                outlet.spreader.share = self._delivery.spread
+                outlet.spreader.push(Burst(packets, self._frame_ns), now_ns)
+                packets = outlet.spreader.pull(now_ns)
             self._send(peer, outlet, packets, now_ns)
         return first_ns, sent
 
@@ -348,6 +387,14 @@ class RtspAudience:
             rows.append((*mark, len(packet), now_ns, None, None))
         outlet.packets += len(packets)
         outlet.octets += sum(map(len, packets)) - HEADER_BYTES * len(packets)
+        if outlet.history is not None:
+            outlet.history.sent(packets, now_ns)
+        self._transmit(peer, outlet, packets, rows, now_ns, lane=outlet.track.stream)
+
+    def _transmit(
+        self, peer: Peer, outlet: Outlet, packets: list[bytes], rows: list[PacketTuple], now_ns: int, *, lane: str
+    ) -> None:
+        """Packets leave, through the network if there is one; what repairs has a lane of its own and shifts no loss."""
         way = self._way(peer)
         if way is None or (self.network.clear and way.wake_at() is None):
             self._hand_over(peer, outlet, packets, rows, now_ns)
@@ -355,7 +402,8 @@ class RtspAudience:
             self._recorder.packets([(*row[:-1], "socket_dropped") for row in rows])
         else:
             for packet, row in zip(packets, rows, strict=True):
-                self._push(way, outlet.track.stream, _Parcel(peer, outlet, packet, row), now_ns)
+                parity = outlet.parity is not None and packet[1] & 0x7F == FEC_TYPE
+                self._push(way, f"{lane} fec" if parity else lane, _Parcel(peer, outlet, packet, row), now_ns)
             self._deliver(now_ns)
 
     def _hand_over(
@@ -372,6 +420,15 @@ class RtspAudience:
             taken = self._udp[outlet.track.stream][0].send(packets, outlet.addresses[0])
         kept = (row if at < taken else (*row[:-1], "socket_dropped") for at, row in enumerate(rows) if row is not None)
         self._recorder.packets(kept)
+
+    def _send_again(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> None:
+        """Packets that a client asked for, as a stream of their own."""
+        rows: list[PacketTuple] = []
+        for packet in packets:
+            header = RtpPacket.parse(packet)
+            mark = outlet.track.stream, header.ssrc, outlet.again_sequence(header.sequence), header.timestamp
+            rows.append((*mark, header.marker, len(packet), now_ns, None, None))
+        self._transmit(peer, outlet, packets, rows, now_ns, lane=f"{outlet.track.stream} rtx")
 
     def _owe_report(self, peer: Peer, outlet: Outlet, now_ns: int) -> None:
         assert self._start_ns is not None

@@ -7,6 +7,7 @@ thread, and `feed` reads what is interleaved on it.
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import socket
 import time
@@ -34,6 +35,8 @@ class Granted:
     server_port: tuple[int, int] | None = None
     channels: tuple[int, int] | None = None
     ssrc: int | None = None
+    repair: str | None = None
+    rtx_ssrc: int | None = None
 
 
 class RefusedError(OSError):
@@ -52,7 +55,7 @@ class Session:
     answer within `timeout` seconds, or refuses.
     """
 
-    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout: float = 5.0, repair: str | None = None) -> None:
         if not isinstance(url, str):
             raise TypeError(f"a client plays an address such as rtsp://host:port/path, not {url!r:.60}")
         parts = urlsplit(url)
@@ -67,6 +70,7 @@ class Session:
         self.url = url
         self.ssrc = secrets.randbits(32)
         self.description = sdp.SessionDescription()
+        self._repair = repair
         self._host, self._port, self._timeout = parts.hostname, port, timeout
         self._socket: socket.socket | None = None
         self._receiver = rtsp.Receiver()
@@ -201,14 +205,18 @@ class Session:
             wish = rtsp.Transport(lower="UDP", client_port=(links[0].port, links[1].port))
         else:
             wish = rtsp.Transport(lower="TCP", interleaved=(channel, channel + 1))
-        answer = self._ask("SETUP", self._streams[stream], {"Transport": wish.serialize()})
+        repair = self._repair if over == "udp" and self._repair in media.repairs else None
+        wishes = {rtsp.REPAIR_HEADER: repair} if repair is not None else {}
+        answer = self._ask("SETUP", self._streams[stream], {"Transport": wish.serialize()} | wishes)
         session = rtsp.SessionHeader.parse(answer.headers.get("Session", ""))
         self._id, self._session_timeout = session.id, session.timeout
         given = next(iter(rtsp.parse_transport(answer.headers.get("Transport", ""))), None)
         if given is None or given.lower != wish.lower:
             raise RefusedError(self.where, "SETUP", rtsp.Response(461))
         channels = (given.interleaved or wish.interleaved) if over == "tcp" else None
-        return Granted(media, given.source or host, links, given.server_port, channels, given.ssrc)
+        ssrc = re.search(r";\s*ssrc=([0-9A-Fa-f]{8})\s*$", answer.headers.get(rtsp.REPAIR_HEADER, ""))
+        rtx_ssrc = int(ssrc[1], 16) if ssrc is not None else None
+        return Granted(media, given.source or host, links, given.server_port, channels, given.ssrc, repair, rtx_ssrc)
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> rtsp.Response:
         """One request and its answer."""

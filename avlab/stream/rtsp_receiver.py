@@ -17,6 +17,7 @@ from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Offer
 from avlab.stream.links import Address, TcpLink, UdpLink, interest, udp_pair
 from avlab.stream.presentation import Presentation
+from avlab.stream.repairing import Repair, Repairing
 from avlab.stream.rtsp_client import Granted, Session
 from avlab.timing.drift import Timeline
 from avlab.timing.jitterbuffer import Fragment
@@ -30,7 +31,8 @@ BYE_PATIENCE_NS = NS // 4
 SILENCE_NS = 10 * NS
 """With no packet for this long, while playing, the server is taken for gone."""
 
-REPORT_NS = 5 * NS
+REPORT_NS = NS // 2
+"""As often as the server's own; see there."""
 
 MALFORMED_TOLD = 100
 """How many malformed packets the record names; a hostile sender could fill it with them."""
@@ -48,6 +50,8 @@ class Incoming:
     ssrc: int | None = None
     ended: bool = False
     seen: set[int] = field(default_factory=set)
+    repairing: Repairing | None = None
+    again: Unwrapper = field(default_factory=lambda: Unwrapper(16))  # of packets sent again
 
 
 class RtspReceiver:
@@ -58,13 +62,14 @@ class RtspReceiver:
         url: str,
         *,
         over: Mapping[str, str],
+        repair: Repair | None,
         timeout: float,
         presentation: Presentation,
         clock: MonotonicClock,
         recorder: Recorder,
     ) -> None:
-        self._session = Session(url, timeout=timeout)
-        self._over = over
+        self._session = Session(url, timeout=timeout, repair=repair)
+        self._over, self._repair = over, repair
         self._presentation, self._clock, self._recorder = presentation, clock, recorder
         self.incoming: dict[str, Incoming] = {}
         self._timeline = Timeline(reference="audio")
@@ -93,6 +98,10 @@ class RtspReceiver:
         for stream, grant in granted.items():
             self.incoming[stream] = Incoming(stream, grant, ReceiverStats(grant.media.clock_rate), ssrc=grant.ssrc)
             self._timeline.add(stream, grant.media.clock_rate)
+            if self._repair is not None and grant.repair is not None and stream == "video":
+                self.incoming[stream].repairing = Repairing(self._repair, grant.media, grant.rtx_ssrc)
+        if self._repair is not None and not any(i.repairing for i in self.incoming.values()):
+            self._recorder.event(self._clock.now_ns(), "no repair", f"the server offers no {self._repair} over UDP")
         self._write_ssrcs()
         sound = granted["audio"].media if "audio" in granted else None
         return Offer(
@@ -137,7 +146,9 @@ class RtspReceiver:
         return pair
 
     def _write_ssrcs(self) -> None:
-        self._recorder.meta["ssrcs"] = [i.ssrc for i in self.incoming.values() if i.ssrc is not None]
+        again = (i.repairing.rtx.rtx_ssrc for i in self.incoming.values() if i.repairing and i.repairing.rtx)
+        ssrcs = [*(i.ssrc for i in self.incoming.values()), *again]
+        self._recorder.meta["ssrcs"] = [ssrc for ssrc in ssrcs if ssrc is not None]
 
     def _anchor(self, playing: rtsp.Response) -> None:
         """RTP-Info says which timestamps stand for the start of the range (RFC 2326 12.33)."""
@@ -209,8 +220,10 @@ class RtspReceiver:
                 incoming.ended = True
 
     def _take_packet(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
-        packet = RtpPacket.parse(data)
+        packet, repairing = RtpPacket.parse(data), incoming.repairing
         if packet.payload_type != incoming.granted.media.payload_type:
+            if repairing is not None:
+                self._take_repair(incoming, repairing, packet, data, now_ns)
             return
         if incoming.ssrc is None:
             incoming.ssrc = packet.ssrc
@@ -224,45 +237,99 @@ class RtspReceiver:
             self._timeline.anchor(incoming.stream, ticks, self._first_media_ns)
         take = self._take_picture if incoming.stream == "video" else self._take_sound
         fate = take(incoming, packet, sequence, ticks, now_ns)
-        self._recorder.packets(
-            [
-                (
-                    incoming.stream,
-                    packet.ssrc,
-                    sequence,
-                    packet.timestamp,
-                    packet.marker,
-                    len(data),
-                    None,
-                    now_ns,
-                    fate,
-                )
-            ]
-        )
+        self._write_packet(incoming, packet, sequence, len(data), now_ns, fate)
+        if repairing is not None:
+            if repairing.requester is not None:
+                media_ns = self._timeline.media_ns(incoming.stream, ticks)
+                repairing.requester.arrived(sequence, media_ns, packet.marker, now_ns)
+            self._take_rebuilt(incoming, repairing, data, now_ns)
 
-    def _take_picture(self, incoming: Incoming, packet: RtpPacket, sequence: int, ticks: int, now_ns: int) -> str:
+    def _write_packet(
+        self, incoming: Incoming, packet: RtpPacket, sequence: int, size: int, now_ns: int, fate: str
+    ) -> None:
+        row = (incoming.stream, packet.ssrc, sequence, packet.timestamp, packet.marker, size, None, now_ns, fate)
+        self._recorder.packets([row])
+
+    def _take_picture(
+        self, incoming: Incoming, packet: RtpPacket, sequence: int, ticks: int, now_ns: int, *, back: bool = False
+    ) -> str:
         media_ns = self._timeline.media_ns("video", ticks)
         fragment = Fragment(sequence, ticks, media_ns, packet.marker, packet.payload)
-        return self._presentation.take_fragment(fragment, now_ns)
+        return self._presentation.take_fragment(fragment, now_ns, back=back)
+
+    def _take_repair(
+        self, incoming: Incoming, repairing: Repairing, packet: RtpPacket, data: bytes, now_ns: int
+    ) -> None:
+        """A packet that is not media: one sent again, or parity."""
+        if incoming.ssrc is None or incoming.sequence.highest is None:
+            return
+        if repairing.rtx is not None and repairing.rtx.takes(packet):
+            original = repairing.rtx.restore(packet, incoming.ssrc)
+            sequence, ticks = incoming.sequence.peek(original.sequence), incoming.ticks.peek(original.timestamp)
+            media_ns = self._timeline.media_ns("video", ticks)
+            fate = "duplicate"
+            if repairing.asked_for(packet, original, sequence, media_ns, now_ns):
+                self._write_ssrcs()
+                fate = self._take_back(incoming, original, len(data) - 2, now_ns)
+            self._write_packet(incoming, packet, incoming.again(packet.sequence), len(data), now_ns, fate)
+        elif (
+            repairing.parity is not None
+            and packet.payload_type == repairing.parity.parity_type
+            and packet.ssrc == incoming.ssrc
+        ):
+            sequence = incoming.sequence(packet.sequence)
+            incoming.stats.update(packet.sequence, packet.timestamp, now_ns)
+            fate = "duplicate" if sequence in incoming.seen else "used"
+            self._write_packet(incoming, packet, sequence, len(data), now_ns, fate)
+            if fate == "used":
+                self._remember(incoming, sequence)
+                self._take_rebuilt(incoming, repairing, data, now_ns)
+
+    def _take_rebuilt(self, incoming: Incoming, repairing: Repairing, data: bytes, now_ns: int) -> None:
+        for packet, size in repairing.rebuilt(data):
+            self._take_back(incoming, packet, size, now_ns)
+
+    def _take_back(self, incoming: Incoming, packet: RtpPacket, size: int, now_ns: int) -> str:
+        """A packet that was lost is here after all; its fate says whether that was in time."""
+        sequence, ticks = incoming.sequence(packet.sequence), incoming.ticks(packet.timestamp)
+        fate = self._take_picture(incoming, packet, sequence, ticks, now_ns, back=True)
+        if fate == "used":
+            self._write_packet(incoming, packet, sequence, size, now_ns, "recovered")
+        return fate
 
     def _take_sound(self, incoming: Incoming, packet: RtpPacket, sequence: int, ticks: int, now_ns: int) -> str:
         if sequence in incoming.seen:
             return "duplicate"
-        incoming.seen.add(sequence)
-        if len(incoming.seen) > 8192:
-            incoming.seen = {s for s in incoming.seen if s > sequence - 4096}
+        self._remember(incoming, sequence)
         samples = parse_l16(packet.payload, incoming.granted.media.channels)
         pts_ns = self._timeline.media_ns("audio", ticks)
         return self._presentation.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
 
+    @staticmethod
+    def _remember(incoming: Incoming, sequence: int) -> None:
+        incoming.seen.add(sequence)
+        if len(incoming.seen) > 8192:
+            incoming.seen = {s for s in incoming.seen if s > sequence - 4096}
+
     # ---- what the moment asks for
 
     def wake_at(self) -> int:
-        """When to report, or to say that one is there; the end is looked for ten times a second."""
-        return min(self._report_ns, self._alive_ns, self._clock.now_ns() + NS // 10)
+        """When to report, to ask again, or to say that one is there; the end is looked for ten times a second."""
+        asks = [
+            wake_ns
+            for i in self.incoming.values()
+            if i.repairing and i.repairing.requester and (wake_ns := i.repairing.requester.wake_at()) is not None
+        ]
+        return min(self._report_ns, self._alive_ns, self._clock.now_ns() + NS // 10, *asks)
 
     def move_along(self, now_ns: int) -> None:
         """Reports, and signs of life."""
+        for incoming in self.incoming.values():
+            if incoming.repairing is not None and incoming.ssrc is not None:
+                base_ns = self._presentation.base_ns
+                if (nack := incoming.repairing.nack(self._session.ssrc, incoming.ssrc, base_ns, now_ns)) is not None:
+                    self._send_rtcp(incoming, nack, now_ns)
+                self._presentation.least_ns = incoming.repairing.least_delay_ns
         if now_ns >= self._report_ns:
             self._send_reports(now_ns)
         if now_ns >= self._alive_ns:
@@ -304,12 +371,15 @@ class RtspReceiver:
             block = rtcp.ReportBlock.of(incoming.ssrc, reception)
             own = self._session.ssrc
             data = rtcp.serialize_compound([rtcp.ReceiverReport(own, (block,)), rtcp.Sdes(own, "avlab")])
-            granted = incoming.granted
-            if granted.channels is not None:
-                self._send(rtsp.interleave(granted.channels[1], data), now_ns)
-            elif granted.links is not None and granted.server_port is not None:
-                to: Address = (granted.host, granted.server_port[1])
-                granted.links[1].send([data], to)
+            self._send_rtcp(incoming, data, now_ns)
+
+    def _send_rtcp(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
+        granted = incoming.granted
+        if granted.channels is not None:
+            self._send(rtsp.interleave(granted.channels[1], data), now_ns)
+        elif granted.links is not None and granted.server_port is not None:
+            to: Address = (granted.host, granted.server_port[1])
+            granted.links[1].send([data], to)
 
     def _send(self, data: bytes, now_ns: int) -> None:
         assert self._link is not None

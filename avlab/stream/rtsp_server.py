@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from avlab.media.sources import Source
+from avlab.network.parity import ParityEncoder
+from avlab.network.retransmission import KEEP_NS, History
 from avlab.stream.links import Address, TcpLink, UdpLink
+from avlab.timing.spreading import Spreader
 from avlab.wire import rtcp, rtsp, sdp
-from avlab.wire.rtp import JPEG, L16_MONO, L16_STEREO, VIDEO_CLOCK, L16Packetizer, rtp_timestamp
+from avlab.wire.rtp import JPEG, L16_MONO, L16_STEREO, VIDEO_CLOCK, L16Packetizer, Unwrapper, rtp_timestamp
 from avlab.wire.rtpjpeg import Fragments, JpegPacketizer
 from avlab.wire.units import NS, Chunk, WireError
 
@@ -21,6 +24,12 @@ SERVER_NAME = "avlab"
 
 MAX_REQUESTS = 64
 """More than these in one turn are no client's: it is parted from, before answering it costs the others their time."""
+
+RTX_TYPE, FEC_TYPE = 98, 99
+"""The payload types of packets sent again and of parity."""
+
+REPORT_NS = NS // 2
+"""How often reports go either way. RFC 3550 6.2 lets them be 360 / kilobits-a-second seconds apart: 0.2 s at 1800."""
 
 STALL_BYTES = 1 << 20
 """Media for a peer that reads no faster is dropped while this much waits for it; others are not held up."""
@@ -57,6 +66,7 @@ def tracks_of(source: Source) -> dict[str, Track]:
             clock_rate=VIDEO_CLOCK,
             control="video",
             framerate=float(source.fps) if source.fps else None,
+            **sdp.repair_offer(JPEG, VIDEO_CLOCK, rtx=RTX_TYPE, fec=FEC_TYPE, keep_ms=KEEP_NS // 1_000_000),
         )
         tracks["video"] = Track("video", JPEG, VIDEO_CLOCK, 1, secrets.randbits(32), media)
     if source.has_audio:
@@ -90,6 +100,12 @@ class Outlet:
     first_sequence: int = 0
     reported_ns: int | None = None  # when the last sender report went out; None: one is owed
     reception: rtcp.ReportBlock | None = None  # what the client last said it received
+    history: History | None = None  # of packets that the client may ask for again
+    parity: ParityEncoder | None = None
+    again_sequence: Unwrapper = field(default_factory=lambda: Unwrapper(16))  # of what is sent again
+    spreader: Spreader = field(default_factory=Spreader)
+    reported_octets: int = 0  # when the client's last report came, and what had been sent by then
+    heard_ns: int | None = None
 
     @property
     def ssrc(self) -> int:
@@ -105,9 +121,18 @@ class Outlet:
         """The client's own packets for a frame cut into fragments, or for a chunk of sound."""
         if isinstance(self.packetizer, JpegPacketizer):
             assert isinstance(unit, Fragments)
-            return self.packetizer.pack_fragments(unit, pts_ns)
+            packets = self.packetizer.pack_fragments(unit, pts_ns)
+            if self.parity is not None:
+                packets += self.parity.protect(packets)
+                self.packetizer.sequence = (packets_end(packets) + 1) & 0xFFFF
+            return packets
         assert isinstance(unit, Chunk)
         return self.packetizer.pack(unit)
+
+
+def packets_end(packets: list[bytes]) -> int:
+    """The sequence number of the last of some packets."""
+    return (packets[-1][2] << 8) | packets[-1][3]
 
 
 class Stage(Protocol):
@@ -171,8 +196,8 @@ class Peer:
         return reports
 
     def report_due(self, outlet: Outlet, now_ns: int, unix_ns: int, media_ns: int) -> bytes | None:
-        """A sender report with both clocks of this moment, before the first packet and every five seconds after."""
-        if outlet.reported_ns is not None and now_ns - outlet.reported_ns < 5 * NS:
+        """A sender report with both clocks of this moment, before the first packet and every half second after."""
+        if outlet.reported_ns is not None and now_ns - outlet.reported_ns < REPORT_NS:
             return None
         outlet.reported_ns = now_ns
         return rtcp.serialize_compound([outlet.report(unix_ns, media_ns), rtcp.Sdes(outlet.ssrc, SERVER_NAME)])
@@ -239,6 +264,7 @@ class Peer:
         outlet = next((o for offer in offers if (o := self._outlet(track, offer)) is not None), None)
         if outlet is None:
             raise rtsp.RtspError("Unicast over UDP or interleaved is offered.", 461)
+        headers = self._repair(outlet, request.headers.get(rtsp.REPAIR_HEADER, ""))
         self.session = self.session or secrets.token_hex(8)
         self.outlets[stream] = outlet
         if outlet.addresses is None:
@@ -248,7 +274,19 @@ class Peer:
             client_port = (outlet.addresses[0][1], outlet.addresses[1][1])
             server_port = (links[0].port, links[1].port)
             granted = rtsp.Transport(lower="UDP", client_port=client_port, server_port=server_port, ssrc=outlet.ssrc)
-        return {"Transport": granted.serialize()}, b""
+        return headers | {"Transport": granted.serialize()}, b""
+
+    def _repair(self, outlet: Outlet, wish: str) -> dict[str, str]:
+        """What a client is granted that wants lost packets back. What comes over TCP is not lost."""
+        wish = wish.strip().lower()
+        if outlet.addresses is None or wish not in outlet.track.media.repairs:
+            return {}
+        if wish == "fec":
+            outlet.parity = ParityEncoder(payload_type=FEC_TYPE)
+            return {rtsp.REPAIR_HEADER: wish}
+        ssrc = secrets.randbits(32)
+        outlet.history = History(ssrc=ssrc, payload_type=RTX_TYPE, sequence=secrets.randbits(16))
+        return {rtsp.REPAIR_HEADER: f"{wish};ssrc={ssrc:08X}"}
 
     def _play(self, request: rtsp.Request, now_ns: int) -> _Answer:
         joins = not self.playing

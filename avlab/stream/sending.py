@@ -63,6 +63,7 @@ class Sending:
         self._clock, self._recorder, self._notice = clock, recorder, notice
         self.width: int | None = None
         self.quality = 80
+        self.encoded_width: int | None = None  # of the newest frame
         self.pacer: Pacer = DeadlinePacer()
         self.start_ns: int | None = None
         self._in_use: Pacer = self.pacer  # keeps its frame when another pacer is chosen
@@ -145,6 +146,7 @@ class Sending:
             jpeg, width, height = codec.encode_jpeg(
                 picture.image, width=self.width, quality=self.quality, matrix=picture.matrix
             )
+            self.encoded_width = width
             frame = EncodedFrame(picture.index, picture.pts_ns, jpeg, width, height, self._clock.now_ns())
             try:
                 yield _Ready(frame, self._audience.prepare(frame))

@@ -15,7 +15,10 @@ from avlab.measure.trace import Recorder, Trace
 from avlab.media import codec
 from avlab.media.microphone import Microphone
 from avlab.media.sources import open_source
+from avlab.network.parity import check_overhead
+from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
+from avlab.stream.adapting import Adapting, Delivery
 from avlab.stream.classic_server import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity, spill
 from avlab.stream.ends import Audience
@@ -24,6 +27,7 @@ from avlab.stream.rtsp_audience import RtspAudience
 from avlab.stream.sending import Sending
 from avlab.stream.worker import Handle, Worker
 from avlab.timing.pacing import Pacer, pacer_named
+from avlab.timing.spreading import check_spread
 from avlab.wire.units import NS
 
 
@@ -43,6 +47,12 @@ class Server(Handle):
     `wire` is `rtsp`, JPEG and L16 over RTP, or `classic`, the tutorial's: a JPEG in base64 a datagram from `port`, and
     pickled sound over TCP from the port below. There a frame must fit one datagram (65,507 bytes at most, 9,216 on
     macOS); one that does not is skipped, and `notices` says what to lower.
+
+    `spread` is the share of a frame's time over which its packets leave (0 to 0.95; 0 is one burst). `parity` is how
+    many parity packets go with each packet, 0 to 1, to clients that asked for `repair="fec"`. `rate_control` lowers
+    quality and width before the path to the clients overflows, and tries more again: "aimd", or an object with a method
+    `update(Report)` that returns a `Choice` or None. All three act while it runs, from the next frame on; the classic
+    wire has neither packets nor reports, so there they only lead to a notice.
 
     Raises FileNotFoundError, ValueError or TypeError for a source or setting that cannot be; `start` raises OSError
     when the port is taken. A source that fails in mid-stream is played as far as it goes; then clients get BYE, and
@@ -64,6 +74,9 @@ class Server(Handle):
         loop: bool = False,
         once: bool = False,
         fps: float | None = None,
+        spread: float = 0.0,
+        parity: float = 0.25,
+        rate_control: str | RateController | None = None,
         session_timeout: float = 60.0,
         isolated: bool = False,
     ) -> None:
@@ -87,7 +100,9 @@ class Server(Handle):
             "platform": platform.platform(),
             "python": platform.python_version(),
         }
+        self._wire = wire
         self._notices: list[str] = []
+        self._delivery = Delivery()
         common: dict[str, Any] = {
             "host": host,
             "port": port,
@@ -101,7 +116,7 @@ class Server(Handle):
             self._audience = ClassicAudience(self._source, **common)
         else:
             name = Path(str(source)).stem if isinstance(source, str | Path) else "live"
-            self._audience = RtspAudience(self._source, name=name, loop=loop, **common)
+            self._audience = RtspAudience(self._source, name=name, loop=loop, delivery=self._delivery, **common)
         self._sending = Sending(
             self._source,
             loop=loop,
@@ -111,10 +126,15 @@ class Server(Handle):
             ready=lambda: self._waker.wake(),  # there is none before the start
             notice=self._notice,
         )
+        self._adapting = Adapting(self._sending, self._recorder, self._choose)
+        self._delivery.heard = self._adapting.heard
         self.width = width
         self.quality = quality
         self.pacer = pacer
         self.network = Network() if network is None else network
+        self.spread = spread
+        self.parity = parity
+        self.rate_control = rate_control
 
     def __new__(cls, *args: Any, isolated: bool = False, **settings: Any) -> Self:
         """A server that works in this process, or one that has another do it."""
@@ -178,6 +198,46 @@ class Server(Handle):
         elif not value.clear:
             raise ValueError("network acts on the rtsp wire alone: leave out wire='classic' to lose packets")
         self._recorder.setting(self._clock.now_ns(), "network", str(value))
+
+    @property
+    def spread(self) -> float:
+        """The share of a frame's time over which its packets leave, 0 to 0.95; acts on the next frame. ValueError."""
+        return self._delivery.spread
+
+    @spread.setter
+    def spread(self, value: float) -> None:
+        self._delivery.spread = check_spread(value)
+        self._needs_rtsp("spread", bool(value), "a frame is one datagram there")
+        self._recorder.setting(self._clock.now_ns(), "spread", value)
+
+    @property
+    def parity(self) -> float:
+        """Parity packets a packet, 0 to 1, where a client asked for them; acts on the next frame. ValueError."""
+        return self._delivery.parity
+
+    @parity.setter
+    def parity(self, value: float) -> None:
+        self._delivery.parity = check_overhead(value)
+        self._recorder.setting(self._clock.now_ns(), "parity", value)
+
+    @property
+    def rate_control(self) -> RateController | None:
+        """What chooses quality and width by what clients report; set it to a name, to one's own, or to None."""
+        return self._adapting.controller
+
+    @rate_control.setter
+    def rate_control(self, value: str | RateController | None) -> None:
+        self._adapting.controller = controller = controller_named(value)
+        self._needs_rtsp("rate_control", controller is not None, "its clients report nothing")
+        name = None if controller is None else type(controller).__name__
+        self._recorder.setting(self._clock.now_ns(), "rate_control", name)
+
+    def _needs_rtsp(self, name: str, asked: bool, why: str) -> None:
+        if asked and self._wire == "classic":
+            self._notice(f"{name} does not apply", f"{name} does nothing on the classic wire: {why}")
+
+    def _choose(self, choice: Choice) -> None:
+        self.quality, self.width = choice
 
     # ---- what it says of itself
 

@@ -163,6 +163,11 @@ class Sounding:
             self._readings.clear()
             self._buffer.shift(by_ns)
 
+    def ease(self, by_ns: int) -> None:
+        """Hear everything earlier by `by_ns` in the end, unheard; 0 for no more than has been."""
+        with self._lock:
+            self._buffer.ease(by_ns)
+
     def readings(self) -> list[ClockReading]:
         """What the device said is heard, since the last call."""
         out = []

@@ -16,6 +16,9 @@ from avlab.wire.units import NS, Chunk, Samples, WireError
 MAX_PACKET = 1200
 """Bytes of the largest RTP packet that is ever made: it fits any path, tunnels included, without IP fragments."""
 
+REPAIR_BYTES = 18
+"""Left free in each picture's packet: parity over it, or the packet sent again, is no longer than MAX_PACKET then."""
+
 HEADER_BYTES = 12
 HEADER = struct.Struct("!BBHII")
 """The fixed header: version and flags, marker and payload type, sequence number, timestamp, SSRC (RFC 3550 5.1)."""
@@ -131,6 +134,11 @@ class Unwrapper:
         if extended > highest:
             self.highest = extended
         return extended
+
+    def peek(self, value: int) -> int:
+        """The extended number of `value`, which moves nothing on."""
+        highest = value if self.highest is None else self.highest
+        return highest + ((value - highest + self._half) & self._mask) - self._half
 
 
 def ns_to_ticks(ns: int, rate: int) -> int:

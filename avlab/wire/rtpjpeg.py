@@ -11,7 +11,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from avlab.wire.rtp import HEADER_BYTES, JPEG, MAX_PACKET, VIDEO_CLOCK, rtp_timestamp, serialize_header
+from avlab.wire.rtp import HEADER_BYTES, JPEG, MAX_PACKET, REPAIR_BYTES, VIDEO_CLOCK, rtp_timestamp, serialize_header
 from avlab.wire.units import EncodedFrame, WireError
 
 MAX_SIDE = 2040
@@ -247,7 +247,7 @@ def fragments(jpeg: bytes) -> Fragments:
         # F and L set and the largest count: the frame is to be decoded as a whole (3.1.7).
         restart = struct.pack("!HH", info.restart_interval, 0xFFFF)
     extra = _TABLES_HEADER.pack(0, 0, len(info.tables)) + info.tables if q == IN_BAND_Q else b""
-    most = MAX_PACKET - HEADER_BYTES - _HEADER.size - len(restart)
+    most = MAX_PACKET - REPAIR_BYTES - HEADER_BYTES - _HEADER.size - len(restart)
     payloads = []
     position = info.scan
     while position < info.end:

@@ -21,6 +21,10 @@ DEFAULT_PORT = 554
 DEFAULT_TIMEOUT = 60
 """Seconds after which a silent session ends, when its Session header names no other time (RFC 2326 12.37)."""
 
+REPAIR_HEADER = "X-Repair"
+"""In SETUP, which of the repairs in the description a client wants: `rtx` or `fec`; in the answer what it gets, and the
+SSRC of what is sent again. RFC 2326 has no word for it; headers that the other side may ignore can be added (1.5)."""
+
 STATUS = {
     100: "Continue",
     200: "OK",

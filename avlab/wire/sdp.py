@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from avlab.wire.rtp import FIRST_DYNAMIC, JPEG, L16_MONO, L16_STEREO, VIDEO_CLOCK
 from avlab.wire.units import NS, WireError
@@ -127,8 +127,39 @@ class Media:
     """Frames a second, when the sender says so."""
     address: str = ""
     """Of its own `c=` line, else that of the session."""
+    others: tuple[tuple[int, Format], ...] = ()
+    """The further payload types of the `m=` line that have a meaning, such as those of repairs."""
     attributes: Attributes = ()
     """All other `a=` lines."""
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """The repairs that are offered, and the payload type of each: `rtx` (RFC 4588 section 8), `fec` (RFC 5109)."""
+        found = {}
+        for payload_type, form in self.others:
+            if form.encoding.upper() == "ULPFEC":
+                found["fec"] = payload_type
+            elif form.encoding.upper() == "RTX" and self._format_parameters(payload_type).get("apt") == str(
+                self.payload_type
+            ):
+                found["rtx"] = payload_type
+        return found
+
+    def _format_parameters(self, payload_type: int) -> dict[str, str]:
+        lines = (value.partition(" ") for name, value in self.attributes if name == "fmtp")
+        words = next((parameters for number, _, parameters in lines if number == str(payload_type)), "").split(";")
+        return {name.strip().lower(): value.strip() for name, _, value in (word.partition("=") for word in words)}
+
+
+def repair_offer(payload_type: int, clock_rate: int, *, rtx: int, fec: int, keep_ms: int) -> dict[str, Any]:
+    """`others` and `attributes` of a medium that can be repaired either way, with the payload types `rtx` and `fec`.
+
+    `keep_ms` is how long packets are kept to be sent again. Who knows none of this takes the medium as it is.
+    """
+    return {
+        "others": ((rtx, Format("rtx", clock_rate)), (fec, Format("ulpfec", clock_rate))),
+        "attributes": (("rtcp-fb", f"{payload_type} nack"), ("fmtp", f"{rtx} apt={payload_type};rtx-time={keep_ms}")),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,12 +204,14 @@ def serialize(session: SessionDescription) -> str:
 
 
 def _media_lines(media: Media, address: str) -> Iterator[str]:
-    yield f"m={media.kind} {media.port} {media.protocol} {media.payload_type}"
+    numbers = " ".join(str(number) for number in (media.payload_type, *(number for number, _ in media.others)))
+    yield f"m={media.kind} {media.port} {media.protocol} {numbers}"
     if media.address and media.address != address:
         yield f"c=IN {_address(media.address)}"
-    if media.encoding:
-        channels = f"/{media.channels}" if media.channels != 1 else ""
-        yield f"a=rtpmap:{media.payload_type} {media.encoding}/{media.clock_rate}{channels}"
+    for number, form in ((media.payload_type, Format(media.encoding, media.clock_rate, media.channels)), *media.others):
+        if form.encoding:
+            channels = f"/{form.channels}" if form.channels != 1 else ""
+            yield f"a=rtpmap:{number} {form.encoding}/{form.clock_rate}{channels}"
     if media.control:
         yield f"a=control:{media.control}"
     if media.framerate is not None:
@@ -321,6 +354,7 @@ def _finish(section: _Section, session_address: str) -> Media:
         control=section.known.get("control", ""),
         framerate=_parse_framerate(section.known.get("framerate")),
         address=section.address or session_address,
+        others=tuple((n, formats[n]) for n in section.formats if n != payload_type and n in formats),
         attributes=tuple(section.others),
     )
 
