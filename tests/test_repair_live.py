@@ -229,7 +229,7 @@ def test_rtp_sent_again_is_a_stream_of_its_own(data: Path) -> None:
     with avlab.Server(data / "count.mp4", width=320) as server, avlab.Client(server.url, audio="null", repair="rtx"):
         until(lambda: len(server.trace.packets) > 100, 20)
         outlet = next(peer.outlets["video"] for peer in server._audience.peers)  # type: ignore[attr-defined]
-        assert outlet.history is not None
-        newest = RtpPacket.parse(next(reversed(outlet.history._packets.values())))
+        assert outlet.again is not None
+        newest = RtpPacket.parse(next(reversed(outlet.again.history._packets.values()))[1])
         assert newest.ssrc == outlet.ssrc
-        assert outlet.history.ssrc != outlet.ssrc
+        assert outlet.again.ssrc != outlet.ssrc

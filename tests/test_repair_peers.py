@@ -11,7 +11,7 @@ import pytest
 from tools import SYSTEM_PYTHON
 
 from avlab.network.parity import ParityDecoder, ParityEncoder
-from avlab.network.retransmission import History, original_packet
+from avlab.network.retransmission import RtxSender, original_packet
 from avlab.wire.rtp import RtpPacket, serialize_header
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ def test_what_gstreamer_sends_again_is_restored() -> None:
 @pytest.mark.needs("gst-rtsp-server", "gst:rtprtxreceive")
 def test_gstreamer_restores_what_is_sent_again() -> None:
     sent = [packet for frame in frames(3, 5) for packet in frame]
-    history = History(ssrc=0x9876, payload_type=RTX, sequence=65_535)
+    history = RtxSender(ssrc=0x9876, payload_type=RTX, sequence=65_535)
     history.sent(sent, 0)
     lost = {1, 8, 13}
     steps = [(b"P", packet) for at, packet in enumerate(sent) if at not in lost]

@@ -22,9 +22,9 @@ from avlab.network.retransmission import (
     MOST_ASKED,
     SHARE,
     STALE_NS,
-    History,
     Requester,
     RtxReceiver,
+    RtxSender,
     original_packet,
     rtx_packet,
 )
@@ -41,8 +41,8 @@ def packet(number: int, size: int = 100, timestamp: int = 0, marker: bool = Fals
     return serialize_header(MEDIA, number & 0xFFFF, timestamp, SSRC, marker) + bytes([number & 0xFF]) * size
 
 
-def history(**settings: int) -> History:
-    return History(ssrc=RTX_SSRC, payload_type=RTX, sequence=65_535, **settings)
+def history(**settings: int) -> RtxSender:
+    return RtxSender(ssrc=RTX_SSRC, payload_type=RTX, sequence=65_535, **settings)
 
 
 # ---- bytes
@@ -82,24 +82,24 @@ def test_what_was_sent_is_sent_again_as_a_stream_of_its_own() -> None:
     again = [RtpPacket.parse(data) for data in sender.answer([1, 65_535], 10 * MS)]
     assert [(p.ssrc, p.payload_type, p.sequence) for p in again] == [(RTX_SSRC, RTX, 65_535), (RTX_SSRC, RTX, 0)]
     assert [p.payload[:2] for p in again] == [b"\x00\x01", b"\xff\xff"]
-    assert (sender.answered, sender.unknown, sender.refused) == (2, 0, 0)
+    assert (sender.history.answered, sender.history.unknown, sender.history.refused) == (2, 0, 0)
 
 
 def test_packets_never_sent_are_counted_and_not_answered() -> None:
     sender = history()
     sender.sent([packet(5)], 0)
     assert sender.answer(range(1000, 1400), 1) == []
-    assert sender.unknown == 400
+    assert sender.history.unknown == 400
 
 
 def test_history_is_bounded_by_time_and_bytes() -> None:
     sender = history()
     for number in range(10_000):
         sender.sent([packet(number, 1188)], number * 10_000)
-    assert len(sender) * 1200 <= KEEP_BYTES
+    assert len(sender.history) * 1200 <= KEEP_BYTES
     assert sender.answer([0], 10_000 * 10_000) == []
     sender.sent([packet(1)], 2 * KEEP_NS)
-    assert len(sender) == 1
+    assert len(sender.history) == 1
     assert sender.answer([1], 2 * KEEP_NS) != []
 
 
@@ -116,7 +116,7 @@ def test_the_same_packet_is_not_sent_twice_for_one_loss() -> None:
     sender.sent([packet(3)], 0)
     assert len(sender.answer([3, 3, 3], 0)) == 1
     assert sender.answer([3], AGAIN_NS - 1) == []
-    assert sender.refused == 3
+    assert sender.history.refused == 3
     assert len(sender.answer([3], AGAIN_NS)) == 1
 
 
@@ -131,7 +131,7 @@ def test_a_flood_of_nacks_does_not_become_a_flood_of_packets() -> None:
         if at == 20:
             break
     assert again <= CREDIT_BYTES + SHARE * sent
-    assert sender.refused + sender.unknown + sender.answered == 65_536 * 3 * 21
+    assert sender.history.refused + sender.history.unknown + sender.history.answered == 65_536 * 3 * 21
     assert len(sender.answer(range(1000), 10 * NS)) <= MOST_ASKED
 
 

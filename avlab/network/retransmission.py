@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER, RtpPacket, Unwrapper, serialize_header
 from avlab.wire.units import NS, WireError
+
+T = TypeVar("T")
 
 KEEP_NS = NS
 KEEP_BYTES = 4 << 20
@@ -47,22 +49,18 @@ def original_packet(packet: RtpPacket, *, payload_type: int, ssrc: int) -> RtpPa
 # ---- the sender
 
 
-class History:
-    """The newest packets of one stream, and retransmissions of them as a stream of its own (RFC 4588 section 5.2).
+class History(Generic[T]):
+    """The newest packets of one stream, whatever they are made of, and which of them are sent again when asked for.
 
-    `ssrc`, `payload_type` and `sequence` are those of the retransmissions. Bounded by time, bytes and what may be sent
-    again: `unknown` counts packets asked for that are not (or no longer) here, `refused` those not sent again because
-    of the bounds, `answered` those that were.
+    Bounded by time, bytes and what may be sent again: `unknown` counts packets asked for that are not (or no longer)
+    here, `refused` those not sent again because of the bounds, `answered` those that were.
     """
 
-    def __init__(
-        self, *, ssrc: int, payload_type: int, sequence: int, keep_ns: int = KEEP_NS, keep_bytes: int = KEEP_BYTES
-    ) -> None:
-        self.ssrc, self.payload_type, self.sequence = ssrc, payload_type, sequence
+    def __init__(self, *, keep_ns: int = KEEP_NS, keep_bytes: int = KEEP_BYTES) -> None:
         self.unknown = self.refused = self.answered = 0
         self._keep_ns, self._keep_bytes = keep_ns, keep_bytes
-        self._packets: dict[int, bytes] = {}  # by sequence number
-        self._order: deque[tuple[int, int, bytes]] = deque()  # when sent, sequence number, packet
+        self._packets: dict[int, tuple[int, T]] = {}  # size and packet, by sequence number
+        self._order: deque[tuple[int, int, int, T]] = deque()  # when sent, number, size, packet
         self._bytes = 0
         self._again: dict[int, int] = {}  # when each was last sent again
         self._credit = float(CREDIT_BYTES)
@@ -70,43 +68,66 @@ class History:
     def __len__(self) -> int:
         return len(self._packets)
 
-    def sent(self, packets: Iterable[bytes], now_ns: int) -> None:
-        """Packets have left for the first time."""
-        for packet in packets:
-            number = (packet[2] << 8) | packet[3]
-            self._packets[number] = packet
-            self._order.append((now_ns, number, packet))
-            self._bytes += len(packet)
-            self._credit += SHARE * len(packet)
-        self._credit = min(self._credit, CREDIT_BYTES)
+    def sent(self, number: int, size: int, packet: T, now_ns: int) -> None:
+        """A packet of `size` bytes has left for the first time; `number` is any that it is asked for by."""
+        self._packets[number] = (size, packet)
+        self._order.append((now_ns, number, size, packet))
+        self._bytes += size
+        self._credit = min(self._credit + SHARE * size, CREDIT_BYTES)
         self._forget(now_ns)
 
-    def answer(self, numbers: Iterable[int], now_ns: int) -> list[bytes]:
-        """The retransmissions of packets asked for by their 16-bit sequence numbers, in that order."""
+    def answer(self, numbers: Iterable[int], now_ns: int) -> list[T]:
+        """The packets asked for that are to be sent again, in that order."""
         self._forget(now_ns)
         out = []
         for count, number in enumerate(numbers):
-            packet = self._packets.get(number)
+            size, packet = self._packets.get(number, (0, None))
             if packet is None:
                 self.unknown += 1
-            elif count >= MOST_ASKED or len(packet) > self._credit or now_ns - self._again.get(number, -NS) < AGAIN_NS:
+            elif count >= MOST_ASKED or size > self._credit or now_ns - self._again.get(number, -NS) < AGAIN_NS:
                 self.refused += 1
             else:
                 self._again[number] = now_ns
-                self._credit -= len(packet)
+                self._credit -= size
                 self.answered += 1
-                out.append(rtx_packet(packet, payload_type=self.payload_type, sequence=self.sequence, ssrc=self.ssrc))
-                self.sequence = (self.sequence + 1) & 0xFFFF
+                out.append(packet)
         return out
 
     def _forget(self, now_ns: int) -> None:
         order = self._order
         while order and (now_ns - order[0][0] > self._keep_ns or self._bytes > self._keep_bytes):
-            _, number, packet = order.popleft()
-            self._bytes -= len(packet)
-            if self._packets.get(number) is packet:  # else the number has come round again
+            _, number, size, packet = order.popleft()
+            self._bytes -= size
+            kept = self._packets.get(number)
+            if kept is not None and kept[1] is packet:  # else the number has come round again
                 del self._packets[number]
                 self._again.pop(number, None)
+
+
+class RtxSender:
+    """RTP packets of one stream, and those asked for again as a stream of its own (RFC 4588 section 5.2).
+
+    `ssrc`, `payload_type` and `sequence` are those of the retransmissions; what `history` counts is for whoever asks.
+    """
+
+    def __init__(
+        self, *, ssrc: int, payload_type: int, sequence: int, keep_ns: int = KEEP_NS, keep_bytes: int = KEEP_BYTES
+    ) -> None:
+        self.ssrc, self.payload_type, self.sequence = ssrc, payload_type, sequence
+        self.history: History[bytes] = History(keep_ns=keep_ns, keep_bytes=keep_bytes)
+
+    def sent(self, packets: Iterable[bytes], now_ns: int) -> None:
+        """Packets have left for the first time."""
+        for packet in packets:
+            self.history.sent((packet[2] << 8) | packet[3], len(packet), packet, now_ns)
+
+    def answer(self, numbers: Iterable[int], now_ns: int) -> list[bytes]:
+        """The retransmissions of packets asked for by their 16-bit sequence numbers, in that order."""
+        out = []
+        for packet in self.history.answer(numbers, now_ns):
+            out.append(rtx_packet(packet, payload_type=self.payload_type, sequence=self.sequence, ssrc=self.ssrc))
+            self.sequence = (self.sequence + 1) & 0xFFFF
+        return out
 
 
 # ---- the receiver

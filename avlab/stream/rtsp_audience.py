@@ -280,8 +280,8 @@ class RtspAudience:
                         peer.heard_ns = now_ns
                         self._hear_report(outlet, block, now_ns)
                 for nack in nacks:
-                    if nack.media_ssrc == outlet.ssrc and outlet.history is not None and peer.playing:
-                        self._send_again(peer, outlet, outlet.history.answer(nack.sequences, now_ns), now_ns)
+                    if nack.media_ssrc == outlet.ssrc and outlet.again is not None and peer.playing:
+                        self._send_again(peer, outlet, outlet.again.answer(nack.sequences, now_ns), now_ns)
 
     def _hear_report(self, outlet: Outlet, block: rtcp.ReportBlock, now_ns: int) -> None:
         since_ns = None if outlet.heard_ns is None else now_ns - outlet.heard_ns
@@ -387,8 +387,8 @@ class RtspAudience:
             rows.append((*mark, len(packet), now_ns, None, None))
         outlet.packets += len(packets)
         outlet.octets += sum(map(len, packets)) - HEADER_BYTES * len(packets)
-        if outlet.history is not None:
-            outlet.history.sent(packets, now_ns)
+        if outlet.again is not None:
+            outlet.again.sent(packets, now_ns)
         self._transmit(peer, outlet, packets, rows, now_ns, lane=outlet.track.stream)
 
     def _transmit(

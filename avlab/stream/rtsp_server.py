@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from avlab.media.sources import Source
 from avlab.network.parity import ParityEncoder
-from avlab.network.retransmission import KEEP_NS, History
+from avlab.network.retransmission import KEEP_NS, RtxSender
 from avlab.stream.links import Address, TcpLink, UdpLink
 from avlab.timing.spreading import Spreader
 from avlab.wire import rtcp, rtsp, sdp
@@ -100,7 +100,7 @@ class Outlet:
     first_sequence: int = 0
     reported_ns: int | None = None  # when the last sender report went out; None: one is owed
     reception: rtcp.ReportBlock | None = None  # what the client last said it received
-    history: History | None = None  # of packets that the client may ask for again
+    again: RtxSender | None = None  # packets that the client may ask for
     parity: ParityEncoder | None = None
     again_sequence: Unwrapper = field(default_factory=lambda: Unwrapper(16))  # of what is sent again
     spreader: Spreader = field(default_factory=Spreader)
@@ -285,7 +285,7 @@ class Peer:
             outlet.parity = ParityEncoder(payload_type=FEC_TYPE)
             return {rtsp.REPAIR_HEADER: wish}
         ssrc = secrets.randbits(32)
-        outlet.history = History(ssrc=ssrc, payload_type=RTX_TYPE, sequence=secrets.randbits(16))
+        outlet.again = RtxSender(ssrc=ssrc, payload_type=RTX_TYPE, sequence=secrets.randbits(16))
         return {rtsp.REPAIR_HEADER: f"{wish};ssrc={ssrc:08X}"}
 
     def _play(self, request: rtsp.Request, now_ns: int) -> _Answer:
