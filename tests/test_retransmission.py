@@ -210,6 +210,19 @@ def test_a_round_trip_measured_long_ago_forbids_nothing() -> None:
         assert receiver.pull(now_ns + 5 * MS)[-1:] == asked
 
 
+def test_a_stream_that_ends_is_asked_for_once_and_wakes_nobody_after() -> None:
+    for base_ns in (None, 0, 100 * MS, NS):
+        receiver = Requester()
+        receiver.base_ns = base_ns
+        for number in range(10):
+            receiver.arrived(number, number // 5 * FRAME_NS, number % 5 == 4, number // 5 * FRAME_NS)
+        moments = []
+        while (wake_ns := receiver.wake_at()) is not None:
+            assert len(moments) < 10
+            moments += [wake_ns, *receiver.pull(wake_ns)]
+        assert len(receiver) == 0
+
+
 def test_only_what_was_asked_for_is_taken_and_measures_the_round_trip() -> None:
     receiver = Requester()
     assert not receiver.restored(2, 0, False, 0)

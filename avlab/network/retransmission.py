@@ -159,6 +159,9 @@ MOST_DISORDER_NS = 30_000_000
 STALE_NS = 2 * NS
 """A round trip measured longer ago is not believed to forbid asking: or one bad one would be the last."""
 
+SPARE_NS = 20_000_000
+"""For noticing two losses and asking."""
+
 QUIET_NS = 5_000_000
 """The next packet is asked for on suspicion when it is overdue by this: by then two more of its frame, or the next
 frame, should have come. What has nothing behind it would else be missed a frame later, too late to ask twice."""
@@ -214,11 +217,17 @@ class Requester:
         self._marker = True
         self._spacing_ns = 1_000_000  # between packets of a frame
         self._interval_ns = 0  # between frames
+        self._suspect: int | None = None  # the latest number that was asked for on suspicion, or would have been
         self._slow_ns = 0  # how late what was suspected came after all, the latest of late
         self._disorder_ns = 0  # how late packets come that others have overtaken, the latest of late
 
     def __len__(self) -> int:
         return len(self._gaps)
+
+    @property
+    def least_delay_ns(self) -> int:
+        """How long frames must wait for two answers to come in time; 0 before any came, half a second at the most."""
+        return 0 if self.trip.smooth_ns is None else min(NS // 2, 2 * self.trip.smooth_ns + SPARE_NS)
 
     def arrived(self, sequence: int, media_ns: int, marker: bool, now_ns: int) -> None:
         """A packet came by itself: its unwrapped number, its frame's pts, whether it is its frame's last."""
@@ -269,7 +278,8 @@ class Requester:
         if quiet_ns is not None and now_ns >= quiet_ns and self._highest is not None:
             media_ns = self._media_ns + (self._interval_ns if self._marker else 0)
             since_ns = quiet_ns - QUIET_NS - self._slow_ns
-            self._gaps[self._highest + 1] = _Gap(media_ns, since_ns, now_ns, suspected=True)
+            self._suspect = self._highest + 1
+            self._gaps[self._suspect] = _Gap(media_ns, since_ns, now_ns, suspected=True)
             self._wake_ns = now_ns
         if self._wake_ns is None or now_ns < self._wake_ns:
             return []
@@ -322,7 +332,7 @@ class Requester:
 
     def _quiet_ns(self) -> int | None:
         """When silence means that the next packet is lost: one of a frame that has not ended, or the next frame's."""
-        if self._highest is None or self._highest + 1 in self._gaps or (self._marker and not self._interval_ns):
+        if self._highest is None or self._highest + 1 == self._suspect or (self._marker and not self._interval_ns):
             return None
         expected_ns = self._frame_ns + self._interval_ns if self._marker else self._highest_ns + 2 * self._spacing_ns
         return expected_ns + QUIET_NS + self._slow_ns

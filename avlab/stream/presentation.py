@@ -14,7 +14,7 @@ from avlab.stream.tap import Tap, Verdict
 from avlab.timing.jitterbuffer import Fragment, Frame, JitterBuffer
 from avlab.timing.playout import DEFAULT_DELAY_NS, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
-from avlab.timing.target import DelayTarget
+from avlab.timing.target import Steering
 from avlab.wire.units import NS, Samples
 
 VERDICT_PATIENCE_NS = NS
@@ -22,15 +22,6 @@ VERDICT_PATIENCE_NS = NS
 
 MOST_OWED = 2048
 """Verdicts waited for, a minute of 30 fps; beyond it the oldest picture counts as skipped."""
-
-STEER_NS = NS // 10
-"""How often an adaptive playout delay is looked at."""
-
-EASE = 0.01
-"""Without sound, pictures may come so much too fast while the delay comes down: nobody sees a hundredth."""
-
-NOTED_NS = 5_000_000
-"""The record has the delay whenever it has changed by this."""
 
 
 @dataclass(slots=True)
@@ -73,11 +64,8 @@ class Presentation:
         self._packets = 0
         self.least_ns = 0
         """What a repair needs at the least, when the delay is adaptive."""
-        self._target = DelayTarget()
+        self._steering = Steering()
         self._adaptive = False
-        self._steered_ns = 0
-        self._easing_ns = 0  # how much is still to be taken out, where there is no sound
-        self._noted_ns = 0
 
     def begin(self, *, streams: set[str], delay_ns: int | None, sounding: Sounding | None, timed: bool = True) -> None:
         """The server is about to send `streams`; `delay_ns` is the playout delay (0: shown at once, None: adaptive).
@@ -166,12 +154,12 @@ class Presentation:
     def delay_ns(self) -> int:
         """The playout delay: the one set, or the one that was found."""
         base_ns = self.base_ns
-        return self._target.delay_ns(base_ns) if self._adaptive and base_ns is not None else self._delay_ns
+        return self._steering.target.delay_ns(base_ns) if self._adaptive and base_ns is not None else self._delay_ns
 
     def take_fragment(self, fragment: Fragment, now_ns: int, *, back: bool = False) -> str:
         """A packet of a picture; its fate: used, duplicate or late. `back` says that it was lost, and repaired."""
         if not back:
-            self._target.observe("video", fragment.media_ns, now_ns)
+            self._steering.target.observe("video", fragment.media_ns, now_ns)
         fate = self._buffer.fate(fragment.sequence, fragment.ticks)
         if fate != "duplicate":
             self._packets += 1
@@ -205,7 +193,7 @@ class Presentation:
         """A packet of sound; its fate: used or late."""
         assert self._sounding is not None
         self._start.arrived("audio", pts_ns, now_ns)
-        self._target.observe("audio", pts_ns, now_ns)
+        self._steering.target.observe("audio", pts_ns, now_ns)
         return "used" if self._sounding.take(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns) else "late"
 
     def wake_at(self) -> int | None:
@@ -222,7 +210,7 @@ class Presentation:
             self._follow_sink(self._sounding)
             for reading in self._sounding.readings():
                 self._clock.feed(reading)
-        if self._adaptive and self._clock.running and now_ns - self._steered_ns >= STEER_NS:
+        if self._adaptive:
             self._steer(now_ns)
         for item in self._playout.pull(now_ns):
             if isinstance(item, Dropped):
@@ -251,26 +239,19 @@ class Presentation:
         if self._sounding is not None:
             self._sounding.ease(by_ns)  # pictures follow the sound
         else:
-            self._easing_ns = by_ns
+            self._steering.ease(by_ns)
 
     def _steer(self, now_ns: int) -> None:
-        """Bring the media clock to where delays want it: later at once, which is a rebuffer, earlier slowly."""
-        elapsed_ns, self._steered_ns = min(NS, now_ns - self._steered_ns), now_ns
-        self._target.least_ns["video"] = self.least_ns
-        self._target.lead_ns["audio"] = self.least_delay_ns
-        move_ns = self._target.move_ns(self._clock.when_ns(0), now_ns)
-        if move_ns is not None:
-            self._ease(max(0, -move_ns))
-            if move_ns > 0:
-                self._shift(move_ns)
-                self._recorder.event(now_ns, "rebuffer", move_ns / NS)
-        eased_ns = min(self._easing_ns, int(elapsed_ns * EASE))
-        self._easing_ns -= eased_ns
-        self._clock.shift(-eased_ns)
-        self._wait_ns = self.delay_ns
-        if abs(self.delay_ns - self._noted_ns) >= NOTED_NS:
-            self._noted_ns = self.delay_ns
-            self._recorder.event(now_ns, "playout_target", self._noted_ns / NS)
+        """See to an adaptive playout delay."""
+        target = self._steering.target
+        target.least_ns["video"], target.lead_ns["audio"] = self.least_ns, self.least_delay_ns
+
+        def note(name: str, seconds: float) -> None:
+            self._recorder.event(now_ns, name, seconds)
+
+        self._steering.steer(self._clock, now_ns, shift=self._shift, ease=self._ease, note=note)
+        if self._wait_ns is not None:
+            self._wait_ns = self.delay_ns
 
     def finished(self, now_ns: int) -> bool:
         """After the stream's end: whether all that came has been seen and heard, or had its time."""

@@ -50,10 +50,8 @@ class Repairing:
 
     @property
     def least_delay_ns(self) -> int:
-        """How long pictures must wait for two answers to come in time; 0 while that is not known, or nobody asks."""
-        if self.requester is None or self.requester.trip.smooth_ns is None:
-            return 0
-        return min(500_000_000, 2 * self.requester.trip.smooth_ns + 20_000_000)
+        """How long pictures must wait for the repair; 0 while that is not known, or nothing is asked for."""
+        return 0 if self.requester is None else self.requester.least_delay_ns
 
     def asked_for(self, packet: RtpPacket, original: RtpPacket, sequence: int, media_ns: int, now_ns: int) -> bool:
         """Whether a retransmission, which brings `original` back, had been asked for: else it is passed over."""

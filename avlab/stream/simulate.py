@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from avlab.measure.trace import Recorder, Trace
 from avlab.media.packets import open_clip, picture_stream, picture_ticks
 from avlab.media.sources import open_source
 from avlab.network.impairment import Impairment
+from avlab.network.parity import check_overhead
 from avlab.network.settings import Network
 from avlab.stream.clock import VirtualClock
+from avlab.stream.repairing import check_repair
 from avlab.stream.sizes import frame_bytes
-from avlab.stream.virtual import Packetizer, Receiver, Sent
+from avlab.stream.virtual_receiver import Receiver
+from avlab.stream.virtual_sender import Packetizer, Sent
 from avlab.timing.pacing import FOREVER_NS, Pacer, pacer_named
+from avlab.timing.spreading import check_spread
 from avlab.wire.units import NS
 
 Work = Callable[[random.Random], float]
@@ -100,7 +104,10 @@ def simulate(
     quality: int = 80,
     network: Network | None = None,
     delay: float = 0.0,
-    playout_delay: float = 0.1,
+    playout_delay: float | Literal["adaptive"] = 0.1,
+    repair: Literal["rtx", "fec"] | None = None,
+    parity: float = 0.25,
+    spread: float = 0.0,
 ) -> Trace:
     """Pace `seconds` of a clip in virtual time and play it out; the record is as a real run's.
 
@@ -114,13 +121,20 @@ def simulate(
     of the network's own seed: it is what `server.network` loses of its first client's packets. Without one, frames
     travel whole and arrive `delay` seconds later, and there are no rows of packets.
 
+    `repair`, `parity`, `spread` and `playout_delay` are as a client and a server have them, and want a network to
+    matter. NACKs take the network's delay on their way back and are not lost.
+
     A pacer that stands still for ever ends the run. ValueError for what cannot be.
     """
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be more than 0 and finite, not {seconds}")
-    for name, value in (("delay", delay), ("playout_delay", playout_delay)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be 0 or more seconds, not {value}")
+    if not 0 <= delay < math.inf:
+        raise ValueError(f"delay must be 0 or more seconds, not {delay}")
+    if playout_delay != "adaptive" and not (isinstance(playout_delay, int | float) and 0 <= playout_delay < math.inf):
+        raise ValueError(f"playout_delay must be 0 or more seconds or 'adaptive', not {playout_delay!r}")
+    check_repair(repair), check_overhead(parity), check_spread(spread)
+    if network is None and (repair is not None or spread):
+        raise ValueError("repair and spread are for packets, and there are none without a network: give network=")
     if network is not None and delay:
         raise ValueError(f"delay is one of the network's own settings: give network=Network(delay={delay:g}, ...)")
     if network is not None and not isinstance(network, Network):
@@ -136,22 +150,35 @@ def simulate(
     recorder.setting(0, "pacer", getattr(pace, "name", type(pace).__name__))
     recorder.setting(0, "playout_delay", playout_delay)
     if network is not None:
-        for setting, chosen in (("width", width), ("quality", quality), ("network", str(network))):
+        made = {"width": width, "quality": quality, "network": str(network), "repair": repair, "spread": spread}
+        for setting, chosen in made.items():
             recorder.setting(0, setting, chosen)
     until_ns = round(seconds * NS)
     offered = (_Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
     departures = _departures(offered, pace, cost, recorder)
     clock, way = VirtualClock(), Impairment(Network(delay=delay) if network is None else network)
-    sender = Packetizer(way)
-    delay_ns = round(playout_delay * NS)
-    receiver = Receiver(way, recorder, delay_ns=delay_ns, packets=network is not None, ssrc=SSRC)
+    frame_ns = round(NS / rate) if rate else NS // 30
+    sender = Packetizer(way, frame_ns=frame_ns, spread=spread, repair=repair, parity=parity)
+    delay_ns = None if playout_delay == "adaptive" else round(playout_delay * NS)
+    back_ns = round(way.network.delay * NS)
+    receiver = Receiver(
+        way,
+        recorder,
+        delay_ns=delay_ns,
+        packets=network is not None,
+        ssrc=SSRC,
+        repair=repair,
+        ask=lambda numbers, now_ns: sender.ask(numbers, now_ns + back_ns),
+    )
     leaving = next(departures, None)
     while True:
         if leaving is not None and leaving.sent_ns is None:
             recorder.frame(leaving.row("in_flight"))
             leaving = next(departures, None)
             continue
-        wake_ns = receiver.wake_at()
+        wake_ns, sender_ns = receiver.wake_at(), sender.wake_at()
+        if sender_ns is not None and (wake_ns is None or sender_ns <= wake_ns):
+            wake_ns = sender_ns
         if leaving is not None and leaving.sent_ns is not None and (wake_ns is None or leaving.sent_ns < wake_ns):
             clock.sleep_until(leaving.sent_ns)
             leaving.scan = sizes[leaving.index % len(sizes)]
@@ -160,7 +187,10 @@ def simulate(
             leaving = next(departures, None)
         elif wake_ns is not None:
             clock.sleep_until(wake_ns)
-            receiver.move_along(clock.now_ns())
+            if wake_ns == sender_ns:
+                sender.move_along(clock.now_ns())
+            else:
+                receiver.move_along(clock.now_ns())
         else:
             break
     receiver.close(clock.now_ns())

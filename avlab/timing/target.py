@@ -9,7 +9,9 @@ time 0 should fall.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
+from avlab.timing.playout import MediaClock
 from avlab.wire.units import NS
 
 QUANTILE = 0.95
@@ -36,6 +38,15 @@ SHRINK_NS = 30_000_000
 
 CALM_NS = 5 * NS
 """How long after a move nothing is taken out."""
+
+STEER_NS = NS // 10
+"""How often a clock is brought to its target."""
+
+EASE = 0.01
+"""Without sound, pictures may come so much too fast while the delay comes down: nobody sees a hundredth."""
+
+NOTED_NS = 5_000_000
+"""The record has the delay whenever it has changed by this."""
 
 
 class Quantile:
@@ -167,3 +178,47 @@ class DelayTarget:
             self._easing = short_ns < -BUCKET_NS
             return short_ns if self._easing else 0
         return None
+
+
+class Steering:
+    """Brings a media clock to where the target wants it: later at once, which is a rebuffer, earlier slowly."""
+
+    def __init__(self) -> None:
+        self.target = DelayTarget()
+        self._steered_ns = self._easing_ns = self._noted_ns = 0
+
+    def ease(self, by_ns: int) -> None:
+        """Take `by_ns` out of the clock bit by bit; 0 for no more than has been. For a clock that no sound leads."""
+        self._easing_ns = by_ns
+
+    def steer(
+        self,
+        clock: MediaClock,
+        now_ns: int,
+        *,
+        shift: Callable[[int], None],
+        ease: Callable[[int], None],
+        note: Callable[[str, float], None],
+    ) -> None:
+        """Now and then, what the moment asks for.
+
+        `shift(ns)` presents later at once, `ease(ns)` earlier bit by bit; `note(name, seconds)` records a `rebuffer`
+        and its length, and the `playout_target` when it has moved.
+        """
+        elapsed_ns = min(NS, now_ns - self._steered_ns)
+        if elapsed_ns < STEER_NS or not clock.running:
+            return
+        self._steered_ns = now_ns
+        move_ns = self.target.move_ns(clock.when_ns(0), now_ns)
+        if move_ns is not None:
+            ease(max(0, -move_ns))
+            if move_ns > 0:
+                shift(move_ns)
+                note("rebuffer", move_ns / NS)
+        eased_ns = min(self._easing_ns, int(elapsed_ns * EASE))
+        self._easing_ns -= eased_ns
+        clock.shift(-eased_ns)
+        delay_ns = self.target.delay_ns(clock.when_ns(0))
+        if abs(delay_ns - self._noted_ns) >= NOTED_NS:
+            self._noted_ns = delay_ns
+            note("playout_target", delay_ns / NS)
