@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from avlab.measure.trace import Trace
     from avlab.media.probe import probe
     from avlab.media.sizes import frame_sizes
+    from avlab.network.ratecontrol import Aimd, Choice, Report
     from avlab.network.settings import Network
     from avlab.stream.client import Client
     from avlab.stream.relay import Relay
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
     from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, TutorialPacer, pi_rule, tutorial_rule
 
 _HOMES = {
+    "Aimd": "avlab.network.ratecontrol",
+    "Choice": "avlab.network.ratecontrol",
     "Client": "avlab.stream.client",
     "DeadlinePacer": "avlab.timing.pacing",
     "FeedbackPacer": "avlab.timing.pacing",
     "Network": "avlab.network.settings",
     "NoPacing": "avlab.timing.pacing",
     "Relay": "avlab.stream.relay",
+    "Report": "avlab.network.ratecontrol",
     "Server": "avlab.stream.server",
     "Trace": "avlab.measure.trace",
     "TutorialPacer": "avlab.timing.pacing",
@@ -52,12 +56,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "Aimd",
+    "Choice",
     "Client",
     "DeadlinePacer",
     "FeedbackPacer",
     "Network",
     "NoPacing",
     "Relay",
+    "Report",
     "Server",
     "Trace",
     "TutorialPacer",

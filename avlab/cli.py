@@ -98,6 +98,8 @@ def _serve(options: argparse.Namespace) -> int:
         quality=options.quality,
         pacer=options.pacer,
         network=_network(options),
+        spread=options.spread,
+        rate_control=options.rate_control,
         loop=options.loop,
         once=options.once,
     )
@@ -121,7 +123,9 @@ def _play(options: argparse.Namespace) -> int:
     try:
         if options.window:
             check_display()
-        client = avlab.Client(options.url, audio=options.audio, playout_delay=options.playout_delay)
+        client = avlab.Client(
+            options.url, audio=options.audio, playout_delay=options.playout_delay, repair=options.repair
+        )
         window = Window(client) if _wants_window(options.window) else None
         try:
             with _saving(client, options.trace), client:
@@ -362,6 +366,10 @@ def _parser() -> argparse.ArgumentParser:
     _picture_options(serve)
     serve.add_argument("--pacer", choices=PACERS, default="deadline", help="none is flat out (deadline)")
     _network_options(serve)
+    text = "over how much of a frame's time its packets leave, 0 to 0.95 (0: in one burst)"
+    serve.add_argument("--spread", type=float, default=0.0, metavar="SHARE", help=text)
+    text = "lower quality and width before the way to the clients overflows, by what they report"
+    serve.add_argument("--rate-control", choices=["aimd"], help=text)
     serve.add_argument("--loop", action="store_true", help="play on without a seam")
     serve.add_argument("--once", action="store_true", help="end with the clip")
     serve.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
@@ -380,9 +388,10 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--window", action="store_true", default=None, help="a window (where there is a display)")
     shown.add_argument("--no-window", action="store_false", dest="window", help="no window")
     _sound_option(play)
-    play.add_argument(
-        "--playout-delay", type=float, metavar="S", help="from arrival to presentation (0.1; classic has none)"
-    )
+    text = "seconds from arrival to presentation, or adaptive (0.1; classic has none)"
+    play.add_argument("--playout-delay", type=_delay, metavar="S", help=text)
+    text = "have lost packets of pictures sent again (rtx), or parity sent with them (fec)"
+    play.add_argument("--repair", choices=["rtx", "fec"], help=text)
     play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     play.add_argument("--trace", metavar="FILE", help="save the record")
     play.add_argument("--json", action="store_true", help="print one JSON line at the end")
@@ -441,6 +450,16 @@ def _network_options(parser: argparse.ArgumentParser) -> None:
         else:
             group.add_argument(f"--{name}", type=kind, metavar=unit, help=text)
     group.add_argument("--preset", metavar="NAME", help="home-wifi, 4g, long-haul or classroom, to begin with")
+
+
+def _delay(text: str) -> float | str:
+    """A playout delay: seconds, or the word that stands for none in particular."""
+    if text == "adaptive":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seconds nor the word adaptive") from None
 
 
 def _sound_option(parser: argparse.ArgumentParser) -> None:

@@ -102,6 +102,24 @@ def test_an_adaptive_delay_waits_for_repair_on_a_long_way() -> None:
     assert shown(run(network=far, repair="rtx", playout_delay="adaptive")) > 0.95
 
 
+@pytest.mark.parametrize(("rate", "settled"), [(3000, 0), (1200, 7)])
+def test_rate_control_comes_down_before_the_bottleneck_drops(rate: float, settled: float) -> None:
+    """3.5 Mbit/s into a little less: nothing is lost. Into a third: the queue is full before the first report."""
+    narrow = Network(rate=rate, queue=0.3, delay=0.02)
+
+    def adapted(rate_control: str | None) -> Trace:
+        return simulate(
+            30.0, seconds=60, width=640, work=0, network=narrow, playout_delay=0.4, rate_control=rate_control
+        )
+
+    kept, trace = adapted(None), adapted("aimd")
+    assert shown(kept) < 0.4
+    assert (trace.packets.query("fate == 'lost'")["sent"] < settled).all()
+    assert shown(trace) > 0.9
+    assert (trace.settings["name"] == "quality").sum() > 1
+    assert metrics.packet_ledger(trace).closes
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -110,6 +128,8 @@ def test_an_adaptive_delay_waits_for_repair_on_a_long_way() -> None:
         ({"spread": 1}, "spread must be 0"),
         ({"playout_delay": "quick"}, "playout_delay must be 0 or more seconds or 'adaptive'"),
         ({"repair": "rtx", "network": None}, "there are none without a network"),
+        ({"rate_control": "aimd", "network": None}, "there are none without a network"),
+        ({"rate_control": "pid"}, "rate_control must be one of aimd or None"),
     ],
 )
 def test_impossible_settings_are_named(settings: dict[str, Any], named: str) -> None:

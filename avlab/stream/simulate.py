@@ -16,11 +16,12 @@ from avlab.media.packets import open_clip, picture_stream, picture_ticks
 from avlab.media.sources import open_source
 from avlab.network.impairment import Impairment
 from avlab.network.parity import check_overhead
+from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
 from avlab.stream.clock import VirtualClock
 from avlab.stream.repairing import check_repair
 from avlab.stream.sizes import frame_bytes
-from avlab.stream.virtual_receiver import Receiver
+from avlab.stream.virtual_receiver import Receiver, Reports
 from avlab.stream.virtual_sender import Packetizer, Sent
 from avlab.timing.pacing import FOREVER_NS, Pacer, pacer_named
 from avlab.timing.spreading import check_spread
@@ -108,6 +109,7 @@ def simulate(
     repair: Literal["rtx", "fec"] | None = None,
     parity: float = 0.25,
     spread: float = 0.0,
+    rate_control: str | RateController | None = None,
 ) -> Trace:
     """Pace `seconds` of a clip in virtual time and play it out; the record is as a real run's.
 
@@ -121,8 +123,8 @@ def simulate(
     of the network's own seed: it is what `server.network` loses of its first client's packets. Without one, frames
     travel whole and arrive `delay` seconds later, and there are no rows of packets.
 
-    `repair`, `parity`, `spread` and `playout_delay` are as a client and a server have them, and want a network to
-    matter. NACKs take the network's delay on their way back and are not lost.
+    `repair`, `parity`, `spread`, `rate_control` and `playout_delay` are as a client and a server have them, and want a
+    network to matter. NACKs and reports, two a second, take the network's delay on their way back and are not lost.
 
     A pacer that stands still for ever ends the run. ValueError for what cannot be.
     """
@@ -133,8 +135,11 @@ def simulate(
     if playout_delay != "adaptive" and not (isinstance(playout_delay, int | float) and 0 <= playout_delay < math.inf):
         raise ValueError(f"playout_delay must be 0 or more seconds or 'adaptive', not {playout_delay!r}")
     check_repair(repair), check_overhead(parity), check_spread(spread)
-    if network is None and (repair is not None or spread):
-        raise ValueError("repair and spread are for packets, and there are none without a network: give network=")
+    controller = controller_named(rate_control)
+    if network is None and (repair is not None or spread or controller is not None):
+        raise ValueError(
+            "repair, spread and rate_control are for packets, and there are none without a network: give network="
+        )
     if network is not None and delay:
         raise ValueError(f"delay is one of the network's own settings: give network=Network(delay={delay:g}, ...)")
     if network is not None and not isinstance(network, Network):
@@ -170,6 +175,7 @@ def simulate(
         repair=repair,
         ask=lambda numbers, now_ns: sender.ask(numbers, now_ns + back_ns),
     )
+    reports = None if controller is None else Reports(controller, Choice(quality, width), way, sender, receiver)
     leaving = next(departures, None)
     while True:
         if leaving is not None and leaving.sent_ns is None:
@@ -181,6 +187,10 @@ def simulate(
             wake_ns = sender_ns
         if leaving is not None and leaving.sent_ns is not None and (wake_ns is None or leaving.sent_ns < wake_ns):
             clock.sleep_until(leaving.sent_ns)
+            if reports is not None and (choice := reports.choice(leaving.sent_ns)) is not None:
+                sizes = frame_bytes(name, choice.width, choice.quality)
+                for setting, chosen in zip(("quality", "width"), choice, strict=True):
+                    recorder.setting(leaving.sent_ns, setting, chosen)
             leaving.scan = sizes[leaving.index % len(sizes)]
             receiver.expect(leaving)
             sender.send(leaving)

@@ -11,12 +11,17 @@ from collections.abc import Callable, Sequence
 from avlab.measure.trace import PacketTuple, Recorder
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.parity import KEEP_GROUPS, KEEP_PACKETS
+from avlab.network.ratecontrol import Choice, RateController, Report
 from avlab.network.retransmission import Requester
-from avlab.stream.virtual_sender import PLACE, Again, Over, Sent, Travelling
+from avlab.stream.virtual_sender import PLACE, Again, Over, Packetizer, Sent, Travelling
 from avlab.timing.jitterbuffer import Fragment, Frame, JitterBuffer
 from avlab.timing.playout import DEFAULT_DELAY_NS, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.timing.target import Steering
+from avlab.wire.units import NS
+
+REPORT_NS = NS // 2
+"""As often as on sockets."""
 
 
 class _Counted:
@@ -278,3 +283,40 @@ class Receiver:
 
     def _decide(self, frame: Frame, fate: str, shown_ns: int | None = None) -> None:
         self._recorder.frame(self._open.pop(frame.ticks).row(fate, frame, shown_ns))
+
+
+class Reports:
+    """Receiver reports of a simulated run, two a second, and what a rate controller makes of them."""
+
+    def __init__(
+        self, controller: RateController, now: Choice, network: Impairment, sender: Packetizer, receiver: Receiver
+    ) -> None:
+        self._controller, self._now = controller, now
+        self._network, self._sender, self._receiver = network, sender, receiver
+        self._report_ns = REPORT_NS
+        self._before = 0, 0, 0  # bytes sent, packets arrived and lost, at the last report
+
+    def choice(self, now_ns: int) -> Choice | None:
+        """What is to be sent from now on, if that is something else."""
+        if now_ns < self._report_ns:
+            return None
+        seconds = (now_ns - self._report_ns + REPORT_NS) / NS
+        self._report_ns = now_ns + REPORT_NS
+        after = self._sender.sent_bytes, self._receiver.arrived, self._receiver.lost
+        sent, arrived, lost = (new - old for new, old in zip(after, self._before, strict=True))
+        self._before = after
+        report = Report(
+            time=now_ns / NS,
+            client=1,
+            loss=lost / max(1, arrived + lost),
+            jitter=0.0,
+            round_trip=2 * self._network.network.delay + self._network.backlog_ns(now_ns) / NS,
+            sent_kbps=sent * 8 / 1e3 / seconds,
+            quality=self._now.quality,
+            width=self._now.width,
+        )
+        chosen = self._controller.update(report)
+        if chosen is None or Choice(*chosen) == self._now:
+            return None
+        self._now = Choice(*chosen)
+        return self._now
