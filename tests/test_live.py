@@ -232,7 +232,7 @@ def test_a_page_that_is_silent_gets_a_message_a_second_and_then_fewer() -> None:
 class FakeClient(Handle):
     """Has a record to look at; `joined` is what `trace` and `recent` give."""
 
-    playout_delay = 0.1
+    playout_delay = playout_target = 0.1
 
     def __init__(self, joined: Trace) -> None:
         super().__init__()

@@ -76,6 +76,10 @@ class FakeClient(Handle):
         super().__init__()
         self.url, self.playout_delay, self.fail = url, playout_delay, fail
 
+    @property
+    def playout_target(self) -> float:
+        return self.playout_delay
+
     def _begin(self) -> None:
         if self.fail is not None:
             raise self.fail

@@ -101,7 +101,7 @@ class Controls:
 
     def _playout_group(self) -> Any:
         def read() -> Any:
-            return round(self._client.playout_delay * 1e3, 3)
+            return round(self._client.playout_target * 1e3, 3)
 
         def write(value: float) -> None:
             self._client.playout_delay = value / 1e3

@@ -192,7 +192,7 @@ class Live(Shown, anywidget.AnyWidget):  # type: ignore[misc]
 
     def _tell(self, number: int | None) -> None:
         """Send what there is now; without a number, for the last time."""
-        self._recent.patience_ns = NS + round(self._client.playout_delay * NS)
+        self._recent.patience_ns = NS + round(self._client.playout_target * NS)
         trace = self._client.recent(self._recent.reach(self._clock.now_ns()))
         now_ns = self._clock.now_ns()
         self._recent.update(trace, now_ns)
