@@ -218,7 +218,7 @@ class Stage:
     def come(self, *indices: int, now_ns: int) -> None:
         for index in indices:
             for packet in packets(index):
-                assert self.presentation.take_fragment(packet, now_ns) == "used"
+                assert self.presentation.take_fragments([packet], now_ns) == ["used"]
         self.presentation.move_along(now_ns)
 
     def tap(self) -> Tap:
@@ -362,7 +362,7 @@ def test_a_page_that_says_nothing_for_long_costs_bounded_memory(stage: Stage, mo
 def test_loss_is_counted_by_the_packets_numbers(stage: Stage) -> None:
     parts = packets(0)
     for packet in (parts[0], parts[0], parts[-1]):
-        stage.presentation.take_fragment(packet, 0)
+        stage.presentation.take_fragments([packet], 0)
     assert stage.presentation.received == (len(parts), 2)
 
 

@@ -6,6 +6,7 @@ All of it belongs to the client's thread, but for taps, which anyone may hold, a
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from avlab.measure.trace import FrameRow, Recorder
@@ -156,19 +157,30 @@ class Presentation:
         base_ns = self.base_ns
         return self._steering.target.delay_ns(base_ns) if self._adaptive and base_ns is not None else self._delay_ns
 
-    def take_fragment(self, fragment: Fragment, now_ns: int, *, back: bool = False) -> str:
-        """A packet of a picture; its fate: used, duplicate or late. `back` says that it was lost, and repaired."""
-        if not back:
-            self._steering.target.observe("video", fragment.media_ns, now_ns)
-        fate = self._buffer.fate(fragment.sequence, fragment.ticks)
-        if fate != "duplicate":
-            self._packets += 1
-            low, high = self._numbers or (fragment.sequence, fragment.sequence)
-            self._numbers = min(low, fragment.sequence), max(high, fragment.sequence)
-        if fate == "used":
-            self._buffer.push(fragment, now_ns)
-            self._take_frames(now_ns)
-        return fate
+    def take_fragments(self, fragments: Sequence[Fragment], now_ns: int, *, back: bool = False) -> list[str]:
+        """Packets of pictures that came together; the fate of each: used, duplicate or late.
+
+        `back` says that they were lost, and repaired.
+        """
+        judge, push, fates = self._buffer.fate, self._buffer.push, []
+        first, new = fragments[0].sequence, 0
+        low, high = self._numbers or (first, first)
+        media_ns: int | None = None
+        for fragment in fragments:
+            if not back and fragment.media_ns != media_ns:  # a picture's packets share it
+                media_ns = fragment.media_ns
+                self._steering.target.observe("video", media_ns, now_ns)
+            sequence = fragment.sequence
+            fate = judge(sequence, fragment.ticks)
+            if fate != "duplicate":
+                new += 1
+                low, high = min(low, sequence), max(high, sequence)
+            if fate == "used":
+                push(fragment, now_ns)
+            fates.append(fate)
+        self._numbers, self._packets = (low, high), self._packets + new
+        self._take_frames(now_ns)
+        return fates
 
     def take_frame(self, frame: Frame, now_ns: int) -> None:
         """A whole picture of a wire that is not timed."""

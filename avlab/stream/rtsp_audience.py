@@ -25,7 +25,7 @@ from avlab.stream.rtsp_server import FEC_TYPE, REPORT_NS, STALL_BYTES, Outlet, P
 from avlab.timing.spreading import Burst
 from avlab.timing.stage import Dropped
 from avlab.wire import rtcp, sdp
-from avlab.wire.rtp import HEADER_BYTES, RtpPacket
+from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER, RtpPacket
 from avlab.wire.rtpjpeg import Fragments, fragments
 from avlab.wire.rtsp import interleave
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
@@ -381,10 +381,10 @@ class RtspAudience:
     def _send(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> None:
         rows: list[PacketTuple] = []
         sequence = outlet.first_sequence + outlet.packets
-        for at, packet in enumerate(packets):
-            header = RtpPacket.parse(packet)
-            mark = outlet.track.stream, outlet.ssrc, sequence + at, header.timestamp, header.marker
-            rows.append((*mark, len(packet), now_ns, None, None))
+        stream, ssrc = outlet.track.stream, outlet.ssrc
+        for number, packet in enumerate(packets, sequence):
+            _, second, _, timestamp, _ = HEADER.unpack_from(packet)
+            rows.append((stream, ssrc, number, timestamp, second >= MARKER, len(packet), now_ns, None, None))
         outlet.packets += len(packets)
         outlet.octets += sum(map(len, packets)) - HEADER_BYTES * len(packets)
         if outlet.again is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,10 @@ class Incoming:
     seen: set[int] = field(default_factory=set)
     repairing: Repairing | None = None
     again: Unwrapper = field(default_factory=lambda: Unwrapper(16))  # of packets sent again
+
+
+_Own = tuple[RtpPacket, int, int, bytes]
+"""A packet of a stream's own source, its unwrapped sequence number and timestamp, and its bytes."""
 
 
 class RtspReceiver:
@@ -169,9 +173,13 @@ class RtspReceiver:
         now_ns = self._clock.now_ns()
         if dropped := link.dropped():
             self._recorder.event(now_ns, "socket_dropped", dropped)
-        for packet, address in packets:
-            if address[0] == what.granted.host:
-                self._take(what, packet, now_ns, control=link is what.granted.links[1])
+        host = what.granted.host
+        self._take(
+            what,
+            [packet for packet, address in packets if address[0] == host],
+            now_ns,
+            control=link is what.granted.links[1],
+        )
 
     def _receive_tcp(self) -> None:
         assert self._link is not None
@@ -195,19 +203,23 @@ class RtspReceiver:
         for incoming in self.incoming.values():
             channels = incoming.granted.channels
             if channels and event.channel in channels:
-                self._take(incoming, event.data, now_ns, control=event.channel == channels[1])
+                self._take(incoming, [event.data], now_ns, control=event.channel == channels[1])
 
-    def _take(self, incoming: Incoming, data: bytes, now_ns: int, *, control: bool) -> None:
-        """One RTP or RTCP packet; one that is neither is counted and passed over."""
-        try:
-            if control:
+    def _take(self, incoming: Incoming, packets: Iterable[bytes], now_ns: int, *, control: bool) -> None:
+        """RTP or RTCP packets that came together; one that is neither is counted and passed over."""
+        if not control:
+            self._take_packets(incoming, packets, now_ns)
+            return
+        for data in packets:
+            try:
                 self._take_report(incoming, data, now_ns)
-            else:
-                self._take_packet(incoming, data, now_ns)
-        except WireError as error:
-            self._malformed += 1
-            if self._malformed <= MALFORMED_TOLD:
-                self._recorder.event(now_ns, "malformed packet", str(error))
+            except WireError as error:
+                self._note_malformed(error, now_ns)
+
+    def _note_malformed(self, error: WireError, now_ns: int) -> None:
+        self._malformed += 1
+        if self._malformed <= MALFORMED_TOLD:
+            self._recorder.event(now_ns, "malformed packet", str(error))
 
     def _take_report(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
         for packet in rtcp.parse_compound(data):
@@ -219,28 +231,60 @@ class RtspReceiver:
             elif isinstance(packet, rtcp.Bye) and incoming.ssrc in packet.ssrcs:
                 incoming.ended = True
 
-    def _take_packet(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
-        packet, repairing = RtpPacket.parse(data), incoming.repairing
-        if packet.payload_type != incoming.granted.media.payload_type:
-            if repairing is not None:
-                self._take_repair(incoming, repairing, packet, data, now_ns)
-            return
-        if incoming.ssrc is None:
-            incoming.ssrc = packet.ssrc
-            self._write_ssrcs()
-        if packet.ssrc != incoming.ssrc:
+    def _take_packets(self, incoming: Incoming, packets: Iterable[bytes], now_ns: int) -> None:
+        """Hand on what is the stream's own, all at once, as 20,000 come in a second.
+
+        What repairs finds all that came before it taken.
+        """
+        own: list[_Own] = []
+        payload_type, repairing = incoming.granted.media.payload_type, incoming.repairing
+        timestamp, ticks = -1, 0
+        for data in packets:
+            try:
+                packet = RtpPacket.parse(data)
+                if packet.payload_type != payload_type:
+                    if repairing is not None:
+                        self._take_own(incoming, own, now_ns)
+                        own = []
+                        self._take_repair(incoming, repairing, packet, data, now_ns)
+                    continue
+            except WireError as error:
+                self._note_malformed(error, now_ns)
+                continue
+            if incoming.ssrc is None:
+                incoming.ssrc = packet.ssrc
+                self._write_ssrcs()
+            if packet.ssrc != incoming.ssrc:
+                continue
+            if packet.timestamp != timestamp:  # a picture's packets share one
+                timestamp = packet.timestamp
+                ticks = incoming.ticks(timestamp)
+            incoming.stats.update(packet.sequence, timestamp, now_ns)
+            own.append((packet, incoming.sequence(packet.sequence), ticks, data))
+        self._take_own(incoming, own, now_ns)
+
+    def _take_own(self, incoming: Incoming, own: Sequence[_Own], now_ns: int) -> None:
+        """Packets of the stream's own source: to whom they are for, into the record, and to the repair."""
+        if not own:
             return
         self._heard_ns = now_ns
-        sequence, ticks = incoming.sequence(packet.sequence), incoming.ticks(packet.timestamp)
-        incoming.stats.update(packet.sequence, packet.timestamp, now_ns)
         if not self._timeline.anchored(incoming.stream):
-            self._timeline.anchor(incoming.stream, ticks, self._first_media_ns)
-        take = self._take_picture if incoming.stream == "video" else self._take_sound
-        fate = take(incoming, packet, sequence, ticks, now_ns)
-        self._write_packet(incoming, packet, sequence, len(data), now_ns, fate)
-        if repairing is not None:
+            self._timeline.anchor(incoming.stream, own[0][2], self._first_media_ns)
+        take = self._take_pictures if incoming.stream == "video" else self._take_sound
+        stream, fates = incoming.stream, take(incoming, own, now_ns)
+        self._recorder.packets(
+            [
+                (stream, packet.ssrc, sequence, packet.timestamp, packet.marker, len(data), None, now_ns, fate)
+                for (packet, sequence, _, data), fate in zip(own, fates, strict=True)
+                if fate is not None
+            ]
+        )
+        repairing = incoming.repairing
+        if repairing is None:
+            return
+        for packet, sequence, ticks, data in own:
             if repairing.requester is not None:
-                media_ns = self._timeline.media_ns(incoming.stream, ticks)
+                media_ns = self._timeline.media_ns(stream, ticks)
                 repairing.requester.arrived(sequence, media_ns, packet.marker, now_ns)
             self._take_rebuilt(incoming, repairing, data, now_ns)
 
@@ -250,12 +294,14 @@ class RtspReceiver:
         row = (incoming.stream, packet.ssrc, sequence, packet.timestamp, packet.marker, size, None, now_ns, fate)
         self._recorder.packets([row])
 
-    def _take_picture(
-        self, incoming: Incoming, packet: RtpPacket, sequence: int, ticks: int, now_ns: int, *, back: bool = False
-    ) -> str:
-        media_ns = self._timeline.media_ns("video", ticks)
-        fragment = Fragment(sequence, ticks, media_ns, packet.marker, packet.payload)
-        return self._presentation.take_fragment(fragment, now_ns, back=back)
+    def _take_pictures(self, incoming: Incoming, own: Sequence[_Own], now_ns: int) -> Sequence[str | None]:
+        """Parts of pictures; the fate of each."""
+        media_ns = {ticks: self._timeline.media_ns("video", ticks) for ticks in {ticks for _, _, ticks, _ in own}}
+        fragments = [
+            Fragment(sequence, ticks, media_ns[ticks], packet.marker, packet.payload)
+            for packet, sequence, ticks, _ in own
+        ]
+        return self._presentation.take_fragments(fragments, now_ns)
 
     def _take_repair(
         self, incoming: Incoming, repairing: Repairing, packet: RtpPacket, data: bytes, now_ns: int
@@ -292,19 +338,29 @@ class RtspReceiver:
     def _take_back(self, incoming: Incoming, packet: RtpPacket, size: int, now_ns: int) -> str:
         """A packet that was lost is here after all; its fate says whether that was in time."""
         sequence, ticks = incoming.sequence(packet.sequence), incoming.ticks(packet.timestamp)
-        fate = self._take_picture(incoming, packet, sequence, ticks, now_ns, back=True)
+        fragment = Fragment(sequence, ticks, self._timeline.media_ns("video", ticks), packet.marker, packet.payload)
+        [fate] = self._presentation.take_fragments([fragment], now_ns, back=True)
         if fate == "used":
             self._write_packet(incoming, packet, sequence, size, now_ns, "recovered")
         return fate
 
-    def _take_sound(self, incoming: Incoming, packet: RtpPacket, sequence: int, ticks: int, now_ns: int) -> str:
-        if sequence in incoming.seen:
-            return "duplicate"
-        self._remember(incoming, sequence)
-        samples = parse_l16(packet.payload, incoming.granted.media.channels)
-        pts_ns = self._timeline.media_ns("audio", ticks)
-        return self._presentation.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
-
+    def _take_sound(self, incoming: Incoming, own: Sequence[_Own], now_ns: int) -> Sequence[str | None]:
+        """Packets of sound; the fate of each, None for one that is malformed."""
+        fates: list[str | None] = []
+        for packet, sequence, ticks, _ in own:
+            if sequence in incoming.seen:
+                fates.append("duplicate")
+                continue
+            self._remember(incoming, sequence)
+            try:
+                samples = parse_l16(packet.payload, incoming.granted.media.channels)
+            except WireError as error:
+                self._note_malformed(error, now_ns)
+                fates.append(None)
+                continue
+            pts_ns = self._timeline.media_ns("audio", ticks)
+            fates.append(self._presentation.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns))
+        return fates
     @staticmethod
     def _remember(incoming: Incoming, sequence: int) -> None:
         incoming.seen.add(sequence)

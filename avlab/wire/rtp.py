@@ -23,6 +23,9 @@ HEADER_BYTES = 12
 HEADER = struct.Struct("!BBHII")
 """The fixed header: version and flags, marker and payload type, sequence number, timestamp, SSRC (RFC 3550 5.1)."""
 
+_unpack_header = HEADER.unpack_from
+_new_tuple = tuple.__new__
+
 VERSION_2 = 0x80
 MARKER = 0x80
 
@@ -58,14 +61,16 @@ class RtpPacket(NamedTuple):
         """Read one datagram or interleaved block. Raises WireError when it is no RTP packet."""
         if len(data) < HEADER_BYTES:
             raise WireError(f"An RTP packet has at least {HEADER_BYTES} bytes; this one has {len(data)}.")
-        first, second, sequence, timestamp, ssrc = HEADER.unpack_from(data)
-        if first & 0xC0 != VERSION_2:
+        first, second, sequence, timestamp, ssrc = _unpack_header(data)
+        if first == VERSION_2:  # the common case: nothing between header and payload, nothing after it
+            payload = data[HEADER_BYTES:]
+        elif first & 0xC0 == VERSION_2:
+            start, end = _payload_span(data, first)
+            payload = data[start:end]
+        else:
             raise WireError(f"This is not RTP version 2: its version field is {first >> 6}.")
-        # A plain 0x80 is the common case: nothing between header and payload, nothing after it.
-        start, end = (HEADER_BYTES, len(data)) if first == VERSION_2 else _payload_span(data, first)
         # Past the named tuple's own constructor, a Python call that would take a third of the time.
-        fields = second & 0x7F, sequence, timestamp, ssrc, second >= MARKER, bytes(data[start:end])
-        return tuple.__new__(cls, fields)
+        return _new_tuple(cls, (second & 0x7F, sequence, timestamp, ssrc, second >= MARKER, bytes(payload)))
 
 
 def serialize_header(payload_type: int, sequence: int, timestamp: int, ssrc: int, marker: bool) -> bytes:
@@ -189,6 +194,7 @@ class ReceiverStats:
         self._received = 0
         self._expected_before = self._received_before = 0
         self._transit: int | None = None
+        self._arrival_ns = self._arrival_ticks = 0  # of the last packet
         self._jitter_16ths = 0
         self._last_sr = 0
         self._sr_arrival_ns = 0
@@ -199,8 +205,12 @@ class ReceiverStats:
             self._base = sequence
         self._unwrap(sequence)
         self._received += 1
-        transit = (arrival_ns * self._rate // NS - timestamp) & 0xFFFFFFFF
-        if self._transit is not None:
+        if arrival_ns != self._arrival_ns:  # packets that came together share it, and these numbers are large
+            self._arrival_ns, self._arrival_ticks = arrival_ns, arrival_ns * self._rate // NS
+        transit = (self._arrival_ticks - timestamp) & 0xFFFFFFFF
+        if transit == self._transit:
+            self._jitter_16ths -= (self._jitter_16ths + 8) >> 4
+        elif self._transit is not None:
             step = (transit - self._transit) & 0xFFFFFFFF
             step = min(step, 0x1_0000_0000 - step)  # the size of a difference that may wrap either way
             self._jitter_16ths += step - ((self._jitter_16ths + 8) >> 4)
