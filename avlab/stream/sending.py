@@ -103,6 +103,7 @@ class Sending:
         """Send what is due by now; whether the clip is over with it."""
         if self.start_ns is None:
             return False
+        self._fill(now_ns)  # what has just come may be due at once
         for due in self._sound_pacer.pull(now_ns):
             self._send_sound(due)
         for due in self._in_use.pull(now_ns):
