@@ -593,6 +593,15 @@ def test_a_tap_keeps_the_newest_and_tells_of_the_rest() -> None:
     assert not Tap().decides
 
 
+def test_a_tap_may_keep_several_and_gives_the_oldest_first() -> None:
+    missed: list[int] = []
+    tap = Tap(lambda _, verdict: missed.append(verdict.frame.ticks), waiting=2)
+    for ticks in (1, 2, 3):
+        tap.put(frame(ticks))
+    assert missed == [1]
+    assert [taken.ticks for _ in range(3) if (taken := tap.take(0)) is not None] == [2, 3]
+
+
 def test_a_received_picture_is_decoded_when_asked() -> None:
     picture = Received(codec.encode_jpeg(plain(1, 32)[0])[0], 1.5)
     assert picture.image.shape == (32, 32, 3)

@@ -190,19 +190,22 @@ class Client(Handle):
 
     # ---- pictures
 
-    def frames(self) -> Generator[Received]:
+    def frames(self, *, waiting: int = 1) -> Generator[Received]:
         """Pictures as they are presented: `.image` is BGR uint8 (height, width, 3), `.pts` is in seconds.
 
         The classic wire tells no pts: there it is the time since the first picture came.
 
-        The newest wins: what comes while the loop's body works is not queued. Ends with the stream; raises what failed,
-        and RuntimeError before `start`.
+        The newest wins: of what comes while the loop's body works, only the last `waiting` pictures are kept, oldest
+        first. 1 is for looking; a loop that is to miss none needs more, and be fast enough on average. Ends with the
+        stream; raises what failed, ValueError when `waiting` is below 1, and RuntimeError before `start`.
         """
+        if waiting < 1:
+            raise ValueError(f"waiting must be 1 or more pictures, not {waiting}")
         if not self.started:
             raise RuntimeError(
                 "there are no pictures before start(): call start(), or use the client in a with statement"
             )
-        tap = self.tap()
+        tap = self._presentation.tap(decides=False, waiting=waiting)
         try:
             while True:
                 frame = tap.take(0.2)

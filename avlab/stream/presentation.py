@@ -82,9 +82,9 @@ class Presentation:
 
     # ---- taps, for anyone
 
-    def tap(self, *, decides: bool) -> Tap:
-        """A place to take pictures from; one that `decides` owes a verdict on each."""
-        tap = Tap(lambda tap, verdict: self._verdicts.append((tap, verdict)), decides=decides)
+    def tap(self, *, decides: bool, waiting: int = 1) -> Tap:
+        """A place to take pictures from; one that `decides` owes a verdict on each. `waiting` is how many it holds."""
+        tap = Tap(lambda tap, verdict: self._verdicts.append((tap, verdict)), decides=decides, waiting=waiting)
         self._taps.append(tap)
         return tap
 

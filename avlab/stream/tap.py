@@ -1,4 +1,4 @@
-"""Where pictures leave the client's thread for whoever looks at them: one place, the newest wins."""
+"""Where pictures leave the client's thread for whoever looks at them: few places, the newest win."""
 
 from __future__ import annotations
 
@@ -46,20 +46,23 @@ class Verdict(NamedTuple):
 
 
 class Tap:
-    """Holds one picture. A slow taker never holds up the stream: what it did not take in time is replaced.
+    """Holds one picture, or the newest `waiting`. A slow taker never holds up the stream: the oldest are replaced.
 
     With `told`, the taker may decide: while `decides` is set it owes a verdict on each picture, and of several such
     takers the first one's counts. While `ahead` is set too, pictures come as soon as they are complete, each with the
     moment at which it is due, and up to `AHEAD` of them wait.
     """
 
-    def __init__(self, told: Callable[[Tap, Verdict], None] | None = None, *, decides: bool = False) -> None:
+    def __init__(
+        self, told: Callable[[Tap, Verdict], None] | None = None, *, decides: bool = False, waiting: int = 1
+    ) -> None:
         self.decides = decides and told is not None
         self.ahead = False
         self.resigned_shown = False
         """What becomes of the verdicts still owed when `decides` is taken back: shown when released, or skipped."""
         self._told = told
         self._frames: deque[tuple[Frame, int | None]] = deque()
+        self._waiting = waiting
         self._closed = False
         self._changed = threading.Condition()
 
@@ -70,7 +73,7 @@ class Tap:
             if self._closed:
                 missed.append(frame)
             else:
-                while len(self._frames) >= (AHEAD if self.ahead else 1):
+                while len(self._frames) >= (AHEAD if self.ahead else self._waiting):
                     missed.append(self._frames.popleft()[0])
                 self._frames.append((frame, due_ns))
                 self._changed.notify()
@@ -78,7 +81,7 @@ class Tap:
             self.skipped(each)
 
     def take(self, timeout: float | None = None) -> Frame | None:
-        """The newest picture not taken yet; None after `timeout` seconds without one, or when the tap is closed."""
+        """The next picture not taken yet; None after `timeout` seconds without one, or when the tap is closed."""
         taken = self.take_due(timeout)
         return taken[0] if taken is not None else None
 
