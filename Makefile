@@ -16,14 +16,14 @@ SYSTEM_lab := $(SYSTEM_check) $(if $(DEBIAN_PYTHON),$(notdir $(PYTHON))-dev) gcc
     libgl1 libglib2.0-0 libsm6 libxext6
 SYSTEM_test := $(SYSTEM_lab) chromium ffmpeg gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
     gir1.2-gst-rtsp-server-1.0 python3-gi pulseaudio pulseaudio-utils libasound2-plugins xvfb xdotool tshark
-SYSTEM_bench := $(SYSTEM_test) mpv
+SYSTEM_bench := $(SYSTEM_test) mpv gir1.2-gst-plugins-base-1.0
 
 # What to install from pyproject.toml. Where PyAudio would have to be built without apt, sounddevice does its work.
 comma := ,
 EXTRAS_check := [check]
 EXTRAS_lab := $(if $(APT),[pyaudio])
 EXTRAS_test := $(if $(APT),[pyaudio$(comma)test],[test])
-EXTRAS_bench := $(EXTRAS_test)
+EXTRAS_bench := $(if $(APT),[pyaudio$(comma)test$(comma)bench],[test$(comma)bench])
 
 .PHONY: help lab demo test check bench setup setup-lab setup-test setup-check setup-bench clean
 .SECONDARY:
@@ -46,12 +46,13 @@ check: setup-check  ## lint, format, types, and which room may import which
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup-bench  ## measure speed beside ffmpeg, ffplay and mpv, on an otherwise idle machine; takes ten minutes
+bench: setup-bench  ## measure speed beside other systems, on an otherwise idle machine; takes twenty minutes
 	@$(BIN)/python benchmarks/pacing.py
 	@$(BIN)/python benchmarks/resources.py
 	@$(BIN)/python benchmarks/relay.py
 	@$(BIN)/python -m benchmarks.avsync
 	@$(BIN)/python -m benchmarks.view
+	@$(BIN)/python -m benchmarks.peers --plot docs/peers.png
 
 setup: setup-lab setup-test setup-check  ## only set up, for all of the above
 setup-bench:  ## set up for benchmarks/, with the players that avlab is measured against

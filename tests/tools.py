@@ -29,6 +29,7 @@ PACKAGES: dict[str, str] = {
     "ffmpeg": "ffmpeg",
     "ffplay": "ffmpeg",
     "ffprobe": "ffmpeg",
+    "gst-app": "gir1.2-gst-plugins-base-1.0 python3-gi",
     "gst-inspect-1.0": "gstreamer1.0-tools",
     "gst-launch-1.0": "gstreamer1.0-tools",
     "gst-rtsp-server": "gir1.2-gst-rtsp-server-1.0 python3-gi",
@@ -59,6 +60,8 @@ def missing(tool: str) -> str | None:
 def _found(tool: str) -> bool:
     if tool.startswith("gst:"):
         return _succeeds("gst-inspect-1.0", "--exists", tool.removeprefix("gst:"))
+    if tool == "gst-app":
+        return _succeeds(SYSTEM_PYTHON, "-c", "import gi; gi.require_version('GstApp', '1.0')")
     if tool == "gst-rtsp-server":
         return _succeeds(SYSTEM_PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')")
     if tool == "pulse":

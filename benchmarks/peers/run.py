@@ -1,0 +1,220 @@
+"""Runs one measurement: two processes, their CPU time, and what the board says of the pictures. Ends all it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from benchmarks.peers import painted
+from benchmarks.peers.job import PICTURES, Board, Job
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 25.0
+"""Seconds that a system has to deliver its first picture."""
+
+
+class PeerError(Exception):
+    """The system delivered nothing; the reason in one sentence."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What happened in the window: pictures decoded by each receiver, pictures handed over, CPU seconds."""
+
+    seconds: float
+    pictures: tuple[NDArray[np.int64], ...]
+    """A receiver each: rows of (number, handed over, decoded), ns; a number that came twice is there once."""
+    handed: int
+    sender_cpu: float
+    receiver_cpu: float
+    others: float = 0.0
+    """What other programs, and other guests of the same machine, took meanwhile: a share of all its cores."""
+
+    @property
+    def fps(self) -> float:
+        """Distinct pictures decoded a second, of the slowest receiver."""
+        return min(map(len, self.pictures)) / self.seconds
+
+    @property
+    def cpu_ms(self) -> float:
+        """CPU time of both sides for each picture delivered."""
+        return (self.sender_cpu + self.receiver_cpu) * 1e3 / max(1, sum(map(len, self.pictures)))
+
+    @property
+    def delivered(self) -> float:
+        """The share of what was handed over that was decoded, over all receivers."""
+        return sum(map(len, self.pictures)) / max(1, self.handed * len(self.pictures))
+
+    @property
+    def latency_ms(self) -> NDArray[np.float64]:
+        """From the send call to the decoded picture."""
+        return np.concatenate([rows[:, 2] - rows[:, 1] for rows in self.pictures]) / 1e6
+
+    def pacing(self, fps: float) -> tuple[float, float, float]:
+        """(p50 in ms, p95 in ms, rate in ppm) of the first receiver's pictures against an even `fps`.
+
+        The error is of each gap, per picture that it spans; the rate is that of a line through all, 0 when it is right.
+        """
+        rows = self.pictures[0]
+        if len(rows) < 10:
+            return float("nan"), float("nan"), float("nan")
+        steps, gaps = np.diff(rows[:, 0]), np.diff(rows[:, 2]) / 1e6
+        error = np.abs(gaps / np.maximum(1, steps) - 1e3 / fps)
+        period = np.polyfit(rows[:, 0] - rows[0, 0], (rows[:, 2] - rows[0, 2]) / 1e9, 1)[0]
+        return float(np.median(error)), float(np.quantile(error, 0.95)), float((1 / (period * fps) - 1) * 1e6)
+
+
+def measure(module: str, job: Job, *, seconds: float, warm: float = 1.0, python: str = sys.executable) -> Seen:
+    """Run one system for `seconds`, after `warm` seconds with every receiver served. PeerError when nothing comes."""
+    painted.check_size(job.width, job.height)
+    write_reel(job)
+    board = Board(job.folder, receivers=job.receivers, create=True)
+    with _side(module, "receive", job, python) as receiver, _side(module, "send", job, python) as sender:
+        deadline = time.monotonic() + PATIENCE
+        while min(map(board.count, range(job.receivers))) < 3:
+            for name, side in (("receiver", receiver), ("sender", sender)):
+                if side.poll() is not None:
+                    raise PeerError(f"the {name} ended: {_last_words(job, side)}")
+            if time.monotonic() > deadline:
+                served = sum(board.count(r) > 2 for r in range(job.receivers))
+                raise PeerError(f"{served} of {job.receivers} receivers had pictures after {PATIENCE:g} s")
+            time.sleep(0.02)
+        time.sleep(warm)
+        from_ns, handed, before = time.monotonic_ns(), board.sent, (_cpu(sender), _cpu(receiver), _all_cpu())
+        time.sleep(seconds)
+        to_ns, handed_by, after = time.monotonic_ns(), board.sent, (_cpu(sender), _cpu(receiver), _all_cpu())
+    rows = tuple(_rows(board, receiver, from_ns, to_ns) for receiver in range(job.receivers))
+    sent_cpu, received_cpu, all_cpu = (late - early for early, late in zip(before, after, strict=True))
+    window = (to_ns - from_ns) / 1e9
+    others = max(0.0, all_cpu - sent_cpu - received_cpu) / window / (psutil.cpu_count() or 1)
+    return Seen(window, rows, handed_by - handed, sent_cpu, received_cpu, others)
+
+
+def _rows(board: Board, receiver: int, from_ns: int, to_ns: int) -> NDArray[np.int64]:
+    rows: dict[int, tuple[int, int, int]] = {}
+    for number, now_ns in board.pictures(receiver):
+        if from_ns <= now_ns < to_ns and number not in rows:
+            rows[number] = number, board.handed_ns(number), now_ns
+    return np.array(list(rows.values()), np.int64).reshape(-1, 3)
+
+
+# ---- processes
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[str]:
+    """A folder in memory, where there is one, for a run's files."""
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    name = tempfile.mkdtemp(prefix="avlab-peers-", dir=memory)
+    try:
+        yield name
+    finally:
+        shutil.rmtree(name, ignore_errors=True)
+
+
+def free_ports(count: int = 100) -> int:
+    """The first of `count` ports that nobody uses, below those that the system gives out by itself."""
+    for first in range(20_000, 32_000, count):
+        try:
+            for port in range(first, first + count):
+                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                    with socket.socket(socket.AF_INET, kind) as probe:
+                        probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise OSError(f"no {count} neighbouring ports are free on 127.0.0.1")
+
+
+@contextlib.contextmanager
+def _side(module: str, role: str, job: Job, python: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [python, "-m", "benchmarks.peers.worker", module, role, job.serialize()]
+    with (Path(job.folder) / f"{role}.log").open("wb") as log:
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        side = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield side
+    finally:
+        _end(side)
+
+
+def _end(side: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it has started."""
+    family = _family(side)
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=5)
+    side.wait()
+
+
+def _family(side: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(side.pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _cpu(side: subprocess.Popen[bytes]) -> float:
+    """CPU seconds of a process and of its children, those that have ended included."""
+    total = 0.0
+    for process in _family(side):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def _all_cpu() -> float:
+    """CPU seconds that the machine did not have to spare since it started."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+
+
+def _last_words(job: Job, side: subprocess.Popen[bytes]) -> str:
+    role = side.args[4] if isinstance(side.args, list) else ""
+    said = (Path(job.folder) / f"{role}.log").read_text(errors="replace").strip().splitlines()
+    return said[-1][:200] if said else f"exit code {side.returncode}, without a word"
+
+
+# ---- pictures
+
+
+def write_reel(job: Job) -> None:
+    """Sixteen pictures as textured as photographs, in the file `reel`: at quality 80, 1 bit a pixel as JPEG."""
+    wide, high = job.width + 4 * PICTURES, job.height + 2 * PICTURES
+    scene = _scene(wide, high)
+    with (Path(job.folder) / "reel").open("wb") as file:
+        for number in range(PICTURES):  # a camera that pans
+            across, down = 4 * number, 2 * number
+            picture = np.ascontiguousarray(scene[down : down + job.height, across : across + job.width])
+            for top in (0, (job.height // painted.BLOCK - 3) * painted.BLOCK):
+                picture[top : top + 3 * painted.BLOCK] = 128  # gray around the number, so that its colour is none
+            file.write(picture if job.depth == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420))
+
+
+def _scene(width: int, height: int) -> NDArray[np.uint8]:
+    """Noise whose amplitude falls with frequency, as in photographs; the same every time."""
+    random = np.random.default_rng(1)
+    scene = np.full((height, width, 3), 128, np.float32)
+    for octave in range(1, 8):
+        step = 2**octave
+        noise = random.normal(0, 1, (height // step + 3, width // step + 3, 3)).astype(np.float32)
+        noise[..., 1:] = 0.7 * noise[..., :1] + 0.3 * noise[..., 1:]
+        scene += 1.2 * step**0.9 * cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(scene, 0, 255).astype(np.uint8)
