@@ -138,9 +138,9 @@ class UdpLink:
                     step = int.from_bytes(value[:2], sys.byteorder)
                 elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
                     self._kernel_dropped = int.from_bytes(value[:4], sys.byteorder)
-            view = memoryview(self._buffer)
+            data, address = bytes(memoryview(self._buffer)[:size]), address[:2]
             starts = range(0, size, step) or (0,)  # an empty datagram is one, too
-            out += [(bytes(view[at : min(at + step, size)]), address[:2]) for at in starts]
+            out += [(data[at : at + step], address) for at in starts]
         return out
 
     def dropped(self) -> int:

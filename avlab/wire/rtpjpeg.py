@@ -11,7 +11,18 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from avlab.wire.rtp import HEADER_BYTES, JPEG, MAX_PACKET, REPAIR_BYTES, VIDEO_CLOCK, rtp_timestamp, serialize_header
+from avlab.wire.rtp import (
+    HEADER,
+    HEADER_BYTES,
+    JPEG,
+    MARKER,
+    MAX_PACKET,
+    REPAIR_BYTES,
+    VERSION_2,
+    VIDEO_CLOCK,
+    rtp_timestamp,
+    serialize_header,
+)
 from avlab.wire.units import EncodedFrame, WireError
 
 MAX_SIDE = 2040
@@ -279,13 +290,16 @@ class JpegPacketizer:
 
     def pack_fragments(self, frame: Fragments, pts_ns: int) -> list[bytes]:
         """The packets of a frame cut before, in order: none over MAX_PACKET bytes, the marker on the last."""
-        timestamp = self.timestamp(pts_ns)
-        last = len(frame.payloads) - 1
+        timestamp, ssrc, kind, pack = self.timestamp(pts_ns), self.ssrc, self.payload_type, HEADER.pack
+        serialize_header(kind, self.sequence, timestamp, ssrc, True)  # checks, once for all
+        *others, last = frame.payloads
         packets = [
-            serialize_header(self.payload_type, (self.sequence + i) & 0xFFFF, timestamp, self.ssrc, i == last) + payload
-            for i, payload in enumerate(frame.payloads)
+            pack(VERSION_2, kind, number & 0xFFFF, timestamp, ssrc) + payload
+            for number, payload in enumerate(others, self.sequence)
         ]
-        self.sequence = (self.sequence + len(packets)) & 0xFFFF
+        number = (self.sequence + len(others)) & 0xFFFF
+        packets.append(pack(VERSION_2, kind | MARKER, number, timestamp, ssrc) + last)
+        self.sequence = (number + 1) & 0xFFFF
         return packets
 
 
