@@ -111,6 +111,14 @@ def test_at_once(running: bool) -> None:
     assert dropped(playout.pull(6)) == [(Picture(10**15 - 1), "late")]
 
 
+def test_pictures_that_came_together_are_all_shown_at_once() -> None:
+    playout = playing(at_once=True)
+    for pts_ns in (20, 30, 10):
+        playout.push(Picture(pts_ns), 5)
+    assert playout.pull(5) == [Picture(10), Picture(20), Picture(30)]
+    assert playout.shown_pts_ns == 30
+
+
 def test_a_sender_far_ahead_loses_its_oldest() -> None:
     playout = playing(limit=3)
     for pts_ns in range(10, 60, 10):

@@ -6,6 +6,7 @@ A picture is shown when the sound reaches its pts. With no sound the media clock
 from __future__ import annotations
 
 import heapq
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from avlab.timing.stage import Dropped
@@ -190,16 +191,18 @@ class Playout:
         return self._clock.when_ns(self._waiting[0][0])
 
     def pull(self, now_ns: int, /) -> list[Any]:
-        """The newest picture due by now, and what was dropped for it."""
+        """The newest picture due by now, and what was dropped for it; all that came, when shown at once."""
         out: list[Any] = list(self._dropped)
         self._dropped.clear()
         due = []
         while self._waiting and (self.at_once or self._is_due(now_ns)):
             due.append(heapq.heappop(self._waiting)[2])
-        out += [Dropped(item, "skipped") for item in due[:-1]]
         if due:
             self._shown_pts_ns = due[-1].pts_ns
-            out.append(due[-1])
+        for item, newer in zip_longest(due, due[1:]):
+            # Shown at once, those that one read of the socket brought leave one after the other.
+            skipped = newer is not None and (not self.at_once or newer.pts_ns == item.pts_ns)
+            out.append(Dropped(item, "skipped") if skipped else item)
         return out
 
     def flush(self) -> list[Dropped]:
