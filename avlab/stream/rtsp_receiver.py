@@ -361,6 +361,7 @@ class RtspReceiver:
             pts_ns = self._timeline.media_ns("audio", ticks)
             fates.append(self._presentation.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns))
         return fates
+
     @staticmethod
     def _remember(incoming: Incoming, sequence: int) -> None:
         incoming.seen.add(sequence)
