@@ -1,7 +1,7 @@
-"""The audience that came by RTSP: connections and RTP sockets, and how a frame or a chunk reaches each of them.
+"""The audience that came by RTSP: connections and RTP sockets, and what each of them is sent when.
 
-What one connection may ask, and which tracks it has over which transport, is in `rtsp_server`. All of it belongs to
-the server's thread.
+What one connection may ask, and which tracks it has over which transport, is in `rtsp_server`; how packets leave, in
+`dispatch`. All of it belongs to the server's thread.
 """
 
 from __future__ import annotations
@@ -10,24 +10,22 @@ import secrets
 import selectors
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
-from avlab.measure.trace import PacketTuple, Recorder
+from avlab.measure.trace import Recorder
 from avlab.media.sources import Source
-from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.settings import Network
 from avlab.stream.adapting import Delivery, Heard
 from avlab.stream.clock import MonotonicClock, WallClock
+from avlab.stream.dispatch import Dispatch
 from avlab.stream.ends import Part
 from avlab.stream.links import TcpLink, UdpLink, interest, listen, udp_pair
-from avlab.stream.rtsp_server import FEC_TYPE, REPORT_NS, STALL_BYTES, Outlet, Peer, tracks_of
+from avlab.stream.rtsp_server import REPORT_NS, STALL_BYTES, Outlet, Peer, tracks_of
 from avlab.timing.spreading import Burst
-from avlab.timing.stage import Dropped
 from avlab.wire import rtcp, sdp
-from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER, RtpPacket
+from avlab.wire.rtp import HEADER_BYTES, RtpPacket
 from avlab.wire.rtpjpeg import Fragments, fragments
-from avlab.wire.rtsp import interleave
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 
 MAX_PEERS = 256
@@ -35,18 +33,8 @@ MAX_PEERS = 256
 TURN_BYTES = 16_384
 """Read of one client before the others, and what is due, have their turn: some 10 ms of answers at the very most."""
 
-
 MAX_DRAIN_NS = 2 * NS
 """At the end, what is under way in the network has so long to arrive, at the most."""
-
-
-class _Parcel(NamedTuple):
-    """A packet on its way through the network to one client."""
-
-    peer: Peer
-    outlet: Outlet
-    data: bytes
-    row: PacketTuple | None  # what the record says of a packet of media; None for RTCP
 
 
 class RtspAudience:
@@ -78,13 +66,20 @@ class RtspAudience:
         self._session_id = secrets.randbits(32)
         self.tracks = tracks_of(source)
         self.peers: list[Peer] = []
-        self.network = Network()
-        self._ways: dict[int, tuple[Peer, Impairment]] = {}  # by the number of the client
-        self._numbered = 0
         self._udp: dict[str, tuple[UdpLink, UdpLink]] = {}
+        self._dispatch = Dispatch(self._udp, recorder)
         self._listener: socket.socket | None = None
 
     # ---- what it says of itself
+
+    @property
+    def network(self) -> Network:
+        """The network that all packets are sent through; to be set from any thread."""
+        return self._dispatch.network
+
+    @network.setter
+    def network(self, value: Network) -> None:
+        self._dispatch.network = value
 
     @property
     def url(self) -> str:
@@ -128,11 +123,7 @@ class RtspAudience:
 
     def play(self, peer: Peer, now_ns: int) -> int:
         """Let a peer have the stream from now on; the media time of now."""
-        if self._way(peer) is None:
-            if self._numbered in self._ways:  # of one that has left, and not hung up
-                self._abandon(self._numbered)
-            self._ways[self._numbered] = peer, Impairment(self.network, client=self._numbered)
-            self._numbered += 1
+        self._dispatch.join(peer)
         media_ns = self._start(now_ns)
         self._start_ns = now_ns - media_ns
         return media_ns
@@ -170,9 +161,9 @@ class RtspAudience:
         slow_ns = round((network.delay + 5 * network.jitter + network.queue * bool(network.rate)) * NS)
         until_ns = now_ns + NS // 2 + min(slow_ns, MAX_DRAIN_NS)
         while now_ns < until_ns:
-            self._deliver(now_ns)
+            self._dispatch.deliver(now_ns)
             waiting = [peer for peer in self.peers if peer.link.waiting]
-            if not waiting and self._next_ns() is None:
+            if not waiting and self._dispatch.wake_at() is None:
                 break
             for peer in waiting:
                 try:
@@ -181,8 +172,7 @@ class RtspAudience:
                     self._part(peer)
             self._clock.sleep_until(self._clock.now_ns() + 2_000_000)
             now_ns = self._clock.now_ns()
-        for number in list(self._ways):
-            self._abandon(number)
+        self._dispatch.close()
 
     # ---- clients
 
@@ -198,13 +188,13 @@ class RtspAudience:
 
     def wake_at(self) -> int | None:
         """When to look after the peers again, to send more of a frame, or when the network lets go of something."""
-        moments = [self._clock.now_ns() + NS // 4 if self.peers else None, self._next_ns()]
+        moments = [self._clock.now_ns() + NS // 4 if self.peers else None, self._dispatch.wake_at()]
         moments += [outlet.spreader.wake_at() for peer in self.peers for outlet in peer.outlets.values()]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def look_after(self, now_ns: int) -> None:
         """Hand over what the network lets go of, and see to the peers."""
-        self._deliver(now_ns)
+        self._dispatch.deliver(now_ns)
         self._see_to_peers(now_ns)
 
     def _see_to_peers(self, now_ns: int) -> None:
@@ -221,7 +211,7 @@ class RtspAudience:
                 interest(self._selector, peer.link)
             for outlet in peer.outlets.values() if not peer.gone else ():
                 if packets := outlet.spreader.pull(now_ns):
-                    self._send(peer, outlet, packets, now_ns)
+                    self._dispatch.send(peer, outlet, packets, now_ns)
 
     def rewind(self) -> None:
         """The clip starts again at the next PLAY; timestamps will be others."""
@@ -231,7 +221,7 @@ class RtspAudience:
         for peer in self.peers:
             peer.has_played = False
         if not self.occupied and not any(peer.session for peer in self.peers):
-            self._numbered = 0  # nobody is left: the next client is the first one again, and loses what that lost
+            self._dispatch.begin_again()
 
     def _accept(self, now_ns: int) -> None:
         assert self._listener is not None
@@ -281,7 +271,7 @@ class RtspAudience:
                         self._hear_report(outlet, block, now_ns)
                 for nack in nacks:
                     if nack.media_ssrc == outlet.ssrc and outlet.again is not None and peer.playing:
-                        self._send_again(peer, outlet, outlet.again.answer(nack.sequences, now_ns), now_ns)
+                        self._dispatch.send_again(peer, outlet, outlet.again.answer(nack.sequences, now_ns), now_ns)
 
     def _hear_report(self, outlet: Outlet, block: rtcp.ReportBlock, now_ns: int) -> None:
         since_ns = None if outlet.heard_ns is None else now_ns - outlet.heard_ns
@@ -299,9 +289,7 @@ class RtspAudience:
             self.peers.remove(peer)
             self._selector.unregister(peer.link)
             peer.link.close()
-        for number, (owner, _) in list(self._ways.items()):
-            if owner is peer:
-                self._abandon(number)
+        self._dispatch.leave(peer)
 
     # ---- what they are sent
 
@@ -352,8 +340,10 @@ class RtspAudience:
                 continue
             for outlet in peer.outlets.values():
                 if packets := outlet.spreader.flush():
-                    self._send(peer, outlet, packets, now_ns)
-                self._send_rtcp(peer, outlet, peer.goodbye(outlet, self._wall.unix_ns(now_ns), media_ns), now_ns)
+                    self._dispatch.send(peer, outlet, packets, now_ns)
+                self._dispatch.send_rtcp(
+                    peer, outlet, peer.goodbye(outlet, self._wall.unix_ns(now_ns), media_ns), now_ns
+                )
             peer.end_of_stream()
 
     def _to_all(self, stream: str, unit: Fragments | Chunk, pts_ns: int) -> tuple[int | None, list[bytes]]:
@@ -375,133 +365,11 @@ class RtspAudience:
                 outlet.spreader.share = self._delivery.spread
                 outlet.spreader.push(Burst(packets, self._frame_ns), now_ns)
                 packets = outlet.spreader.pull(now_ns)
-            self._send(peer, outlet, packets, now_ns)
+            self._dispatch.send(peer, outlet, packets, now_ns)
         return first_ns, sent
-
-    def _send(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> None:
-        rows: list[PacketTuple] = []
-        sequence = outlet.first_sequence + outlet.packets
-        stream, ssrc = outlet.track.stream, outlet.ssrc
-        for number, packet in enumerate(packets, sequence):
-            _, second, _, timestamp, _ = HEADER.unpack_from(packet)
-            rows.append((stream, ssrc, number, timestamp, second >= MARKER, len(packet), now_ns, None, None))
-        outlet.packets += len(packets)
-        outlet.octets += sum(map(len, packets)) - HEADER_BYTES * len(packets)
-        if outlet.again is not None:
-            outlet.again.sent(packets, now_ns)
-        self._transmit(peer, outlet, packets, rows, now_ns, lane=outlet.track.stream)
-
-    def _transmit(
-        self, peer: Peer, outlet: Outlet, packets: list[bytes], rows: list[PacketTuple], now_ns: int, *, lane: str
-    ) -> None:
-        """Packets leave, through the network if there is one; what repairs has a lane of its own and shifts no loss."""
-        way = self._way(peer)
-        if way is None or (self.network.clear and way.wake_at() is None):
-            self._hand_over(peer, outlet, packets, rows, now_ns)
-        elif outlet.channels is not None and peer.link.waiting + way.reliable_bytes > STALL_BYTES:
-            self._recorder.packets([(*row[:-1], "socket_dropped") for row in rows])
-        else:
-            for packet, row in zip(packets, rows, strict=True):
-                parity = outlet.parity is not None and packet[1] & 0x7F == FEC_TYPE
-                self._push(way, f"{lane} fec" if parity else lane, _Parcel(peer, outlet, packet, row), now_ns)
-            self._deliver(now_ns)
-
-    def _hand_over(
-        self, peer: Peer, outlet: Outlet, packets: list[bytes], rows: Sequence[PacketTuple | None], now_ns: int
-    ) -> None:
-        """Give packets of media to the system, and write down those that have a row."""
-        taken = len(packets)
-        if outlet.channels is not None:
-            if peer.link.waiting > STALL_BYTES:
-                taken = 0
-            else:
-                self._interleave(peer, outlet.channels[0], packets, now_ns)
-        elif outlet.addresses is not None:
-            taken = self._udp[outlet.track.stream][0].send(packets, outlet.addresses[0])
-        kept = (row if at < taken else (*row[:-1], "socket_dropped") for at, row in enumerate(rows) if row is not None)
-        self._recorder.packets(kept)
-
-    def _send_again(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> None:
-        """Packets that a client asked for, as a stream of their own."""
-        rows: list[PacketTuple] = []
-        for packet in packets:
-            header = RtpPacket.parse(packet)
-            mark = outlet.track.stream, header.ssrc, outlet.again_sequence(header.sequence), header.timestamp
-            rows.append((*mark, header.marker, len(packet), now_ns, None, None))
-        self._transmit(peer, outlet, packets, rows, now_ns, lane=f"{outlet.track.stream} rtx")
 
     def _owe_report(self, peer: Peer, outlet: Outlet, now_ns: int) -> None:
         assert self._start_ns is not None
         report = peer.report_due(outlet, now_ns, self._wall.unix_ns(now_ns), now_ns - self._start_ns)
         if report is not None:
-            self._send_rtcp(peer, outlet, report, now_ns)
-
-    def _send_rtcp(self, peer: Peer, outlet: Outlet, data: bytes, now_ns: int) -> None:
-        way = self._way(peer)
-        if way is None or (self.network.clear and way.wake_at() is None):
-            self._hand_over_rtcp(peer, outlet, data, now_ns)
-        else:
-            self._push(way, f"{outlet.track.stream} rtcp", _Parcel(peer, outlet, data, None), now_ns)
-
-    def _hand_over_rtcp(self, peer: Peer, outlet: Outlet, data: bytes, now_ns: int) -> None:
-        if outlet.channels is not None:
-            self._interleave(peer, outlet.channels[1], [data], now_ns)
-        elif outlet.addresses is not None:
-            self._udp[outlet.track.stream][1].send([data], outlet.addresses[1])
-
-    def _interleave(self, peer: Peer, channel: int, packets: list[bytes], now_ns: int) -> None:
-        try:
-            peer.link.send(b"".join(interleave(channel, packet) for packet in packets), now_ns)
-        except OSError:
-            peer.gone = True  # parted from once the round of sending is over
-
-    # ---- through the network
-
-    def _way(self, peer: Peer) -> Impairment | None:
-        return next((way for owner, way in self._ways.values() if owner is peer), None)
-
-    def _push(self, way: Impairment, stream: str, parcel: _Parcel, now_ns: int) -> None:
-        reliable = parcel.outlet.channels is not None  # one lane for all that is interleaved keeps its order
-        way.network = self.network
-        way.push(Packet("tcp" if reliable else stream, len(parcel.data), parcel, reliable), now_ns)
-
-    def _next_ns(self) -> int | None:
-        moments = (way.wake_at() for _, way in self._ways.values())
-        return min((moment for moment in moments if moment is not None), default=None)
-
-    def _deliver(self, now_ns: int) -> None:
-        """Hand over what has come through the network by now, runs of one stream together."""
-        for _, way in list(self._ways.values()):
-            lost: list[PacketTuple] = []
-            run: list[tuple[_Parcel, PacketTuple | None]] = []
-            for outcome in way.pull(now_ns):
-                if isinstance(outcome, Dropped):
-                    self._note(outcome, lost)
-                    continue
-                parcel: _Parcel = outcome.packet.item if isinstance(outcome, Copy) else outcome.item
-                if parcel.row is None or (run and run[0][0].outlet is not parcel.outlet):
-                    self._hand_over_run(run, now_ns)
-                    run = []
-                if parcel.row is None:
-                    self._hand_over_rtcp(parcel.peer, parcel.outlet, parcel.data, now_ns)
-                else:  # a copy that the network made was never sent: it has no row here
-                    run.append((parcel, None if isinstance(outcome, Copy) else parcel.row))
-            self._hand_over_run(run, now_ns)
-            self._recorder.packets(lost)
-
-    def _hand_over_run(self, run: list[tuple[_Parcel, PacketTuple | None]], now_ns: int) -> None:
-        if run:
-            first, packets = run[0][0], [parcel.data for parcel, _ in run]
-            self._hand_over(first.peer, first.outlet, packets, [row for _, row in run], now_ns)
-
-    def _abandon(self, number: int) -> None:
-        """A client is gone, or the server: what is under way arrives nowhere."""
-        rows: list[PacketTuple] = []
-        for dropped in self._ways.pop(number)[1].flush():
-            self._note(dropped, rows)
-        self._recorder.packets(rows)
-
-    def _note(self, dropped: Dropped, rows: list[PacketTuple]) -> None:
-        row = dropped.item.item.row
-        if row is not None:
-            rows.append((*row[:-1], dropped.reason))
+            self._dispatch.send_rtcp(peer, outlet, report, now_ns)
