@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avlab.media.codec import encode_jpeg
-from avlab.timing.jitterbuffer import MAX_BYTES, MAX_FRAMES, WINDOW, Fragment, Frame, JitterBuffer
+from avlab.timing.jitterbuffer import MAX_BYTES, MAX_FRAMES, WINDOW, Fragment, Frame, JitterBuffer, Run
 from avlab.timing.stage import Dropped
 from avlab.wire.rtpjpeg import fragments
 
@@ -73,6 +73,22 @@ def test_a_frame_is_given_when_its_last_fragment_comes() -> None:
     assert (out.packets, out.packets_lost, out.bytes) == (len(packets), 0, sum(len(p.payload) for p in packets))
     assert buffer.pull(500) == []
     assert buffer.wake_at() is None
+
+
+@given(st.lists(st.integers(0, 11), max_size=30), st.randoms(use_true_random=False))
+def test_runs_fare_as_their_packets_do(numbers: list[int], chance: random.Random) -> None:
+    packets = [packet for index in range(4) for packet in frame(index)]
+    single, joined = JitterBuffer(), JitterBuffer()
+    for now_ns, number in enumerate(numbers):
+        first = packets[number % len(packets)]
+        rest = [each for each in packets if each.ticks == first.ticks and each.sequence >= first.sequence]
+        some = rest[: chance.randint(1, len(rest))]
+        run = Run(first.sequence, first.ticks, first.media_ns, some[-1].marker, tuple(each.payload for each in some))
+        assert joined.push_run(run, now_ns) == [offer(single, each, now_ns) for each in some]
+        assert joined.pull(now_ns) == single.pull(now_ns)
+        if not chance.randrange(8):
+            for buffer in (single, joined):
+                buffer.expire(first.media_ns)
 
 
 def test_any_order_makes_the_same_picture() -> None:

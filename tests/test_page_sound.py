@@ -22,6 +22,7 @@ from avlab.stream.presentation import Presentation
 from avlab.stream.sounding import Pull, Sink, Sounding
 from avlab.stream.tap import Tap
 from avlab.stream.worker import Handle
+from avlab.timing.jitterbuffer import Fragment, Run
 from avlab.timing.playout import ClockReading
 from avlab.wire.units import NS, Samples
 
@@ -218,8 +219,12 @@ class Stage:
     def come(self, *indices: int, now_ns: int) -> None:
         for index in indices:
             for packet in packets(index):
-                assert self.presentation.take_fragments([packet], now_ns) == ["used"]
+                assert self.take(packet, now_ns) == ["used"]
         self.presentation.move_along(now_ns)
+
+    def take(self, packet: Fragment, now_ns: int) -> list[str]:
+        sequence, ticks, media_ns, marker, payload = packet
+        return self.presentation.take_run(Run(sequence, ticks, media_ns, marker, (payload,)), now_ns)
 
     def tap(self) -> Tap:
         tap = self.presentation.tap(decides=True)
@@ -362,7 +367,7 @@ def test_a_page_that_says_nothing_for_long_costs_bounded_memory(stage: Stage, mo
 def test_loss_is_counted_by_the_packets_numbers(stage: Stage) -> None:
     parts = packets(0)
     for packet in (parts[0], parts[0], parts[-1]):
-        stage.presentation.take_fragments([packet], 0)
+        stage.take(packet, 0)
     assert stage.presentation.received == (len(parts), 2)
 
 

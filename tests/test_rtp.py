@@ -23,6 +23,7 @@ from avlab.wire.rtp import (
     ns_to_ticks,
     parse_l16,
     rtp_timestamp,
+    runs,
     seq_delta,
     ticks_to_ns,
 )
@@ -214,6 +215,19 @@ def test_a_report_counts_losses_since_the_last_one_and_in_all() -> None:
     assert third.fraction_lost == 0
 
 
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 20_000_000)), min_size=1, max_size=12))
+def test_packets_that_came_together_count_as_one_by_one(bursts: list[tuple[int, int]]) -> None:
+    together, singly = ReceiverStats(90_000), ReceiverStats(90_000)
+    sequence, now_ns = 65_500, 0
+    for frame, (count, later_ns) in enumerate(bursts):
+        now_ns += later_ns
+        together.update(sequence, 3000 * frame, now_ns, count=count)
+        for number in range(sequence, sequence + count):
+            singly.update(number & 0xFFFF, 3000 * frame, now_ns)
+        sequence = (sequence + count) & 0xFFFF
+    assert together.report(now_ns) == singly.report(now_ns)
+
+
 def test_jitter_is_nothing_on_a_steady_link_and_settles_at_the_mean_deviation() -> None:
     steady, uneven = ReceiverStats(90_000), ReceiverStats(90_000)
     for index in range(2000):
@@ -235,6 +249,60 @@ def test_a_report_echoes_the_last_sender_report() -> None:
     report = stats.report(5 * NS + NS // 2)
     assert report is not None
     assert (report.last_sr, report.delay_since_sr) == (0x4567_89AB, 32_768)
+
+
+# ---- runs
+
+_FIELDS = st.builds(
+    RtpPacket,
+    payload_type=st.sampled_from((26, 99)),
+    sequence=st.sampled_from((65_534, 65_535, 0, 1, 2)),
+    timestamp=st.sampled_from((0, 3000)),
+    ssrc=st.sampled_from((7, 8)),
+    marker=st.booleans(),
+    payload=st.binary(max_size=3),
+)
+_ODD = st.sampled_from(
+    (b"", b"short", bytes(12), PLAIN, b"\xa0" + PLAIN[1:] + b"\1\2\2", b"\x90" + PLAIN[1:] + bytes(4))
+)
+
+
+@given(st.lists(st.one_of(st.integers(1, 9), _FIELDS, _ODD), max_size=12))
+def test_runs_hold_what_the_packets_held(items: list[int | RtpPacket | bytes]) -> None:
+    packets: list[bytes] = []
+    for item in items:
+        if isinstance(item, int):  # a frame's packets
+            first = 65_533 + len(packets)
+            packets += [
+                RtpPacket(26, (first + at) & 0xFFFF, 90, 7, at == item - 1, b"data").serialize() for at in range(item)
+            ]
+        else:
+            packets.append(item.serialize() if isinstance(item, RtpPacket) else item)
+    wanted: list[RtpPacket | str] = []
+    for data in packets:
+        try:
+            wanted.append(RtpPacket.parse(data))
+        except WireError as error:
+            wanted.append(str(error))
+    found: list[RtpPacket | str] = []
+    came: list[bytes] = []
+    for run in runs(packets):
+        if isinstance(run, WireError):
+            found.append(str(run))
+            continue
+        came += run.packets
+        for at, payload in enumerate(run.payloads):
+            number, marker = (run.sequence + at) & 0xFFFF, run.marker and at == len(run.payloads) - 1
+            found.append(RtpPacket(run.payload_type, number, run.timestamp, run.ssrc, marker, payload))
+    assert found == wanted
+    assert came == [data for data, packet in zip(packets, wanted, strict=True) if isinstance(packet, RtpPacket)]
+
+
+def test_a_frame_that_came_in_one_piece_is_one_run() -> None:
+    packets = [RtpPacket(26, (65_530 + at) & 0xFFFF, 90, 7, at == 19, b"data").serialize() for at in range(20)]
+    assert [len(run.payloads) for run in runs(packets) if not isinstance(run, WireError)] == [20]
+    lost = packets[:5] + packets[6:]
+    assert [len(run.payloads) for run in runs(lost) if not isinstance(run, WireError)] == [5, 14]
 
 
 # ---- linear sound

@@ -44,6 +44,21 @@ def test_tables_have_the_columns_that_the_documents_name() -> None:
     assert list(trace.settings) == ["time", "name", "value", "kind"]
 
 
+@pytest.mark.parametrize("fate", [None, "used", "socket_dropped"])
+def test_a_batch_of_packets_is_recorded_as_they_are_one_by_one(fate: str | None) -> None:
+    singly, batch = recorder(), recorder()
+    sizes = [1182, 1182, 40]
+    singly.packets([("video", 7, 5 + at, 90, at == 2, size, None, 6 * NS, fate) for at, size in enumerate(sizes)])
+    batch.packet_batch(
+        3, stream="video", ssrc=7, seq=range(5, 8), timestamp=90, marker=[False, False, True], size=sizes,
+        received_ns=6 * NS, fate=fate,
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(batch.trace().packets, singly.trace().packets)
+    for words in ({"stream": "text"}, {"stream": "video", "fate": "eaten"}):
+        with pytest.raises(ValueError, match=r"a packet's stream is one of .*not '(text|eaten)'"):
+            batch.packet_batch(1, ssrc=7, seq=1, timestamp=1, marker=0, size=1, **words)  # type: ignore[arg-type]
+
+
 def test_times_become_seconds_since_the_epoch_and_the_unknown_stays_unknown() -> None:
     record = recorder()
     record.frame(FrameRow("video", 3, 100_000_000, due_ns=6 * NS, bytes=4321, fate="late"))

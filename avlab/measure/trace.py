@@ -11,6 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avlab.measure.tables import (
     FRAME_FATES,
@@ -64,6 +65,10 @@ PacketTuple: TypeAlias = tuple[
     str, int | None, int | None, int | None, bool | None, int | None, int | None, int | None, str | None
 ]
 """(stream, ssrc, seq, timestamp, marker, size, sent_ns, received_ns, fate), as `Recorder.packet` takes them."""
+
+
+Column: TypeAlias = int | Sequence[int] | NDArray[Any]
+"""A column of a batch of rows: a value for each row, or one for all."""
 
 
 class SettingRow(NamedTuple):
@@ -185,11 +190,35 @@ class Recorder:
                 for stream, ssrc, seq, timestamp, marker, size, sent_ns, received_ns, fate in rows
             ]
         except KeyError as word:
-            raise ValueError(
-                f"a packet's stream is one of {', '.join(STREAMS)}, its fate one of {', '.join(PACKET_FATES)} or None, "
-                f"its marker True, False or None; not {word}"
-            ) from None
+            raise _unknown_packet(word.args[0]) from None
         self._packets.append(b"".join(packed))
+
+    def packet_batch(
+        self,
+        count: int,
+        *,
+        stream: str,
+        ssrc: int,
+        seq: Column,
+        timestamp: Column,
+        marker: Column,
+        size: Column,
+        sent_ns: int | None = None,
+        received_ns: int | None = None,
+        fate: str | None = None,
+    ) -> None:
+        """`count` packets that left or came together: what differs is an array or a list, the rest one value for all.
+
+        As `packets`, in a tenth of the time for the hundred packets of a large frame. ValueError for a word unknown.
+        """
+        if stream not in _STREAM_CODE or fate not in _PACKET_CODE:
+            raise _unknown_packet(stream if stream not in _STREAM_CODE else fate)
+        rows: Rows = np.empty(count, PACKETS.dtype)
+        rows["stream"], rows["ssrc"], rows["fate"] = _STREAM_CODE[stream], ssrc, _PACKET_CODE[fate]
+        rows["seq"], rows["timestamp"], rows["marker"], rows["bytes"] = seq, timestamp, marker, size
+        rows["sent"] = UNKNOWN if sent_ns is None else sent_ns
+        rows["received"] = UNKNOWN if received_ns is None else received_ns
+        self._packets.append(rows.tobytes())
 
     def frame(self, row: FrameRow) -> None:
         """One frame or chunk of sound, once its fate on this side is known. ValueError for a stream or fate unknown."""
@@ -233,6 +262,13 @@ class Recorder:
             settings=tuple(self._settings),
             meta=dict(self.meta),
         )
+
+
+def _unknown_packet(word: object) -> ValueError:
+    return ValueError(
+        f"a packet's stream is one of {', '.join(STREAMS)}, its fate one of {', '.join(PACKET_FATES)} or None, "
+        f"its marker True, False or None; not {word!r}"
+    )
 
 
 def _plain(value: Any) -> str | int | float | bool | None:

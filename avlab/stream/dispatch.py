@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from avlab.measure.trace import PacketTuple, Recorder
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.settings import Network
@@ -17,6 +19,9 @@ from avlab.stream.rtsp_server import FEC_TYPE, STALL_BYTES, Outlet, Peer
 from avlab.timing.stage import Dropped
 from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER, RtpPacket
 from avlab.wire.rtsp import interleave
+
+_HEADERS = np.dtype([("first", "u1"), ("second", "u1"), ("sequence", ">u2"), ("timestamp", ">u4"), ("ssrc", ">u4")])
+"""`rtp.HEADER`, for a frame's packets at once."""
 
 
 class _Parcel(NamedTuple):
@@ -66,17 +71,22 @@ class Dispatch:
 
     def send(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> None:
         """Packets of media, with parity among them: counted, kept for a client that may ask again, and sent."""
-        rows: list[PacketTuple] = []
-        sequence = outlet.first_sequence + outlet.packets
-        stream, ssrc = outlet.track.stream, outlet.ssrc
-        for number, packet in enumerate(packets, sequence):
-            _, second, _, timestamp, _ = HEADER.unpack_from(packet)
-            rows.append((stream, ssrc, number, timestamp, second >= MARKER, len(packet), now_ns, None, None))
+        stream, ssrc, first = outlet.track.stream, outlet.ssrc, outlet.first_sequence + outlet.packets
         outlet.packets += len(packets)
         outlet.octets += sum(map(len, packets)) - HEADER_BYTES * len(packets)
         if outlet.again is not None:
             outlet.again.sent(packets, now_ns)
-        self._transmit(peer, outlet, packets, rows, now_ns, lane=outlet.track.stream)
+        way = self._between(peer)
+        if way is None:
+            taken = self._give(peer, outlet, packets, now_ns)
+            self._write(outlet, packets[:taken], first, now_ns, None)
+            self._write(outlet, packets[taken:], first + taken, now_ns, "socket_dropped")
+            return
+        rows: list[PacketTuple] = []
+        for number, packet in enumerate(packets, first):
+            _, second, _, timestamp, _ = HEADER.unpack_from(packet)
+            rows.append((stream, ssrc, number, timestamp, second >= MARKER, len(packet), now_ns, None, None))
+        self._give_network(way, peer, outlet, packets, rows, now_ns, lane=stream)
 
     def send_again(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> None:
         """Packets that a client asked for, as a stream of their own."""
@@ -85,12 +95,16 @@ class Dispatch:
             header = RtpPacket.parse(packet)
             mark = outlet.track.stream, header.ssrc, outlet.again_sequence(header.sequence), header.timestamp
             rows.append((*mark, header.marker, len(packet), now_ns, None, None))
-        self._transmit(peer, outlet, packets, rows, now_ns, lane=f"{outlet.track.stream} rtx")
+        way = self._between(peer)
+        if way is None:
+            self._hand_over(peer, outlet, packets, rows, now_ns)
+        else:
+            self._give_network(way, peer, outlet, packets, rows, now_ns, lane=f"{outlet.track.stream} rtx")
 
     def send_rtcp(self, peer: Peer, outlet: Outlet, data: bytes, now_ns: int) -> None:
         """A report or a BYE."""
-        way = self._way(peer)
-        if way is None or (self.network.clear and way.wake_at() is None):
+        way = self._between(peer)
+        if way is None:
             self._hand_over_rtcp(peer, outlet, data, now_ns)
         else:
             self._push(way, f"{outlet.track.stream} rtcp", _Parcel(peer, outlet, data, None), now_ns)
@@ -122,35 +136,60 @@ class Dispatch:
 
     # ---- within
 
-    def _transmit(
-        self, peer: Peer, outlet: Outlet, packets: list[bytes], rows: list[PacketTuple], now_ns: int, *, lane: str
+    def _give_network(
+        self,
+        way: Impairment,
+        peer: Peer,
+        outlet: Outlet,
+        packets: list[bytes],
+        rows: list[PacketTuple],
+        now_ns: int,
+        *,
+        lane: str,
     ) -> None:
-        """Packets leave, through the network if there is one; what repairs has a lane of its own and shifts no loss."""
-        way = self._way(peer)
-        if way is None or (self.network.clear and way.wake_at() is None):
-            self._hand_over(peer, outlet, packets, rows, now_ns)
-        elif outlet.channels is not None and peer.link.waiting + way.reliable_bytes > STALL_BYTES:
+        """Packets leave through a network; what repairs has a lane of its own and shifts no loss."""
+        if outlet.channels is not None and peer.link.waiting + way.reliable_bytes > STALL_BYTES:
             self._recorder.packets([(*row[:-1], "socket_dropped") for row in rows])
-        else:
-            for packet, row in zip(packets, rows, strict=True):
-                parity = outlet.parity is not None and packet[1] & 0x7F == FEC_TYPE
-                self._push(way, f"{lane} fec" if parity else lane, _Parcel(peer, outlet, packet, row), now_ns)
-            self.deliver(now_ns)
+            return
+        for packet, row in zip(packets, rows, strict=True):
+            parity = outlet.parity is not None and packet[1] & 0x7F == FEC_TYPE
+            self._push(way, f"{lane} fec" if parity else lane, _Parcel(peer, outlet, packet, row), now_ns)
+        self.deliver(now_ns)
 
     def _hand_over(
         self, peer: Peer, outlet: Outlet, packets: list[bytes], rows: Sequence[PacketTuple | None], now_ns: int
     ) -> None:
         """Give packets of media to the system, and write down those that have a row."""
-        taken = len(packets)
-        if outlet.channels is not None:
-            if peer.link.waiting > STALL_BYTES:
-                taken = 0
-            else:
-                self._interleave(peer, outlet.channels[0], packets, now_ns)
-        elif outlet.addresses is not None:
-            taken = self._udp[outlet.track.stream][0].send(packets, outlet.addresses[0])
+        taken = self._give(peer, outlet, packets, now_ns)
         kept = (row if at < taken else (*row[:-1], "socket_dropped") for at, row in enumerate(rows) if row is not None)
         self._recorder.packets(kept)
+
+    def _give(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> int:
+        """Give packets of media to the system; how many it took."""
+        if outlet.addresses is not None:
+            return self._udp[outlet.track.stream][0].send(packets, outlet.addresses[0])
+        if outlet.channels is not None:
+            if peer.link.waiting > STALL_BYTES:
+                return 0
+            self._interleave(peer, outlet.channels[0], packets, now_ns)
+        return len(packets)
+
+    def _write(self, outlet: Outlet, packets: list[bytes], first: int, now_ns: int, fate: str | None) -> None:
+        """A row for each of some packets of media, the first of which has the number `first`."""
+        if not packets:
+            return
+        headers = np.frombuffer(b"".join([packet[:HEADER_BYTES] for packet in packets]), _HEADERS)
+        self._recorder.packet_batch(
+            len(packets),
+            stream=outlet.track.stream,
+            ssrc=outlet.ssrc,
+            seq=np.arange(first, first + len(packets)),
+            timestamp=headers["timestamp"],
+            marker=headers["second"] >> 7,
+            size=list(map(len, packets)),
+            sent_ns=now_ns,
+            fate=fate,
+        )
 
     def _hand_over_rtcp(self, peer: Peer, outlet: Outlet, data: bytes, now_ns: int) -> None:
         if outlet.channels is not None:
@@ -166,6 +205,11 @@ class Dispatch:
 
     def _way(self, peer: Peer) -> Impairment | None:
         return next((way for owner, way in self._ways.values() if owner is peer), None)
+
+    def _between(self, peer: Peer) -> Impairment | None:
+        """The network between the server and a client; None where packets leave at once."""
+        way = self._way(peer)
+        return None if way is None or (self.network.clear and way.wake_at() is None) else way
 
     def _push(self, way: Impairment, stream: str, parcel: _Parcel, now_ns: int) -> None:
         reliable = parcel.outlet.channels is not None  # one lane for all that is interleaved keeps its order

@@ -6,13 +6,12 @@ All of it belongs to the client's thread, but for taps, which anyone may hold, a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from avlab.measure.trace import FrameRow, Recorder
 from avlab.stream.sounding import Sounding
 from avlab.stream.tap import Tap, Verdict
-from avlab.timing.jitterbuffer import Fragment, Frame, JitterBuffer
+from avlab.timing.jitterbuffer import Frame, JitterBuffer, Run
 from avlab.timing.playout import DEFAULT_DELAY_NS, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.timing.target import Steering
@@ -157,28 +156,16 @@ class Presentation:
         base_ns = self.base_ns
         return self._steering.target.delay_ns(base_ns) if self._adaptive and base_ns is not None else self._delay_ns
 
-    def take_fragments(self, fragments: Sequence[Fragment], now_ns: int, *, back: bool = False) -> list[str]:
-        """Packets of pictures that came together; the fate of each: used, duplicate or late.
-
-        `back` says that they were lost, and repaired.
-        """
-        judge, push, fates = self._buffer.fate, self._buffer.push, []
-        first, new = fragments[0].sequence, 0
-        low, high = self._numbers or (first, first)
-        media_ns: int | None = None
-        for fragment in fragments:
-            if not back and fragment.media_ns != media_ns:  # a picture's packets share it
-                media_ns = fragment.media_ns
-                self._steering.target.observe("video", media_ns, now_ns)
-            sequence = fragment.sequence
-            fate = judge(sequence, fragment.ticks)
-            if fate != "duplicate":
-                new += 1
-                low, high = min(low, sequence), max(high, sequence)
-            if fate == "used":
-                push(fragment, now_ns)
-            fates.append(fate)
-        self._numbers, self._packets = (low, high), self._packets + new
+    def take_run(self, run: Run, now_ns: int, *, back: bool = False) -> list[str]:
+        """Packets of a picture; the fate of each: used, duplicate or late. `back`: they were lost, and repaired."""
+        if not back:
+            self._steering.target.observe("video", run.media_ns, now_ns)
+        fates = self._buffer.push_run(run, now_ns)
+        new = len(fates) - fates.count("duplicate")
+        if new:
+            first, last = run.sequence, run.sequence + len(fates) - 1
+            low, high = self._numbers or (first, last)
+            self._numbers, self._packets = (min(low, first), max(high, last)), self._packets + new
         self._take_frames(now_ns)
         return fates
 

@@ -10,7 +10,10 @@ import contextlib
 import selectors
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from avlab.measure.trace import Recorder
 from avlab.stream.clock import MonotonicClock
@@ -20,9 +23,9 @@ from avlab.stream.presentation import Presentation
 from avlab.stream.repairing import Repair, Repairing
 from avlab.stream.rtsp_client import Granted, Session
 from avlab.timing.drift import Timeline
-from avlab.timing.jitterbuffer import Fragment
+from avlab.timing.jitterbuffer import Run
 from avlab.wire import rtcp, rtsp
-from avlab.wire.rtp import ReceiverStats, RtpPacket, Unwrapper, parse_l16
+from avlab.wire.rtp import ReceiverStats, RtpPacket, RtpRun, Unwrapper, parse_l16, runs
 from avlab.wire.units import NS, WireError
 
 BYE_PATIENCE_NS = NS // 4
@@ -52,10 +55,6 @@ class Incoming:
     seen: set[int] = field(default_factory=set)
     repairing: Repairing | None = None
     again: Unwrapper = field(default_factory=lambda: Unwrapper(16))  # of packets sent again
-
-
-_Own = tuple[RtpPacket, int, int, bytes]
-"""A packet of a stream's own source, its unwrapped sequence number and timestamp, and its bytes."""
 
 
 class RtspReceiver:
@@ -232,76 +231,77 @@ class RtspReceiver:
                 incoming.ended = True
 
     def _take_packets(self, incoming: Incoming, packets: Iterable[bytes], now_ns: int) -> None:
-        """Hand on what is the stream's own, all at once, as 20,000 come in a second.
-
-        What repairs finds all that came before it taken.
-        """
-        own: list[_Own] = []
-        payload_type, repairing = incoming.granted.media.payload_type, incoming.repairing
-        timestamp, ticks = -1, 0
-        for data in packets:
+        """RTP packets that came together: the stream's own in runs, and what repairs it."""
+        for run in runs(packets):
             try:
-                packet = RtpPacket.parse(data)
-                if packet.payload_type != payload_type:
-                    if repairing is not None:
-                        self._take_own(incoming, own, now_ns)
-                        own = []
-                        self._take_repair(incoming, repairing, packet, data, now_ns)
-                    continue
+                if isinstance(run, WireError):
+                    raise run
+                if run.payload_type == incoming.granted.media.payload_type:
+                    self._take_run(incoming, run, now_ns)
+                elif incoming.repairing is not None:
+                    for data in run.packets:
+                        self._take_repair(incoming, incoming.repairing, RtpPacket.parse(data), data, now_ns)
             except WireError as error:
                 self._note_malformed(error, now_ns)
-                continue
-            if incoming.ssrc is None:
-                incoming.ssrc = packet.ssrc
-                self._write_ssrcs()
-            if packet.ssrc != incoming.ssrc:
-                continue
-            if packet.timestamp != timestamp:  # a picture's packets share one
-                timestamp = packet.timestamp
-                ticks = incoming.ticks(timestamp)
-            incoming.stats.update(packet.sequence, timestamp, now_ns)
-            own.append((packet, incoming.sequence(packet.sequence), ticks, data))
-        self._take_own(incoming, own, now_ns)
 
-    def _take_own(self, incoming: Incoming, own: Sequence[_Own], now_ns: int) -> None:
-        """Packets of the stream's own source: to whom they are for, into the record, and to the repair."""
-        if not own:
+    def _take_run(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
+        """Packets of media: to whom they are for, into the record, and to the repair."""
+        if incoming.ssrc is None:
+            incoming.ssrc = run.ssrc
+            self._write_ssrcs()
+        if run.ssrc != incoming.ssrc:
             return
         self._heard_ns = now_ns
+        sequence, ticks = incoming.sequence(run.sequence), incoming.ticks(run.timestamp)
+        incoming.sequence((run.sequence + len(run.packets) - 1) & 0xFFFF)
+        incoming.stats.update(run.sequence, run.timestamp, now_ns, count=len(run.packets))
         if not self._timeline.anchored(incoming.stream):
-            self._timeline.anchor(incoming.stream, own[0][2], self._first_media_ns)
-        take = self._take_pictures if incoming.stream == "video" else self._take_sound
-        stream, fates = incoming.stream, take(incoming, own, now_ns)
-        self._recorder.packets(
-            [
-                (stream, packet.ssrc, sequence, packet.timestamp, packet.marker, len(data), None, now_ns, fate)
-                for (packet, sequence, _, data), fate in zip(own, fates, strict=True)
-                if fate is not None
+            self._timeline.anchor(incoming.stream, ticks, self._first_media_ns)
+        media_ns = self._timeline.media_ns(incoming.stream, ticks)
+        fates: Sequence[str | None]
+        if incoming.stream == "video":
+            fates = self._presentation.take_run(Run(sequence, ticks, media_ns, run.marker, run.payloads), now_ns)
+        else:
+            fates = [
+                self._take_sound(incoming, payload, number, ticks, now_ns)
+                for number, payload in enumerate(run.payloads, sequence)
             ]
-        )
+        self._write_run(incoming, run, sequence, fates, now_ns)
         repairing = incoming.repairing
         if repairing is None:
             return
-        for packet, sequence, ticks, data in own:
+        for number, data in enumerate(run.packets, sequence):
             if repairing.requester is not None:
-                media_ns = self._timeline.media_ns(stream, ticks)
-                repairing.requester.arrived(sequence, media_ns, packet.marker, now_ns)
+                marker = run.marker and data is run.packets[-1]
+                repairing.requester.arrived(number, media_ns, marker, now_ns)
             self._take_rebuilt(incoming, repairing, data, now_ns)
+
+    def _write_run(
+        self, incoming: Incoming, run: RtpRun, sequence: int, fates: Sequence[str | None], now_ns: int
+    ) -> None:
+        """A row for each packet of a run, but for those without a fate."""
+        first = 0
+        for fate, alike in groupby(fates):
+            after = first + len(list(alike))
+            if fate is not None:
+                self._recorder.packet_batch(
+                    after - first,
+                    stream=incoming.stream,
+                    ssrc=run.ssrc,
+                    seq=np.arange(sequence + first, sequence + after),
+                    timestamp=run.timestamp,
+                    marker=[run.marker and at == len(fates) - 1 for at in range(first, after)],
+                    size=list(map(len, run.packets[first:after])),
+                    received_ns=now_ns,
+                    fate=fate,
+                )
+            first = after
 
     def _write_packet(
         self, incoming: Incoming, packet: RtpPacket, sequence: int, size: int, now_ns: int, fate: str
     ) -> None:
         row = (incoming.stream, packet.ssrc, sequence, packet.timestamp, packet.marker, size, None, now_ns, fate)
         self._recorder.packets([row])
-
-    def _take_pictures(self, incoming: Incoming, own: Sequence[_Own], now_ns: int) -> Sequence[str | None]:
-        """Parts of pictures; the fate of each."""
-        media_ns = {ticks: self._timeline.media_ns("video", ticks) for ticks in {ticks for _, _, ticks, _ in own}}
-        fragments = [
-            Fragment(sequence, ticks, media_ns[ticks], packet.marker, packet.payload)
-            for packet, sequence, ticks, _ in own
-        ]
-        return self._presentation.take_fragments(fragments, now_ns)
 
     def _take_repair(
         self, incoming: Incoming, repairing: Repairing, packet: RtpPacket, data: bytes, now_ns: int
@@ -338,29 +338,25 @@ class RtspReceiver:
     def _take_back(self, incoming: Incoming, packet: RtpPacket, size: int, now_ns: int) -> str:
         """A packet that was lost is here after all; its fate says whether that was in time."""
         sequence, ticks = incoming.sequence(packet.sequence), incoming.ticks(packet.timestamp)
-        fragment = Fragment(sequence, ticks, self._timeline.media_ns("video", ticks), packet.marker, packet.payload)
-        [fate] = self._presentation.take_fragments([fragment], now_ns, back=True)
+        media_ns = self._timeline.media_ns("video", ticks)
+        run = Run(sequence, ticks, media_ns, packet.marker, (packet.payload,))
+        [fate] = self._presentation.take_run(run, now_ns, back=True)
         if fate == "used":
             self._write_packet(incoming, packet, sequence, size, now_ns, "recovered")
         return fate
 
-    def _take_sound(self, incoming: Incoming, own: Sequence[_Own], now_ns: int) -> Sequence[str | None]:
-        """Packets of sound; the fate of each, None for one that is malformed."""
-        fates: list[str | None] = []
-        for packet, sequence, ticks, _ in own:
-            if sequence in incoming.seen:
-                fates.append("duplicate")
-                continue
-            self._remember(incoming, sequence)
-            try:
-                samples = parse_l16(packet.payload, incoming.granted.media.channels)
-            except WireError as error:
-                self._note_malformed(error, now_ns)
-                fates.append(None)
-                continue
-            pts_ns = self._timeline.media_ns("audio", ticks)
-            fates.append(self._presentation.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns))
-        return fates
+    def _take_sound(self, incoming: Incoming, payload: bytes, sequence: int, ticks: int, now_ns: int) -> str | None:
+        """A packet of sound; its fate, None when it is malformed."""
+        if sequence in incoming.seen:
+            return "duplicate"
+        self._remember(incoming, sequence)
+        try:
+            samples = parse_l16(payload, incoming.granted.media.channels)
+        except WireError as error:
+            self._note_malformed(error, now_ns)
+            return None
+        pts_ns = self._timeline.media_ns("audio", ticks)
+        return self._presentation.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
 
     @staticmethod
     def _remember(incoming: Incoming, sequence: int) -> None:

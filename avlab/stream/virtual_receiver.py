@@ -18,7 +18,7 @@ from avlab.timing.jitterbuffer import Fragment, Frame, JitterBuffer
 from avlab.timing.playout import DEFAULT_DELAY_NS, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.timing.target import Steering
-from avlab.wire.units import NS
+from avlab.wire.units import NS, WireError
 
 REPORT_NS = NS // 2
 """As often as on sockets."""
@@ -30,12 +30,14 @@ class _Counted:
     def __init__(self) -> None:
         self._here: set[int] = set()
         self._first = self._count = 0
+        self.complete = False
 
-    def add(self, sequence: int, marker: bool, payload: bytes, /) -> bool:
-        place, self._count = PLACE.unpack(payload)
+    def add_run(self, sequence: int, marker: bool, payloads: Sequence[bytes], /) -> Sequence[WireError]:
+        place, self._count = PLACE.unpack(payloads[0])
         self._first = sequence - place
-        self._here.add(sequence)
-        return len(self._here) == self._count
+        self._here.update(range(sequence, sequence + len(payloads)))
+        self.complete = len(self._here) == self._count
+        return ()
 
     def jpeg(self) -> bytes:
         return b""

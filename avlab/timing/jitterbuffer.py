@@ -24,16 +24,23 @@ MAX_BYTES = 4 * MAX_SCAN
 
 
 class Fragment(NamedTuple):
-    """One packet's worth of a frame, sequence number and timestamp unwrapped; `media_ns` is the frame's pts.
-
-    A named tuple, as 20,000 are made in a second.
-    """
+    """One packet's worth of a frame, sequence number and timestamp unwrapped; `media_ns` is the frame's pts."""
 
     sequence: int
     ticks: int
     media_ns: int
     marker: bool
     payload: bytes
+
+
+class Run(NamedTuple):
+    """Packets of one frame with consecutive numbers that came together; `marker` is the last one's."""
+
+    sequence: int
+    ticks: int
+    media_ns: int
+    marker: bool
+    payloads: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,11 @@ class Frame:
 class Assembler(Protocol):
     """Puts one frame together, as `FrameAssembler` does."""
 
-    def add(self, sequence: int, marker: bool, payload: bytes, /) -> bool:
-        """Take a fragment; whether the frame is whole now. WireError for one that is no part of it."""
+    complete: bool
+    """Whether the frame is whole."""
+
+    def add_run(self, sequence: int, marker: bool, payloads: Sequence[bytes], /) -> Sequence[WireError]:
+        """Take fragments with consecutive numbers, the first's and the last's marker given; why any was refused."""
 
     def jpeg(self) -> bytes:
         """The whole frame."""
@@ -80,12 +90,12 @@ class _Recent:
         self.numbers: set[int] = set()
         self._order: deque[int] = deque()
 
-    def add(self, number: int) -> None:
-        if number not in self.numbers:
-            self.numbers.add(number)
-            self._order.append(number)
-            if len(self._order) > WINDOW:
-                self.numbers.discard(self._order.popleft())
+    def add(self, numbers: Sequence[int]) -> None:
+        """Numbers that are not among them."""
+        self.numbers.update(numbers)
+        self._order.extend(numbers)
+        while len(self._order) > WINDOW:
+            self.numbers.discard(self._order.popleft())
 
 
 class JitterBuffer:
@@ -118,21 +128,35 @@ class JitterBuffer:
     def push(self, item: Fragment, now_ns: int, /) -> None:
         """Take a packet whose fate is 'used'. One that is no part of its frame counts as `malformed`."""
         sequence, ticks, media_ns, marker, payload = item
-        self._seen.add(sequence)
+        self._push(Run(sequence, ticks, media_ns, marker, (payload,)), now_ns)
+
+    def push_run(self, run: Run, now_ns: int, /) -> list[str]:
+        """Judge packets that came together, and take those that are used; the fate of each."""
+        sequence, ticks, media_ns, marker, payloads = run
+        numbers = range(sequence, sequence + len(payloads))
+        if self.fate(sequence, ticks) == "used" and self._seen.numbers.isdisjoint(numbers):
+            self._push(run, now_ns)
+            return ["used"] * len(payloads)
+        fates = []
+        for number, payload in zip(numbers, payloads, strict=True):
+            fates.append(fate := self.fate(number, ticks))
+            if fate == "used":
+                self._push(Run(number, ticks, media_ns, marker and number == numbers[-1], (payload,)), now_ns)
+        return fates
+
+    def _push(self, run: Run, now_ns: int) -> None:
+        sequence, ticks, media_ns, marker, payloads = run
+        self._seen.add(range(sequence, sequence + len(payloads)))
         frame = self._unfinished.get(ticks)
         if frame is None:
             frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, self._assembler())
-        size = len(payload)
-        frame.packets += 1
+        size = sum(map(len, payloads))
+        frame.packets += len(payloads)
         frame.bytes += size
         self._held += size
-        try:
-            jpeg = frame.assembler.jpeg() if frame.assembler.add(sequence, marker, payload) else None
-        except WireError:
-            self.malformed += 1
-            jpeg = None
-        if jpeg is not None:
-            self._out.append(self._close(ticks, jpeg=jpeg, complete_ns=now_ns))
+        self.malformed += len(frame.assembler.add_run(sequence, marker, payloads))
+        if frame.assembler.complete:
+            self._out.append(self._close(ticks, jpeg=frame.assembler.jpeg(), complete_ns=now_ns))
         elif frame.bytes > 2 * MAX_SCAN:  # fragments without end
             self._give_up(ticks)
         elif self._held > MAX_BYTES or len(self._unfinished) > MAX_FRAMES:
@@ -164,7 +188,7 @@ class JitterBuffer:
     def _close(self, ticks: int, *, jpeg: bytes | None = None, complete_ns: int | None = None) -> Frame:
         frame = self._unfinished.pop(ticks)
         self._held -= frame.bytes
-        self._closed.add(ticks)
+        self._closed.add((ticks,))
         # A frame's packets are consecutive: what is missing between the ends that were seen is known to be lost.
         lost = len(frame.assembler.missing)
         return Frame(ticks, frame.pts_ns, jpeg, frame.bytes, frame.packets, lost, frame.first_packet_ns, complete_ns)

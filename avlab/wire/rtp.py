@@ -6,7 +6,7 @@ Pure: packets go in and come out as bytes; arrival times are integer nanoseconds
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +71,60 @@ class RtpPacket(NamedTuple):
             raise WireError(f"This is not RTP version 2: its version field is {first >> 6}.")
         # Past the named tuple's own constructor, a Python call that would take a third of the time.
         return _new_tuple(cls, (second & 0x7F, sequence, timestamp, ssrc, second >= MARKER, bytes(payload)))
+
+
+class RtpRun(NamedTuple):
+    """RTP packets with consecutive sequence numbers and all else the same: those of a frame, or some of them."""
+
+    payload_type: int
+    sequence: int
+    """The first packet's."""
+    timestamp: int
+    ssrc: int
+    marker: bool
+    """The last packet's; the others have none."""
+    payloads: list[bytes]
+    packets: list[bytes]
+    """The same with their headers, as they came."""
+
+
+def runs(packets: Iterable[bytes]) -> Iterator[RtpRun | WireError]:
+    """Packets that came together, in their order, as runs; and in its place, why one is no RTP packet.
+
+    A run ends with a marker. 20,000 packets come in a second: in a run, one costs a fifth of what it does by itself.
+    """
+    run: RtpRun | None = None
+    follows = None  # the header that the run's next packet has, with a marker or without
+    for data in packets:
+        if run is not None and len(data) >= HEADER_BYTES:
+            first, second, sequence, timestamp, ssrc = _unpack_header(data)
+            header = first, second & 0x7F, sequence, timestamp, ssrc
+            if header == follows:
+                run.payloads.append(data[HEADER_BYTES:])
+                run.packets.append(data)
+                if second < MARKER:
+                    follows = first, second, (sequence + 1) & 0xFFFF, timestamp, ssrc
+                else:
+                    yield run._replace(marker=True)
+                    run = None
+                continue
+        if run is not None:
+            yield run
+            run = None
+        try:
+            packet = RtpPacket.parse(data)
+        except WireError as error:
+            yield error
+            continue
+        kind, sequence, timestamp, ssrc, marker, payload = packet
+        run = RtpRun(kind, sequence, timestamp, ssrc, marker, [payload], [data])
+        if marker:
+            yield run
+            run = None
+        else:
+            follows = VERSION_2, kind, (sequence + 1) & 0xFFFF, timestamp, ssrc
+    if run is not None:
+        yield run
 
 
 def serialize_header(payload_type: int, sequence: int, timestamp: int, ssrc: int, marker: bool) -> bytes:
@@ -199,22 +253,26 @@ class ReceiverStats:
         self._last_sr = 0
         self._sr_arrival_ns = 0
 
-    def update(self, sequence: int, timestamp: int, arrival_ns: int) -> None:
-        """One data packet arrived."""
+    def update(self, sequence: int, timestamp: int, arrival_ns: int, *, count: int = 1) -> None:
+        """One data packet arrived; or `count` of them together, with consecutive numbers and the same timestamp."""
         if not self._received:
             self._base = sequence
         self._unwrap(sequence)
-        self._received += 1
+        self._received += count
+        if count > 1:
+            self._unwrap((sequence + count - 1) & 0xFFFF)
         if arrival_ns != self._arrival_ns:  # packets that came together share it, and these numbers are large
             self._arrival_ns, self._arrival_ticks = arrival_ns, arrival_ns * self._rate // NS
         transit = (self._arrival_ticks - timestamp) & 0xFFFFFFFF
-        if transit == self._transit:
-            self._jitter_16ths -= (self._jitter_16ths + 8) >> 4
-        elif self._transit is not None:
+        if self._transit is not None:
             step = (transit - self._transit) & 0xFFFFFFFF
             step = min(step, 0x1_0000_0000 - step)  # the size of a difference that may wrap either way
             self._jitter_16ths += step - ((self._jitter_16ths + 8) >> 4)
         self._transit = transit
+        for _ in range(count - 1):
+            if self._jitter_16ths < 8:
+                break
+            self._jitter_16ths -= (self._jitter_16ths + 8) >> 4
 
     def sender_report(self, ntp: int, arrival_ns: int) -> None:
         """A sender report with this 64-bit NTP time arrived; the next report echoes it, so that the sender can

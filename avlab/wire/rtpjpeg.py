@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -395,40 +395,62 @@ class FrameAssembler:
         A fragment already there changes nothing. Raises WireError for one that is no part of this frame, and stays
         as it was.
         """
-        parts = self._parts
-        if sequence in parts:
-            return self.complete
-        if self._bare and payload[4:8] == self._kind:
-            # Checked with the frame's first: what is left is where it belongs, and the data. 8,000 come in a second.
-            offset, data = int.from_bytes(payload[1:4], "big"), payload[8:]
-            if not data or offset + len(data) > MAX_SCAN:
-                parse_fragment(payload)  # says why not
-        else:
-            fragment = parse_fragment(payload)
-            offset, data = fragment.offset, fragment.data
-            if not parts:
-                self._shape, self._kind = fragment, payload[4:8]
-                self._bare = fragment.q < 128 and not fragment.restart_interval and payload[4] < _RESTART
-                self._lowest = self._highest = sequence
-            elif payload[4:8] != self._kind:
-                raise WireError("An RTP/JPEG fragment has another type, Q or size than its frame's others.")
-            if offset == 0 or self._bare:
-                self._tables = self._find_tables(fragment)
-        lowest, highest = self._lowest, self._highest
-        if not lowest <= sequence <= highest:
-            lowest, highest = min(lowest, sequence), max(highest, sequence)
-            if highest - lowest >= MAX_FRAGMENTS:
-                raise WireError(f"An RTP/JPEG frame has at most {MAX_FRAGMENTS} fragments; this one would have more.")
-            self._lowest, self._highest = lowest, highest
-        parts[sequence] = offset, data
-        self._held += len(data)
-        if marker:
-            self._last = sequence
-            self._size = offset + len(data)
-        # Bytes are counted first: only when their number is right are they worth putting in order.
-        if self._held == self._size and self._tables is not None:
-            self.complete = self._contiguous()
+        for refused in self.add_run(sequence, marker, (payload,)):
+            raise refused
         return self.complete
+
+    def add_run(self, sequence: int, marker: bool, payloads: Sequence[bytes]) -> list[WireError]:
+        """Take fragments with consecutive numbers, the first's and the last's marker given; why any was refused."""
+        refused: list[WireError] = []
+        parts, highest, last = self._parts, self._highest, sequence + len(payloads) - 1
+        for number, payload in enumerate(payloads, sequence):
+            if number in parts:
+                continue
+            try:
+                if self._bare and payload[4:8] == self._kind:
+                    # Checked with the frame's first: what is left is where it belongs, and the data.
+                    offset, data = int.from_bytes(payload[1:4], "big"), payload[8:]
+                    if not data or offset + len(data) > MAX_SCAN:
+                        parse_fragment(payload)  # says why not
+                else:
+                    offset, data = self._read(payload)
+                if number != highest + 1 or highest - self._lowest >= MAX_FRAGMENTS - 1:
+                    self._check_span(number)
+            except WireError as error:
+                refused.append(error)
+                continue
+            if not parts:
+                self._lowest = highest = number
+            elif number > highest:
+                highest = number
+            elif number < self._lowest:
+                self._lowest = number
+            self._highest = highest
+            parts[number] = offset, data
+            self._held += len(data)
+            if marker and number == last:
+                self._last = number
+                self._size = offset + len(data)
+        # Bytes are counted first: only when their number is right are they worth putting in order.
+        if self._held == self._size and self._tables is not None and not self.complete:
+            self.complete = self._contiguous()
+        return refused
+
+    def _read(self, payload: bytes) -> tuple[int, bytes]:
+        """Where a fragment's data belongs, and the data; the frame's first says what all of them share."""
+        fragment = parse_fragment(payload)
+        if not self._parts:
+            self._shape, self._kind = fragment, payload[4:8]
+            self._bare = fragment.q < 128 and not fragment.restart_interval and payload[4] < _RESTART
+        elif payload[4:8] != self._kind:
+            raise WireError("An RTP/JPEG fragment has another type, Q or size than its frame's others.")
+        if fragment.offset == 0 or self._bare:
+            self._tables = self._find_tables(fragment)
+        return fragment.offset, fragment.data
+
+    def _check_span(self, number: int) -> None:
+        if self._parts and max(self._highest, number) - min(self._lowest, number) >= MAX_FRAGMENTS:
+            raise WireError(f"An RTP/JPEG frame has at most {MAX_FRAGMENTS} fragments; this one would have more.")
 
     @property
     def fragments(self) -> int:
