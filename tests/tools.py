@@ -149,13 +149,17 @@ class Screen:
 
 @contextmanager
 def xvfb(width: int = 1280, height: int = 800) -> Iterator[Screen]:
-    """A private X server without a screen, on the first display that is free."""
+    """A private X server without a screen, on a display that no other test run takes.
+
+    Left to choose, two servers that start at once may both take the first that is free.
+    """
     size = f"{width}x{height}x24"
+    own = 100 + os.getpid() % 50_000
     with short_folder() as folder:
         number = folder / "stdout"  # written once the server takes connections
         with process(
-            "Xvfb", "-displayfd", "1", "-screen", "0", size, "-fbdir", str(folder), "-nolisten", "tcp", "-noreset",
-            folder=folder, env={}, ready=lambda: number.read_text().endswith("\n"),
+            "Xvfb", f":{own}", "-displayfd", "1", "-screen", "0", size, "-fbdir", str(folder),
+            "-nolisten", "tcp", "-noreset", folder=folder, env={}, ready=lambda: number.read_text().endswith("\n"),
         ):  # fmt: skip
             display = f":{number.read_text().strip()}"
             # Qt is told its platform, since a desktop may have told it another.
