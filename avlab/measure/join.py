@@ -74,7 +74,6 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
         return Trace(frames=[client.rows("frames")], packets=[ours], sync=[client.rows("sync")],
                      settings=client.setting_rows, meta=meta)  # fmt: skip
 
-    sent_frames = _frames_of(server.rows("frames"), mine)
     at, to = _pair(_packet_keys(mine, _aligned_seq(mine, ours), ssrcs), _packet_keys(ours, ours["seq"], ssrcs))
     both = (at >= 0) & (to >= 0)
     shift = 0
@@ -82,11 +81,11 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
         trip = ours["received"][to[both]] - mine["sent"][at[both]]
         trip = trip[(ours["received"][to[both]] != UNKNOWN) & (mine["sent"][at[both]] != UNKNOWN)]
         shift = int(trip.min()) if len(trip) else 0
-        mine, sent_frames = _shifted(PACKETS, mine, shift), _shifted(FRAMES, sent_frames, shift)
-
     end_ns = client.meta.get("end_ns")
     if end_ns is None:
         end_ns = max(PACKETS.newest(ours), FRAMES.newest(client.rows("frames")))
+    sent_frames = _shifted(FRAMES, _frames_of(server.rows("frames"), mine, int(end_ns) - shift), shift)
+    mine = _shifted(PACKETS, mine, shift)
     still_ns = int(end_ns) - round(in_flight * NS)
     packets, unexplained = _merge_packets(mine, ours, at, to, still_ns)
     _mark_socket_drops(packets, unexplained, client.setting_rows)
@@ -100,8 +99,11 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
     )
 
 
-def _frames_of(frames: Rows, packets: Rows) -> Rows:
-    """The server's frames that went to one client, once each, and those skipped while it was listening."""
+def _frames_of(frames: Rows, packets: Rows, end_ns: int) -> Rows:
+    """The server's frames that went to one client, once each, and those skipped while it was listening.
+
+    All is on the server's clock, as is `end_ns`, when the client ended.
+    """
     # A clip that is played again has the same timestamps again: only frames sent when these packets were can be theirs.
     times = packets["sent"][packets["sent"] != UNKNOWN]
     span = (int(times.min()) - NS // 2, int(times.max())) if len(times) else (UNKNOWN, UNKNOWN)
@@ -114,7 +116,12 @@ def _frames_of(frames: Rows, packets: Rows) -> Rows:
     kept = np.zeros(len(frames), bool)
     kept[at[np.unique(_media_time(frames)[at], return_index=True)[1]]] = True
     # What was skipped was never sent to anyone: its place in the record says when it was.
-    kept[at[0] : at[-1]] |= (frames["fate"] == _SKIPPED)[at[0] : at[-1]]
+    skipped = frames["fate"] == _SKIPPED
+    kept[at[0] : at[-1]] |= skipped[at[0] : at[-1]]
+    # A server that is too slow to the very end sends nothing after the last ones: those due while it was there.
+    later = np.flatnonzero(frames["sent"] != UNKNOWN)
+    until = next((int(row) for row in later if row > at[-1]), len(frames))
+    kept[at[-1] : until] |= skipped[at[-1] : until] & (frames["due"][at[-1] : until] <= end_ns)
     return frames[kept]
 
 
