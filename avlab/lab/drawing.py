@@ -1,4 +1,4 @@
-"""What all figures share: colours, sizes, axes, labels, and how one shows itself in a notebook. Draws no data.
+"""What all figures share: colours, axes, labels, what is no trace, how one shows itself in a notebook. Draws no data.
 
 Figures are made without pyplot, so they are safe on any thread and none is left open.
 """
@@ -8,10 +8,15 @@ from __future__ import annotations
 import base64
 import html
 import io
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+
+from avlab.measure.trace import Trace
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
@@ -20,8 +25,55 @@ MANY = (  # a line's colour, and its label's, dark enough to be read on white; g
     ("#56B4E9", "#2F7FAF"),
 )  # fmt: skip
 
+DARK = dict(MANY) | {GREEN: "#00664A", GREY: GREY}
+"""A colour's own, dark enough to be read on white."""
+
 BODY, TITLE = 13, 15
 PAPER = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}  # behind words that lines may cross
+
+
+Draw = TypeVar("Draw", bound=Callable[..., Figure])
+Traces = Mapping[str, Trace] | Sequence[Trace]
+"""Several runs, by name, or in a row."""
+
+
+def of_trace(draw: Draw) -> Draw:
+    """A plot that says in a sentence, as a TypeError, when what it is given as its `trace` is none."""
+
+    @wraps(draw)
+    def checked(*given: Any, **settings: Any) -> Figure:
+        check_trace(draw.__name__, given[0] if given else settings.get("trace"))
+        return draw(*given, **settings)
+
+    return cast(Draw, checked)
+
+
+def check_trace(name: str, value: object) -> None:
+    """TypeError unless `value` is a trace."""
+    if not isinstance(value, Trace):
+        has_one = isinstance(getattr(type(value), "trace", None), property)
+        ask = "give it .trace of that" if has_one else "give it client.trace, or what avlab.simulate returns"
+        raise TypeError(f"plots.{name} draws a trace, not {_kind(value)}: {ask}")
+
+
+def named(name: str, traces: object) -> dict[str, Trace]:
+    """Traces by name: a mapping as it is, those in a row as run 1, run 2 and so on, one alone. TypeError else."""
+    if isinstance(traces, Trace):
+        return {"this run": traces}
+    if isinstance(traces, Mapping):
+        found = {str(key): value for key, value in traces.items()}
+    elif isinstance(traces, Sequence) and not isinstance(traces, str | bytes):
+        found = {f"run {number}": value for number, value in enumerate(traces, 1)}
+    else:
+        raise TypeError(f"plots.{name} draws traces, as {{name: trace}} or in a list, not {_kind(traces)}")
+    for value in found.values():
+        check_trace(name, value)
+    return found
+
+
+def _kind(value: object) -> str:
+    kind = type(value).__name__
+    return "None" if value is None else f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
 
 
 class Plot(Figure):
@@ -54,7 +106,9 @@ def _words(ax: Axes) -> str:
         return ""
     title, x, y = ax.get_title(loc="left"), ax.get_xlabel(), ax.get_ylabel()
     axes = f"{y} against {x}" if x and y else x or y
-    labels = "; ".join(text.get_text() for text in ax.texts if text.get_text().strip())
+    legend = ax.get_legend()
+    texts = [*ax.texts, *(legend.get_texts() if legend is not None else ())]
+    labels = "; ".join(text.get_text() for text in texts if text.get_text().strip())
     return " ".join(f"{part}." for part in (title, axes and f"Plot of {axes}", labels and f"Labels: {labels}") if part)
 
 
@@ -114,3 +168,30 @@ def missing(figure: Figure, ax: Axes, finding: str, need: str) -> Figure:
     ax.set_yticks([])
     ax.text(0.5, 0.5, need, transform=ax.transAxes, ha="center", va="center", size=BODY, color=GREY)
     return titled(figure, ax, finding)
+
+
+def legend(
+    ax: Axes, rows: Sequence[tuple[str, str, str, str, float]], at: str = "upper left", beside: bool = False
+) -> None:
+    """What marks stand for: text, marker, edge and face colour, size. One below the other, or all in a row."""
+    handles = [
+        Line2D(
+            [], [], linestyle="none", marker=marker, color=edge, markerfacecolor=face, markersize=size,
+            markeredgewidth=2 if marker in "x+_" or face != edge else 0,
+        )
+        for _, marker, edge, face, size in rows
+    ]  # fmt: skip
+    if handles:
+        look: dict[str, Any] = {"loc": at, "ncols": len(rows) if beside else 1, "framealpha": 0.85, "edgecolor": "none"}
+        ax.legend(handles, [text for text, *_ in rows], fontsize=BODY, **look)
+
+
+def milliseconds(value: float) -> str:
+    """As words."""
+    return f"{round(float(value), 3):.2g} ms" if value < 10 else f"{value:,.0f} ms"
+
+
+def percent(part: float) -> str:
+    """A fraction as words."""
+    value = 100 * part
+    return "none" if value == 0 else f"{value:.2g} %" if value < 9.95 else f"{value:.0f} %"

@@ -1,7 +1,8 @@
 """Plots of a trace: a trace in, a matplotlib figure out. Computes nothing: the numbers come from avlab.measure.metrics.
 
 Figures are made without pyplot, so they are safe on any thread and none is left open; each shows itself in a notebook.
-Those that need no trace are in lab.figures, and have their names here too.
+Those that need no trace are in lab.figures, those of networks in lab.network_plots and lab.adaptation_plots; all have
+their names here too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from avlab.lab.adaptation_plots import adaptation, real_against_simulated, reports
 from avlab.lab.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION, Plot
 from avlab.lab.drawing import BODY as _BODY
 from avlab.lab.drawing import MANY as _MANY
@@ -22,8 +24,11 @@ from avlab.lab.drawing import axes as _axes
 from avlab.lab.drawing import label as _label
 from avlab.lab.drawing import label_ends as _label_ends
 from avlab.lab.drawing import missing as _missing
+from avlab.lab.drawing import named as _named
+from avlab.lab.drawing import of_trace as _of_trace
 from avlab.lab.drawing import titled as _titled
 from avlab.lab.figures import frame_sizes, gaps, packets, pieces, players
+from avlab.lab.network_plots import delays, frame_loss, playout, raster
 from avlab.measure import metrics, timelines
 from avlab.measure.convergence import video_frames
 from avlab.measure.trace import Trace
@@ -39,11 +44,13 @@ DETECTABLE = (-125.0, 45.0)
 ACCEPTABLE = (-185.0, 90.0)
 
 __all__ = [
-    "bitrate", "delay", "fps", "frame_bytes", "frame_sizes", "gaps", "interval_error", "live", "loss", "pacers",
-    "packets", "page", "pieces", "players", "sync",
+    "adaptation", "bitrate", "delay", "delays", "fps", "frame_bytes", "frame_loss", "frame_sizes", "gaps",
+    "interval_error", "live", "loss", "pacers", "packets", "page", "pieces", "players", "playout", "raster",
+    "real_against_simulated", "reports", "sync",
 ]  # fmt: skip
 
 
+@_of_trace
 def fps(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """Frames shown a second, over the trailing second, with the target, its band of 2 % and when that was reached."""
     figure, ax = _axes(ax, "time (s)", "frames a second")
@@ -86,6 +93,7 @@ def fps(trace: Trace, *, ax: Axes | None = None) -> Figure:
     return _titled(figure, ax, f"{found.mean_fps:.2f} fps on average, settled within 2 % after {found.settled_s:.2f} s")
 
 
+@_of_trace
 def interval_error(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """How much longer or shorter than asked each gap between two frames on the screen was."""
     figure, ax = _axes(ax, "time (s)", "interval error (ms)")
@@ -102,6 +110,7 @@ def interval_error(trace: Trace, *, ax: Axes | None = None) -> Figure:
     return _titled(figure, ax, f"Half of the frames come within {_ms(size.median_ms)} of the interval asked for")
 
 
+@_of_trace
 def sync(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """Sound against picture, positive when the sound is early, with what viewers notice and accept (ITU-R BT.1359)."""
     figure, ax = _axes(ax, "time (s)", "late  \N{LEFTWARDS ARROW}  sound  \N{RIGHTWARDS ARROW}  early (ms)")
@@ -124,6 +133,7 @@ def sync(trace: Trace, *, ax: Axes | None = None) -> Figure:
     return _titled(figure, ax, f"Picture and sound are within {_ms(size.p95_ms)} of each other 95 % of the time")
 
 
+@_of_trace
 def loss(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """Packets lost and frames damaged by it, a second at a time."""
     figure, ax = _axes(ax, "time (s)", "lost in each second (%)")
@@ -145,6 +155,7 @@ def loss(trace: Trace, *, ax: Axes | None = None) -> Figure:
     return _titled(figure, ax, f"{packets} of the packets lost, and with them {frames} of the frames")
 
 
+@_of_trace
 def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """How long each packet was under way, where both sides share a clock."""
     figure, ax = _axes(ax, "time (s)", "one-way delay (ms)")
@@ -163,6 +174,7 @@ def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
     )
 
 
+@_of_trace
 def frame_bytes(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """How large each picture was, with a mark where quality or width was changed and came to rest."""
     figure, ax = _axes(ax, "time (s)", "bytes a frame")
@@ -194,6 +206,7 @@ def pacers(traces: Mapping[str, Trace]) -> Figure:
 
     Any trace that says when frames were sent will do: a simulated one, a server's, a joined one.
     """
+    traces = _named("pacers", traces)
     figure = Plot(figsize=(12, 6.2), layout="constrained")  # both halves fit a projector of 1280x800
     above, below = figure.subplots(2, 1, sharex=True)
     _axes(above, "", "frames a second")
@@ -245,6 +258,7 @@ def pacers(traces: Mapping[str, Trace]) -> Figure:
     return _titled(figure, above, finding)
 
 
+@_of_trace
 def bitrate(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """Kilobits of packets a second, of video and of sound, a second at a time."""
     figure, ax = _axes(ax, "time (s)", "bit rate (kbit/s)")
@@ -261,6 +275,7 @@ def bitrate(trace: Trace, *, ax: Axes | None = None) -> Figure:
     return _titled(figure, ax, f"{usual.median_ms:,.0f} kbit/s in half of the seconds, or less")
 
 
+@_of_trace
 def page(trace: Trace, *, kinds: Sequence[str] = ("fps", "interval_error", "sync", "loss")) -> Figure:
     """Several plots on one page, by default fps, interval error, sync and loss; `bitrate` and `delay` can be added.
 

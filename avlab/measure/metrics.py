@@ -1,4 +1,4 @@
-"""Numbers from a trace: ledgers, fps and its settling, pacing, loss, delay, jitter, sync.
+"""Numbers from a trace: ledgers, fps and its settling, pacing, loss, delay, jitter, sync, what networks did.
 
 Pure: a trace in, DataFrames and frozen summaries out, each a fold over the trace's columns. On an empty trace counts
 are 0, numbers None and DataFrames empty. Times are float seconds on the run's clock, `*_ms` are milliseconds.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avlab.measure.adaptation import reports
 from avlab.measure.compare import compare
 from avlab.measure.convergence import (
     Convergence,
@@ -29,6 +30,19 @@ from avlab.measure.convergence import (
     target_fps,
     video_frames,
 )
+from avlab.measure.network import (
+    Agreement,
+    FrameLoss,
+    Lateness,
+    agreement,
+    buffer_depth,
+    expected_frame_loss,
+    frame_loss,
+    lateness,
+    packet_fates,
+    packets_a_frame,
+    predicted_late,
+)
 from avlab.measure.tables import PACKET_FATES
 from avlab.measure.trace import Trace
 
@@ -36,27 +50,40 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "Agreement",
     "Convergence",
     "FrameLedger",
+    "FrameLoss",
+    "Lateness",
     "Moment",
     "PacingSummary",
     "PacketLedger",
     "Spread",
     "Summary",
     "SyncSummary",
+    "agreement",
     "audio_seconds",
     "bitrate",
+    "buffer_depth",
     "compare",
     "convergence",
     "drift",
+    "expected_frame_loss",
     "fps",
     "frame_ledger",
+    "frame_loss",
     "interval_error",
     "jitter",
+    "lateness",
     "loss",
+    "media_jitter",
     "one_way_delay",
     "pacing",
+    "packet_fates",
     "packet_ledger",
+    "packets_a_frame",
+    "predicted_late",
+    "reports",
     "settling_time",
     "spread",
     "summary",
@@ -269,6 +296,13 @@ def jitter(trace: Trace) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame({"time": [], "stream": [], "ssrc": [], "jitter_ms": []})
     return pd.concat(parts, ignore_index=True)
+
+
+def media_jitter(trace: Trace, stream: str = "video") -> pd.DataFrame:
+    """A stream's own jitter, without that of packets which are sent again: columns as `jitter` has them."""
+    table = jitter(trace)
+    table = table[table["stream"] == stream]
+    return table[table["ssrc"] == table["ssrc"].mode()[0]] if len(table) else table
 
 
 def bitrate(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
