@@ -59,7 +59,8 @@ class Adapting:
         loss, jitter = heard.block.fraction_lost / 256, heard.block.jitter / heard.rate
         trip_ns = heard.round_trip_ns(unix_ns)
         kbps = heard.sent_bytes * 8 / (heard.since_ns / 1e6) if heard.since_ns else 0.0
-        for name, value in (("loss", loss), ("jitter", jitter), ("kbps", kbps)):
+        said = {"ssrc": heard.ssrc, "loss": loss, "lost": heard.block.cumulative_lost, "jitter": jitter, "kbps": kbps}
+        for name, value in said.items():  # measure.adaptation puts them together again
             self._recorder.event(now_ns, f"reported {heard.stream} {name}", value)
         if trip_ns is not None:
             self._recorder.event(now_ns, f"reported {heard.stream} round_trip", trip_ns / NS)
