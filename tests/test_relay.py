@@ -267,6 +267,25 @@ def test_avlab_through_the_relay_loses_what_the_relay_loses(data: Path, video: s
     assert metrics.frame_ledger(seen).incomplete + metrics.frame_ledger(seen).lost > 0 or video == "tcp"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("repair", ["rtx", "fec"])
+def test_what_repairs_shifts_no_loss_of_the_media(data: Path, repair: Any) -> None:
+    network = Network(loss=0.1, delay=0.005, seed=3)
+    with (
+        avlab.Server(data / "count-15.mp4", width=400) as server,
+        Relay(server.url, network=network, one_way=True) as relay,
+        avlab.Client(relay.url, audio="null", repair=repair, playout_delay=0.3) as client,
+    ):
+        assert client.wait(30), "no BYE came"
+    rows = relay.trace.packets.query("stream == 'video'")
+    rows = rows[rows["ssrc"] == rows["ssrc"].iloc[0]].sort_values("seq")
+    ends = rows[rows["marker"].astype(bool)].groupby("timestamp")["seq"].min()
+    media = rows[rows["seq"] <= rows["timestamp"].map(ends)]  # parity comes behind the marker
+    assert list(np.flatnonzero(media["fate"] == "lost")) == expected_losses(network, len(media))
+    assert len(relay.trace.packets.query("stream == 'video'")) > len(media)
+    assert metrics.packet_ledger(client.trace, "video").recovered > 10
+
+
 def test_requests_and_interleaved_packets_keep_their_order_under_jitter_and_a_bottleneck(data: Path) -> None:
     network = Network(loss=0.5, jitter=0.01, reorder=True, duplicate=0.5, rate=4_000, queue=0.05)
     with (
@@ -336,7 +355,7 @@ def test_a_server_that_goes_takes_its_clients_along(data: Path) -> None:
 @pytest.mark.needs("ffmpeg")
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_ffmpeg_plays_through_the_relay_at_two_percent_loss(data: Path, transport: str) -> None:
-    network = Network(loss=0.02, delay=0.01)
+    network = Network(loss=0.02, delay=0.01, seed=5)  # which loses no BYE, and none of the 40 reports before it
     with (
         avlab.Server(data / "count-15.mp4", width=400) as server,
         Relay(server.url, network=network, one_way=True) as relay,
@@ -359,6 +378,34 @@ def test_ffmpeg_plays_through_the_relay_at_two_percent_loss(data: Path, transpor
     assert whole < 75
     # ffmpeg hands on a frame whose end came, whatever lacks in its middle.
     assert whole <= len(frames) <= 75
+
+
+@pytest.mark.slow
+@pytest.mark.needs("gst-launch-1.0", "gst:rtspsrc", "gst:rtpjpegdepay", "gst:rtpL16depay", "gst:multifilesink")
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_gstreamer_plays_through_the_relay_at_two_percent_loss(data: Path, tmp_path: Path, transport: str) -> None:
+    network = Network(loss=0.02, delay=0.01, seed=5)  # which loses no BYE, and none of the 40 reports before it
+    with (
+        avlab.Server(data / "count-15.mp4", width=400) as server,
+        Relay(server.url, network=network, one_way=True) as relay,
+    ):
+        source = f"gst-launch-1.0 -q rtspsrc location={relay.url} protocols={transport} latency=500 name=s"
+        pictures = f"s. ! rtpjpegdepay ! multifilesink location={tmp_path}/%05d.jpg"
+        sound = f"s. ! rtpL16depay ! filesink location={tmp_path}/sound.raw"
+        subprocess.run([*source.split(), *pictures.split(), *sound.split()], check=True, timeout=60)
+        frames = list(tmp_path.glob("*.jpg"))
+    rows = relay.trace.packets
+    video = rows[rows["stream"] == "video"].sort_values("seq")
+    lost = video["fate"] == "lost"
+    assert metrics.packet_ledger(relay.trace).closes
+    assert (tmp_path / "sound.raw").stat().st_size > 0
+    if transport == "tcp":
+        assert not lost.any()
+        assert len(frames) == 75
+        return
+    assert list(np.flatnonzero(lost)) == expected_losses(network, len(video))
+    # It hands on whole frames alone.
+    assert len(frames) == 75 - video["timestamp"][lost].nunique() < 75
 
 
 # ---- settings, and the command line

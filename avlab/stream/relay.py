@@ -314,7 +314,8 @@ class Relay(Handle):
         source.session.heard_ns = now_ns
         stream = source.stream or _kind(data)
         row = self.row(stream.partition(" ")[0], data, now_ns) if source.recorded and " " not in stream else None
-        self.push(source.way, stream, Carried(data, source.out, source.to, row=row), now_ns)
+        lane = source.session.lane(stream, data)
+        self.push(source.way, lane, Carried(data, source.out, source.to, row=row), now_ns)
 
     def _hear_clients(self) -> None:
         """Plain datagrams: each address that sends some is a client, with a socket of its own towards the peer."""

@@ -16,6 +16,7 @@ from avlab.network.impairment import Impairment
 from avlab.stream.links import Address, TcpLink, UdpLink, udp_pair
 from avlab.stream.relay_rtsp import Dialogue, PortPair, Track
 from avlab.wire import rtsp
+from avlab.wire.rtp import HEADER_BYTES, VERSION_2, is_rtcp
 from avlab.wire.units import WireError
 
 MAX_TRACKS = 8
@@ -60,6 +61,18 @@ class Session:
     address: Address | None = None  # of a client that sends plain datagrams
     links: list[UdpLink] = field(default_factory=list)
     gone: bool = False
+    media_types: dict[str, int] = field(default_factory=dict)  # each stream's first payload type
+
+    def lane(self, stream: str, data: bytes) -> str:
+        """What to draw a packet's fate by: media has a lane of its own, whatever else shares its port.
+
+        Retransmissions (RFC 4588) and parity (RFC 5109) have payload types of their own. So they shift no loss of what
+        they repair, and the same seed loses the same media with a repair and without.
+        """
+        if len(data) < HEADER_BYTES or data[0] & 0xC0 != VERSION_2 or is_rtcp(data):
+            return stream
+        kind = data[1] & 0x7F
+        return stream if self.media_types.setdefault(stream, kind) == kind else f"{stream} {kind}"
 
     @property
     def over(self) -> bool:
