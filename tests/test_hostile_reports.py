@@ -48,7 +48,7 @@ class Viewer:
         self.reports.sendto(one * times, to)
 
     def settle(self) -> None:
-        """Return once the server has seen all that was sent to it: it reads each socket, a turn at most, once a round."""
+        """Return once the server has read a turn of what was sent to it: it looks at each socket once a round."""
         for _ in range(2):
             assert self.raw.ask("OPTIONS").status == 200
 

@@ -33,6 +33,13 @@ MAX_PEERS = 256
 TURN_BYTES = 16_384
 """Read of one client before the others, and what is due, have their turn: some 10 ms of answers at the very most."""
 
+REPORT_BYTES = 1_500
+"""No report is longer: a receiver's fits into its own network's largest packet (RFC 3550 6.1), and a NACK's 256 fields
+take 1,040. A datagram full of NACKs would hold up the frames that are due by 30 ms."""
+
+REPORTS_A_TURN = 16
+"""Read of one socket before the others: some 10 ms of NACKs at the very most."""
+
 MAX_DRAIN_NS = 2 * NS
 """At the end, what is under way in the network has so long to arrive, at the most."""
 
@@ -183,7 +190,7 @@ class RtspAudience:
         elif isinstance(what, Peer):
             self._hear(what, now_ns)
         else:
-            for data, address in link.receive():
+            for data, address in link.receive(REPORTS_A_TURN):
                 self._take_report(data, address[0], now_ns)
 
     def wake_at(self) -> int | None:
@@ -254,7 +261,12 @@ class RtspAudience:
             self._part(peer)
 
     def _take_report(self, data: bytes, host: str, now_ns: int, interleaved: Outlet | None = None) -> None:
-        """A receiver report keeps its session alive and says what was received; a NACK what is to be sent again."""
+        """A receiver report keeps its session alive and says what was received; a NACK what is to be sent again.
+
+        Only a client's own address is listened to: what comes from elsewhere is not even read.
+        """
+        if len(data) > REPORT_BYTES or not any(peer.address[0] == host for peer in self.peers):
+            return
         try:
             packets = rtcp.parse_compound(data)
         except WireError:
