@@ -46,12 +46,14 @@ check: setup-check  ## lint, format, types, and which room may import which
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup-bench  ## measure speed beside other systems, on an otherwise idle machine; takes twenty minutes
+bench: setup-bench  ## measure speed beside other systems, on an otherwise idle machine; takes 25 minutes
 	@$(BIN)/python benchmarks/pacing.py
 	@$(BIN)/python benchmarks/resources.py
 	@$(BIN)/python benchmarks/relay.py
+	@$(BIN)/python -m benchmarks.loss
 	@$(BIN)/python -m benchmarks.avsync
 	@$(BIN)/python -m benchmarks.view
+	@$(BIN)/python -m benchmarks.live
 	@$(BIN)/python -m benchmarks.peers --plot docs/peers.png
 
 setup: setup-lab setup-test setup-check  ## only set up, for all of the above
