@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from rawclient import RawClient, until
 
 import avlab
 from avlab.media.packets import MediaError
+from avlab.network.ratecontrol import Aimd, Choice, Report
+from avlab.network.settings import Network
 from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
 from avlab.stream.isolated import IsolatedServer
 from avlab.stream.parcel import packed, packed_error, unpacked, unpacked_error
@@ -349,6 +353,66 @@ def test_a_pacer_of_ones_own_is_refused(clip: Path) -> None:
         with pytest.raises(type(plain.value)) as caught:
             avlab.Server(source, isolated=True)
         assert str(caught.value) == str(plain.value)
+
+
+class Half:
+    """A student's rate controller."""
+
+    def update(self, report: Report, /) -> Choice | None:
+        return Choice(40, 320)
+
+
+def test_what_networks_and_the_answers_to_them_are_acts_there(server: avlab.Server) -> None:
+    own = Aimd(best=Choice(70, 480), queue=0.05, increase_kbps=200, decrease=0.7, least_width=200)
+    server.network = Network(delay=0.01, rate=2_000, queue=0.1, seed=3)
+    server.spread, server.parity = 0.5, 0.4
+    server.rate_control = own
+    assert server.rate_control is own
+    with avlab.Client(server.url, audio="null"):
+        until(lambda: (server.quality, server.width) not in [(60, None), (70, 480)], 30)  # chosen there, seen here
+        assert server.width is not None
+        assert server.quality <= 70
+    server.stop()
+    said = settings_of(server.trace)
+    assert ("network", str(server.network)) in said
+    assert {("spread", 0.5), ("parity", 0.4), ("rate_control", "Aimd")} <= set(said)
+    last = {name: value for name, value in said if name in ("quality", "width")}
+    assert (server.quality, server.width) == (last["quality"], last["width"])
+    server.quality = 12
+    assert server.quality == 12
+
+
+def test_what_cannot_be_is_refused_there_as_here(clip: Path) -> None:
+    plain, isolated = avlab.Server(clip), avlab.Server(clip, isolated=True)
+    wrong = {"network": 0.5, "spread": 2, "parity": -1, "rate_control": "pid"}
+    for name, value in wrong.items():
+        with pytest.raises((ValueError, TypeError), match=name) as here:
+            setattr(plain, name, value)
+        for act in (
+            partial(setattr, isolated, name, value),
+            partial(avlab.Server, clip, isolated=True, **{name: value}),
+        ):
+            with pytest.raises(type(here.value)) as there:
+                act()
+            assert str(there.value) == str(here.value)
+    sentence = (
+        "rate_control is a Half of one's own, and isolated=True has the server run in another process: choose aimd, or "
+        "leave isolated out"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        avlab.Server(clip, isolated=True, rate_control=Half())
+    for kept in (None, Aimd()):
+        isolated.rate_control = kept
+        with pytest.raises(ValueError, match=sentence):
+            isolated.rate_control = Half()
+        assert isolated.rate_control is kept, "what was set stays"
+
+
+@pytest.mark.parametrize("controller", [Aimd(), Aimd(best=Choice(70, 480), queue=0.05, least_width=200)])
+def test_avlabs_own_rate_controller_goes_with_its_settings(controller: Aimd) -> None:
+    made = unpacked(json.loads(json.dumps(packed("rate_control", controller))))
+    assert type(made) is Aimd
+    assert made.settings() == controller.settings()
 
 
 @pytest.mark.parametrize("value", [None, True, 3, 2.5, "pi", [1, [2]], {"video": 1, "audio": {"made": 2}}])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +83,16 @@ class Aimd:
         self._ladder: list[Choice] = []
         self._unit_kbps: float | None = None  # what a choice of cost 1 sends
         self._now: Choice | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What it was made with, by name; `best` as learnt, where it was not given."""
+        return {
+            "best": self.best,
+            "queue": self._queue,
+            "increase_kbps": self._increase,
+            "decrease": self._decrease,
+            "least_width": self._least_width,
+        }
 
     def update(self, report: Report, /) -> Choice | None:
         """A report came; what to send from now on, None while that is what is sent."""

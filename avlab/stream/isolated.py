@@ -38,6 +38,9 @@ ANSWER_SECONDS = 10.0
 MANY_PARTS = 64
 MUCH_BYTES = 1 << 24
 
+CHOSEN = ("quality", "width")
+"""The settings that a rate controller sets."""
+
 _WINDOWS_FLAGS = 0x200 | 0x08000000  # CREATE_NEW_PROCESS_GROUP: Ctrl-C is not for it; CREATE_NO_WINDOW
 
 
@@ -45,7 +48,8 @@ class IsolatedServer(Server):
     """A `Server` whose work is done by another process: what `Server(..., isolated=True)` gives.
 
     What is set is checked here, as for any server, and acts there. The trace is fetched when it is asked for, and what
-    was fetched once stays here. `pacer` is what was set: what it has measured stays with the process.
+    was fetched once stays here. `pacer` and `rate_control` are what was set: what they have measured stays with the
+    process. `quality` and `width` are asked for there, where a rate controller may have set them.
 
     Raises ValueError for a source or pacer that lives in this process alone. `start` and what is set raise RuntimeError
     when the process does not answer; one that ends by itself makes `wait` and `stop` raise RuntimeError.
@@ -207,7 +211,7 @@ update_wrapper(IsolatedServer.__init__, Server.__init__, assigned=())
 
 
 def _forwarding(name: str, own: property) -> property:
-    """A setting that is checked by a server here, and acts in the process as well."""
+    """A setting that is checked by a server here, and acts in the process as well; what is chosen there is asked."""
     get, check = own.fget, own.fset
     assert get is not None
     assert check is not None
@@ -218,13 +222,19 @@ def _forwarding(name: str, own: property) -> property:
         try:
             sent = packed(name, get(self))
         except ValueError:
-            if before is not None:
-                check(self, before)
+            check(self, before)
             raise
         if self._answering:
             self._ask("set", **{name: sent})
+        elif self.started and name in self._known:
+            self._known = self._known | {name: sent}
 
-    return property(get, act, doc=own.__doc__)
+    def ask(self: IsolatedServer) -> Any:
+        if name not in CHOSEN or not self.started:
+            return get(self)
+        return self._state_now().get(name, get(self))
+
+    return property(ask, act, doc=own.__doc__)
 
 
 def _reading(name: str, own: property) -> property:

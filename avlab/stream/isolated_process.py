@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from avlab.measure.tables import TABLES, Rows
 from avlab.measure.trace import Trace
-from avlab.stream.isolated import READABLE
+from avlab.stream.isolated import CHOSEN, READABLE
 from avlab.stream.parcel import packed, packed_error, unpacked
 from avlab.stream.server import Server
 
@@ -81,7 +81,10 @@ class _Process:
 
     @staticmethod
     def _state(server: Server) -> dict[str, Any]:
-        return {"status": server.status(), **{name: packed(name, getattr(server, name)) for name in READABLE}}
+        return {
+            "status": server.status(),
+            **{name: packed(name, getattr(server, name)) for name in (*READABLE, *CHOSEN)},
+        }
 
     def _watch(self) -> None:
         """Tell how the server ends."""

@@ -1,6 +1,7 @@
 """Values and errors as plain JSON, for a server in a process of its own: settings go there, what it raised comes back.
 
-Knows no process and no pipe. Nothing but avlab's own settings, pacers and errors, and Python's errors, is ever made.
+Knows no process and no pipe. Nothing but avlab's own settings, pacers, rate controllers and errors, and Python's
+errors, is ever made.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from avlab.network.ratecontrol import CONTROLLERS, Aimd, Choice
 from avlab.timing.pacing import PACERS, DeadlinePacer, FeedbackPacer, NoPacing, PiRule, TutorialPacer, tutorial_rule
 
 
@@ -38,10 +40,13 @@ def packed(name: str, value: Any) -> Any:
         return {"pacer": "pi", "gains": gains, "settings": _feedback(value)}
     if kind is FeedbackPacer and value.rule is tutorial_rule:
         return {"pacer": "rule", "settings": _feedback(value)}
+    if kind is Aimd:
+        return {"controller": "aimd", "settings": {k: packed(name, v) for k, v in value.settings().items()}}
     if dataclasses.is_dataclass(value) and kind.__module__.startswith("avlab."):
         fields = {field.name: packed(name, getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"made": [kind.__module__, kind.__qualname__], "fields": fields}
-    hint = f": choose one of {', '.join(sorted(PACERS))}" if name == "pacer" else ""
+    names = sorted(PACERS) if name == "pacer" else sorted(CONTROLLERS) if name == "rate_control" else []
+    hint = f": choose {'one of ' if len(names) > 1 else ''}{', '.join(names)}" if names else ""
     raise ValueError(
         f"{name} is a {kind.__name__} of one's own, and isolated=True has the server run in another process{hint}, or "
         "leave isolated out"
@@ -68,6 +73,9 @@ def unpacked(value: Any) -> Any:
     if "made" in value:
         module, name = value["made"]
         return getattr(importlib.import_module(module), name)(**{k: unpacked(v) for k, v in value["fields"].items()})
+    if "controller" in value:
+        best = value["settings"]["best"]
+        return Aimd(**value["settings"] | {"best": None if best is None else Choice(*best)})
     kind, settings = value["pacer"], value.get("settings", {})
     if "settings" not in value:
         return PACERS[kind]()
