@@ -133,9 +133,14 @@ class Receiver:
 
     def wake_at(self) -> int | None:
         """When a packet arrives, a picture is due, or something is to be asked for."""
-        asks = self._requester.wake_at() if self._requester is not None else None
-        moments = (self._network.wake_at(), self._playout.wake_at(), asks)
-        return min((moment for moment in moments if moment is not None), default=None)
+        earliest, shown_ns = self._network.wake_at(), self._playout.wake_at()
+        if shown_ns is not None and (earliest is None or shown_ns < earliest):
+            earliest = shown_ns
+        if self._requester is not None:
+            asked_ns = self._requester.wake_at()
+            if asked_ns is not None and (earliest is None or asked_ns < earliest):
+                earliest = asked_ns
+        return earliest
 
     def move_along(self, now_ns: int) -> None:
         """Take what has arrived, show what is due, give up what came too late."""

@@ -135,7 +135,7 @@ class Packetizer:
         left = frame.scan
         packets: list[Travelling | Over] = []
         for place, payload in enumerate(_payloads(frame.packets)):
-            part = min(left, FRAGMENT_BYTES)
+            part = left if left < FRAGMENT_BYTES else FRAGMENT_BYTES
             left -= part
             size = part + HEADER_BYTES + FRAGMENT_HEADER if frame.scan else 0
             packets.append(Travelling(frame, self._sequence, place == frame.packets - 1, payload, size))
