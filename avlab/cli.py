@@ -33,7 +33,7 @@ _BEGAN = time.perf_counter()  # near enough the process's start, from which serv
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 1 it failed, 2 it was asked wrongly, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    options = _arguments(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a record is saved then, too
     try:
         code: int = options.run(options)
@@ -305,6 +305,17 @@ def _sentence(error: BaseException) -> str:
 # ---- arguments
 
 
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was asked for. `lab` passes on to JupyterLab what is not its own; any other command refuses it."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if options.run is _lab:
+        options.rest += unknown
+    elif unknown:
+        parser.exit(2, f"avlab: {options.command} knows no {' '.join(unknown)}; see avlab {options.command} --help\n")
+    return options
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         self.exit(2, f"avlab: {message}; see {self.prog} --help\n")
@@ -319,7 +330,7 @@ def _parser() -> argparse.ArgumentParser:
         shown = "examples:\n" + "\n".join(f"  avlab {example}" for example in examples)
         kind = argparse.RawDescriptionHelpFormatter
         made = commands.add_parser(name, help=text, description=text, epilog=shown, formatter_class=kind)
-        made.set_defaults(run=run)
+        made.set_defaults(run=run, command=name)
         return made
 
     probe = command(
@@ -418,9 +429,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor = command("doctor", _doctor, text, "doctor", "doctor --json")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
 
-    lab = command("lab", _lab, "JupyterLab on the notebooks.", "lab", "lab --no-browser")
+    lab = command("lab", _lab, "JupyterLab on the notebooks.", "lab", "lab --no-browser --port 8890")
     lab.add_argument("--no-browser", action="store_true", help="do not open a browser")
-    lab.add_argument("rest", nargs="*", metavar="OPTION", help="after --, passed on to JupyterLab")
+    lab.add_argument("rest", nargs="*", metavar="OPTION", help="anything else is passed on to JupyterLab")
     return parser
 
 

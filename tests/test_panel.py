@@ -188,6 +188,22 @@ def test_a_slider_that_is_dragged_writes_and_sends_nothing(playing: Pair) -> Non
     assert "MainThread" not in page.threads
 
 
+def test_a_slider_s_last_value_counts_although_a_refresh_overtakes_it(playing: Pair) -> None:
+    server, _, panel, _ = playing
+    slider = panel.controls.settings["quality"].widget
+    arrived = threading.Event()
+    slider.observe(lambda change: change["new"] == 42 and arrived.set(), "value")
+    slider._trait_notifiers["value"]["change"].reverse()  # told that it was moved, before the panel is
+    with panel._lock:
+        moving = threading.Thread(target=lambda: setattr(slider, "value", 42))
+        moving.start()
+        assert arrived.wait(10)
+        panel.controls.refresh()  # the handle still has what it had
+        assert slider.value == 80
+    moving.join(10)
+    assert (server.quality, slider.value) == (42, 42)
+
+
 def test_what_is_set_elsewhere_is_shown_once_the_page_has_spoken(playing: Pair) -> None:
     server, client, panel, page = playing
     server.quality, client.playout_delay, server.pacer = 33, 0.5, "tutorial"

@@ -188,7 +188,7 @@ class Controls:
 
     def _observed(self, name: str, widget: Any, read: Any, write: Any) -> None:
         self.settings[name] = setting = Setting(widget, read, write)
-        widget.observe(lambda _change: self._changed(setting), "value")
+        widget.observe(lambda change: self._changed(setting, change["new"]), "value")
 
     # ---- between sliders and handles
 
@@ -219,14 +219,18 @@ class Controls:
         finally:
             self._showing = False
 
-    def _changed(self, setting: Setting) -> None:
-        """A slider was moved: its value goes into the handle, or the handle says why not and the slider goes back."""
+    def _changed(self, setting: Setting, value: Any) -> None:
+        """A slider was moved: its value goes into the handle, or the handle says why not and the slider goes back.
+
+        `value` is where it was moved to. While this waited for the lock, a refresh on another thread may have set the
+        widget back to what the handle had.
+        """
         with self._lock:
             if self._showing:
                 return
+            self._show(setting.widget, value)
             said = ""
             try:
-                value = setting.widget.value
                 setting.write(round(value, 6) if isinstance(value, float) else value)  # steps of 0.05 add up to less
             except (ValueError, TypeError) as error:
                 said = sentence(error)
