@@ -203,6 +203,11 @@ def test_the_device_takes_the_sound_back_from_every_page(sounding: Sounding) -> 
     sounding.rest(silent=False, alone=True)
     goes_to(sounding, NullSpeaker.name)  # this client's device
     assert (sounding.claimed, sounding.sink_lead_ns) == (False, 0)
+    sounding.claim("a", sink("page"))  # loaded again
+    assert not sounding.claimed
+    sounding.offer()
+    sounding.claim("b", sink("another page"))
+    goes_to(sounding, "another page")
 
 
 # --- pictures ahead of their time ---------------------------------------------------------------------------------

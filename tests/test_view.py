@@ -313,6 +313,22 @@ def test_what_the_page_has_painted_when_goes_to_the_record_on_its_clock(client: 
     assert view._tap.decides
 
 
+def test_a_page_that_is_loaded_again_has_a_clock_of_its_own(client: FakeClient) -> None:
+    clock = VirtualClock(100 * NS)
+    view, page = shown(client, clock)
+    again = Page(view, "loaded again")
+    for each, begun in ((page, 60_000.0), (again, 1000.0)):  # its performance.now() when a picture comes, 5 ms old
+        each.says(hello=True)
+        client.show(0)
+        content, _ = again.frame()
+        sent_ns = clock.now_ns()
+        clock.sleep_until(sent_ns + 100 * MS)
+        verdicts = [[content["number"], begun + 20, None]]
+        each.says(seen=content["number"], echo=[content["sent"], begun], now=begun + 90, verdicts=verdicts)
+        assert client.verdict().shown_ns == sent_ns + 25 * MS
+        each.says(bye=True)
+
+
 def test_of_two_pages_the_first_is_recorded_and_the_next_one_when_it_leaves(client: FakeClient) -> None:
     view, page = shown(client)
     other = Page(view, "other")

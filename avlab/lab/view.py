@@ -167,7 +167,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
     def _tell(self, now_ns: int) -> None:
         """How things stand, for the overlay and the line below the picture."""
         sounding, presentation = self._sounding, self._client.presentation
-        plays = sounding is not None and self._plays
+        plays = sounding is not None and self._plays and not sounding.kept
         (expected, received), (expected_before, received_before) = self._counts[-1], self._counts[0]
         lost = expected - expected_before - received + received_before
         offset_ns = presentation.offset_ns if self._client.running else None
@@ -229,6 +229,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             return
         if self._page is None:
             self._page, greets = page, True  # its hello may come later, kept waiting by a cell
+            self._page_clock = PageClock()  # a page that was loaded again counts from zero again
         if page != self._page:
             return
         if "seen" in content:
@@ -239,7 +240,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             return
         self._tap.decides = True
         if greets:
-            if self._sounding is not None and self._plays:
+            if self._sounding is not None and self._plays and not self._sounding.kept:
                 self._sounding.rest(silent=True)  # the page's turn; until it can play, nothing does
             self._tell(now_ns)
         if "sound" in content:
@@ -280,7 +281,10 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             sounding.rest(silent=False, alone=True)
         elif sound == "none":
             sounding.rest(silent=True)
-        return sound == "browser" or (sound == "auto" and sounding.audio == "auto")
+        plays = sound == "browser" or (sound == "auto" and sounding.audio == "auto")
+        if plays:
+            sounding.offer()  # what was asked for last counts
+        return plays
 
     def _turn_sound(self, state: str) -> None:
         """The page can play (`ready`), may not yet (`held`), or cannot (`none`)."""

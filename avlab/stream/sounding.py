@@ -68,6 +68,7 @@ class Sounding:
         self._heard_samples = 0
         self._claims: dict[object, Sink] = {}  # the first has the sound
         self._silent = False  # with no claim: silence, and not the device
+        self._kept = False  # for the device, whoever claims it
         self._sink_lead_ns = 0
         self._changed = threading.Event()  # where the sound is to go
 
@@ -88,10 +89,19 @@ class Sounding:
         """Whether the sound goes to a sink that is not the client's own."""
         return bool(self._claims)
 
+    @property
+    def kept(self) -> bool:
+        """Whether the client's own device has the sound, and claims are refused."""
+        return self._kept
+
     def claim(self, owner: object, sink: Sink) -> None:
-        """Play on `sink` from now on; of several owners the first has the sound, and the next one when it lets go."""
+        """Play on `sink` from now on; of several owners the first has the sound, and the next one when it lets go.
+
+        Does nothing while the sound is kept.
+        """
         with self._lock:
-            self._claims.setdefault(owner, sink)
+            if not self._kept:
+                self._claims.setdefault(owner, sink)
             self._changed.set()
 
     def wants(self, owner: object, lead_ns: int) -> None:
@@ -110,13 +120,18 @@ class Sounding:
     def rest(self, *, silent: bool, alone: bool = False) -> None:
         """Where the sound goes when nobody has claimed it: nowhere, or to the client's own device.
 
-        With `alone`, whoever has claimed it loses it.
+        With `alone`, whoever has claimed it loses it, and it is kept from others until `offer`.
         """
         with self._lock:
             self._silent = silent
             if alone:
+                self._kept = True
                 self._claims.clear()
             self._changed.set()
+
+    def offer(self) -> None:
+        """Take claims again."""
+        self._kept = False
 
     # ---- for the client's thread
 
