@@ -20,7 +20,7 @@ from avlab.lab.live import KINDS, Live, Post, chart
 from avlab.measure import metrics, recent
 from avlab.measure.recent import FOLDS, Recent, numbers
 from avlab.measure.tables import PACKET_FATES, TABLES
-from avlab.measure.trace import SettingRow, Trace
+from avlab.measure.trace import FrameRow, Recorder, SettingRow, Trace
 from avlab.stream.client import Client
 from avlab.stream.clock import VirtualClock
 from avlab.stream.worker import Handle
@@ -91,7 +91,7 @@ def test_the_folds_of_nothing_are_empty() -> None:
     assert {kind: fold(nothing).shape[1] for kind, fold in FOLDS.items()} == dict.fromkeys(FOLDS, 0)
     assert numbers(nothing, NS) == recent.Numbers(
         sent_fps=None, received_fps=None, shown_fps=None, offset_ms=None, loss_percent=None, bitrate_kbps=None,
-        buffer_ms=None,
+        buffer_ms=None, target_fps=None, late=0,
     )  # fmt: skip
 
 
@@ -189,6 +189,13 @@ def test_only_the_last_seconds_are_kept() -> None:
 def test_what_cannot_be_followed_is_refused(kinds: tuple[str, ...], seconds: float, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Recent(kinds, seconds=seconds)
+
+
+def test_frames_that_came_too_late_are_counted_for_two_seconds() -> None:
+    recorder = Recorder(side="client", epoch_ns=0, clock="one")
+    for index, fate in enumerate(("late", "shown", "late", "incomplete", "late")):
+        recorder.frame(FrameRow("video", pts_ns=0, timestamp=index, complete_ns=index * NS, fate=fate))
+    assert [numbers(recorder.trace(), at * NS).late for at in (2, 4, 6, 7)] == [3, 2, 1, 0]
 
 
 def test_the_numbers_of_a_run_in_full_swing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -13,7 +14,8 @@ from rawclient import until
 import avlab
 from avlab.lab import live
 from avlab.lab import panel as module
-from avlab.lab.panel import Panel, situation
+from avlab.lab.panel import Panel, hint, situation
+from avlab.measure.recent import Numbers
 from avlab.measure.trace import Recorder, Trace
 from avlab.network.settings import Network
 from avlab.stream.client import Client
@@ -419,6 +421,32 @@ def fail(worker: Worker) -> None:
     raise ValueError("the clip is damaged")
 
 
+FINE = Numbers(
+    sent_fps=30, received_fps=30, shown_fps=30, offset_ms=10, loss_percent=0, bitrate_kbps=900, buffer_ms=330,
+    target_fps=30, late=0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"sent_fps": 12}, ""),  # a clip of varying rate may have no more
+        ({"late": 1}, "1 frame of the last 2 s came too late to be shown. A longer playout delay waits for them."),
+        (
+            {"late": 9, "shown_fps": None, "offset_ms": None, "sent_fps": 21.2},
+            "9 frames of the last 2 s came too late to be shown. "
+            "21 of 30 frames a second are sent: the pacer is slow, or kept busy.",
+        ),
+        ({"offset_ms": 1234.0}, "The picture comes 1,234 ms after its sound."),
+        ({"offset_ms": -190.0}, "The picture comes 190 ms before its sound."),
+        ({"offset_ms": 90.0}, ""),
+    ],
+)
+def test_numbers_that_are_bad_are_put_into_words(changes: dict[str, Any], said: str) -> None:
+    assert hint(replace(FINE, **changes)) == said
+
+
 def test_when_the_client_ends_the_server_is_still_watched(playing: Pair) -> None:
     server, client, _, page = playing
     client.stop()
@@ -479,6 +507,20 @@ def test_the_picture_inside_follows_a_new_client(playing: Pair, monkeypatch: pyt
     assert {tuple(view.settings.items()) for view in FakeView.made} == {(("sound", "none"),)}
     panel._extras[0].switch.value = False
     assert panel._extras[0].box.children == ()
+
+
+def test_what_shows_the_old_handles_shows_the_new_ones(playing: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, client, panel, page = playing
+    followed: list[tuple[Any, Any]] = []
+    monkeypatch.setattr("avlab.lab.view.follow", lambda old, new: followed.append((old, new)))
+    second, others = Panel(server, client), Panel(None, client)
+    page.press("stop")
+    page.press("start")
+    assert followed == [(client, panel.client)]
+    assert (second.server, second.client) == (panel.server, panel.client)
+    assert (others.server, others.client) == (None, client)
+    for each in (second, others):
+        each.close()
 
 
 # ---- the public face

@@ -14,7 +14,7 @@ import pytest
 from avlab.lab import hearing
 from avlab.lab import view as module
 from avlab.lab.flow import BUSY_GONE_NS, COAST_BYTES, GONE_NS, MOST_UNDER_WAY, Flow, PageClock
-from avlab.lab.view import ENDED, View
+from avlab.lab.view import ENDED, View, follow
 from avlab.stream.client import Client
 from avlab.stream.clock import VirtualClock
 from avlab.stream.tap import Tap, Verdict
@@ -429,6 +429,25 @@ def test_the_thread_ends_when_the_widget_is_closed(client: FakeClient) -> None:
     assert client.taps == []
     assert client.running
     view.close()
+
+
+def test_a_view_shows_the_client_that_comes_after_the_one_that_has_ended() -> None:
+    with FakeClient() as old, FakeClient() as new:
+        view, page = shown(old)
+        page.says(hello=True)
+        old.show(0)
+        page.frame()
+        old.stop()
+        follow(cast(Client, new), cast(Client, old))  # none is of this one
+        follow(cast(Client, old), cast(Client, new))
+        assert view._tap.decides
+        jpeg = new.show(1)
+        content, buffers = page.frame()
+        assert (content["number"], buffers) == (2, [jpeg])
+        page.says(seen=2, verdicts=[[1, 1.0, None], [2, 2.0, None]])
+        assert new.verdict().frame.ticks == 3000
+        assert new.verdicts.empty()
+    assert not view_threads()
 
 
 def test_what_fails_in_sending_is_raised_by_the_client() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from IPython.display import display
 
 from avlab.lab.controls import Controls, sentence
 from avlab.lab.live import Live, Post, Shown
+from avlab.lab.plots import ACCEPTABLE
 from avlab.measure.recent import Numbers, numbers
 from avlab.stream.client import Client
 from avlab.stream.clock import MonotonicClock, VirtualClock
@@ -110,11 +112,15 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
         for extra in self._extras:
             extra.switch.observe(lambda _change: self._show_extras(), "value")
         self._watch()
+        _panels.add(self)
 
     # ---- what the buttons do
 
     def start(self) -> None:
-        """Start what does not run: for a handle that has ended, a new one. Raises what the handles' `start` raises."""
+        """Start what does not run: for a handle that has ended, a new one. Raises what the handles' `start` raises.
+
+        Views and other panels of the old handles are of the new ones then.
+        """
         with self._lock:
             server, client = self.server, self.client
             if server is not None and not server.running:
@@ -128,6 +134,14 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
                 self.client.start()
             self._watch()
             self._show_extras()
+            if client is not None and self.client is not client:
+                importlib.import_module("avlab.lab.view").follow(client, self.client)
+            new_server, new_client = self.server, self.client
+        for panel in list(_panels):
+            if panel is not self and (panel.server, panel.client) == (server, client):
+                panel.server, panel.client = new_server, new_client
+                panel._watch()
+                panel._show_extras()
 
     def stop(self) -> None:
         """Stop both. Raises what they failed of."""
@@ -153,6 +167,7 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
 
     def close(self) -> None:
         """Take the panel off the page, with all that is in it; the stream goes on."""
+        _panels.discard(self)
         self._closed, worker = True, self._worker
         if worker is not None:
             worker.signal()
@@ -205,7 +220,7 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
         content: dict[str, Any] = {
             "number": number,
             "state": state,
-            "say": self._said or text,
+            "say": self._said or text or ("" if seen is None or self.client is None else hint(seen)),
             "wrong": bool(self._said) or state == "failed",
             "start": not all(handle.running for handle in handles),
             "stop": any(handle.running for handle in handles),
@@ -243,6 +258,10 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
         self._report(None)
 
 
+_panels: weakref.WeakSet[Panel] = weakref.WeakSet()
+"""Those of this kernel, as several may be of the same handles."""
+
+
 def situation(server: Handle | None, client: Handle | None) -> tuple[str, str]:
     """How things stand in a word, and in a sentence where there is something to say."""
     handles = {name: handle for name, handle in (("client", client), ("server", server)) if handle is not None}
@@ -260,6 +279,22 @@ def situation(server: Handle | None, client: Handle | None) -> tuple[str, str]:
     if handles[other].fresh:
         return "ready", f"The {other} has not been started yet: press Start."
     return "stopped", f"The {other} has ended, the {running[0]} still runs. Start makes a new {other}."
+
+
+def hint(seen: Numbers) -> str:
+    """What is wrong when numbers are like these, in a sentence; empty when nothing is."""
+    slow = ""
+    if seen.target_fps and seen.sent_fps is not None and seen.sent_fps < 0.9 * seen.target_fps:
+        slow = (
+            f" {seen.sent_fps:.0f} of {seen.target_fps:.5g} frames a second are sent: the pacer is slow, or kept busy."
+        )
+    if seen.late:
+        came = "1 frame of the last 2 s came" if seen.late == 1 else f"{seen.late} frames of the last 2 s came"
+        return f"{came} too late to be shown.{slow or ' A longer playout delay waits for them.'}"
+    if seen.offset_ms is not None and not ACCEPTABLE[0] <= seen.offset_ms <= ACCEPTABLE[1]:
+        order = "after" if seen.offset_ms > 0 else "before"
+        return f"The picture comes {abs(seen.offset_ms):,.0f} ms {order} its sound.{slow}"
+    return ""
 
 
 def panel(server: Server | None, client: Client | None = None) -> Panel:

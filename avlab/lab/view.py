@@ -8,6 +8,7 @@ decodes, paints, plays, and says every 250 ms how far it has come and what it ha
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +47,7 @@ UNHEARD = (
     "This kernel hears the page when the running cell has ended. "
     "Until then: ten pictures a second, no sound in the page."
 )
-ENDED = "The stream has ended. Start a new client to see more."
+ENDED = "The stream has ended. To play again, press Start in the panel, or run the cells again."
 
 
 class View(anywidget.AnyWidget):  # type: ignore[misc]
@@ -72,8 +73,15 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         self._page_clock = PageClock()
         self._page: str | None = None  # the page that is recorded, and has the sound
         self._left: set[str] = set()  # pages that have said goodbye: a word overtaken by it counts no more
-        self._client = client
         self._cell: int | None = None
+        self._sound: Sound = sound
+        self._attach(client)
+        self.on_msg(self._hear)
+        _views.add(self)
+
+    def _attach(self, client: Client) -> None:
+        """Show this client from now on."""
+        self._client = client
         self._under_way: dict[int, Frame] = {}  # by number, less their pictures
         self._moments: deque[int] = deque(maxlen=240)  # when pictures were sent
         self._counts: deque[tuple[int, int]] = deque([(0, 0)], maxlen=11)  # packets expected and received, for 5 s
@@ -82,21 +90,32 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         self._page_sound = ""  # what the page said last: ready, held or none
         self._note, self._ended = "", False
         self._sounding = client.presentation.sounding
-        self._plays = self._choose(self._sounding, sound)
+        self._plays = self._choose(self._sounding, self._sound)
         self._tap: Tap = client.tap()
-        self.on_msg(self._hear)
         if client.running:
             # The client owns the thread: its stop() joins it, and shows what it failed of.
             self._worker = client.spawn("view", self._forward, self._tap.close)
         else:
             self._end()
 
+    def follow(self, client: Client) -> None:
+        """Show another client, in the same place: the one that was started after this view's had ended."""
+        self._leave()
+        self._attach(client)
+        if self._page is not None and client.running:
+            self._greet(self._clock.now_ns())
+
     def close(self) -> None:
         """Take the view off the page; ends its thread."""
+        _views.discard(self)
+        self._leave()
+        super().close()
+
+    def _leave(self) -> None:
         if self._worker is not None:
             self._worker.signal()
             self._worker.join(1.0)
-        super().close()
+            self._worker = None
 
     # ---- to the page
 
@@ -240,11 +259,16 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             return
         self._tap.decides = True
         if greets:
-            if self._sounding is not None and self._plays and not self._sounding.kept:
-                self._sounding.rest(silent=True)  # the page's turn; until it can play, nothing does
-            self._tell(now_ns)
+            self._greet(now_ns)
         if "sound" in content:
             self._turn_sound(content["sound"])
+
+    def _greet(self, now_ns: int) -> None:
+        """A page is there, and this is its turn; until it can play the sound, nothing does."""
+        self._tap.decides = True
+        if self._sounding is not None and self._plays and not self._sounding.kept:
+            self._sounding.rest(silent=True)
+        self._tell(now_ns)
 
     def _take_report(self, content: dict[str, Any], now_ns: int) -> None:
         if (echo := content.get("echo")) is not None:
@@ -326,6 +350,17 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             self._cell = cell
             data, metadata = self._repr_mimebundle_()
             display(data, metadata=metadata, raw=True)
+
+
+_views: weakref.WeakSet[View] = weakref.WeakSet()
+"""Those that are on a page, or may be."""
+
+
+def follow(old: Client, new: Client) -> None:
+    """Have every view of a client that has ended show its successor."""
+    for each in list(_views):
+        if each._client is old:
+            each.follow(new)
 
 
 def view(client: Client, *, sound: Sound = "auto") -> View:

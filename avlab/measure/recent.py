@@ -23,6 +23,7 @@ _VIDEO = STREAMS.index("video")
 _RECOVERED = PACKET_FATES.index("recovered")
 _LOST = [PACKET_FATES.index("lost"), PACKET_FATES.index("socket_dropped"), _RECOVERED]
 _DAMAGED = [FRAME_FATES.index(word) for word in ("lost", "incomplete")]
+_LATE = FRAME_FATES.index("late")
 _UNSETTLED = [FRAME_FATES.index(word) for word in ("skipped", "in_flight")]
 _UNDER_WAY = PACKET_FATES.index("in_flight")
 
@@ -161,12 +162,16 @@ class Numbers:
     loss_percent: float | None
     bitrate_kbps: float | None
     buffer_ms: float | None
+    target_fps: float | None
+    """The clip's own rate."""
+    late: int
+    """Pictures of the last two seconds that came whole, and too late to be shown."""
 
 
 def numbers(trace: Trace, now_ns: int) -> Numbers:
     """The numbers of a trace's last second, at `now_ns` on its clock."""
     end = (now_ns - trace.epoch_ns) / NS
-    rows = trace.rows("sync")
+    frames, rows = _video(trace), trace.rows("sync")
     rows = rows[rows["time"] >= now_ns - NS]
     buffer = rows["buffer"][rows["buffer"] != UNKNOWN]
     offset = sync(trace)
@@ -180,6 +185,8 @@ def numbers(trace: Trace, now_ns: int) -> Numbers:
         loss_percent=_last(losses),
         bitrate_kbps=_last(rates.sum(axis=0)),
         buffer_ms=_median(buffer / 1e6),
+        target_fps=trace.meta.get("target_fps"),
+        late=int(((frames["fate"] == _LATE) & (frames["complete"] >= now_ns - 2 * NS)).sum()),
     )
 
 
