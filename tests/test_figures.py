@@ -100,6 +100,16 @@ def test_players_are_drawn_against_real_time() -> None:
     assert title(plots.players({"none": []})).startswith("No ")
 
 
+def test_sound_that_runs_out_is_told_from_sound_that_is_kept() -> None:
+    minutes = np.arange(0, 12, 0.1)
+    left, kept = pd.Series(100 - 12 * (minutes % 8.3), minutes), pd.Series(100.0, minutes)
+    figure = plots.levels({"left alone": left, "kept": kept, "silent": pd.Series(dtype=float)})
+    assert title(figure) == "Left alone runs empty after 8.2 min, kept keeps 100 ms"
+    assert words(figure) == ["left alone", "kept"]
+    assert figure.axes[0].get_xlabel() == "time (min)"
+    assert title(plots.levels({})).startswith("No ")
+
+
 # ---- sizes
 
 

@@ -1,4 +1,4 @@
-"""Figures that need no trace: gaps between pictures, players against the clock, sizes of frames, bytes of packets.
+"""Figures that need no trace: gaps of pictures, players against the clock, sound that waits, sizes, bytes of packets.
 
 As in lab.plots, numbers come in and a figure goes out; what is computed is computed in avlab.measure.
 """
@@ -83,6 +83,33 @@ def players(runs: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     worst = max(seen, key=lambda name: abs(seen[name].off))
     finding = f"{worst}: {seen[worst].media[-1]:.3g} s of clip in {seen[worst].real[-1]:.3g} s"
     return titled(figure, ax, finding)
+
+
+def levels(runs: Mapping[str, pd.Series[float]]) -> Figure:
+    """How much sound waits before it is heard, run by run: milliseconds, by the minute.
+
+    Where a line falls, two clocks differ; one that comes down to nothing has run empty, and sound has broken off.
+    """
+    figure, ax = axes(None, "time (min)", "sound that waits (ms)")
+    runs = {name: run.dropna() for name, run in runs.items()}
+    runs = {name: run for name, run in runs.items() if len(run)}
+    if not runs:
+        return missing(figure, ax, "No sound that waits", "it needs a run with sound")
+    said, ends = [], []
+    for (name, run), (colour, dark) in zip(runs.items(), cycle(MANY)):
+        ax.plot(run.index, run, color=colour, linewidth=2.5)
+        least = float(run.min())
+        empty = least < EMPTY_MS
+        said.append(f"{name} {f'runs empty after {run.idxmin():.3g} min' if empty else f'keeps {least:.0f} ms'}")
+        ends.append((float(run.index[-1]), float(run.iloc[-1]), name, dark))
+    ax.set_ylim(0, 1.25 * max(float(run.max()) for run in runs.values()))
+    label_ends(ax, ends)
+    finding = ", ".join(said)
+    return titled(figure, ax, textwrap.fill(finding[0].upper() + finding[1:], 76))
+
+
+EMPTY_MS = 5.0
+"""Sound that waits for less has no time to be heard in order."""
 
 
 def frame_sizes(sizes: pd.DataFrame, *, limits: Mapping[str, int] = LIMITS) -> Figure:

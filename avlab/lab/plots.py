@@ -27,7 +27,7 @@ from avlab.lab.drawing import missing as _missing
 from avlab.lab.drawing import named as _named
 from avlab.lab.drawing import of_trace as _of_trace
 from avlab.lab.drawing import titled as _titled
-from avlab.lab.figures import frame_sizes, gaps, packets, pieces, players
+from avlab.lab.figures import frame_sizes, gaps, levels, packets, pieces, players
 from avlab.lab.network_plots import delays, frame_loss, playout, raster
 from avlab.measure import metrics, timelines
 from avlab.measure.convergence import video_frames
@@ -45,7 +45,7 @@ ACCEPTABLE = (-185.0, 90.0)
 
 __all__ = [
     "adaptation", "bitrate", "delay", "delays", "fps", "frame_bytes", "frame_loss", "frame_sizes", "gaps",
-    "interval_error", "live", "loss", "pacers", "packets", "page", "pieces", "players", "playout", "raster",
+    "interval_error", "levels", "live", "loss", "pacers", "packets", "page", "pieces", "players", "playout", "raster",
     "real_against_simulated", "reports", "sync",
 ]  # fmt: skip
 
