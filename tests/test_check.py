@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import avlab
+from avlab import Aimd, Choice, Report
 from avlab.lab import check, plots
 from avlab.stream.worker import Handle, Worker, untold_errors
 
@@ -197,6 +198,70 @@ def test_what_is_wrong_with_a_rule_is_told(work: Any, passed: bool, words: str) 
     verdict = check.rule(work, seconds=20)
     assert verdict.passed is passed
     assert words in verdict.text
+
+
+# ---- rate controllers
+
+
+class _By:
+    """A controller that does what a function says."""
+
+    def __init__(self, update: Callable[[Report], Any]) -> None:
+        self.update = update
+
+
+class _Deaf:
+    """It has no update."""
+
+
+class _Late:
+    """It waits for loss."""
+
+    def update(self, report: Report) -> Choice:
+        if report.loss > 0:
+            return Choice(max(10, int(report.quality * 0.7)), report.width)
+        return Choice(min(80, report.quality + 2), report.width)
+
+
+class _Ahead:
+    """It looks at the round trip, as a student might."""
+
+    def __init__(self) -> None:
+        self.shortest = 9.0
+
+    def update(self, report: Report) -> Choice | None:
+        if report.round_trip is None:
+            return None
+        self.shortest = min(self.shortest, report.round_trip)
+        queue = report.round_trip - self.shortest
+        step = -10 if queue > 0.05 else 1 if queue < 0.02 else 0
+        return Choice(min(80, max(10, report.quality + step)), report.width)
+
+
+@pytest.mark.parametrize(
+    ("work", "passed", "words"),
+    [
+        (Aimd(), True, "Aimd works: 100% of the frames are shown"),
+        (_Ahead, True, "_Ahead works: "),
+        (_Late(), False, "_Late lets the queue overflow: "),
+        (_By(lambda _report: Choice(79, 640)), False, "_By keeps the queue full: packets wait 1"),
+        (_By(lambda _report: None), False, "_By never chooses anything: "),
+        (_By(lambda _report: Choice(10, 160)), False, "_By is too modest: "),
+        (_By(lambda _report: ...), False, "_By.update is not written yet"),
+        (_By(lambda _report: 50), False, "_By.update returned 50: it is to return Choice(quality=..., width=...)"),
+        (_By(lambda _report: (50, 640.0)), False, "Width must be a whole number"),
+        (_By(lambda report: Choice(report.quality - 30, 640)), False, "Quality must be"),
+        (_By(lambda _report: 1 / 0), False, "_By.update fails with ZeroDivisionError: division by zero, when "),
+        (_Deaf(), False, "is no controller: it wants a class with a method update(self, report)"),
+        (_By, False, "_By fails with TypeError"),
+        (0.5, False, "0.5 is no controller"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_controller_is_told(work: Any, passed: bool, words: str) -> None:
+    verdict = check.controller(work, seconds=30)
+    assert words in verdict.text
+    assert bool(verdict) is passed
 
 
 # ---- receivers

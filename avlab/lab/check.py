@@ -23,6 +23,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from avlab.measure import metrics
+from avlab.media.codec import check_quality, check_width
+from avlab.network.ratecontrol import Choice, Report
+from avlab.network.settings import Network
 from avlab.stream.simulate import simulate
 from avlab.stream.worker import running_handles, stop_all, untold_errors
 from avlab.timing.pacing import FeedbackPacer
@@ -205,6 +208,72 @@ def rule(work: Any, *, fps: float = 30.0, seconds: float = 60.0) -> Verdict:
     return Verdict(
         True, f"{name} works: it settles in {found.settled_s:.2f} s and {slides if drift else 'does not drift'}."
     )
+
+
+def controller(work: Any, *, rate: float = 3_000.0, seconds: float = 60.0) -> Verdict:
+    """Let a student's rate controller meet a bottleneck in simulated time, and say what is wrong, or how well it does.
+
+    What it must be is told by `RateController`: an object with `update(report)`, which returns a `Choice` or None. The
+    bottleneck takes `rate` kbit/s, a tenth less than the stream begins with; what waits longer than 0.2 s is dropped.
+    """
+    try:
+        judged = _Judged(work() if isinstance(work, type) else work)
+        network = Network(rate=rate, queue=0.2, delay=0.02)
+        trace = simulate(30.0, network=network, rate_control=judged, seconds=seconds)
+    except _WrongError as wrong:
+        return Verdict(False, str(wrong))
+    except Exception as error:  # of its making
+        return Verdict(False, f"{_name(work)} fails with {_told(error)}.")
+    whole, waits = metrics.summary(trace), metrics.one_way_delay(trace)["delay_ms"]
+    shown, used = whole.shown / whole.offered, (whole.bitrate_kbps or 0.0) / rate
+    waited_ms = float(waits.median()) - 20
+    found = f"{shown:.0%} of the frames are shown, and {used:.0%} of the path is used"
+    sooner = "The round trip grows before anything is lost: go down when it does"
+    if not judged.chosen:
+        return Verdict(False, f"{judged.name} never chooses anything: {found}. Return a Choice when a report is bad.")
+    if waited_ms > 100:
+        return Verdict(False, f"{judged.name} keeps the queue full: packets wait {waited_ms:.0f} ms in it. {sooner}.")
+    if shown < 0.97:
+        return Verdict(False, f"{judged.name} lets the queue overflow: {found}. {sooner}.")
+    if used < 0.6:
+        return Verdict(False, f"{judged.name} is too modest: {found}. Try more again while the round trip is short.")
+    return Verdict(True, f"{judged.name} works: {found}; packets wait {waited_ms:.0f} ms before the bottleneck.")
+
+
+class _WrongError(Exception):
+    """A sentence on a student's work."""
+
+
+class _Judged:
+    """A rate controller whose choices are looked at before they count."""
+
+    def __init__(self, work: Any) -> None:
+        self.name, self.chosen = type(work).__name__, 0
+        self._update = getattr(work, "update", None)
+        if not callable(self._update):
+            raise _WrongError(f"{_short(work)} is no controller: it wants a class with a method update(self, report).")
+
+    def update(self, report: Report, /) -> Choice | None:
+        assert self._update is not None
+        try:
+            given = self._update(report)
+        except Exception as error:
+            raise _WrongError(f"{self.name}.update fails with {_told(error)}, when it is given {report}.") from error
+        if given is ...:
+            raise _WrongError(f"{self.name}.update is not written yet: put your own in place of ...")
+        if given is None:
+            return None
+        try:
+            quality, width = given
+            check_quality(quality)
+            check_width(width)
+        except (TypeError, ValueError) as error:
+            text = "it is to return Choice(quality=..., width=...), or None"
+            raise _WrongError(
+                f"{self.name}.update returned {_short(given)}: {text}. {_sentence(str(error))}"
+            ) from error
+        self.chosen += 1
+        return Choice(quality, width)
 
 
 _DIRECTION = "Does the delay grow when measured_fps is above target_fps, and shrink when it is below?"
