@@ -22,7 +22,16 @@ from avlab.lab.check import Verdict
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NAMES = ["00_welcome", "01_fps_extraction", "02_jpeg_budget", "03_pacing", "04_sockets"]
+NAMES = [
+    "00_welcome",
+    "01_fps_extraction",
+    "02_jpeg_budget",
+    "03_pacing",
+    "04_sockets",
+    "05_loss",
+    "06_playout",
+    "07_adaptation",
+]
 
 ANATOMY = ("goal", "predict", "run", "plot", "explain", "check", "try yourself", "stop")
 
@@ -37,6 +46,9 @@ for stream in ("video", "audio"):
 AFTERWARDS = {
     "00_welcome": ACCOUNTS,
     "03_pacing": "assert all((trace.frames['stream'] == 'video').sum() > 60 for trace in streamed.values())",
+    "05_loss": "assert len(ours) > 50 and ours[:50] == theirs[:50]; assert avlab.metrics.packet_ledger(real).closes",
+    "06_playout": "assert broken.underruns and not whole.underruns; assert len(live.sync) > 50",
+    "07_adaptation": "assert [outcome(run)['frames shown, %'] for run in (at_once, shares[0.6])] == [0, 100]",
 }
 CHECK = """
 import sys, threading
@@ -46,7 +58,16 @@ verdict = avlab.check.nothing_left()
 assert verdict, verdict
 """
 
-FIGURES = {"00_welcome": 4, "01_fps_extraction": 3, "02_jpeg_budget": 2, "03_pacing": 7, "04_sockets": 2}
+FIGURES = {
+    "00_welcome": 4,
+    "01_fps_extraction": 3,
+    "02_jpeg_budget": 2,
+    "03_pacing": 7,
+    "04_sockets": 2,
+    "05_loss": 6,
+    "06_playout": 5,
+    "07_adaptation": 7,
+}
 """How many each draws, at least."""
 
 SOLUTIONS = {
@@ -59,6 +80,8 @@ SOLUTIONS = {
         "        if not piece:\n            raise ConnectionError('the end came early')\n        data += piece\n"
         "    return data",
     ),
+    "05_loss": ("most_loss", "return 1 - shown ** (1 / n)"),
+    "06_playout": ("lasts", "return 1_000 * ms / ppm"),
 }
 
 
