@@ -52,14 +52,13 @@ def test_the_commands_are_all_there() -> None:
 
 
 def test_the_examples_are_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = cli._parser()
     for name in COMMANDS:
         with pytest.raises(SystemExit):
             cli.main([name, "--help"])
         for line in capsys.readouterr().out.split("examples:")[1].split("\n"):
             words = line.split()
             if words[:1] == ["avlab"]:
-                assert callable(parser.parse_args(words[1:]).run)
+                assert callable(cli._arguments(words[1:]).run)
 
 
 @pytest.mark.parametrize(
