@@ -46,7 +46,8 @@ class Controls:
         "quality": "of each JPEG, 1 to 100: acts on the next frame that is encoded",
         "width": "of the picture, in pixels; its height follows",
         "pacer": "what decides when a frame leaves the server",
-        "playout": "from the quickest arrival to its presentation: more of it forgives more jitter",
+        "playout": "from the quickest arrival to its presentation: more of it forgives more jitter; "
+        "while the browser plays the sound it is 320 ms at least",
         "kp": "weight of the change of the error",
         "ki": "part of an error that is made good with the next frame",
         "start": "the wait with which the tutorial's loop begins",
