@@ -191,11 +191,14 @@ def numbers(trace: Trace, now_ns: int) -> Numbers:
 
 
 def _rate_now(rates: Series, end: float) -> float | None:
-    """The last rate; 0 when nothing has come for a second. None when nothing ever came, as far as can be seen."""
+    """The last rate; 0 when nothing has come for two seconds: a busy page's word on what it showed may take one.
+
+    None when nothing ever came, as far as can be seen.
+    """
     finite = rates[:, np.isfinite(rates[1])]
     if not finite.shape[1]:
         return None
-    return float(finite[1, -1]) if finite[0, -1] > end - 1 else 0.0
+    return float(finite[1, -1]) if finite[0, -1] > end - 2 else 0.0
 
 
 def _last(values: Floats) -> float | None:
