@@ -310,7 +310,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     if options.run is _lab:
-        options.rest += unknown
+        options.rest = [option for option in unknown if option != "--"]
     elif unknown:
         parser.exit(2, f"avlab: {options.command} knows no {' '.join(unknown)}; see avlab {options.command} --help\n")
     return options
@@ -429,9 +429,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor = command("doctor", _doctor, text, "doctor", "doctor --json")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
 
-    lab = command("lab", _lab, "JupyterLab on the notebooks.", "lab", "lab --no-browser --port 8890")
+    text = "JupyterLab on the notebooks. Options that are not avlab's go to JupyterLab."
+    lab = command("lab", _lab, text, "lab", "lab --no-browser --port 8890")
     lab.add_argument("--no-browser", action="store_true", help="do not open a browser")
-    lab.add_argument("rest", nargs="*", metavar="OPTION", help="anything else is passed on to JupyterLab")
     return parser
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import commands
 import numpy as np
@@ -89,6 +91,18 @@ def test_asked_wrongly(arguments: list[str], words: str, capsys: pytest.CaptureF
     assert said.err.count("\n") == 1
     assert words in said.err
     assert "--help" in said.err
+
+
+def test_what_lab_does_not_know_is_passed_on_to_jupyterlab(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.extend(command) or SimpleNamespace(returncode=3))
+    assert cli.main(["lab", "--no-browser", "--port", "8890", "--ServerApp.ip=0.0.0.0"]) == 3
+    assert asked[1:3] == ["-m", "jupyterlab"]
+    assert asked[-4:] == ["--no-browser", "--port", "8890", "--ServerApp.ip=0.0.0.0"]
+    asked.clear()
+    assert cli.main(["lab", "--", "--port", "8890"]) == 3
+    assert asked[-2:] == ["--port", "8890"]
+    assert "--" not in asked
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -253,6 +253,19 @@ def test_the_join_tells_the_truth(case: dict) -> None:  # type: ignore[type-arg]
     assert metrics.frame_ledger(trace, "audio").offered == (0 if case.get("sound") is False else 200)
 
 
+def test_a_frame_that_arrived_and_has_no_verdict_yet_is_not_lost() -> None:
+    server, client = (Recorder(side=side, epoch_ns=0, clock="one") for side in ("server", "client"))  # type: ignore[arg-type]
+    for number in range(60):
+        sent_ns, ticks = number * NS // 30, number * 3000
+        server.frame(FrameRow("video", pts_ns=sent_ns, timestamp=ticks, sent_ns=sent_ns, packets=1))
+        server.packet("video", 7, number, ticks, True, 1000, sent_ns, None, None)
+        if number != 20:
+            client.packet("video", 7, number, ticks, True, 1000, None, sent_ns + 1, "used")
+    fates = join(server.trace(), client.trace()).frames["fate"]  # of a page that has said nothing for two seconds
+    assert fates.value_counts()[["lost", "in_flight"]].tolist() == [1, 59]
+    assert fates.iloc[20] == "lost"
+
+
 def test_what_was_sent_just_before_the_client_left_is_in_flight() -> None:
     made = traces.run(seconds=2, ends_early_ns=100_000_000, loss=0.3)
     trace = join(made.server, made.client)

@@ -38,9 +38,10 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
 
     Frames gain index, pts, due, encoded and sent; packets gain sent. What the client never saw is `lost`, or
     `in_flight` if it was sent less than `in_flight` seconds before the client's end (its meta's `end_ns`, else the last
-    thing it recorded). Times are on the client's clock. When the server's is another clock, its times are shifted
-    so that the smallest one-way delay is 0, and meta["shared_clock"] is False. A client's trace that is joined already
-    comes back as it is. While a run goes on, take the client's trace before the server's.
+    thing it recorded). A frame of which packets arrived, and which the client has not judged yet, is in flight, too.
+    Times are on the client's clock. When the server's is another clock, its times are shifted so that the smallest
+    one-way delay is 0, and meta["shared_clock"] is False. A client's trace that is joined already comes back as it is.
+    While a run goes on, take the client's trace before the server's.
 
     ValueError: the traces are not a server's and a client's, or they are of different runs.
     """
@@ -91,7 +92,7 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
     _mark_socket_drops(packets, unexplained, client.setting_rows)
     settings = [row._replace(time_ns=row.time_ns + shift) for row in server.setting_rows]
     return Trace(
-        frames=[_merge_frames(sent_frames, client.rows("frames"), still_ns)],
+        frames=[_merge_frames(sent_frames, client.rows("frames"), ours, still_ns)],
         packets=[packets],
         sync=[client.rows("sync")],
         settings=sorted([*settings, *client.setting_rows], key=lambda row: row.time_ns),
@@ -239,7 +240,7 @@ def _mark_socket_drops(packets: Rows, unexplained: NDArray[np.bool_], settings: 
             packets["fate"][found[max(0, len(found) - row.value) :]] = dropped
 
 
-def _merge_frames(server: Rows, client: Rows, still_ns: int) -> Rows:
+def _merge_frames(server: Rows, client: Rows, arrived: Rows, still_ns: int) -> Rows:
     # A frame without a timestamp matches nothing.
     at, to = _pair(*_frame_keys(server, client))
     unseen, sent = to < 0, at >= 0
@@ -254,7 +255,9 @@ def _merge_frames(server: Rows, client: Rows, still_ns: int) -> Rows:
         unknown = sent & (merged[column] == UNKNOWN32)
         merged[column][unknown] = server[column][at[unknown]]
     fateless = unseen & (merged["fate"] == UNKNOWN8)
-    in_flight = merged["sent"] > still_ns
+    # Of what has arrived the client will say what became of it, however long that takes: a page has the last word.
+    arrived = arrived[(arrived["received"] != UNKNOWN) & (arrived["timestamp"] != UNKNOWN)]
+    in_flight = (merged["sent"] > still_ns) | np.isin(_media_time(merged), _media_time(arrived))
     merged["fate"][fateless & in_flight] = FRAME_FATES.index("in_flight")
     lost = fateless & ~in_flight
     merged["fate"][lost] = FRAME_FATES.index("lost")
