@@ -113,7 +113,9 @@ class Controls:
         # The clip's rate, as far as it says one.
         nominal = self._nominal_fps = float(self._server.trace.meta.get("target_fps") or 30.0)
         choice = widgets.Dropdown(options=_PACERS, description="Pacer", tooltip=self._help["pacer"], **_LOOK)
-        remake = lambda _value: self._set_pacer(self._made_pacer())  # noqa: E731
+
+        def remake(_value: Any) -> None:
+            self._set_pacer(self._made_pacer())
 
         def gain(name: str) -> Callable[[], float | None]:
             return lambda: getattr(getattr(self._pacer(), "rule", None), name, None)
