@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tools
 from pcap import Capture
-from tools import SYSTEM_PYTHON
 
 import avlab
 from avlab.measure import metrics
@@ -69,10 +69,10 @@ def test_ffmpeg_plays_a_server_and_gets_every_frame_and_every_sample(server: avl
 def test_gstreamer_plays_a_server_and_gets_every_frame_and_every_sample(
     server: avlab.Server, data: Path, tmp_path: Path, transport: str
 ) -> None:
-    run(
-        *f"gst-launch-1.0 -q rtspsrc location={server.url} protocols={transport} latency=200 name=s".split(),
-        *f"s. ! rtpjpegdepay ! multifilesink location={tmp_path}/%05d.jpg".split(),
-        *f"s. ! rtpL16depay ! filesink location={tmp_path}/sound.raw".split(),
+    tools.gst_launch(
+        f"rtspsrc location={server.url} protocols={transport} latency=200 name=s "
+        f"s. ! rtpjpegdepay ! multifilesink location={tmp_path}/%05d.jpg "
+        f"s. ! rtpL16depay ! filesink location={tmp_path}/sound.raw"
     )
     assert len(list(tmp_path.glob("*.jpg"))) == FRAMES
     assert (tmp_path / "sound.raw").read_bytes() == sound_of(data / "count-15.mp4")
@@ -81,7 +81,7 @@ def test_gstreamer_plays_a_server_and_gets_every_frame_and_every_sample(
 @pytest.mark.needs("gst-rtsp-server", "gst:jpegenc", "gst:rtpjpegpay", "gst:rtpL16pay", "gst:videotestsrc")
 @pytest.mark.parametrize(("video", "audio"), [("udp", "tcp"), ("udp", "udp"), ("tcp", "tcp")])
 def test_avlab_plays_a_gstreamer_server(video: str, audio: str) -> None:
-    command = [SYSTEM_PYTHON, str(Path(__file__).with_name("gst_server.py")), "0", "45"]
+    command = [tools.SYSTEM_PYTHON, str(Path(__file__).with_name("gst_server.py")), "0", "45"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as peer:
         try:
             assert peer.stdout is not None

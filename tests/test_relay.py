@@ -15,6 +15,7 @@ from typing import Any
 import commands
 import numpy as np
 import pytest
+import tools
 from rawclient import RawClient, until
 
 import avlab
@@ -389,10 +390,11 @@ def test_gstreamer_plays_through_the_relay_at_two_percent_loss(data: Path, tmp_p
         avlab.Server(data / "count-15.mp4", width=400) as server,
         Relay(server.url, network=network, one_way=True) as relay,
     ):
-        source = f"gst-launch-1.0 -q rtspsrc location={relay.url} protocols={transport} latency=500 name=s"
-        pictures = f"s. ! rtpjpegdepay ! multifilesink location={tmp_path}/%05d.jpg"
-        sound = f"s. ! rtpL16depay ! filesink location={tmp_path}/sound.raw"
-        subprocess.run([*source.split(), *pictures.split(), *sound.split()], check=True, timeout=60)
+        tools.gst_launch(
+            f"rtspsrc location={relay.url} protocols={transport} latency=500 name=s "
+            f"s. ! rtpjpegdepay ! multifilesink location={tmp_path}/%05d.jpg "
+            f"s. ! rtpL16depay ! filesink location={tmp_path}/sound.raw"
+        )
         frames = list(tmp_path.glob("*.jpg"))
     rows = relay.trace.packets
     video = rows[rows["stream"] == "video"].sort_values("seq")

@@ -82,6 +82,22 @@ def _succeeds(*command: str, env: dict[str, str] | None = None) -> bool:
         return False
 
 
+def gst_launch(pipeline: str, seconds: float = 60.0) -> None:
+    """Run a GStreamer pipeline until its stream has ended; RuntimeError with its own words when it ends before.
+
+    What it says as it parts does not count. GStreamer 1.22 stops its source by cancelling what is under way; where the
+    machine is busy that is still the PAUSE or the TEARDOWN, and it calls that an error: "Could not send message".
+    """
+    ended = subprocess.run(
+        ["gst-launch-1.0", *pipeline.split()],
+        env=environment({"LC_ALL": "C"}), capture_output=True, text=True, timeout=seconds, check=False,
+    )  # fmt: skip
+    if "Got EOS from element" not in ended.stdout:
+        raise RuntimeError(
+            f"gst-launch-1.0 ended before its stream, with exit code {ended.returncode}:\n{ended.stderr}"
+        )
+
+
 @contextmanager
 def process(
     *command: str, folder: Path, env: dict[str, str], ready: Callable[[], bool], seconds: float = 30.0
