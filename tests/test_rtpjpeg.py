@@ -118,6 +118,8 @@ def test_what_follows_the_headers_of_a_camera_does_no_harm() -> None:
     data = jpeg()
     noted = data[:2] + b"\xff\xff\xff\xfe\0\6text" + data[2:]  # fill bytes and a comment
     assert fragments(noted).payloads == fragments(data).payloads
+    misleading = data[:2] + b"\xff\xfe\0\6\xff\xda\0\x0c" + data[2:]  # a comment that looks like the scan's header
+    assert fragments(misleading).payloads == fragments(data).payloads
     twice = data + data  # a camera's second picture in the same file
     np.testing.assert_array_equal(decode(assemble(list(fragments(twice).payloads)).jpeg()), decode(data))
 

@@ -72,6 +72,8 @@ _HUFFMAN = {
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _SOF0, _SOF1, _DHT, _SOS, _DQT, _DRI = 0xC0, 0xC1, 0xC4, 0xDA, 0xDB, 0xDD
+_SOS_MARKER = bytes((0xFF, _SOS))
+_SOS_BYTES = 14  # of the segment, marker included, for three planes (T.81 B.2.3)
 _SUBSAMPLING = {0x21: 0, 0x22: 1}  # luminance's sampling factors to RFC 2435's type: 4:2:2, 4:2:0
 
 
@@ -97,6 +99,25 @@ class JpegInfo(NamedTuple):
 
 def check_jpeg(jpeg: bytes) -> JpegInfo:
     """Read a JPEG's headers. Raises WireError, with the remedy, for what RFC 2435 cannot carry (section 4.1)."""
+    # Frames of one size and quality begin with the same bytes, up to the scan: these are read once for all of them.
+    head = jpeg[: jpeg.find(_SOS_MARKER) + _SOS_BYTES]
+    try:
+        width, height, kind, tables, position, restart_interval = _read_headers(head)
+    except WireError:  # or what was found stands inside another segment
+        width, height, kind, tables, position, restart_interval = _read_headers.__wrapped__(jpeg)
+    # The last EOI: from the end it is found at once, and what may stand between the first and it, such as a camera's
+    # second picture, counts as padding to a decoder (RFC 2435 3.1.9).
+    end = jpeg.rfind(_EOI, position)
+    if end <= position:
+        raise WireError("This JPEG is cut short: no EOI marker follows its scan.")
+    if end - position > MAX_SCAN:
+        raise WireError(f"This JPEG has {end - position} bytes and {MAX_SCAN} is the most; lower its quality or width.")
+    return JpegInfo(width, height, kind, tables, position, end, restart_interval)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_headers(jpeg: bytes) -> tuple[int, int, int, bytes, int, int]:
+    """What stands before a JPEG's scan: `JpegInfo` but for the scan's end. Raises WireError as `check_jpeg` does."""
     if jpeg[:2] != _SOI:
         raise WireError("This is no JPEG: it does not begin with FF D8.")
     tables: dict[int, bytes] = {}
@@ -126,14 +147,7 @@ def check_jpeg(jpeg: bytes) -> JpegInfo:
         )
     if selectors[0] not in tables or selectors[1] not in tables:
         raise WireError("This JPEG has no quantisation table for one of its planes; encode it as a complete file.")
-    # The last EOI: from the end it is found at once, and what may stand between the first and it, such as a camera's
-    # second picture, counts as padding to a decoder (RFC 2435 3.1.9).
-    end = jpeg.rfind(_EOI, position)
-    if end <= position:
-        raise WireError("This JPEG is cut short: no EOI marker follows its scan.")
-    if end - position > MAX_SCAN:
-        raise WireError(f"This JPEG has {end - position} bytes and {MAX_SCAN} is the most; lower its quality or width.")
-    return JpegInfo(width, height, kind, tables[selectors[0]] + tables[selectors[1]], position, end, restart_interval)
+    return width, height, kind, tables[selectors[0]] + tables[selectors[1]], position, restart_interval
 
 
 def _segment(jpeg: bytes, position: int) -> tuple[int, bytes, int]:
