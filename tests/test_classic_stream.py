@@ -707,7 +707,7 @@ def test_empty_chunks_without_end_cost_nobody_a_core() -> None:
     assert client.audio_seconds == 0
 
 
-def test_sound_in_crumbs_is_put_together() -> None:
+def test_sound_in_crumbs_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample frame a message is more work than sound: it is taken as whole runs."""
     wave = np.arange(8000, dtype=np.int16).repeat(2).reshape(-1, 2)
     crumbs = b"".join(message(pickle.dumps(sample.tobytes())) for sample in wave)
@@ -715,12 +715,18 @@ def test_sound_in_crumbs_is_put_together() -> None:
     def play(udp: socket.socket, client: tuple[str, int], connection: socket.socket) -> None:
         connection.sendall(crumbs + message(pickle.dumps(b"")))
 
-    with fake(play) as server, avlab.Client(f"classic://127.0.0.1:{server.port}", audio="null") as client:
-        assert client.wait(10)
+    with fake(play) as server:
+        client = avlab.Client(f"classic://127.0.0.1:{server.port}", audio="null")
+        heard = heard_by(client, monkeypatch)
+        with client:
+            assert client.wait(60)
+    assert b"".join(heard) == wave.tobytes()
     audio = client.trace.frames
     assert audio["bytes"].sum() == wave.nbytes
     assert len(audio) < 200
-    assert (audio["fate"] == "shown").all()
+    # A machine that stood still may have had a run too late; none may be forgotten.
+    assert audio["fate"].isin(["shown", "late", "skipped"]).all()
+    assert (audio["fate"] == "shown").any()
 
 
 @pytest.mark.parametrize("host", ["::1", "localhost"])

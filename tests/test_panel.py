@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -14,6 +15,7 @@ from rawclient import until
 import avlab
 from avlab.lab import live
 from avlab.lab import panel as module
+from avlab.lab.controls import held
 from avlab.lab.panel import Panel, hint, situation
 from avlab.measure.recent import Numbers
 from avlab.measure.trace import Recorder, Trace
@@ -77,10 +79,11 @@ class FakeClient(Handle):
     def __init__(self, url: str, *, playout_delay: float = 0.1, fail: Exception | None = None) -> None:
         super().__init__()
         self.url, self.playout_delay, self.fail = url, playout_delay, fail
+        self.least, self.speaker_name = 0.0, ""
 
     @property
     def playout_target(self) -> float:
-        return self.playout_delay
+        return max(self.playout_delay, self.least)
 
     def _begin(self) -> None:
         if self.fail is not None:
@@ -215,6 +218,40 @@ def test_what_is_set_elsewhere_is_shown_once_the_page_has_spoken(playing: Pair) 
     assert server.written == [("quality", 33)]
 
 
+@pytest.mark.parametrize(
+    ("asked", "least", "speaker", "said"),
+    [
+        (0.1, 0.06, "some device", ""),
+        (0.1, 0.32, "the browser", "in force: 320 ms, as the browser needs it for the sound"),
+        (0.1, 0.254, "some device", "in force: 250 ms, as the sound device needs it for the sound"),
+        (0.4, 0.32, "the browser", ""),
+        (0.0, 0.32, "the browser", "pictures as they come, ahead of their sound"),
+        (0.0, 0.0, "", "pictures as they come"),
+    ],
+)
+def test_the_delay_that_holds_is_told_where_it_is_not_the_one_asked_for(
+    playing: Pair, asked: float, least: float, speaker: str, said: str
+) -> None:
+    _, client, panel, page = playing
+    slider = panel.controls.settings["playout"].widget
+    slider.value = round(asked * 1000)
+    client.least, client.speaker_name = least, speaker  # as when the page takes the sound over
+    page.says(seen=1)
+    note = panel.controls.box.children[0].children[-1].children[-1]
+    assert (note.value, note.layout.display) == (said, "" if said else "none")
+    assert (slider.value, client.playout_delay) == (round(asked * 1000), asked)
+
+
+def test_a_delay_that_finds_itself_is_shown_and_is_said_to(playing: Pair) -> None:
+    client = SimpleNamespace(playout_delay="adaptive", playout_target=0.1344, speaker_name="", running=False)
+    panel = playing[2]
+    panel.client = client
+    panel.controls.refresh()
+    assert panel.controls.settings["playout"].widget.value == 134
+    assert held(client) == "adaptive: this is what it has found"
+    panel.client = playing[1]
+
+
 # ---- pacing
 
 
@@ -304,7 +341,22 @@ def test_a_preset_moves_the_other_sliders_and_a_slider_leaves_the_preset(network
     settings["preset"].widget.value = "4g"
     assert (settings["loss"].widget.value, settings["rate"].widget.value) == (0.1, 13_000)  # a rate that was no choice
     settings["rate"].widget.value = 0
-    assert (server.network.rate, settings["preset"].widget.value) == (None, "")
+    assert (server.network.rate, settings["preset"].widget.value) == (None, "own")
+    settings["preset"].widget.value = "none"
+    assert (server.network, settings["loss"].widget.value) == (Network(), 0)
+    settings["preset"].widget.value = "own"  # which these sliders are not
+    assert (server.network, settings["preset"].widget.value) == (Network(), "none")
+
+
+def test_without_a_network_the_preset_says_so(networked: Pair) -> None:
+    server, _, panel, _ = networked
+    settings = panel.controls.settings
+    assert settings["preset"].widget.label == "none"
+    settings["burst"].widget.value = 4  # of what is not lost
+    assert settings["preset"].widget.label == "none"
+    server.network = Network(loss=0.02, seed=7)
+    panel.controls.refresh()
+    assert settings["preset"].widget.label == "own values"
 
 
 # ---- buttons

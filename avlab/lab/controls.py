@@ -12,11 +12,14 @@ from typing import Any, ClassVar, Protocol
 
 import ipywidgets as widgets
 
+from avlab.lab.page_sound import PageSpeaker
 from avlab.network.settings import Network
 from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, Pacer, PiRule, TutorialPacer, pi_rule
 
 _RATES = (250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000)
 _OWN = "own"
+_CLEAR = "none"
+_NOTABLE_S = 0.005
 _PACERS = [(name, name) for name in ("deadline", "tutorial", "pi", "none")]
 
 
@@ -48,6 +51,7 @@ class Controls:
         "pacer": "what decides when a frame leaves the server",
         "playout": "from the quickest arrival to its presentation: more of it forgives more jitter; "
         "while the browser plays the sound it is 320 ms at least",
+        "preset": "networks that one meets; each moves the sliders below",
         "kp": "weight of the change of the error",
         "ki": "part of an error that is made good with the next frame",
         "start": "the wait with which the tutorial's loop begins",
@@ -61,6 +65,8 @@ class Controls:
         self._showing = False
         self._own_pacer: Pacer | None = None  # what was there and is none of the choices
         self._made: Pacer | None = None
+        self._held = widgets.HTML()
+        self._held.add_class("avlab-held")
         self.settings: dict[str, Setting] = {}
         self.box = self._columns()
         self.refresh()
@@ -102,12 +108,13 @@ class Controls:
 
     def _playout_group(self) -> Any:
         def read() -> Any:
-            return round(self._client.playout_target * 1e3, 3)
+            asked = self._client.playout_delay
+            return round((self._client.playout_target if asked == "adaptive" else asked) * 1e3)
 
         def write(value: float) -> None:
             self._client.playout_delay = value / 1e3
 
-        return _group("Playout", self._slider("playout", "Delay (ms)", 0, 1000, read, write, step=10))
+        return _group("Playout", self._slider("playout", "Delay (ms)", 0, 1000, read, write, step=10), self._held)
 
     def _pacing_group(self) -> Any:
         # The clip's rate, as far as it says one.
@@ -163,15 +170,17 @@ class Controls:
             rate,
         ]
         self._observed("rate", rate, lambda: self._network().rate or 0, limit)
-        names = [("", ""), *((name, name) for name in Network.presets)]
-        preset = widgets.Dropdown(options=names, description="Preset", **_LOOK)
+        known = {_CLEAR: Network(), **Network.presets}
+        names = [*((name, name) for name in known), ("own values", _OWN)]
+        preset = widgets.Dropdown(options=names, description="Preset", tooltip=self._help["preset"], **_LOOK)
 
         def which() -> str:
-            return next((name for name, network in Network.presets.items() if network == self._network()), "")
+            now = self._network()
+            return _CLEAR if now.clear else next((name for name, each in known.items() if each == now), _OWN)
 
         def choose(name: str) -> None:
-            if name:
-                self._server.network = Network.presets[name]
+            if name != _OWN:  # which is whatever the sliders say
+                self._server.network = known[name]
 
         self._observed("preset", preset, which, choose)
         boxes.insert(0, preset)
@@ -202,6 +211,9 @@ class Controls:
                 value = setting.read()
                 if value is not None:
                     self._show(setting.widget, value)
+            if self._client is not None:
+                self._held.value = held(self._client)
+                self._held.layout.display = "" if self._held.value else "none"
             pacer = self._pacer_choice() if "pacer" in self.settings else ""
             for name, seen in (("kp", ("pi",)), ("ki", ("pi",)), ("start", ("tutorial",)), ("fps", ("pi", "tutorial"))):
                 if name in self.settings:
@@ -291,6 +303,19 @@ class Controls:
 
     def _network(self) -> Any:
         return self._server.network or Network()
+
+
+def held(client: Any) -> str:
+    """What holds in place of the playout delay that was asked for, in a few words; empty when that one does."""
+    asked, target = client.playout_delay, client.playout_target
+    if asked == "adaptive":
+        return "adaptive: this is what it has found"
+    if asked == 0:
+        return "pictures as they come, ahead of their sound" if client.speaker_name else "pictures as they come"
+    if target - asked < _NOTABLE_S:
+        return ""
+    who = "the browser" if client.speaker_name == PageSpeaker.name else "the sound device"
+    return f"in force: {round(target, 2) * 1e3:.0f} ms, as {who} needs it for the sound"
 
 
 _LOOK = {"style": {"description_width": "112px"}, "layout": {"width": "calc(100% - 4px)"}}

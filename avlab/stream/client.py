@@ -125,8 +125,14 @@ class Client(Handle):
 
     @property
     def playout_target(self) -> float:
-        """The playout delay of this moment in seconds: the one that was set, or the one that "adaptive" has found."""
-        return self._presentation.delay_ns / NS
+        """The playout delay that holds at this moment, in seconds.
+
+        It is what "adaptive" has found, or what was set; more than that where the sound needs it, as in the browser.
+        With 0, pictures do not wait for the sound.
+        """
+        if not self._delay_ns:
+            return self._presentation.delay_ns / NS
+        return max(self._delay_ns, self._presentation.least_delay_ns) / NS
 
     # ---- what it says of itself
 
