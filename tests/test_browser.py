@@ -65,10 +65,12 @@ CELLS = (
     ("slider", SLIDER),
     ("sleep", "moved.clear()\nprint(moved.wait(60))"),
     ("second", "client.view()"),
+    ("speaker", "client.view(sound='speaker')"),
     ("events", EVENTS),
     ("where", "print(client.speaker_name)"),
     ("shown", "print(avlab.metrics.frame_ledger(client.trace).shown)"),
     ("sync", "print(int(client.trace.sync['offset'].tail(60).abs().median() * 1000))"),
+    ("delay", "print(client.playout_target)"),
     ("nothing", "1"),
     ("stop", STOP),
 )
@@ -278,6 +280,23 @@ def test_a_page_that_is_no_secure_context_plays_too(opened: Open, pulse: tools.S
         notebook.picture()
         sounds_in_the_page(notebook)
         hears_tones(notebook, pulse)
+
+
+def test_sound_given_to_the_speaker_in_mid_stream_is_heard_and_pictures_keep_to_it(
+    opened: Open, pulse: tools.Sound
+) -> None:
+    with opened() as notebook:
+        notebook.run("start", "view")
+        notebook.picture()
+        sounds_in_the_page(notebook)
+        notebook.run("speaker")
+        for which in (0, 1):
+            notebook.frames_advance(20, which)
+        says(notebook, ".avlab-where", "PyAudio")
+        hears_tones(notebook, pulse)
+        assert int(notebook.ask("sync", lambda said: int(said) < 40)) < 40
+        notebook.ask("delay", lambda said: float(said) == 0.1)  # what was asked for, and not the page's any more
+        notebook.run("stop")
 
 
 HELD = """

@@ -19,7 +19,7 @@ from avlab.media.speaker import NullSpeaker, Speaker
 from avlab.stream import presentation as module
 from avlab.stream.clock import MonotonicClock, VirtualClock
 from avlab.stream.presentation import Presentation
-from avlab.stream.sounding import Pull, Sink, Sounding
+from avlab.stream.sounding import BELIEVED_BLOCKS, Pull, Sink, Sounding
 from avlab.stream.tap import Tap
 from avlab.stream.worker import Handle
 from avlab.timing.jitterbuffer import Fragment, Run
@@ -31,7 +31,7 @@ RATE = 8_000
 BLOCK = RATE // 25
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -208,6 +208,21 @@ def test_the_device_takes_the_sound_back_from_every_page(sounding: Sounding) -> 
     sounding.offer()
     sounding.claim("b", sink("another page"))
     goes_to(sounding, "another page")
+
+
+def test_that_the_device_has_the_sound_back_is_told_once_it_runs(sounding: Sounding) -> None:
+    assert not sounding.back()
+    sounding.claim("a", sink("page"))
+    goes_to(sounding, "page")
+    sounding.release("a")
+    goes_to(sounding, NullSpeaker.name)  # silence until a page is there again, which wants as much
+    until(lambda: sounding._blocks > BELIEVED_BLOCKS)
+    assert not sounding.back()
+    assert sounding.sink_lead_ns == LEAD_NS
+    sounding.rest(silent=False)
+    until(sounding.back)
+    assert sounding.sink_lead_ns == 0
+    assert not sounding.back()
 
 
 # --- pictures ahead of their time ---------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from rawclient import until
 
 from avlab.lab import hearing
 from avlab.lab import view as module
 from avlab.lab.flow import BUSY_GONE_NS, COAST_BYTES, GONE_NS, MOST_UNDER_WAY, Flow, PageClock
-from avlab.lab.view import ENDED, View, follow
+from avlab.lab.view import AHEAD_NS, ENDED, View, follow
 from avlab.stream.client import Client
 from avlab.stream.clock import VirtualClock
 from avlab.stream.tap import Tap, Verdict
@@ -275,6 +276,30 @@ def test_the_page_gets_the_jpeg_as_it_came_from_a_thread_of_the_view(client: Fak
         assert content["wait"] == (None if due_ns is None else 50.0)
     assert content["number"] == 2
     assert page.threads == {"avlab-view"}
+
+
+def test_a_page_gets_pictures_before_they_are_due_but_not_long_before(client: FakeClient) -> None:
+    clock = VirtualClock(NS)
+    view, page = shown(client, clock)
+    assert not view._tap.ahead
+    page.says(hello=True)
+    assert view._tap.ahead
+    client.show(0, NS + AHEAD_NS + 500 * MS)
+    until(lambda: not client.taps[0]._frames)
+    assert page.frames.empty()
+    clock.sleep_until(NS + 501 * MS)
+    assert page.frame()[0]["wait"] == 399.0
+    client.show(1, 9 * NS)
+    client.show(2, NS + 600 * MS)  # the delay has come down
+    assert [page.frame()[0]["number"] for _ in range(2)] == [2, 3]
+    page.says(seen=3, verdicts=[])
+    client.show(3, 9 * NS)
+    until(lambda: not client.taps[0]._frames)
+    page.says(bye=True)
+    assert not view._tap.ahead
+    view.close()
+    verdict = client.verdict()
+    assert (verdict.frame.ticks, verdict.shown_ns) == (9000, None)
 
 
 def test_what_the_page_cannot_take_is_dropped_and_never_queued(client: FakeClient) -> None:

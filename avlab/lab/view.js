@@ -2,13 +2,13 @@
 // `initialize` receives for all views of a widget, `render` makes one. With sound, the page's audio clock is the
 // master: a picture is painted once the sound heard has reached its pts.
 
-const SOON_MS = 8; // a picture due before the next frame of the screen is painted in this one
+const SOON_MS = 8; // what is due before the screen's next frame is painted in this one
+const SPARE_MS = 20;
 const DECODE_MS = 150; // how long before it is due a picture is decoded
-const REPORT_MS = 250; // one word for each picture would cost a fifth of them
-const SILENCE_MS = 3000;
+const REPORT_MS = 250; // a word a picture would cost a fifth of them
 const FILL_S = 0.15; // sound held before it begins to play
 
-// Plays blocks of int16; says at which frame of the context, at which position it began or ran dry.
+// Plays blocks of int16; says at which of the context's frames it began or ran dry, and where.
 const RING = `registerProcessor("avlab-ring", class extends AudioWorkletProcessor {
   constructor({ processorOptions: { fill } }) {
     super();
@@ -40,7 +40,7 @@ const RING = `registerProcessor("avlab-ring", class extends AudioWorkletProcesso
   }
 });`;
 
-// The sound of one stream. `state`: none (no sound here), held (the browser waits for a click), ready.
+// The sound of one stream. `state`: none (no sound here), held (waits for a click), ready.
 class Sound {
   constructor(rate, channels, changed) {
     Object.assign(this, { rate, channels, changed, state: "held", underruns: 0 });
@@ -60,7 +60,7 @@ class Sound {
       });
       this.node.port.onmessage = ({ data }) => this.turned(data);
       this.node.connect(this.gain);
-    } // no secure context, no worklet: blocks are scheduled one by one
+    } // no secure context, no worklet: blocks are scheduled
     this.opened = true;
     this.resume();
     this.look();
@@ -132,7 +132,7 @@ class Sound {
     }
   }
 
-  // Which moment of the context is heard now, in seconds.
+  // The context's moment heard now, in seconds.
   moment(now) {
     const { context } = this;
     const { contextTime, performanceTime } = context.getOutputTimestamp?.() ?? {};
@@ -182,7 +182,7 @@ export default () => {
   let model, sound = null, playing = false, muted = false, frozen = false, overlay = true;
   let frames = [], decoding = 0, asked = false, timer = null, state = null, heardOf = 0;
   let bitmap = null, newest = null, painted = 0, cameAt = [], paintedAt = [];
-  let seen = 0, verdicts = [], echo = null, offset = null;
+  let seen = 0, verdicts = [], echo = null, offset = null, quickest = Infinity;
 
   const say = (content) => {
     try {
@@ -203,7 +203,7 @@ export default () => {
   // ---- pictures
 
   const settle = (frame, now = null, heard = null) => {
-    verdicts.push([frame.number, now, heard === null ? null : heard / 1000]);
+    verdicts.push([frame.number, now, heard && heard / 1000]);
     owe();
   };
   const drop = (frame) => {
@@ -212,8 +212,15 @@ export default () => {
     frame.dropped = true;
   };
   const dropAll = () => frames.splice(0).forEach(drop);
-  const heardNow = (now) => (playing ? sound.heard(now) : null);
-  const due = ({ at, pts }, now, heard) => at === null || (heard === null ? at <= now : pts <= heard + SOON_MS);
+  const moment = (now = performance.now()) => ({ now, heard: playing ? sound.heard(now) : null });
+  // Ms until a picture is due; 0 for one that is shown as it comes.
+  const early = ({ at, pts }, { now, heard }) => at && (heard === null ? at - now : pts - heard);
+  // The newest due. Without sound here, one hardly due waits a tick for the one before it.
+  const due = (when, of = Boolean) => {
+    const last = frames.findLastIndex((frame) => of(frame) && early(frame, when) <= SOON_MS);
+    const waits = when.heard === null && last > 0 && of(frames[last - 1]) && early(frames[last], when) > -SPARE_MS;
+    return last - waits;
+  };
 
   const ask = () => {
     if (!asked) requestAnimationFrame(tick);
@@ -221,20 +228,18 @@ export default () => {
   };
   const tick = () => {
     asked = false;
-    const now = performance.now();
-    const heard = heardNow(now);
-    let pick = frames.findLastIndex((frame) => frame.bitmap && due(frame, now, heard));
+    const when = moment();
+    const pick = due(when, ({ bitmap }) => !!bitmap);
     if (pick >= 0) {
-      if (heard === null && frames[pick - 1]?.bitmap) pick -= 1; // of a burst, one waits for the next tick
       frames.splice(0, pick).forEach(drop);
       const frame = frames.shift();
       if (frozen) drop(frame);
-      else paint(frame, now, heard);
+      else paint(frame, when);
     }
-    decode(now, heard);
+    decode(when);
     if (frames.length) ask();
   };
-  const paint = (frame, now, heard) => {
+  const paint = (frame, { now, heard }) => {
     bitmap?.close();
     ({ bitmap } = newest = frame);
     for (const view of views) view.draw();
@@ -243,14 +248,13 @@ export default () => {
     offset = heard === null ? null : heard - frame.pts;
     settle(frame, now, heard);
   };
-  // Of several that are due and not begun, the newest is worth decoding, and one more without sound.
-  const decode = (now, heard) => {
-    const last = frames.findLastIndex((frame) => due(frame, now, heard)) - (heard === null);
+  // Of several due and not begun, the newest is worth decoding.
+  const decode = (when) => {
+    const last = due(when);
     frames = frames.filter((frame, i) => i >= last || frame.begun || drop(frame));
     for (const frame of frames) {
-      if (decoding > 1) return;
       if (frame.begun) continue;
-      if (frame.at !== null && (heard === null ? frame.at - now : frame.pts - heard) > DECODE_MS) return;
+      if (decoding > 1 || early(frame, when) > DECODE_MS) return;
       frame.begun = true;
       decoding += 1;
       createImageBitmap(new Blob([frame.bytes], { type: "image/jpeg" }))
@@ -270,14 +274,15 @@ export default () => {
 
   // ---- what the kernel says
 
-  const takeFrame = ({ number, pts, wait }, bytes, now) => {
+  const takeFrame = ({ number, pts, wait, sent }, bytes, now) => {
     seen = number;
     cameAt.push(now);
-    const at = wait === null ? null : now + wait;
+    quickest = Math.min(now - sent, quickest + 0.02); // the way, without what held this one up
+    const at = wait === null ? 0 : sent + quickest + wait;
     const frame = { number, pts: pts * 1000, at, bytes };
     if (document.hidden) return settle(frame);
     frames.push(frame);
-    decode(now, heardNow(now));
+    decode(moment(now));
     ask();
   };
   const takeSound = ({ to, position, pts, channels }, buffer) => {
@@ -285,7 +290,7 @@ export default () => {
     playing = true;
     const { byteOffset, byteLength } = buffer;
     const samples = new Int16Array(buffer.buffer.slice(byteOffset, byteOffset + byteLength));
-    sound.push(position, pts === null ? null : pts * 1000, samples);
+    sound.push(position, pts && pts * 1000, samples);
   };
   const takeState = (now) => {
     const audio = state.to === page && !state.ended ? state.audio : null;
@@ -329,11 +334,11 @@ export default () => {
     const parts = [away === null ? "unknown" : `${signed(away)} ms`];
     if (state?.loss != null) parts.push(`loss ${(state.loss * 100).toFixed(1)} %`);
     if (playing) parts.push(`${sound.underruns} underrun${sound.underruns === 1 ? "" : "s"}`);
-    return [["fps", fps], ["frame", frame], ["A/V", parts.join("  ")]];
+    return ["fps", fps, "frame", frame, "A/V", parts.join("  ")];
   };
   const note = (now) => {
     if (state?.note) return state.note;
-    if (heardOf && now - heardOf > SILENCE_MS && !document.hidden) {
+    if (heardOf && now - heardOf > 3000 && !document.hidden) {
       return "Nothing comes from the kernel. If it was restarted, run the cells again.";
     }
     if (!painted) return "Waiting for the first picture \u2026";
@@ -353,7 +358,7 @@ export default () => {
 
   return {
     initialize(given) {
-      ({ model } = given);
+      model = given.model;
       const receive = (content, [buffer]) => {
         if (!views.size) return;
         const now = (heardOf = performance.now());
@@ -371,8 +376,7 @@ export default () => {
         if (document.hidden) dropAll();
         if (views.size) report();
       };
-      const closing = new AbortController();
-      const { signal } = closing;
+      const closing = new AbortController(), { signal } = closing;
       model.on("msg:custom", receive);
       document.addEventListener("visibilitychange", look, { signal });
       addEventListener("pagehide", () => say({ bye: true }), { signal });
@@ -405,8 +409,8 @@ export default () => {
       };
       const shows = [
         button("Freeze", "Hold this picture", () => (frozen = !frozen), () => frozen),
-        button("Save picture", "Download this picture, the JPEG as it came", save),
-        button("Statistics", "Show the numbers in the picture", () => (overlay = !overlay), () => overlay),
+        button("Save picture", "Download the JPEG as it came", save),
+        button("Statistics", "Show numbers in the picture", () => (overlay = !overlay), () => overlay),
         button("Mute", "Silence this page", () => mute(!muted), () => muted),
       ];
       function save() {
@@ -426,13 +430,11 @@ export default () => {
         },
         tell(lines, said, place, held) {
           stats.hidden = !overlay;
-          if (overlay) {
-            stats.replaceChildren(...lines.flat().map((text, i) => {
-              const cell = make("span", i % 2 ? "value" : "term");
-              cell.textContent = text;
-              return cell;
-            }));
-          }
+          stats.replaceChildren(...lines.map((text, i) => {
+            const cell = make("span", i % 2 ? "value" : "term");
+            cell.textContent = text;
+            return cell;
+          }));
           if (message.textContent !== said) message.textContent = said;
           message.hidden = !said;
           line.textContent = line.title = place;

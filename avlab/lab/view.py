@@ -41,6 +41,9 @@ STATE_NS = NS // 2
 UNHEARD_NS = NS
 """When a running cell keeps the page's words waiting for so long, playout's own word is taken for what is shown."""
 
+AHEAD_NS = 400_000_000
+"""How long before it is due a picture goes to the page: time for the way, for decoding, and for a busy moment."""
+
 REMEMBERED = 2048  # pictures sent whose verdict may still come
 
 UNHEARD = (
@@ -120,16 +123,23 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
     # ---- to the page
 
     def _forward(self, worker: Worker) -> None:
+        early: deque[tuple[Frame, int | None]] = deque()  # what is due too long from now to go yet
         try:
             while not worker.stopping.is_set():
-                taken = self._tap.take_due(0.1)
+                taken = self._tap.take_due(0.1 if not early else 0.02)
                 now_ns = self._clock.now_ns()
                 self._look_after(now_ns)
                 if taken is not None:
-                    self._show(*taken, now_ns)
-                elif self._tap.closed or not self._client.running:
+                    early.append(taken)
+                elif not early and (self._tap.closed or not self._client.running):
                     break
+                # When the delay has come down, the newest is the first that is due, and those before it go along.
+                near = (at for at, (_, due_ns) in enumerate(early, 1) if due_ns is None or due_ns - now_ns < AHEAD_NS)
+                for _ in range(max(near, default=0)):
+                    self._show(*early.popleft(), now_ns)
         finally:
+            for frame, _ in early:
+                self._tap.skipped(frame)
             self._end()
 
     def _show(self, frame: Frame, due_ns: int | None, now_ns: int) -> None:
@@ -264,8 +274,11 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             self._turn_sound(content["sound"])
 
     def _greet(self, now_ns: int) -> None:
-        """A page is there, and this is its turn; until it can play the sound, nothing does."""
-        self._tap.decides = True
+        """A page is there, and this is its turn; until it can play the sound, nothing does.
+
+        It gets pictures before they are due: what the way and decoding take would otherwise be late on the screen.
+        """
+        self._tap.decides = self._tap.ahead = True
         if self._sounding is not None and self._plays and not self._sounding.kept:
             self._sounding.rest(silent=True)
         self._tell(now_ns)
@@ -327,7 +340,6 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _turned(self, playing: bool) -> None:
         """This page has the sound now, or has it no more."""
-        self._tap.ahead = playing
         if not playing:
             self._speaker = None
 
@@ -336,6 +348,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         if not keep:
             self._page = None
         self._page_sound = ""
+        self._tap.ahead = False
         self._tap.resign(shown=False)
         if self._sounding is not None:
             self._sounding.release(self)

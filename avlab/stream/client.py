@@ -329,6 +329,8 @@ class Client(Handle):
         if self._presented_delay_ns != self._delay_ns:
             self._presented_delay_ns = self._delay_ns
             self._presentation.set_delay(self._delay_ns)
+        if self._sounding is not None and self._sounding.back() and self._delay_ns is not None:
+            self._presentation.set_delay(self._delay_ns)  # what the browser needed for the sound holds no more
         self._presentation.move_along(now_ns)
         self._receiver.move_along(now_ns)
         if self._receiver.over(now_ns) and self._presentation.finished(now_ns):

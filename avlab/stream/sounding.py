@@ -24,6 +24,9 @@ Choice = Literal["auto", "speaker", "null"]
 SPARE_NS = 20_000_000
 """The least time between sound's arrival and the device's asking for it."""
 
+BELIEVED_BLOCKS = 10
+"""A device's first blocks are asked for in a hurry; what it says of its latency after these holds."""
+
 Pull = Callable[[int, int], tuple[Samples, ClockReading | None]]
 """`pull(count, heard_ns)`: samples as for a speaker's `fill`, and the media time of the first; None before it began."""
 
@@ -70,6 +73,8 @@ class Sounding:
         self._silent = False  # with no claim: silence, and not the device
         self._kept = False  # for the device, whoever claims it
         self._sink_lead_ns = 0
+        self._blocks = 0  # asked for by the device since it was opened
+        self._lent = self._back = False  # to a sink; from a sink
         self._changed = threading.Event()  # where the sound is to go
 
     # ---- for whoever would play the sound elsewhere, from any thread
@@ -149,6 +154,11 @@ class Sounding:
     def least_delay_ns(self) -> int:
         """The device must be ahead of the sound by more than its own latency, or the first late packet is a gap."""
         return max(self._lead_ns + SPARE_NS, self._sink_lead_ns)
+
+    def back(self) -> bool:
+        """Whether the client's own device has got the sound back since the last call: no sink's wishes hold."""
+        back, self._back = self._back, False
+        return back
 
     @property
     def heard_seconds(self) -> float:
@@ -242,7 +252,7 @@ class Sounding:
 
     def _open(self, wanted: Sink | bool) -> Speaker:
         if isinstance(wanted, Sink):
-            self._sink_lead_ns = wanted.lead_ns
+            self._sink_lead_ns, self._lent = wanted.lead_ns, True
             return wanted.open(self._pull)
         if wanted:
             return NullSpeaker(rate=self.rate, channels=self.channels)
@@ -251,6 +261,7 @@ class Sounding:
 
     def _start(self, speaker: Speaker) -> Speaker:
         """The speaker that started: the null speaker where `auto` found a device that does not open."""
+        self._blocks = 0
         try:
             speaker.start(self._fill)
         except SpeakerError as error:
@@ -269,6 +280,9 @@ class Sounding:
     def _pull(self, count: int, heard_ns: int) -> tuple[Samples, ClockReading | None]:
         heard_ns += self._av_offset_ns
         self._lead_ns = heard_ns - self._clock.now_ns()
+        self._blocks += 1
+        if self._blocks == BELIEVED_BLOCKS and self._lent and not self._sink_lead_ns:
+            self._lent, self._back = False, True
         with self._lock:
             block, reading = self._buffer.read(count, heard_ns)
             if reading is not None:
