@@ -222,8 +222,8 @@ def test_what_is_set_elsewhere_is_shown_once_the_page_has_spoken(playing: Pair) 
     ("asked", "least", "speaker", "said"),
     [
         (0.1, 0.06, "some device", ""),
-        (0.1, 0.32, "the browser", "in force: 320 ms, as the browser needs it for the sound"),
-        (0.1, 0.254, "some device", "in force: 250 ms, as the sound device needs it for the sound"),
+        (0.1, 0.32, "the browser", "in force: 320 ms, for sound in the browser"),
+        (0.1, 0.254, "some device", "in force: 250 ms, for the sound device"),
         (0.4, 0.32, "the browser", ""),
         (0.0, 0.32, "the browser", "pictures as they come, ahead of their sound"),
         (0.0, 0.0, "", "pictures as they come"),
@@ -240,10 +240,13 @@ def test_the_delay_that_holds_is_told_where_it_is_not_the_one_asked_for(
     note = panel.controls.box.children[0].children[-1].children[-1]
     assert (note.value, note.layout.display) == (said, "" if said else "none")
     assert (slider.value, client.playout_delay) == (round(asked * 1000), asked)
+    client.stop()
+    panel.controls.refresh()
+    assert note.value == ""
 
 
 def test_a_delay_that_finds_itself_is_shown_and_is_said_to(playing: Pair) -> None:
-    client = SimpleNamespace(playout_delay="adaptive", playout_target=0.1344, speaker_name="", running=False)
+    client = SimpleNamespace(playout_delay="adaptive", playout_target=0.1344, speaker_name="", running=True)
     panel = playing[2]
     panel.client = client
     panel.controls.refresh()

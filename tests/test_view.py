@@ -537,7 +537,7 @@ def test_a_client_that_was_never_started_cannot_be_viewed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "note"), [(None, ENDED), (ConnectionError("the server is gone"), "the server is gone")]
+    ("error", "note"), [(None, ENDED), (ConnectionError("the server is gone"), "The server is gone.")]
 )
 def test_a_view_of_a_client_that_has_stopped_says_so(error: Exception | None, note: str) -> None:
     client = FakeClient().start()

@@ -307,6 +307,8 @@ class Controls:
 
 def held(client: Any) -> str:
     """What holds in place of the playout delay that was asked for, in a few words; empty when that one does."""
+    if not client.running:
+        return ""
     asked, target = client.playout_delay, client.playout_target
     if asked == "adaptive":
         return "adaptive: this is what it has found"
@@ -314,8 +316,8 @@ def held(client: Any) -> str:
         return "pictures as they come, ahead of their sound" if client.speaker_name else "pictures as they come"
     if target - asked < _NOTABLE_S:
         return ""
-    who = "the browser" if client.speaker_name == PageSpeaker.name else "the sound device"
-    return f"in force: {round(target, 2) * 1e3:.0f} ms, as {who} needs it for the sound"
+    who = "sound in the browser" if client.speaker_name == PageSpeaker.name else "the sound device"
+    return f"in force: {round(target, 2) * 1e3:.0f} ms, for {who}"
 
 
 _LOOK = {"style": {"description_width": "112px"}, "layout": {"width": "calc(100% - 4px)"}}

@@ -3,7 +3,7 @@
 const ON_DARK = { "#0072B2": "#56B4E9", "#666666": "#999999" };
 const LETTERS = { "#E69F00": "#8A5F00", "#009E73": "#00664A", "#D55E00": "#B04E00" };
 const LETTERS_ON_DARK = { "#009E73": "#4CD3A6", "#D55E00": "#FF8A3D" };
-const LEFT = 44, RIGHT = 6, TOP = 6, BOTTOM = 20;
+const LEFT = 48, RIGHT = 6, TOP = 6, BOTTOM = 22;
 
 export default () => {
   const painters = new Set();
@@ -115,7 +115,7 @@ function draw(canvas, chart, [times, ...values], { now, seconds }, ink, dark) {
   const letters = (colour) => (dark ? LETTERS_ON_DARK : LETTERS)[colour] ?? hue(colour);
   c.setTransform(ratio, 0, 0, ratio, 0, 0);
   c.clearRect(0, 0, width, height);
-  c.font = "12px system-ui, sans-serif";
+  c.font = "13px system-ui, sans-serif";
   c.textBaseline = "middle";
 
   c.textAlign = "right";
@@ -129,7 +129,7 @@ function draw(canvas, chart, [times, ...values], { now, seconds }, ink, dark) {
   c.textAlign = "center";
   for (const tick of ticks(Math.max(0, now - span), now, 6)) {
     c.globalAlpha = 0.8;
-    if (x(tick - now) < right - 12) c.fillText(`${Number(tick.toPrecision(6))} s`, x(tick - now), bottom + 12);
+    if (x(tick - now) < right - 12) c.fillText(`${Number(tick.toPrecision(6))} s`, x(tick - now), bottom + 13);
   }
 
   c.save();

@@ -30,6 +30,8 @@ EVERY_S = 1 / 3
 
 KINDS = tuple(FOLDS)
 
+_NAMED = 1.2  # room above lines that have names there
+
 
 class Post:
     """Whether the page may be sent a message: one at a time, so that nothing queues for a page that is slow or hidden.
@@ -113,12 +115,12 @@ def chart(kind: str, series: Series, *, target: float | None = None) -> dict[str
         made["value"] = "" if first is None else f"{first:+.0f} ms".replace("-", "\N{MINUS SIGN}")
     elif kind == "loss":
         made |= {"title": "Lost in each second", "unit": "%", "marks": "steps"}
-        made |= {"colours": [BLUE, VERMILION], "range": _range(finite, 0.0, 5.0, least=0.0, most=100.0)}
+        made |= {"colours": [BLUE, VERMILION], "range": _range(_NAMED * finite, 0.0, 5.0, least=0.0, most=100.0)}
         made["names"] = [["packets", BLUE], ["frames", VERMILION]]
         made["value"] = "" if first is None else f"{first:.1f} % of packets"
     elif kind == "bitrate":
         made |= {"title": "Bit rate", "unit": "kbit/s", "marks": "steps", "colours": [BLUE, ORANGE]}
-        made |= {"range": _range(finite, 0.0, 100.0, least=0.0)}
+        made |= {"range": _range(_NAMED * finite, 0.0, 100.0, least=0.0)}
         made["names"] = [["video", BLUE], ["sound", ORANGE]]
         made["value"] = "" if first is None else f"{sum(value or 0.0 for value in last):,.0f} kbit/s"
     else:

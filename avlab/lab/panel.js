@@ -21,10 +21,11 @@ export default () => {
   return {
     initialize({ model }) {
       model.on("msg:custom", (content) => {
+        const turned = content.state !== newest?.state; // what the sliders stand for may have changed with it
         newest = content;
         numbers = content.numbers ?? numbers;
         for (const painter of painters) painter();
-        if (content.number) model.send({ seen: content.number });
+        if (content.number || turned) model.send({ seen: content.number ?? 0 });
       });
     },
     render({ model, el }) {

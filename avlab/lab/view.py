@@ -18,6 +18,7 @@ import anywidget
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
+from avlab.lab.controls import sentence
 from avlab.lab.flow import MOST_UNDER_WAY, Flow, PageClock
 from avlab.lab.hearing import cells, hear_while_cells_run, sliders_wait
 from avlab.lab.page_sound import LEAD_NS, PageSpeaker
@@ -231,7 +232,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         self._client.untap(self._tap)
         error = self._client.error
         self._ended = True
-        self._note = ENDED if error is None else str(error) or type(error).__name__
+        self._note = ENDED if error is None else sentence(error)
         if self._page is not None and self.comm is not None:
             with contextlib.suppress(Exception):  # what could not be sent was raised before, if it mattered
                 self._tell(self._clock.now_ns())
