@@ -493,6 +493,12 @@ FINE = Numbers(
             "9 frames of the last 2 s came too late to be shown. "
             "21 of 30 frames a second are sent: the pacer is slow, or kept busy.",
         ),
+        (
+            {"loss_percent": 26.4, "shown_fps": None, "received_fps": None, "offset_ms": None},
+            "26 % of the packets are lost, and a frame needs all of its own. "
+            "A lower quality or width, or more rate, brings frames back.",
+        ),
+        ({"loss_percent": 2.0, "shown_fps": 25}, ""),
         ({"offset_ms": 1234.0}, "The picture comes 1,234 ms after its sound."),
         ({"offset_ms": -190.0}, "The picture comes 190 ms before its sound."),
         ({"offset_ms": 90.0}, ""),

@@ -62,7 +62,7 @@ def played(clip: Path, folder: Path) -> observe.Seen:
                 assert server.wait(60) == 0
         finally:
             seen = observer.stop()
-    assert (play.returncode, play.stderr) == (0, "")
+    assert (play.returncode, play.stderr) == (0, f"trace saved in {came}\n")
     told = json.loads(play.stdout)
     assert told["error"] is None
     trace = avlab.join(avlab.Trace.load(sent), avlab.Trace.load(came))

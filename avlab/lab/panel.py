@@ -291,6 +291,12 @@ def hint(seen: Numbers) -> str:
     if seen.late:
         came = "1 frame of the last 2 s came" if seen.late == 1 else f"{seen.late} frames of the last 2 s came"
         return f"{came} too late to be shown.{slow or ' A longer playout delay waits for them.'}"
+    lost = seen.loss_percent or 0.0
+    if lost >= 1 and seen.target_fps and (seen.shown_fps or 0.0) < 0.5 * seen.target_fps:
+        return (
+            f"{lost:.0f} % of the packets are lost, and a frame needs all of its own. "
+            "A lower quality or width, or more rate, brings frames back."
+        )
     if seen.offset_ms is not None and not ACCEPTABLE[0] <= seen.offset_ms <= ACCEPTABLE[1]:
         order = "after" if seen.offset_ms > 0 else "before"
         return f"The picture comes {abs(seen.offset_ms):,.0f} ms {order} its sound.{slow}"
