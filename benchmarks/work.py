@@ -16,6 +16,7 @@ from typing import Any
 from unittest import mock
 
 from avlab.media import codec
+from avlab.stream.sending import Sending
 from avlab.stream.server import Server
 from avlab.timing.pacing import Due
 
@@ -23,33 +24,27 @@ DATA = Path(__file__).parents[1] / "data"
 WIDTHS = (400, 640)
 
 
-class Watched(Server):
-    """A server that notes how long each send took, in ns."""
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        self.send_ns: dict[int, int] = {}
-        super().__init__(*args, **settings)
-
-    def _send_frame(self, due: Due) -> None:
-        begun_ns = time.perf_counter_ns()
-        super()._send_frame(due)
-        self.send_ns[due.item.frame.index] = time.perf_counter_ns() - begun_ns
-
-
 def record(width: int, seconds: float) -> list[tuple[int, float, float, float]]:
     """(width, encode_ms, send_ms, late_ms) of each frame."""
     encode_ns: list[int] = []
-    encode = codec.encode_jpeg
+    send_ns: dict[int, int] = {}
+    encode, send = codec.encode_jpeg, Sending._send_frame
 
-    def watched(*args: Any, **settings: Any) -> Any:
+    def encoding(*args: Any, **settings: Any) -> Any:
         begun_ns = time.perf_counter_ns()
         jpeg = encode(*args, **settings)
         encode_ns.append(time.perf_counter_ns() - begun_ns)
         return jpeg
 
+    def sending(own: Sending, due: Due) -> None:
+        begun_ns = time.perf_counter_ns()
+        send(own, due)
+        send_ns[due.item.frame.index] = time.perf_counter_ns() - begun_ns
+
     with (
-        mock.patch.object(codec, "encode_jpeg", watched),
-        Watched(DATA / "count.mp4", width=width, quality=80, loop=True) as server,
+        mock.patch.object(codec, "encode_jpeg", encoding),
+        mock.patch.object(Sending, "_send_frame", sending),
+        Server(DATA / "count.mp4", width=width, quality=80, loop=True) as server,
     ):
         play = [sys.executable, "-m", "avlab.cli", "play", server.url, "--no-window", "--audio", "null"]
         subprocess.run([*play, "--seconds", str(seconds)], check=True, stdout=subprocess.DEVNULL)
@@ -58,7 +53,7 @@ def record(width: int, seconds: float) -> list[tuple[int, float, float, float]]:
     late = (frames["sent"] - frames["due"]).to_numpy() * 1e3
     rows = []
     for index, late_ms in zip(frames["index"], late, strict=True):
-        rows.append((width, encode_ns[index] / 1e6, server.send_ns[index] / 1e6, max(0.0, float(late_ms))))
+        rows.append((width, encode_ns[index] / 1e6, send_ns[index] / 1e6, max(0.0, float(late_ms))))
     return rows
 
 

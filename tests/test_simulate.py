@@ -20,6 +20,7 @@ from avlab.stream import sizes
 from avlab.stream.simulate import picture_times_ns, recorded_work, simulate
 from avlab.stream.sizes import frame_bytes
 from avlab.timing.pacing import DeadlinePacer, Due, FeedbackPacer, Pacer, TutorialPacer
+from benchmarks import work
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -203,6 +204,24 @@ def test_the_nearest_recorded_width_counts() -> None:
     assert recorded_work(1920) is recorded_work(640)
     assert recorded_work(400) is not recorded_work(640)
     assert all(min(cost) >= 0 and cost.encode_ns > 0 and cost.send_ns > 0 for cost in recorded_work(640))
+
+
+@pytest.mark.slow
+def test_a_machines_own_work_can_be_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As data/README.md tells; `simulate` takes the new file."""
+    own = tmp_path / "work.csv"
+    monkeypatch.setattr("sys.argv", ["work.py", "--seconds", "1", "--out", str(own)])
+    work.main()
+    monkeypatch.setattr(module, "RECORDED", own)
+    module._recorded.cache_clear()
+    try:
+        for width in work.WIDTHS:
+            costs = recorded_work(width)
+            assert len(costs) > 5
+            assert all(cost.encode_ns > 0 and cost.send_ns > 0 for cost in costs)
+        assert len(simulate(30.0, seconds=1).frames) == 30
+    finally:
+        module._recorded.cache_clear()
 
 
 def test_without_the_record_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
