@@ -765,7 +765,15 @@ def test_no_server_at_all() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["classic://", "classic:", "classic://host:99999", "classic://host/path", "classic://:9688"]
+    "url",
+    [
+        "classic://",
+        "classic:",
+        "classic://host:99999",
+        "classic://host:0",
+        "classic://host/path",
+        "classic://:9688",
+    ],
 )
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(ValueError, match=r"write it as classic://host:port"):

@@ -98,7 +98,7 @@ class ClassicReceiver:
     ) -> None:
         parts = urlsplit(url)
         try:
-            port = parts.port or PORT
+            port = PORT if parts.port is None else parts.port
         except ValueError:
             port = 0
         if not parts.hostname or not port or parts.path.strip("/"):
