@@ -240,7 +240,7 @@ class ClassicSound:
         swapped = int.from_bytes(prefix[::-1], self._byteorder)
         hint = "Is this the sound port of a classic server?"
         if swapped <= _MAX_MESSAGE:
-            hint = f"In the other byte order it would be {swapped:,}: set byteorder to that of the peer's machine."
+            hint = f"In the other byte order it would be {swapped:,}: serve from a machine with the order of this one."
         raise WireError(f"A peer announces {size:,} bytes of sound at once; {_MAX_MESSAGE:,} is the most. {hint}")
 
 
