@@ -17,7 +17,7 @@ import pytest
 import tools
 
 from avlab import cli
-from avlab.lab import diagnosis, doctor
+from avlab.lab import diagnosis, doctor, window
 from avlab.lab.diagnosis import Judgement
 from avlab.lab.doctor import CHECKS, Finding, Machine
 
@@ -85,11 +85,12 @@ JUDGEMENTS: list[tuple[Judgement, str, str, str]] = [
     (diagnosis.judge_window("NONE", ["opencv-python-headless"]), "note", "cannot open", "opencv-python-headless"),
     (diagnosis.judge_window("", ["opencv-python"]), "note", "cannot open", "pip install opencv-python"),
     (diagnosis.judge_window("QT5", ["opencv-python", "opencv-python-headless"]), "note", "2 OpenCVs", "uninstall"),
-    (diagnosis.judge_display("linux", {"DISPLAY": ":0"}), "ok", "DISPLAY is :0", ""),
-    (diagnosis.judge_display("linux", {"WAYLAND_DISPLAY": "wayland-0"}), "note", "wayland-0", "XWayland"),
-    (diagnosis.judge_display("linux", {}), "note", "DISPLAY is not set", "--no-window"),
-    (diagnosis.judge_display("darwin", {}), "ok", "desktop", ""),
-    (diagnosis.judge_display("win32", {}), "ok", "desktop", ""),
+    (diagnosis.judge_display("linux", {"DISPLAY": ":0"}, True), "ok", "DISPLAY is :0", ""),
+    (diagnosis.judge_display("linux", {"DISPLAY": ":0"}, False), "note", ":0, where nothing answers", "--no-window"),
+    (diagnosis.judge_display("linux", {"WAYLAND_DISPLAY": "wayland-0"}, True), "note", "wayland-0", "XWayland"),
+    (diagnosis.judge_display("linux", {}, True), "note", "DISPLAY is not set", "--no-window"),
+    (diagnosis.judge_display("darwin", {}, True), "ok", "desktop", ""),
+    (diagnosis.judge_display("win32", {}, True), "ok", "desktop", ""),
     (diagnosis.judge_sound("Boxen", ["pyaudio 0.2.14"], "PortAudio V19.7", "win32"), "ok", "Boxen; pyaudio 0.2.14", ""),
     (diagnosis.judge_sound(None, ["pyaudio 0.2.14"], "PortAudio V19.7", "win32"), "note", "silence", "sound settings"),
     (diagnosis.judge_sound(None, ["sounddevice 0.5"], "PortAudio V19.7", "linux"), "note", "silence", "PipeWire"),
@@ -227,8 +228,11 @@ def test_each_system_is_asked_in_its_own_way() -> None:
     ]
 
 
-def test_display_of_a_faked_machine() -> None:
-    assert check("display", machine("linux", environ={"DISPLAY": ":7"})).found == "DISPLAY is :7"
+def test_display_of_a_faked_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = machine("linux", environ={"DISPLAY": ":4711"})
+    assert check("display", named).found == "DISPLAY is :4711, where nothing answers"
+    monkeypatch.setattr(window, "answers", lambda display: display == ":4711")
+    assert check("display", named).found == "DISPLAY is :4711"
     assert check("display", machine("linux")).state == "note"
     assert check("display", machine("win32")).state == "ok"
 
@@ -317,15 +321,22 @@ def test_without_a_network_there_is_no_address(monkeypatch: pytest.MonkeyPatch) 
     assert check("LAN address", machine("linux")).found == "no network"
 
 
-@pytest.mark.parametrize("error", [TimeoutError("timed out"), ConnectionRefusedError(errno.ECONNREFUSED, "refused")])
-def test_a_broken_loopback_is_a_problem(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TimeoutError("timed out"), "timed out"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "refused"),
+        (AttributeError("no such option"), "AttributeError: no such option"),
+    ],
+)
+def test_a_broken_loopback_is_a_problem(monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
     def broken(_data: bytes) -> bytes:
         raise error
 
     monkeypatch.setattr(doctor, "_echo_udp", broken)
     finding = check("loopback", machine("win32"))
     assert finding.state == "problem"
-    assert finding.found == f"UDP: {error.strerror or error}"
+    assert finding.found == f"UDP: {said}"
 
 
 # --- what surrounds the checks -----------------------------------------------------------------------------------

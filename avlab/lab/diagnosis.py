@@ -129,17 +129,22 @@ def judge_window(backend: str, opencvs: Sequence[str]) -> Judgement:
     return Judgement("ok", f"OpenCV opens them with {backend}")
 
 
-def judge_display(system: str, environ: Mapping[str, str]) -> Judgement:
-    """Whether there is a screen for a window: Linux tells by its environment, Windows and macOS have one."""
+def judge_display(system: str, environ: Mapping[str, str], answers: bool) -> Judgement:
+    """Whether there is a screen for a window: Linux names it in its environment, Windows and macOS have one.
+
+    `answers` is whether an X server takes connections at the display that is named.
+    """
     if not system.startswith("linux"):
         return Judgement("ok", "the desktop's own")
-    if environ.get("DISPLAY"):
-        return Judgement("ok", f"DISPLAY is {environ['DISPLAY']}")
-    if environ.get("WAYLAND_DISPLAY"):
+    display, wayland = environ.get("DISPLAY"), environ.get("WAYLAND_DISPLAY")
+    if display and answers:
+        return Judgement("ok", f"DISPLAY is {display}")
+    if wayland and not display:
         mend = "OpenCV's windows need X: install XWayland, or use notebooks and avlab play --no-window"
-        return Judgement("note", f"Wayland alone, {environ['WAYLAND_DISPLAY']}", mend)
+        return Judgement("note", f"Wayland alone, {wayland}", mend)
+    found = f"DISPLAY is {display}, where nothing answers" if display else "none: DISPLAY is not set"
     mend = "notebooks and avlab play --no-window go without; for a window use a desktop's terminal, or ssh -X"
-    return Judgement("note", "none: DISPLAY is not set", mend)
+    return Judgement("note", found, mend)
 
 
 def judge_sound(device: str | None, libraries: Sequence[str], portaudio: str | None, system: str) -> Judgement:

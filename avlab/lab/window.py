@@ -36,13 +36,13 @@ def check_display() -> None:
         raise NoWindowError(
             "there is no display for a window (DISPLAY is not set): play with --no-window, or from a desktop"
         )
-    if not _answers(display):
+    if not answers(display):
         raise NoWindowError(
             f"the display {display} does not answer: play with --no-window, or set DISPLAY to one that does"
         )
 
 
-def _answers(display: str) -> bool:
+def answers(display: str) -> bool:
     """Whether an X server takes connections there; True for a name whose form is not known here."""
     host, _, rest = display.rpartition(":")
     number = rest.split(".")[0]
