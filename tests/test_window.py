@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 import avlab
 from avlab.lab import window
+from avlab.stream.tap import Tap, Verdict
+from avlab.timing.jitterbuffer import Frame
 from benchmarks import observe
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("xvfb", "pulse", "ffmpeg")]
@@ -124,3 +127,23 @@ def test_without_a_display_a_window_is_refused_in_a_sentence(monkeypatch: pytest
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(window.NoWindowError, match="no display"):
         window.check_display()
+
+
+def test_a_picture_that_does_not_decode_is_skipped_and_the_window_stays() -> None:
+    verdicts: list[Verdict] = []
+    shown = object.__new__(window.Window)
+    shown._tap = Tap(lambda _tap, verdict: verdicts.append(verdict), decides=True)
+    shown._cv2 = SimpleNamespace(pollKey=lambda: -1, getWindowProperty=lambda *_: 1.0, WND_PROP_VISIBLE=4)
+    damaged = Frame(
+        ticks=0,
+        pts_ns=0,
+        jpeg=b"\xff\xd8 no more",
+        bytes=10,
+        packets=1,
+        packets_lost=0,
+        first_packet_ns=0,
+        complete_ns=0,
+    )
+    shown._tap.put(damaged)
+    assert shown.step(0)
+    assert verdicts == [Verdict(damaged, None)]

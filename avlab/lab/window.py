@@ -96,8 +96,13 @@ class Window:
     def step(self, timeout: float = 0.02) -> bool:
         """Show the next picture, or wait `timeout` seconds for one; False once the window is to close."""
         frame = self._tap.take(timeout)
+        image = None
         if frame is not None and frame.jpeg is not None:
-            image = codec.decode_jpeg(frame.jpeg)
+            try:
+                image = codec.decode_jpeg(frame.jpeg)
+            except ValueError:  # whoever sends it: the next one may be whole
+                self._tap.skipped(frame)
+        if frame is not None and image is not None:
             if self._show_fps:
                 self._paint(image)
             self._cv2.imshow(TITLE, image)
