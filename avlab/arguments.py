@@ -1,0 +1,195 @@
+"""What can be asked for on the command line: the commands with their options, examples and help. `cli` does it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import avlab
+
+DEFAULT_PORT = 8554
+CLASSIC_PORT = 9688  # wire.classic.PORT, without importing it
+PACERS = ("deadline", "tutorial", "pi", "none")
+
+NETWORK: dict[str, tuple[type, str, str]] = {
+    "loss": (float, "P", "share of packets lost, 0 to 1"),
+    "burst": (float, "N", "packets lost in a row, on average; 1 is chance alone (1)"),
+    "delay": (float, "S", "seconds that every packet takes, one way"),
+    "jitter": (float, "S", "seconds beyond that, on average, exponentially distributed"),
+    "reorder": (bool, "", "packets may overtake each other by their jitter"),
+    "duplicate": (float, "P", "share of packets that come twice, 0 to 1"),
+    "rate": (float, "KBPS", "kilobits a second through a bottleneck"),
+    "queue": (float, "S", "seconds of packets that wait before it; more are lost (0.1)"),
+    "seed": (int, "N", "another seed, other losses (1)"),
+}
+"""The options that make a network: the kind of value, its unit, and what it does."""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was asked for, `command` among it; what cannot be asked for ends the process with a sentence and code 2.
+
+    `lab` passes on to JupyterLab what is not its own; any other command refuses it.
+    """
+    made = parser()
+    options, unknown = made.parse_known_args(arguments)
+    if options.command == "lab":
+        options.rest = [option for option in unknown if option != "--"]
+    elif unknown:
+        made.exit(2, f"avlab: {options.command} knows no {' '.join(unknown)}; see avlab {options.command} --help\n")
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.exit(2, f"avlab: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    whole = _Parser(prog="avlab", description="A laboratory for real-time audio and video over sockets.")
+    whole.add_argument("--version", action="version", version=f"avlab {avlab.__version__}")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, *examples: str) -> Any:
+        shown = "examples:\n" + "\n".join(f"  avlab {example}" for example in examples)
+        kind = argparse.RawDescriptionHelpFormatter
+        made = commands.add_parser(name, help=text, description=text, epilog=shown, formatter_class=kind)
+        made.set_defaults(command=name)
+        return made
+
+    probe = command(
+        "probe",
+        "What a clip says its fps is, and what its timestamps say.",
+        "probe data/count.mp4",
+        "probe data/count-vfr.mp4 --json",
+    )
+    probe.add_argument("clip", metavar="CLIP", help="any file that FFmpeg reads")
+    probe.add_argument("--json", action="store_true", help="print one JSON object")
+
+    demo = command(
+        "demo",
+        "Server and client on loopback: streams a clip, prints what was measured, writes plots.",
+        "demo",
+        "demo my-clip.mp4 --seconds 20 --out out",
+    )
+    demo.add_argument("clip", metavar="CLIP", nargs="?", help="the sample clip when left out")
+    demo.add_argument("--seconds", type=_seconds, default=10.0, metavar="S", help="how long (10)")
+    demo.add_argument("--out", default="avlab-demo", metavar="DIR", help="where plots go (avlab-demo)")
+    _picture_options(demo)
+    _sound_option(demo)
+
+    serve = command(
+        "serve",
+        "Stream a clip to whoever asks, over RTSP or as the tutorial's server does.",
+        "serve data/count.mp4",
+        "serve clip.mp4 --width 400 --quality 60 --loop --port 8554",
+        "serve clip.mp4 --once --trace server.avtrace",
+        "serve data/count.mp4 --wire classic --width 400",
+        "serve 0 --microphone",
+    )
+    serve.add_argument("clip", metavar="CLIP", nargs="?", help="a clip, or the number of a camera: 0")
+    serve.add_argument("--microphone", action="store_true", help="a camera's sound, or with no CLIP, sound alone")
+    serve.add_argument("--microphone-device", metavar="DEVICE", help="which: its number, or a part of its name")
+    serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to serve on (127.0.0.1: this machine)")
+    text = f"0 for any ({DEFAULT_PORT}; classic: pictures on {CLASSIC_PORT}, sound on the port below)"
+    serve.add_argument("--port", type=int, metavar="P", help=text)
+    text = "rtsp, or classic, the tutorial's, which its own client plays: a picture a datagram, no timestamps (rtsp)"
+    serve.add_argument("--wire", choices=["rtsp", "classic"], default="rtsp", help=text)
+    _picture_options(serve)
+    serve.add_argument("--pacer", choices=PACERS, default="deadline", help="none is flat out (deadline)")
+    _network_options(serve)
+    text = "over how much of a frame's time its packets leave, 0 to 0.95 (0: in one burst)"
+    serve.add_argument("--spread", type=float, default=0.0, metavar="SHARE", help=text)
+    text = "lower quality and width before the way to the clients overflows, by what they report"
+    serve.add_argument("--rate-control", choices=["aimd"], help=text)
+    serve.add_argument("--loop", action="store_true", help="play on without a seam")
+    serve.add_argument("--once", action="store_true", help="end with the clip")
+    serve.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
+    serve.add_argument("--trace", metavar="FILE", help="save the record")
+
+    play = command(
+        "play",
+        "Play a stream: picture in a window, sound on the speaker. q closes the window.",
+        "play rtsp://127.0.0.1:8554/count",
+        "play rtsp://127.0.0.1:8554/count --no-window --seconds 10 --json --trace run.avtrace",
+        "play classic://127.0.0.1:9688",
+    )
+    play.add_argument("url", metavar="URL", help="rtsp://host:port/path or classic://host:port")
+    shown = play.add_mutually_exclusive_group()
+    shown.add_argument("--window", action="store_true", default=None, help="a window (where there is a display)")
+    shown.add_argument("--no-window", action="store_false", dest="window", help="no window")
+    _sound_option(play)
+    text = "seconds from arrival to presentation, or adaptive (0.1; classic has none)"
+    play.add_argument("--playout-delay", type=_delay, metavar="S", help=text)
+    text = "have lost packets of pictures sent again (rtx), or parity sent with them (fec)"
+    play.add_argument("--repair", choices=["rtx", "fec"], help=text)
+    play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
+    play.add_argument("--trace", metavar="FILE", help="save the record")
+    play.add_argument("--json", action="store_true", help="print one JSON line at the end")
+
+    relay = command(
+        "relay",
+        "A network between any two peers, RTSP sessions and datagrams: it loses, delays, reorders, copies.",
+        "relay --listen 8555 --to 127.0.0.1:8554 --loss 0.02 --delay 0.02",
+        "relay --listen 8555 --to rtsp://127.0.0.1:8554/count --preset classroom --trace relay.avtrace",
+        "relay --listen 5004 --to 192.168.1.20:5004 --rate 2000 --queue 0.2",
+    )
+    relay.add_argument("--listen", type=int, required=True, metavar="P", help="the port for clients; 0 is any free one")
+    relay.add_argument("--to", required=True, metavar="HOST:PORT", help="the peer, or its rtsp:// address")
+    relay.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (127.0.0.1)")
+    _network_options(relay)
+    relay.add_argument(
+        "--one-way", action="store_true", help="from the peer to clients; the way back has the delay alone"
+    )
+    relay.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
+    relay.add_argument("--trace", metavar="FILE", help="save the record")
+
+    text = "What this machine can do, and how to mend what it cannot. Exit code 1 when avlab does not work here."
+    doctor = command("doctor", text, "doctor", "doctor --json")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+
+    text = "JupyterLab on the notebooks. Options that are not avlab's go to JupyterLab."
+    lab = command("lab", text, "lab", "lab --no-browser --port 8890")
+    lab.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    return whole
+
+
+def _picture_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--width", type=int, default=None, metavar="PX", help="pixels across (the clip's own)")
+    parser.add_argument("--quality", type=int, default=80, metavar="Q", help="JPEG quality, 1 to 100 (80)")
+
+
+def _network_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the network")
+    for name, (kind, unit, text) in NETWORK.items():
+        if kind is bool:
+            group.add_argument(f"--{name}", action="store_true", default=None, help=text)
+        else:
+            group.add_argument(f"--{name}", type=kind, metavar=unit, help=text)
+    group.add_argument("--preset", metavar="NAME", help="home-wifi, 4g, long-haul or classroom, to begin with")
+
+
+def _delay(text: str) -> float | str:
+    """A playout delay: seconds, or the word that stands for none in particular."""
+    if text == "adaptive":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seconds nor the word adaptive") from None
+
+
+def _sound_option(parser: argparse.ArgumentParser) -> None:
+    choices = ["auto", "speaker", "null"]
+    parser.add_argument("--audio", choices=choices, default="auto", help="null keeps time without sound (auto)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
