@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from avlab.lab import check, plots
-    from avlab.lab.check import predict
     from avlab.lab.panel import panel
+    from avlab.lab.predictions import predict
     from avlab.measure import metrics
     from avlab.measure.join import join
     from avlab.measure.trace import Trace
@@ -48,7 +48,7 @@ _HOMES = {
     "panel": "avlab.lab.panel",
     "pi_rule": "avlab.timing.pacing",
     "plots": "avlab.lab",
-    "predict": "avlab.lab.check",
+    "predict": "avlab.lab.predictions",
     "probe": "avlab.media.probe",
     "simulate": "avlab.stream.simulate",
     "stop_all": "avlab.stream.worker",
