@@ -343,3 +343,29 @@ def test_a_waker_ends_a_wait_from_anywhere() -> None:
     waker.close()
     waker.wake()
     waker.clear()
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_datagrams_go_their_way_without_what_linux_alone_has(monkeypatch: pytest.MonkeyPatch, system: str) -> None:
+    monkeypatch.setattr(links.sys, "platform", system)
+    pair = Pair()
+    try:
+        packets = [bytes([number]) * 1_000 for number in range(40)]
+        assert pair.carry(packets) == packets
+    finally:
+        pair.close()
+
+
+def test_a_refusal_of_something_sent_earlier_hides_no_datagram(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What Windows reports of a peer that is gone, WinError 10054, and what Linux does of a connected socket.
+    receive, refused = socket.socket.recvfrom, iter([ConnectionResetError(10054, "forcibly closed")])
+    pair.there._gro = False
+
+    def once_refused(self: socket.socket, *rest: Any) -> Any:
+        for error in refused:
+            raise error
+        return receive(self, *rest)
+
+    monkeypatch.setattr(socket.socket, "recvfrom", once_refused)
+    assert pair.carry([b"after it"]) == [b"after it"]
+    assert next(refused, None) is None

@@ -33,8 +33,6 @@ class UdpLink:
             self.socket.setblocking(False)
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 _try_option(self.socket, socket.SOL_SOCKET, option, BUFFER_BYTES)
-            if sys.platform == "win32":  # or a peer that is gone makes recv fail: WinError 10054
-                self.socket.ioctl(socket.SIO_UDP_CONNRESET, False)  # type: ignore[attr-defined, unused-ignore]
             linux = sys.platform.startswith("linux")
             self._segment = linux and _try_option(self.socket, socket.IPPROTO_UDP, UDP_SEGMENT, 0)
             self._gro = linux and _try_option(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
@@ -130,7 +128,7 @@ class UdpLink:
                 size, ancillary, _, address = self.socket.recvmsg_into([self._buffer], 128)
             except (BlockingIOError, InterruptedError):
                 break
-            except ConnectionError:  # an ICMP refusal of something sent earlier: not ours to fail of
+            except ConnectionError:  # an ICMP refusal of something sent earlier (on Windows WinError 10054): not ours
                 continue
             step = size or 1
             for level, kind, value in ancillary:
