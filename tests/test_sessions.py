@@ -579,3 +579,15 @@ def test_a_client_that_leaves_is_forgotten_at_once(server: avlab.Server) -> None
         client.stop()
         until(lambda: server.clients == 0 and not server._audience.peers)
     assert re.match("0 clients, waiting", server.status())
+
+
+def test_a_wait_that_runs_out_is_told_to_whoever_runs_the_server(clip: str) -> None:
+    def impatient(delay: float, measured_fps: float, target_fps: float) -> float:
+        return 0.0
+
+    with avlab.Server(clip, pacer=avlab.FeedbackPacer(impatient)) as server, avlab.Client(server.url, audio="null"):
+        until(lambda: server.notices)
+        [said] = server.notices
+    assert "the rule impatient asks to wait 0 ms" in said
+    events = server.trace.settings.query("name == 'pacer' and kind == 'event'")
+    assert list(events["value"]) == [said]

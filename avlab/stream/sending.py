@@ -109,7 +109,7 @@ class Sending:
         for due in self._in_use.pull(now_ns):
             self._send_frame(due)
         for words in getattr(self._in_use, "notices", list)():
-            self._recorder.event(now_ns, "pacer", words)
+            self._notice("pacer", words)
         if isinstance(self._source, LiveSource):
             for words in self._source.notices():
                 self._notice("source", words)

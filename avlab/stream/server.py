@@ -268,7 +268,8 @@ class Server(Handle):
 
     def _notice(self, name: str, words: str) -> None:
         self._recorder.event(self._clock.now_ns(), name, words)
-        self._notices.append(words)
+        if words not in self._notices:
+            self._notices.append(words)
 
     @property
     def trace(self) -> Trace:
