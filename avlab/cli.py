@@ -188,7 +188,9 @@ def _lab(options: argparse.Namespace) -> int:
     folder = _home() / "notebooks"
     if not folder.is_dir():
         raise FileNotFoundError(f"the notebooks are not at {folder}: run avlab from a clone of its repository")
-    command = [sys.executable, "-m", "jupyterlab", str(folder / "00_welcome.ipynb")]
+    # The address that is printed leads to the notebook, too, for a machine without a browser to open by itself.
+    url = "--LabApp.default_url=/lab/tree/00_welcome.ipynb"
+    command = [sys.executable, "-m", "jupyterlab", str(folder / "00_welcome.ipynb"), url]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
     if options.no_browser:
