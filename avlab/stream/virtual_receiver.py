@@ -14,7 +14,7 @@ from avlab.network.parity import KEEP_GROUPS, KEEP_PACKETS
 from avlab.network.ratecontrol import Choice, RateController, Report
 from avlab.network.retransmission import Requester
 from avlab.stream.virtual_sender import PLACE, Again, Over, Packetizer, Sent, Travelling
-from avlab.timing.jitterbuffer import Fragment, Frame, JitterBuffer
+from avlab.timing.jitterbuffer import Frame, JitterBuffer, Run
 from avlab.timing.playout import DEFAULT_DELAY_NS, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.timing.target import Steering
@@ -145,13 +145,27 @@ class Receiver:
     def move_along(self, now_ns: int) -> None:
         """Take what has arrived, show what is due, give up what came too late."""
         rows: list[PacketTuple] = []
+        run: list[Travelling] = []  # packets of a frame that came together, in their order
         for outcome in self._network.pull(now_ns):
-            if isinstance(outcome, Dropped):
+            item = outcome.item if isinstance(outcome, Packet) else None
+            if run and not (
+                isinstance(item, Travelling)
+                and item.frame is run[0].frame
+                and item.sequence == run[-1].sequence + 1
+                and self._rebuilding is None  # each may bring back one that lies between it and the next
+            ):
+                self._take_run(run, now_ns, rows)
+                run = []
+            if isinstance(item, Travelling):
+                run.append(item)
+            elif isinstance(outcome, Dropped):
                 self._miss(outcome.item, outcome.reason, rows)
             elif isinstance(outcome, Copy):
                 self._take(outcome.packet, now_ns, rows, copy=True)
             else:
                 self._take(outcome, now_ns, rows, copy=False)
+        if run:
+            self._take_run(run, now_ns, rows)
         if self._requester is not None and self._ask is not None:
             self._requester.base_ns = self._clock.when_ns(0) if self._clock.running else None
             if asked := self._requester.pull(now_ns):
@@ -190,34 +204,41 @@ class Receiver:
         steering.steer(self._clock, now_ns, shift=self._clock.shift, ease=steering.ease, note=note)
 
     def _take(self, packet: Packet, now_ns: int, rows: list[PacketTuple], *, copy: bool) -> None:
+        """A packet that repairs, or a copy of any."""
         item: Travelling | Again | Over = packet.item
         if isinstance(item, Again):
             self._take_again(item, packet.size, now_ns, rows, copy=copy)
-            return
-        if isinstance(item, Over):
-            rows.append(
-                self._row(item.packet, None if copy else item.packet.sent_ns, now_ns, "duplicate" if copy else "used")
-            )
+        elif isinstance(item, Travelling):
+            self._take_run([item], now_ns, rows, copy=copy)
+        else:
+            fate, sent_ns = ("duplicate", None) if copy else ("used", item.packet.sent_ns)
+            rows.append(self._row(item.packet, sent_ns, now_ns, fate))
             if self._rebuilding is not None and not copy and (back := self._rebuilding.parity(item)) is not None:
                 self._restore(back, now_ns, rows)
-            return
-        frame = item.frame
-        ticks = frame.ticks
-        fate = self._buffer.fate(item.sequence, ticks)
-        sent_ns = None if copy else item.sent_ns
-        rows.append(self._row(item, sent_ns, now_ns, fate))
-        self.arrived += not copy
+
+    def _take_run(
+        self, run: Sequence[Travelling], now_ns: int, rows: list[PacketTuple], *, copy: bool = False
+    ) -> None:
+        """Packets of one frame with consecutive numbers."""
+        first, last = run[0], run[-1]
+        frame = first.frame
+        payloads = [item.payload for item in run]
+        fates = self._buffer.push_run(Run(first.sequence, frame.ticks, frame.pts_ns, last.marker, payloads), now_ns)
+        for item, fate in zip(run, fates, strict=True):
+            rows.append(self._row(item, None if copy else item.sent_ns, now_ns, fate))
+            if fate == "late" and not copy:
+                frame.late += 1
+                self._settle(frame)
+        self.arrived += 0 if copy else len(run)
         if self._steering is not None:
             self._steering.target.observe("video", frame.pts_ns, now_ns)
-        if fate == "used":
-            self._push(item, now_ns)
-        elif fate == "late" and not copy:
-            frame.late += 1
-            self._settle(frame)
-        if self._requester is not None:
-            self._requester.arrived(item.sequence, frame.pts_ns, item.marker, now_ns)
-        elif self._rebuilding is not None and (back := self._rebuilding.arrived(item)) is not None:
-            self._restore(back, now_ns, rows)
+        if self._buffer.wake_at() is not None:
+            self._take_frames(now_ns)
+        for item in run:
+            if self._requester is not None:
+                self._requester.arrived(item.sequence, frame.pts_ns, item.marker, now_ns)
+            elif self._rebuilding is not None and (back := self._rebuilding.arrived(item)) is not None:
+                self._restore(back, now_ns, rows)
 
     def _take_again(self, item: Again, size: int, now_ns: int, rows: list[PacketTuple], *, copy: bool) -> None:
         """A packet sent again: what it brings back, if that was asked for."""
@@ -229,20 +250,17 @@ class Receiver:
 
     def _restore(self, packet: Travelling, now_ns: int, rows: list[PacketTuple]) -> str:
         """A packet is back; its fate."""
-        fate = self._buffer.fate(packet.sequence, packet.frame.ticks)
+        frame = packet.frame
+        run = Run(packet.sequence, frame.ticks, frame.pts_ns, packet.marker, (packet.payload,))
+        [fate] = self._buffer.push_run(run, now_ns)
         if fate == "used":
             missed = self._missed.pop(packet.sequence, None)
             if missed is not None:
-                packet.frame.dropped -= 1
+                frame.dropped -= 1
                 rows.append((*missed[:7], now_ns, "recovered"))
-            self._push(packet, now_ns)
-        return fate
-
-    def _push(self, item: Travelling, now_ns: int) -> None:
-        frame = item.frame
-        self._buffer.push(Fragment(item.sequence, frame.ticks, frame.pts_ns, item.marker, item.payload), now_ns)
         if self._buffer.wake_at() is not None:
             self._take_frames(now_ns)
+        return fate
 
     def _miss(self, packet: Packet, reason: str, rows: list[PacketTuple]) -> None:
         item: Travelling | Again | Over = packet.item
