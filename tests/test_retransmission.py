@@ -200,6 +200,63 @@ def test_nothing_is_asked_for_that_cannot_come_in_time() -> None:
     assert receiver.pull(94 * MS) == []  # 4 belongs to a frame of 133 ms
 
 
+def test_an_answer_is_in_time_until_the_next_frame_is_shown() -> None:
+    receiver = Requester()
+    receiver.base_ns = 0
+    receiver.trip.measure(40 * MS, 0)
+    receiver.arrived(1, 0, True, -90 * MS)
+    receiver.arrived(2, FRAME_NS, False, -60 * MS)  # the interval is known from here on
+    receiver.arrived(4, FRAME_NS, True, 10 * MS)
+    asked, wake_ns = [], 0
+    while (wake_ns := receiver.wake_at() or NS) < NS:
+        asked += [wake_ns] * (3 in receiver.pull(wake_ns))
+    assert asked[0] == 13 * MS
+    # A frame of 33 ms is given up at 67 ms: beyond 27 ms, no answer is in time.
+    assert max(asked) <= 2 * FRAME_NS - 40 * MS
+
+
+def test_the_last_moment_to_ask_again_is_used_where_the_round_trip_varies() -> None:
+    for deviation_ns, again in ((0, 45 * MS), (20 * MS, 60 * MS), (35 * MS, 60 * MS)):
+        receiver = Requester()
+        receiver.base_ns = 100 * MS
+        receiver.trip.measure(40 * MS, 0)
+        receiver.trip.deviation_ns = deviation_ns
+        for number in (1, 3, 4, 5):
+            receiver.arrived(number, 0, number == 5, 0)
+        assert receiver.pull(0) == [2]
+        assert receiver.wake_at() == again
+        assert receiver.pull(again) == [2]
+
+
+def test_one_packet_held_up_does_not_make_it_slow_for_good() -> None:
+    receiver = Requester()
+
+    def frame(at: int, *, overtaken_ns: int = 0, slow_ns: int = 0) -> int:
+        """Five packets of one frame; when the loss of the last would be noticed."""
+        now_ns, first = at * FRAME_NS, 5 * at
+        for number in range(first, first + 4):
+            if number != first + 1 or not overtaken_ns:
+                receiver.arrived(number, now_ns, False, now_ns)
+        noticed_ns = receiver.wake_at()
+        assert noticed_ns is not None
+        receiver.pull(now_ns + max(overtaken_ns, slow_ns))
+        if overtaken_ns:
+            receiver.arrived(first + 1, now_ns, False, now_ns + overtaken_ns)
+        receiver.arrived(first + 4, now_ns, True, now_ns + max(overtaken_ns, slow_ns))
+        return noticed_ns - now_ns
+
+    quick_ns = [frame(at) for at in range(10)][-1]
+    frame(10, slow_ns=30 * MS)
+    frame(11, overtaken_ns=30 * MS)
+    assert frame(12) > quick_ns + 20 * MS
+    for at in range(13, 300):
+        frame(at)
+    assert frame(300) < quick_ns + 2 * MS
+    for number in (1506, 1507, 1508):  # three later ones say again that one is lost
+        receiver.arrived(number, 301 * FRAME_NS, False, 301 * FRAME_NS)
+    assert 1505 in receiver.pull(301 * FRAME_NS + 1)
+
+
 def test_a_round_trip_measured_long_ago_forbids_nothing() -> None:
     receiver = Requester()
     receiver.base_ns = 100 * MS

@@ -202,11 +202,11 @@ def real_against_simulated(real: Trace, simulated: Trace) -> Figure:
     words = {"lost": VERMILION, "recovered": GREEN, "late": ORANGE, "socket_dropped": "#CC79A7"}
     _legend_above(above, [(f.replace("_", " "), c) for f, c in words.items() if f in lost])
     differ, frames = len(found.differing), len(found.frames_differing)
-    packets = f"{len(found.lost):,} packets lost in both" + (
+    packets = f"{len(found.lost):,} packet{'s' * (len(found.lost) != 1)} lost in both" + (
         f", {differ:,} in one alone" if differ else ", none in one alone"
     )
     fated = (
-        f"{frames:,} of {len(found.frames):,} frames fare differently"
+        f"{frames:,} of {len(found.frames):,} frames {'fares' if frames == 1 else 'fare'} differently"
         if frames
         else f"all {len(found.frames):,} frames fare alike"
     )

@@ -146,7 +146,11 @@ def raster(
     ax.margins(y=0.03)
     gone = sum(int(counts.get(fate, 0)) for fate in ("lost", "recovered", "socket_dropped"))
     sent = table["number"].nunique()
-    finding = f"Of {sent:,} packets, {gone:,} were lost" if gone else f"Of {sent:,} packets none was lost"
+    finding = (
+        f"Of {sent:,} packets, {gone:,} {'was' if gone == 1 else 'were'} lost"
+        if gone
+        else f"Of {sent:,} packets none was lost"
+    )
     if counts.get("recovered", 0):
         finding += f", and {counts['recovered']:,} of them recovered"
     return titled(figure, ax, finding)

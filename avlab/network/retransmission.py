@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+from avlab.timing.playout import TARDY_NS
 from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER, RtpPacket, Unwrapper, serialize_header
 from avlab.wire.units import NS, WireError
 
@@ -162,6 +163,10 @@ STALE_NS = 2 * NS
 SPARE_NS = 20_000_000
 """For noticing two losses and asking."""
 
+FADE = 64
+"""What was learnt of packets that come late is forgotten by a 64th with each frame: one that was held up for 30 ms, as
+on a busy machine, would else make the receiver slow to ask for good."""
+
 QUIET_NS = 5_000_000
 """The next packet is asked for on suspicion when it is overdue by this: by then two more of its frame, or the next
 frame, should have come. What has nothing behind it would else be missed a frame later, too late to ask twice."""
@@ -235,7 +240,7 @@ class Requester:
         if highest is not None and sequence <= highest:
             gap = self._gaps.pop(sequence, None)
             if gap is not None:
-                self._disorder_ns = max(min(now_ns - gap.since_ns, MOST_DISORDER_NS), self._disorder_ns * 63 // 64)
+                self._disorder_ns = max(min(now_ns - gap.since_ns, MOST_DISORDER_NS), self._disorder_ns)
             return
         if highest is not None:
             if sequence != highest + 1:
@@ -245,7 +250,7 @@ class Requester:
             elif 0 < media_ns - self._media_ns < NS:
                 self._interval_ns = media_ns - self._media_ns
         if self._gaps and (gap := self._gaps.pop(sequence, None)) is not None:  # suspected, and only slow
-            self._slow_ns = max(min(now_ns - gap.since_ns, MOST_DISORDER_NS), self._slow_ns * 63 // 64)
+            self._slow_ns = max(min(now_ns - gap.since_ns, MOST_DISORDER_NS), self._slow_ns)
         self._advance(sequence, media_ns, marker, now_ns)
         fresh, surely = self._fresh, sequence - self._settings.reorder_packets
         while fresh and fresh[0] <= surely:
@@ -296,7 +301,7 @@ class Requester:
             else:
                 gap.asked += 1
                 gap.asked_ns = now_ns
-                gap.ask_ns = now_ns + self._patience_ns()
+                gap.ask_ns = self._again_ns(gap, now_ns)
                 wakes.append(gap.ask_ns)
                 out.append(sequence)
         for sequence in over:
@@ -328,6 +333,8 @@ class Requester:
     def _advance(self, sequence: int, media_ns: int, marker: bool, now_ns: int) -> None:
         if media_ns != self._media_ns or self._highest is None:
             self._frame_ns = now_ns
+            self._slow_ns -= self._slow_ns // FADE
+            self._disorder_ns -= self._disorder_ns // FADE
         self._highest, self._highest_ns, self._media_ns, self._marker = sequence, now_ns, media_ns, marker
 
     def _quiet_ns(self) -> int | None:
@@ -338,17 +345,23 @@ class Requester:
         return expected_ns + QUIET_NS + self._slow_ns
 
     def _in_time(self, gap: _Gap, now_ns: int) -> bool:
-        if self.base_ns is None:
-            return True
+        return self.base_ns is None or now_ns <= self._last_ns(self.base_ns, gap, now_ns)
+
+    def _last_ns(self, base_ns: int, gap: _Gap, now_ns: int) -> int:
+        """When to ask at the latest: an answer is in time until playout gives the frame up, as the next one is due."""
         trip_ns = self.trip.smooth_ns
         if trip_ns is None or now_ns - self.trip.measured_ns > STALE_NS:
             trip_ns = 0
-        return now_ns + trip_ns <= self.base_ns + gap.media_ns
+        return base_ns + gap.media_ns + min(self._interval_ns, TARDY_NS) - trip_ns
 
-    def _patience_ns(self) -> int:
-        if self.trip.smooth_ns is None:
-            return FIRST_RTT_NS
-        return self.trip.smooth_ns + max(self._settings.margin_ns, 2 * self.trip.deviation_ns)
+    def _again_ns(self, gap: _Gap, now_ns: int) -> int:
+        """When to ask again: once the answer is overdue, or at the last moment that there is for it."""
+        trip_ns = self.trip.smooth_ns
+        if trip_ns is None:
+            return now_ns + FIRST_RTT_NS
+        again_ns = now_ns + trip_ns + max(self._settings.margin_ns, 2 * self.trip.deviation_ns)
+        last_ns = again_ns if self.base_ns is None else self._last_ns(self.base_ns, gap, now_ns)
+        return min(again_ns, last_ns) if last_ns >= now_ns + trip_ns else again_ns
 
 
 class RtxReceiver:

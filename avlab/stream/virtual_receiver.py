@@ -216,9 +216,7 @@ class Receiver:
             if self._rebuilding is not None and not copy and (back := self._rebuilding.parity(item)) is not None:
                 self._restore(back, now_ns, rows)
 
-    def _take_run(
-        self, run: Sequence[Travelling], now_ns: int, rows: list[PacketTuple], *, copy: bool = False
-    ) -> None:
+    def _take_run(self, run: Sequence[Travelling], now_ns: int, rows: list[PacketTuple], *, copy: bool = False) -> None:
         """Packets of one frame with consecutive numbers."""
         first, last = run[0], run[-1]
         frame = first.frame
