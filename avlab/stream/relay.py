@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import selectors
 import socket
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -193,7 +194,8 @@ class Relay(Handle):
         return min(moments, default=None)
 
     def _send_due(self, now_ns: int) -> None:
-        datagrams: dict[tuple[UdpLink, Address | None], list[tuple[Carried, bool]]] = {}
+        """Send on what has come through the networks by now, in that order: a BYE is not to overtake its packets."""
+        run: list[tuple[Carried, bool]] = []  # datagrams in a row from one socket to one address
         streams: dict[tuple[RtspSession, TcpLink], list[Carried]] = {}
         for way in list(self._ways):
             for outcome in way.pull(now_ns):
@@ -205,16 +207,14 @@ class Relay(Handle):
                 if isinstance(carried.out, TcpLink):
                     assert carried.session is not None
                     streams.setdefault((carried.session, carried.out), []).append(carried)
-                else:
-                    datagrams.setdefault((carried.out, carried.to), []).append((carried, copy))
+                    continue
+                if run and (run[0][0].out is not carried.out or run[0][0].to != carried.to):
+                    self._send_run(run)
+                    run = []
+                run.append((carried, copy))
             if way.wake_at() is None:
                 del self._ways[way]
-        for (link, to), batch in datagrams.items():
-            taken = link.send([carried.data for carried, _ in batch], to) if to is not None else 0
-            sent_ns = self._clock.now_ns()
-            for at, (carried, copy) in enumerate(batch):
-                fate = ("duplicate" if copy else "used") if at < taken else "socket_dropped"
-                self._write(carried, sent_ns if at < taken else None, fate, copy=copy)
+        self._send_run(run)
         for (session, connection), parts in streams.items():
             session.say(connection, b"".join(carried.data for carried in parts), now_ns)
             for carried in parts:
@@ -222,6 +222,17 @@ class Relay(Handle):
         if self._rows:
             self._recorder.packets(self._rows)
             self._rows = []
+
+    def _send_run(self, run: Sequence[tuple[Carried, bool]]) -> None:
+        if not run:
+            return
+        link, to = run[0][0].out, run[0][0].to
+        assert isinstance(link, UdpLink)
+        taken = link.send([carried.data for carried, _ in run], to) if to is not None else 0
+        sent_ns = self._clock.now_ns()
+        for at, (carried, copy) in enumerate(run):
+            fate = ("duplicate" if copy else "used") if at < taken else "socket_dropped"
+            self._write(carried, sent_ns if at < taken else None, fate, copy=copy)
 
     def _write(self, carried: Carried, received_ns: int | None, fate: str, *, copy: bool = False) -> None:
         if carried.row is not None and not (copy and received_ns is None):
