@@ -375,6 +375,23 @@ def test_verdicts_that_never_come_are_in_flight_at_the_end_each_once(stage: Stag
     assert len(stage.recorder.trace().frames) == 3
 
 
+@pytest.mark.parametrize("came_back", [True, False])
+def test_after_bye_an_incomplete_frame_has_until_it_is_too_late_to_show_it(stage: Stage, came_back: bool) -> None:
+    stage.come(0, now_ns=0)
+    stage.come(1, now_ns=33 * MS)
+    *_, last = packets(2)
+    for packet in packets(2)[:-1]:
+        assert stage.take(packet, 67 * MS) == ["used"]
+    stage.presentation.move_along(140 * MS)
+    assert not stage.presentation.finished(140 * MS)
+    if came_back:  # sent again: frame 2 is due at 167
+        assert stage.take(last, 160 * MS) == ["used"]
+    stage.presentation.move_along(167 * MS)
+    assert stage.presentation.finished(206 * MS) == came_back
+    assert stage.presentation.finished(207 * MS)
+    assert stage.fates()[2] == (("shown", 167) if came_back else ("incomplete", None))
+
+
 def test_a_page_that_says_nothing_for_long_costs_bounded_memory(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_OWED", 2)
     stage.tap()

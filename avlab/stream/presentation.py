@@ -12,7 +12,7 @@ from avlab.measure.trace import FrameRow, Recorder
 from avlab.stream.sounding import Sounding
 from avlab.stream.tap import Tap, Verdict
 from avlab.timing.jitterbuffer import Frame, JitterBuffer, Run
-from avlab.timing.playout import DEFAULT_DELAY_NS, MediaClock, Playout, Start
+from avlab.timing.playout import DEFAULT_DELAY_NS, TARDY_NS, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.timing.target import Steering
 from avlab.wire.units import NS, Samples
@@ -253,7 +253,18 @@ class Presentation:
             self._wait_ns = self.delay_ns
 
     def finished(self, now_ns: int) -> bool:
-        """After the stream's end: whether all that came has been seen and heard, or had its time."""
+        """After the stream's end: whether all that came has been seen and heard, or had its time.
+
+        BYE may overtake packets, and some are sent again: an incomplete frame has until it is too late to show it.
+        """
+        newest_ns = self._buffer.newest_pts_ns
+        if (
+            newest_ns is not None
+            and self._clock.running
+            and not self._playout.at_once
+            and now_ns < self._clock.when_ns(newest_ns) + TARDY_NS
+        ):
+            return False
         self._buffer.flush()
         self._take_frames(now_ns)
         owed = any(not each.settled for each in self._owed.values())

@@ -281,8 +281,8 @@ class RtspAudience:
                     if block.ssrc == outlet.ssrc:
                         peer.heard_ns = now_ns
                         self._hear_report(outlet, block, now_ns)
-                for nack in nacks:
-                    if nack.media_ssrc == outlet.ssrc and outlet.again is not None and peer.playing:
+                for nack in nacks:  # after BYE, too: the last frames wait for what is asked for
+                    if nack.media_ssrc == outlet.ssrc and outlet.again is not None and peer.attentive:
                         self._dispatch.send_again(peer, outlet, outlet.again.answer(nack.sequences, now_ns), now_ns)
 
     def _hear_report(self, outlet: Outlet, block: rtcp.ReportBlock, now_ns: int) -> None:

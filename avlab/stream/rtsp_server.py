@@ -174,7 +174,12 @@ class Peer:
     @property
     def playing(self) -> bool:
         """Whether media goes to it."""
-        return self.state == rtsp.State.PLAYING and not self.finished and not self.gone
+        return self.attentive and not self.finished
+
+    @property
+    def attentive(self) -> bool:
+        """Whether it has asked to be sent media and not to stop; the clip may have ended."""
+        return self.state == rtsp.State.PLAYING and not self.gone
 
     def feed(self, data: bytes, now_ns: int) -> list[tuple[Outlet, bytes]]:
         """Take what came over the connection, answer requests; RTCP that came interleaved is returned.

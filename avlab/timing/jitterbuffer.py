@@ -171,6 +171,11 @@ class JitterBuffer:
         out, self._out = self._out, []
         return out
 
+    @property
+    def newest_pts_ns(self) -> int | None:
+        """The latest pts of the frames that are still incomplete; None when there are none."""
+        return max((frame.pts_ns for frame in self._unfinished.values()), default=None)
+
     def expire(self, media_ns: int) -> None:
         """Media time has passed `media_ns`: frames due by then and still incomplete are given up."""
         for ticks in sorted(t for t, frame in self._unfinished.items() if frame.pts_ns <= media_ns):
