@@ -153,3 +153,9 @@ def test_who_pauses_or_has_parted_is_sent_nothing_again(viewer: Viewer) -> None:
     again = [packet for packet in viewer.heard() if packet.payload_type == RTX_TYPE]
     assert [int.from_bytes(packet.payload[:2], "big") for packet in again] == numbers
     assert viewer.server.running
+
+
+def test_what_is_asked_for_after_the_clips_end_is_sent_again(viewer: Viewer) -> None:
+    viewer.server._audience.peers[0].end_of_stream()  # type: ignore[attr-defined]
+    viewer.nack(*viewer.known()[-2:])
+    until(lambda: viewer.counts == (2, 0, 0))

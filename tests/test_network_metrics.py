@@ -252,6 +252,18 @@ def test_true_loss_is_between_reports() -> None:
     assert adaptation.true_loss(trace, np.array([0.035, 0.065]))["loss"].tolist() == [0.5, pytest.approx(1 / 3)]
 
 
+def test_true_loss_is_counted_when_a_receiver_can_know_of_it() -> None:
+    fates = ["used", "lost", "used", "recovered", "used", "used", "socket_dropped"]
+    came = [None if fate in ("lost", "socket_dropped") else 10 * n + 50 for n, fate in enumerate(fates)]
+    trace = packets(*((n, n, True, n * 10, came[n], fate) for n, fate in enumerate(fates)))
+    # The first is missed at 70, the second at 90, when what was sent after it came, the last with the run's end at 100.
+    assert adaptation.true_loss(trace, np.array([0.075, 0.095, 0.105]))["loss"].tolist() == [
+        pytest.approx(1 / 3),
+        0.5,
+        0.5,
+    ]
+
+
 # ---- live
 
 

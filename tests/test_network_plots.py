@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import traces
 from matplotlib.figure import Figure
 
 import avlab
-from avlab.lab import plots
+from avlab.lab import network_plots, plots
+from avlab.lab.drawing import Plot
 from avlab.measure import adaptation, metrics, network
 from avlab.measure.join import join
 from avlab.measure.trace import Recorder, Trace
@@ -289,3 +292,18 @@ def test_the_recorded_bottleneck_overflows_until_quality_is_low() -> None:
     waits = adaptation.queueing(trace)
     assert waits["queue_ms"].max() > 250
     assert waits["queue_ms"].iloc[-1] < 40
+
+
+@pytest.mark.parametrize("tall", [3.0, 6.0])
+def test_names_of_points_that_are_near_meet_no_other_and_stay_inside(tall: float) -> None:
+    figure = Plot(figsize=(12, tall), layout="constrained")
+    ax = figure.subplots()
+    ax.set_xlim(0, 700)
+    ax.set_ylim(-5, 42)
+    points = [(64.0, 0.7, "4g"), (129.0, 0.0, "long-haul"), (153.0, 0.0, "classroom"), (690.0, 41.0, "bottleneck")]
+    network_plots._name_points(ax, points)
+    figure.savefig(io.BytesIO())
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert [text.get_text() for text in ax.texts] == [name for *_, name in points]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)

@@ -6,7 +6,8 @@ As in lab.plots, traces come in and a figure goes out; what is computed is compu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -89,10 +90,10 @@ def frame_loss(traces: Mapping[str, Trace] | Sequence[Trace]) -> Figure:
             loss.packet_loss * 100, loss.frame_loss * 100, "D" if loss.bursty else "o", color=colour, markersize=11,
             markerfacecolor="white" if loss.repaired else colour, markeredgewidth=2, zorder=3,
         )  # fmt: skip
-    ax.set_xlim(0, right * 100)
-    ax.set_ylim(-1, min(104, 112 * top + 1))
+    ax.set_xlim(-0.02 * right * 100, right * 100)
+    ax.set_ylim(-0.04 * 112 * top - 1, min(108, 112 * top + 1))
     points = [(100 * loss.packet_loss, 100 * loss.frame_loss, name) for name, loss in found.items()]
-    _name_points(ax, points, below=True)
+    _name_points(ax, points)
     kinds = [
         ("lost by chance", "o", BLUE, BLUE, any(not loss.bursty for loss in found.values())),
         ("lost in bursts", "D", ORANGE, ORANGE, any(loss.bursty for loss in found.values())),
@@ -219,12 +220,12 @@ def playout(traces: Mapping[str, Trace] | Sequence[Trace]) -> Figure:
         return missing(
             figure, above, "No playout to compare", "it needs runs whose frames came, and were shown or late"
         )
-    colours = dict(zip(runs, cycle(MANY)))
+    styles = dict(zip(runs, cycle(product("-:", MANY))))  # a seventh run has the first one's colour, dotted
     ends = []
     for name, depth in depths.items():
         if len(depth):
-            colour, dark = colours[name]
-            above.plot(depth["time"], depth["depth_ms"], color=colour, linewidth=1.5, alpha=0.9)
+            line_style, (colour, dark) = styles[name]
+            above.plot(depth["time"], depth["depth_ms"], line_style, color=colour, linewidth=1.5, alpha=0.9)
             ends.append((float(depth["time"].iloc[-1]), float(depth["depth_ms"].iloc[-1]), name, dark))
     above.set_ylim(bottom=min(0.0, above.get_ylim()[0]))
     widest = max([200.0, *(1.2 * found.playout_delay_ms for found in points.values())])
@@ -238,10 +239,12 @@ def playout(traces: Mapping[str, Trace] | Sequence[Trace]) -> Figure:
             top = max(top, 100 * float(predicted[0]))
             break
     for name, found in points.items():
-        below.plot(found.playout_delay_ms, found.late * 100, "o", color=colours[name][0], markersize=10, zorder=3)
+        line_style, (colour, _) = styles[name]
+        hollow = {} if line_style == "-" else {"markerfacecolor": "white", "markeredgewidth": 2}
+        below.plot(found.playout_delay_ms, found.late * 100, "o", color=colour, markersize=10, zorder=3, **hollow)
         top = max(top, 100 * found.late)
     below.set_xlim(0, widest)
-    below.set_ylim(-0.03 * top, 1.25 * top)
+    below.set_ylim(-0.12 * top, 1.25 * top)
     _name_points(below, [(found.playout_delay_ms, 100 * found.late, name) for name, found in points.items()])
     if ends:
         label_ends(above, ends)
@@ -261,18 +264,56 @@ def _streams(table: pd.DataFrame) -> list[tuple[str, str]]:
     return [(word, colour) for word, colour in (("video", BLUE), ("audio", ORANGE)) if (table["stream"] == word).any()]
 
 
-def _name_points(ax: Axes, points: list[tuple[float, float, str]], *, below: bool = False) -> None:
-    """Each point's name to its right, above or below it, or to its left where the axes end; points that meet share."""
+def _name_points(ax: Axes, points: list[tuple[float, float, str]]) -> None:
+    """Each point's name beside it, where it stays within the axes and meets no other name and no other point.
+
+    Points that meet share a place, and their names stand in a row.
+    """
     (low, high), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    figure, box = ax.get_figure(root=True), ax.get_position()
+    wide, tall = (72 * inches for inches in (figure.get_size_inches() if figure is not None else (12.0, 6.0)))
+    letter, line = 0.62 * BODY / (wide * box.width), 1.3 * BODY / (tall * box.height)  # shares of the axes
     places: dict[tuple[float, float], list[str]] = {}
     for x, y, name in points:
-        near = (at for at in places if abs(at[0] - x) < 0.02 * (high - low) and abs(at[1] - y) < 0.04 * (top - bottom))
-        places.setdefault(next(near, (x, y)), []).append(name)
+        at = (x - low) / (high - low), (y - bottom) / (top - bottom)
+        near = (place for place in places if abs(place[0] - at[0]) < 0.02 and abs(place[1] - at[1]) < 0.04)
+        places.setdefault(next(near, at), []).append(name)
+    taken = [_Box(x - letter, y - line / 2, x + letter, y + line / 2) for x, y in places]
     for (x, y), names in places.items():
         name = ", ".join(names)
-        left = (x - low) / (high - low) + 0.02 + 0.0125 * len(name) > 1  # a letter is about so wide
-        lower = below and not left and y > bottom + 0.08 * (top - bottom)
+        found = [_beside(x, y, letter, line, len(name), across, up) for up in (0, -1, 1, 2) for across in (1, -1)]
+        others = [each for each in taken if not (each.left < x < each.right and each.low < y < each.high)]
+        free = [place for place in found if place.inside and not any(place.meets(other) for other in others)]
+        place = next(iter(free or [place for place in found if place.inside] or found))
+        taken.append(place)
         ax.annotate(
-            name, (x, y), (-11 if left else 11, -20 if lower else 0 if below and not left else 9),
-            textcoords="offset points", ha="right" if left else "left", size=BODY, bbox=PAPER, zorder=2.5,
+            name, (place.left, (place.low + place.high) / 2), xycoords="axes fraction", va="center", size=BODY,
+            bbox=PAPER, zorder=2.5,
         )  # fmt: skip
+
+
+class _Box(NamedTuple):
+    """Where something stands in the axes, in shares of them."""
+
+    left: float
+    low: float
+    right: float
+    high: float
+
+    @property
+    def inside(self) -> bool:
+        """Whether all of it is within the axes."""
+        return self.left >= 0 and self.low >= 0 and self.right <= 1 and self.high <= 1
+
+    def meets(self, other: _Box) -> bool:
+        """Whether the two share a spot."""
+        apart = self.right <= other.left or other.right <= self.left
+        return not (apart or self.high <= other.low or other.high <= self.low)
+
+
+def _beside(x: float, y: float, letter: float, line: float, letters: int, across: int, up: int) -> _Box:
+    """The place of a text to the right (`across` 1) or left (-1) of a point, level with it, above or below (`up`)."""
+    width = letter * letters
+    left = x + 1.2 * letter if across > 0 else x - 1.2 * letter - width
+    middle = y + 1.15 * up * line
+    return _Box(left, middle - line / 2, left + width, middle + line / 2)

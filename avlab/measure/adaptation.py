@@ -64,17 +64,19 @@ def reports(trace: Trace) -> pd.DataFrame:
 def true_loss(
     trace: Trace, times: np.ndarray[tuple[int, ...], np.dtype[np.float64]], stream: str = "video"
 ) -> pd.DataFrame:
-    """The fraction of a stream's packets that the network lost from one of `times` to the next, by when they were sent.
+    """The fraction of a stream's packets that were lost between one of `times` and the next, as receivers see it.
 
-    Columns time (the later of the two), loss. The first counts from the beginning; what is under way does not count.
+    A packet counts when it came; a lost one when the next one sent after it came, which is how it is missed. Columns
+    time (the later of the two), loss. The first counts from the beginning; what is under way does not count.
     """
     import pandas as pd
 
     table = packet_fates(trace, stream)
-    table = table[table["sent"].notna() & ~table["fate"].isin(["sent", "in_flight"])]
-    gone = table["fate"].isin([*GONE, "socket_dropped"]).astype(np.float64)
-    slot = np.searchsorted(times, np.asarray(table["sent"], np.float64))
-    means = gone.groupby(slot).mean().reindex(range(len(times)))
+    table = table[table["sent"].notna() & ~table["fate"].isin(["sent", "in_flight"])].sort_values("sent")
+    gone = table["fate"].isin([*GONE, "socket_dropped"])
+    seen = table["received"].mask(gone).astype(np.float64).bfill().ffill().fillna(table["sent"].astype(np.float64))
+    slot = np.searchsorted(times, seen.to_numpy())
+    means = gone.astype(np.float64).groupby(slot).mean().reindex(range(len(times)))
     return pd.DataFrame({"time": times, "loss": means.to_numpy(np.float64)})
 
 
