@@ -91,7 +91,7 @@ def frame_loss(traces: Mapping[str, Trace] | Sequence[Trace]) -> Figure:
             markerfacecolor="white" if loss.repaired else colour, markeredgewidth=2, zorder=3,
         )  # fmt: skip
     ax.set_xlim(-0.02 * right * 100, right * 100)
-    ax.set_ylim(-0.04 * 112 * top - 1, min(108, 112 * top + 1))
+    ax.set_ylim(-9 * top - 1, min(108, 112 * top + 1))
     points = [(100 * loss.packet_loss, 100 * loss.frame_loss, name) for name, loss in found.items()]
     _name_points(ax, points)
     kinds = [
