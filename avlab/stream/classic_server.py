@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import selectors
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +16,10 @@ from typing import Any
 from avlab.measure.trace import PacketTuple, Recorder
 from avlab.media.pcm import stereo
 from avlab.media.sources import Source
+from avlab.stream import listening
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Part
-from avlab.stream.links import Address, TcpLink, UdpLink, bind_udp, interest, largest_datagram, listen
+from avlab.stream.links import Address, TcpLink, UdpLink, bind_udp, interest, largest_datagram
 from avlab.wire.classic import (
     CHUNK_FRAMES,
     MAX_DATAGRAM,
@@ -83,12 +83,13 @@ class ClassicAudience:
         clock: MonotonicClock,
         recorder: Recorder,
         play: Callable[[int], int],
+        notice: Callable[[str, str], None],
     ) -> None:
         if port:
             sound_port(port)
         self._source, self._host, self._port = source, host, port
         self._patience_ns = round(session_timeout * NS)
-        self._clock, self._recorder, self._start = clock, recorder, play
+        self._clock, self._recorder, self._start, self._notice = clock, recorder, play, notice
         self._video, self._sound = ClassicVideo(), ClassicSound()
         self.viewers: dict[Address, Viewer] = {}
         self.listeners: list[Listener] = []
@@ -96,7 +97,7 @@ class ClassicAudience:
         self._looked_ns: int | None = None
         self._events = 0
         self._udp: UdpLink | None = None
-        self._door: socket.socket | None = None
+        self._door: listening.Listener | None = None
 
     # ---- what it says of itself
 
@@ -131,7 +132,7 @@ class ClassicAudience:
         self._udp.ask_for_refusals()
         self._video.max_datagram = max(4, largest_datagram(self._udp, MAX_DATAGRAM))
         selector.register(self._udp, selectors.EVENT_READ, "pictures")
-        selector.register(self._door, selectors.EVENT_READ, "door")
+        self._door.watch(selector, "door")
 
     def close(self) -> None:
         """Close every socket."""
@@ -151,11 +152,11 @@ class ClassicAudience:
                 return
             self._clock.sleep_until(self._clock.now_ns() + 2_000_000)
 
-    def _bind(self) -> tuple[UdpLink, socket.socket]:
+    def _bind(self) -> tuple[UdpLink, listening.Listener]:
         for _ in range(100):
             udp = bind_udp(self._host, self._port)
             try:
-                return udp, listen(self._host, sound_port(udp.port))
+                return udp, listening.Listener(self._host, sound_port(udp.port), notice=self._notice)
             except OSError as error:
                 udp.close()
                 if self._port:
@@ -173,16 +174,21 @@ class ClassicAudience:
             for _, address in link.receive():
                 self._greet(address, now_ns)
         elif what == "door":
-            self._accept(now_ns)
+            for arrival in link.accept(now_ns):
+                self._admit(arrival, now_ns)
         else:
             self._hear(what, now_ns)
 
     def wake_at(self) -> int | None:
         """When to look after the clients again."""
-        return self._clock.now_ns() + NS // 4 if self.viewers or self.listeners else None
+        moments = [self._clock.now_ns() + NS // 4 if self.viewers or self.listeners else None]
+        moments.append(self._door.wake_at() if self._door is not None else None)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def look_after(self, now_ns: int) -> None:
         """Part from those who are gone, who read nothing, and who proved nothing in time."""
+        if self._door is not None:
+            self._door.resume(now_ns)
         for listener in list(self.listeners):
             link = listener.link
             stalled = link.progress_ns is not None and now_ns - link.progress_ns > self._patience_ns
@@ -217,16 +223,11 @@ class ClassicAudience:
         self.viewers[address] = Viewer(address, now_ns, free)
         self._start(now_ns)
 
-    def _accept(self, now_ns: int) -> None:
-        assert self._door is not None
-        try:
-            connection, address = self._door.accept()
-        except OSError:
-            return
+    def _admit(self, arrival: listening.Arrival, now_ns: int) -> None:
         if len(self.listeners) >= MAX_VIEWERS:
-            connection.close()
+            arrival.link.close()
             return
-        listener = Listener(TcpLink(connection), address[0], now_ns)
+        listener = Listener(arrival.link, arrival.address[0], now_ns)
         self.listeners.append(listener)
         self._selector.register(listener.link, selectors.EVENT_READ, listener)
         self._match(listener, doubtful=False)

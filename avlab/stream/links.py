@@ -225,7 +225,7 @@ class TcpLink:
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _try_option(connection, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # macOS: EINVAL once the peer has reset it
         self._waiting = bytearray()
         self.progress_ns: int | None = None  # since when bytes have waited without any of them leaving
 

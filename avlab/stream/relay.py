@@ -17,7 +17,8 @@ from avlab.measure.trace import PacketTuple, Recorder, Trace
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.settings import Network
 from avlab.stream.clock import MonotonicClock, clock_identity, spill
-from avlab.stream.links import Address, TcpLink, UdpLink, Waker, listen
+from avlab.stream.links import Address, TcpLink, UdpLink, Waker
+from avlab.stream.listening import Arrival, Listener
 from avlab.stream.relay_session import MAX_TRACKS, Carried, RtspSession, Session, Source
 from avlab.stream.worker import Handle, Worker
 from avlab.timing.stage import Dropped
@@ -143,7 +144,7 @@ class Relay(Handle):
     def _begin(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
-        self._listener: socket.socket | None = None
+        self._listener: Listener | None = None
         self._front: UdpLink | None = None
         try:
             found = socket.getaddrinfo(self._to_host, self._to_port, type=socket.SOCK_DGRAM)
@@ -152,12 +153,26 @@ class Relay(Handle):
         # A name such as localhost may have addresses of both kinds; servers here listen on IPv4 unless told otherwise.
         address = min(found, key=lambda info: info[0] != socket.AF_INET)[4]
         self._peer: Address = (str(address[0]), int(address[1]))
-        self._listener, self._front = _same_port(self._host, self._port)
+        self._listener, self._front = self._bind()
         self._port = self._front.port
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._listener.watch(self._selector, self._accept)
         self._selector.register(self._front, selectors.EVENT_READ, self._hear_clients)
         self._selector.register(self._waker, selectors.EVENT_READ, self._waker.clear)
         self.spawn("relay", self._run, self._waker.wake)
+
+    def _bind(self) -> tuple[Listener, UdpLink]:
+        """A TCP and a UDP socket on one port; any free one for 0. OSError, in a sentence, when it is taken."""
+        for attempt in range(20):
+            listener = Listener(self._host, self._port, notice=lambda name, words: self.note(name, words, tell=True))
+            try:
+                return listener, UdpLink(self._host, listener.port)
+            except OSError as error:
+                taken = listener.port
+                listener.close()
+                if self._port or attempt == 19:
+                    words = f"UDP port {taken} on {self._host} is in use: choose another port"
+                    raise OSError(error.errno, words) from error
+        raise AssertionError("the last attempt returns or raises")
 
     def _release(self) -> None:
         if not hasattr(self, "_selector"):
@@ -180,6 +195,8 @@ class Relay(Handle):
                 for key, _ in self._clock.wait(self._selector, self._wake_at(), attentive=True):
                     key.data()
                 now_ns = self._clock.now_ns()
+                if self._listener is not None:
+                    self._listener.resume(now_ns)
                 self._send_due(now_ns)
                 if now_ns >= check_ns:
                     check_ns = now_ns + NS // 4
@@ -191,6 +208,8 @@ class Relay(Handle):
         moments = [wake_ns for way in self._ways if (wake_ns := way.wake_at()) is not None]
         if self._sessions:
             moments.append(self._clock.now_ns() + NS // 4)
+        if self._listener is not None and (resume_ns := self._listener.wake_at()) is not None:
+            moments.append(resume_ns)
         return min(moments, default=None)
 
     def _send_due(self, now_ns: int) -> None:
@@ -262,16 +281,16 @@ class Relay(Handle):
 
     def _accept(self) -> None:
         assert self._listener is not None
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return
+        for arrival in self._listener.accept(self._clock.now_ns()):
+            self._admit_connection(arrival)
+
+    def _admit_connection(self, arrival: Arrival) -> None:
         if len(self._sessions) >= MAX_SESSIONS:
-            connection.close()
+            arrival.link.close()
             return
         down, up = self._ways_of_one()
         session = RtspSession(
-            connection, self._peer, self._target_name, down=down, up=up, desk=self, selector=self._selector
+            arrival.link, self._peer, self._target_name, down=down, up=up, desk=self, selector=self._selector
         )
         self._sessions.append(session)
 
@@ -397,17 +416,3 @@ def _local_address(peer: Address) -> str:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(peer)
         return str(probe.getsockname()[0])
-
-
-def _same_port(host: str, port: int) -> tuple[socket.socket, UdpLink]:
-    """A TCP and a UDP socket on one port; any free one for 0. OSError, in a sentence, when it is taken."""
-    for attempt in range(20):
-        listener = listen(host, port)
-        try:
-            return listener, UdpLink(host, listener.getsockname()[1])
-        except OSError as error:
-            taken = listener.getsockname()[1]
-            listener.close()
-            if port or attempt == 19:
-                raise OSError(error.errno, f"UDP port {taken} on {host} is in use: choose another port") from error
-    raise AssertionError("the last attempt returns or raises")

@@ -116,7 +116,7 @@ class RtspSession(Session):
 
     def __init__(
         self,
-        client: socket.socket,
+        client: TcpLink,
         server: Address,
         name: str,
         *,
@@ -128,7 +128,7 @@ class RtspSession(Session):
         super().__init__(down, up, desk.now_ns())
         self._name, self._desk, self._selector = name, desk, selector
         upstream = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET)
-        self._ends = {"client": TcpLink(client), "server": TcpLink(upstream)}
+        self._ends = {"client": client, "server": TcpLink(upstream)}
         self._readers: dict[str, rtsp.Receiver] = {}  # none before it is clear that the server is there
         self._ended: set[str] = set()  # those that will say nothing more
         self._refused = False  # the server cannot be reached

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import selectors
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +19,8 @@ from avlab.stream.adapting import Delivery, Heard
 from avlab.stream.clock import MonotonicClock, WallClock
 from avlab.stream.dispatch import Dispatch
 from avlab.stream.ends import Part
-from avlab.stream.links import TcpLink, UdpLink, interest, listen, udp_pair
+from avlab.stream.links import UdpLink, interest, udp_pair
+from avlab.stream.listening import Arrival, Listener
 from avlab.stream.rtsp_server import REPORT_NS, STALL_BYTES, Outlet, Peer, tracks_of
 from avlab.timing.spreading import Burst
 from avlab.wire import rtcp, sdp
@@ -60,13 +60,14 @@ class RtspAudience:
         recorder: Recorder,
         delivery: Delivery,
         play: Callable[[int], int],
+        notice: Callable[[str, str], None],
     ) -> None:
         self._source, self._name, self._loop = source, name, loop
         self._host, self._port = host, port
         self.session_timeout = session_timeout
         self._clock, self._wall, self._recorder = clock, WallClock(), recorder
         self._delivery = delivery
-        self._start = play
+        self._start, self._notice = play, notice
         self._frame_ns = NS // 30  # from one frame to the next, where the source does not say
         self._frame_pts_ns: int | None = None
         self._start_ns: int | None = None  # when media time 0 was; None while nobody plays
@@ -75,7 +76,7 @@ class RtspAudience:
         self.peers: list[Peer] = []
         self._udp: dict[str, tuple[UdpLink, UdpLink]] = {}
         self._dispatch = Dispatch(self._udp, recorder)
-        self._listener: socket.socket | None = None
+        self._listener: Listener | None = None
 
     # ---- what it says of itself
 
@@ -144,9 +145,9 @@ class RtspAudience:
     def open(self, selector: selectors.BaseSelector) -> None:
         """Listen; OSError when the port is taken."""
         self._selector = selector
-        self._listener = listen(self._host, self._port)
-        self._port = self._listener.getsockname()[1]
-        selector.register(self._listener, selectors.EVENT_READ, "listener")
+        self._listener = Listener(self._host, self._port, notice=self._notice)
+        self._port = self._listener.port
+        self._listener.watch(selector, "listener")
         for stream in self.tracks:
             self._udp[stream] = udp_pair(self._host)
             for link in self._udp[stream]:  # a client may send to either: to open a firewall, or reports
@@ -186,7 +187,8 @@ class RtspAudience:
     def attend(self, what: Any, link: Any, now_ns: int) -> None:
         """A socket is ready: somebody connects, asks, or reports."""
         if what == "listener":
-            self._accept(now_ns)
+            for arrival in link.accept(now_ns):
+                self._admit(arrival, now_ns)
         elif isinstance(what, Peer):
             self._hear(what, now_ns)
         else:
@@ -196,11 +198,14 @@ class RtspAudience:
     def wake_at(self) -> int | None:
         """When to look after the peers again, to send more of a frame, or when the network lets go of something."""
         moments = [self._clock.now_ns() + NS // 4 if self.peers else None, self._dispatch.wake_at()]
+        moments.append(self._listener.wake_at() if self._listener is not None else None)
         moments += [outlet.spreader.wake_at() for peer in self.peers for outlet in peer.outlets.values()]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def look_after(self, now_ns: int) -> None:
         """Hand over what the network lets go of, and see to the peers."""
+        if self._listener is not None:
+            self._listener.resume(now_ns)
         self._dispatch.deliver(now_ns)
         self._see_to_peers(now_ns)
 
@@ -230,19 +235,13 @@ class RtspAudience:
         if not self.occupied and not any(peer.session for peer in self.peers):
             self._dispatch.begin_again()
 
-    def _accept(self, now_ns: int) -> None:
-        assert self._listener is not None
-        try:
-            connection, address = self._listener.accept()
-        except OSError:
-            return
+    def _admit(self, arrival: Arrival, now_ns: int) -> None:
         if len(self.peers) >= MAX_PEERS:
-            connection.close()
+            arrival.link.close()
             return
-        link = TcpLink(connection)
-        peer = Peer(link, address[:2], connection.getsockname()[:2], self, now_ns)
+        peer = Peer(arrival.link, arrival.address, arrival.local, self, now_ns)
         self.peers.append(peer)
-        self._selector.register(link, selectors.EVENT_READ, peer)
+        self._selector.register(arrival.link, selectors.EVENT_READ, peer)
 
     def _hear(self, peer: Peer, now_ns: int) -> None:
         try:

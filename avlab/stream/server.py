@@ -110,6 +110,7 @@ class Server(Handle):
             "clock": self._clock,
             "recorder": self._recorder,
             "play": self._play,
+            "notice": self._notice,
         }
         self._audience: Audience
         if wire == "classic":
