@@ -37,13 +37,15 @@ lab: setup-lab  ## open the notebooks in JupyterLab
 demo: setup-lab  ## stream a clip on this machine for 10 s: a table, and plots in out/
 	@$(BIN)/avlab demo --seconds 10 --out out
 
-test: setup-test  ## run every test, none skipped; ARGS="-k rtp" for some
+test: setup-test check  ## check, then run every test, none skipped; ARGS="-k rtp" for some
 	@$(BIN)/python -m pytest --require-all $(ARGS)
 
-check: setup-check  ## lint, format, types, and which room may import which
+check: setup-check  ## lint, format, types on Linux, Windows and macOS, and which room may import which
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/mypy
+	@$(BIN)/mypy --platform linux --cache-dir .mypy_cache/linux
+	@$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+	@$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	@$(BIN)/lint-imports
 
 bench: setup-bench  ## measure speed beside other systems, on an otherwise idle machine; takes 25 minutes

@@ -218,7 +218,9 @@ def default_clip() -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise FileNotFoundError("the sample clip data/count.mp4 is not here: name a clip, or run avlab from its repository")
+    raise FileNotFoundError(
+        "the sample clip data/count.mp4 is not here: name a clip, as in avlab demo CLIP, or run avlab in its repository"
+    )
 
 
 def _home() -> Path:

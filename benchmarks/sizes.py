@@ -1,7 +1,7 @@
 """Records how large the sample clips' frames are as JPEGs, over width and quality.
 
-data/sizes.csv comes from here, and `avlab.simulate` cuts its packets by it. Encoding is avlab's own, so the table is
-the same on any machine: python benchmarks/sizes.py [--out data/sizes.csv]
+avlab/data/sizes.csv comes from here, and `avlab.simulate` cuts its packets by it. Encoding is avlab's own, so the
+table is the same on any machine: python benchmarks/sizes.py [--out avlab/data/sizes.csv]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from avlab.media.sources import ClipSource
 from avlab.wire.rtpjpeg import check_jpeg
 
 DATA = Path(__file__).parents[1] / "data"
+SHIPPED = Path(__file__).parents[1] / "avlab" / "data"
 GRID = (160, 320, 400, 640, 1280), (10, 30, 50, 80, 95, 100)
 """Widths and qualities of count.mp4, which stands for other clips, too."""
 
@@ -35,7 +36,7 @@ def scans(clip: Path, width: int, quality: int) -> list[int]:
 def main() -> None:
     """Encode every clip and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=DATA / "sizes.csv")
+    parser.add_argument("--out", type=Path, default=SHIPPED / "sizes.csv")
     options = parser.parse_args()
     with options.out.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

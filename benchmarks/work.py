@@ -1,7 +1,7 @@
 """Records what a frame costs avlab's server: its encoding, its sending, and how late its thread wakes for it.
 
-data/work.csv comes from here, and `avlab.simulate` draws from that. The client is a process of its own, as in a
-classroom. Run on an idle machine: python benchmarks/work.py [--seconds 30] [--out data/work.csv]
+avlab/data/work.csv comes from here, and `avlab.simulate` draws from that. The client is a process of its own, as in a
+classroom. Run on an idle machine: python benchmarks/work.py [--seconds 30] [--out avlab/data/work.csv]
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from avlab.stream.server import Server
 from avlab.timing.pacing import Due
 
 DATA = Path(__file__).parents[1] / "data"
+SHIPPED = Path(__file__).parents[1] / "avlab" / "data"
 WIDTHS = (400, 640)
 
 
@@ -61,7 +62,7 @@ def main() -> None:
     """Record every width and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--out", type=Path, default=DATA / "work.csv")
+    parser.add_argument("--out", type=Path, default=SHIPPED / "work.csv")
     options = parser.parse_args()
     with options.out.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

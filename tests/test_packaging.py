@@ -6,13 +6,15 @@ import ast
 import importlib.metadata
 import json
 import re
-import subprocess
+import shutil
 import sys
+import sysconfig
 import tomllib
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 import tools
 import yaml
@@ -57,7 +59,7 @@ def names(path: Path) -> str:
 def make_variable(name: str) -> list[str]:
     """The words of a variable as make itself expands it."""
     command = ["make", "--silent", "--eval", f"say: ; @echo '$({name})'", "say"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    return tools.run(*command, cwd=ROOT).split()
 
 
 # --- versions and licence ---------------------------------------------------------------------------------------
@@ -200,13 +202,13 @@ def test_ci_runs_what_the_readme_says() -> None:
 # --- files ------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_s_code_is_packed() -> None:
-    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["avlab.lab"]
+def test_what_is_no_code_is_packed() -> None:
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     others = [path for path in files("avlab/**/*") if path.suffix not in (".py", ".pyc") and path.is_file()]
-    assert {path.name for path in others} >= {"view.js", "view.css"}
+    assert {path.name for path in others} >= {"view.js", "view.css", "work.csv", "sizes.csv"}
     for path in others:
-        assert path.parent.name == "lab", names(path)
-        assert any(path.match(pattern) for pattern in packed), names(path)
+        patterns = packed[".".join(path.parent.relative_to(ROOT).parts)]
+        assert any(path.match(pattern) for pattern in patterns), names(path)
 
 
 def test_data_stays_small() -> None:
@@ -228,7 +230,58 @@ def test_notebooks_are_committed_without_outputs() -> None:
         assert not run, f"cells {run} of {names(path)} hold outputs: clear them"
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment into which avlab's wheel was installed: nothing of this repository is in it.
+
+    What avlab depends on is lent by the environment that the tests run in, so that nothing is downloaded.
+    """
+    folder = tmp_path_factory.mktemp("wheel")
+    source, environment = folder / "source", folder / "environment"
+    hidden = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "avlab", source / "avlab", ignore=hidden)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+    tools.run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source)
+    tools.run(sys.executable, "-m", "venv", "--without-pip", environment)
+    programs = environment / ("Scripts" if sys.platform == "win32" else "bin")
+    said = tools.run(programs / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
+    # A .pth file that is found on a path from a .pth file is not read: the editable avlab of this one stays outside.
+    (Path(said.strip()) / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (wheel,) = folder.glob("avlab-*.whl")
+    tools.run(*pip, "--python", programs / "python", "install", "--no-deps", "--no-index", wheel)
+    return programs
+
+
+def test_the_wheel_is_whole(installed: Path, tmp_path: Path) -> None:
+    """`simulate` and the checks read recorded work times and frame sizes, the notebook its page's code."""
+    code = """
+import avlab
+from avlab.lab import view
+
+network = avlab.Network(loss=0.1)
+print(avlab.__file__)
+print(len(avlab.simulate(30.0, seconds=2, network=network).frames))
+print(bool(avlab.check.rule(avlab.pi_rule())))
+"""
+    where, *said = tools.run(installed / "python", "-c", code, cwd=tmp_path).splitlines()
+    assert installed.parent in Path(where).parents
+    assert said == ["60", "True"]
+
+
+@pytest.mark.slow
+def test_the_wheel_s_command_streams(installed: Path, clip: Path, tmp_path: Path) -> None:
+    alone = tools.finished(installed / "avlab", "demo", "--audio", "null", cwd=tmp_path)
+    assert alone.returncode == 1
+    assert commands.sentence(alone.stderr).endswith(
+        "name a clip, as in avlab demo CLIP, or run avlab in its repository"
+    )
+    said = tools.run(installed / "avlab", "demo", clip, "--seconds", 1, "--audio", "null", "--out", "out", cwd=tmp_path)
+    assert "shown" in said
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"page.png", "demo.avtrace"}
+
+
 def test_import_takes_no_heavy_module() -> None:
     code = f"import avlab, sys; print([name for name in {HEAVY} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert tools.run(sys.executable, "-c", code).strip() == "[]"

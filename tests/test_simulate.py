@@ -208,7 +208,7 @@ def test_the_nearest_recorded_width_counts() -> None:
 
 @pytest.mark.slow
 def test_a_machines_own_work_can_be_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As data/README.md tells; `simulate` takes the new file."""
+    """As avlab/data/README.md tells; `simulate` takes the new file."""
     own = tmp_path / "work.csv"
     monkeypatch.setattr("sys.argv", ["work.py", "--seconds", "1", "--out", str(own)])
     work.main()
@@ -428,6 +428,6 @@ def test_without_the_sizes_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sizes, "SIZES", DATA / "nowhere.csv")
     for cached in (sizes._table, sizes.frame_bytes):
         cached.cache_clear()
-    with pytest.raises(FileNotFoundError, match=r"frame sizes .*nowhere\.csv are not here: run avlab from its"):
+    with pytest.raises(FileNotFoundError, match=r"frame sizes .*nowhere\.csv are not here: install avlab anew"):
         simulate(30.0, seconds=1, network=Network())
     assert len(simulate(30.0, seconds=1).frames) == 30

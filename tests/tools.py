@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+SECONDS = 180.0
+"""How long a program that a test runs may take: far more than it needs, on a machine that has other things to do."""
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 """The interpreter that sees Debian's `gi`, which no wheel provides; GStreamer's RTSP server is run with it."""
@@ -75,9 +80,48 @@ def environment(env: dict[str, str]) -> dict[str, str]:
     return os.environ | env
 
 
+def finished(
+    *command: object, env: dict[str, str] | None = None, cwd: Path | None = None, seconds: float = SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever that is; TimeoutExpired, and the program is killed, after `seconds`."""
+    return subprocess.run(
+        [*map(str, command)], env=environment(env or {}), cwd=cwd, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=seconds, check=False,
+    )  # fmt: skip
+
+
+def run(*command: object, env: dict[str, str] | None = None, cwd: Path | None = None, seconds: float = SECONDS) -> str:
+    """Run a program that must succeed, as `finished` does; what it said, and RuntimeError with it when it fails."""
+    done = finished(*command, env=env, cwd=cwd, seconds=seconds)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]} ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+@contextmanager
+def disposition(handler: Any, *numbers: int) -> Iterator[None]:
+    """Have programs that are started within the block begin with the signals ignored (SIG_IGN) or not (SIG_DFL).
+
+    A shell starts what it runs in the background with SIGINT ignored, that is handed on from program to program, and a
+    Python that begins so has no KeyboardInterrupt: whoever sends SIGINT starts the program within
+    `disposition(signal.SIG_DFL, signal.SIGINT)`. Main thread alone.
+    """
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def interruptible() -> AbstractContextManager[None]:
+    """Have programs that are started within the block heed Ctrl-C, wherever these tests were started from."""
+    return disposition(signal.SIG_DFL, signal.SIGINT)
+
+
 def _succeeds(*command: str, env: dict[str, str] | None = None) -> bool:
     try:
-        return subprocess.run(command, env=environment(env or {}), capture_output=True, check=False).returncode == 0
+        return finished(*command, env=env).returncode == 0
     except FileNotFoundError:
         return False
 
@@ -130,7 +174,7 @@ def process(
             child.wait(5)
         except subprocess.TimeoutExpired:
             child.kill()
-            child.wait()
+            child.wait(SECONDS)
 
 
 @contextmanager

@@ -29,8 +29,11 @@ def check_display() -> None:
 
     OpenCV's wheels for Linux open windows on X alone; a Wayland desktop offers it as XWayland, and sets DISPLAY.
     """
-    if not sys.platform.startswith("linux"):
-        return
+    if sys.platform.startswith("linux"):
+        _check_x()
+
+
+def _check_x() -> None:
     display = os.environ.get("DISPLAY")
     if not display:
         raise NoWindowError(
@@ -51,7 +54,8 @@ def answers(display: str) -> bool:
     places: list[tuple[int, Any]] = [(socket.AF_INET, (host, 6000 + int(number)))]
     if host in ("", "unix"):
         path = f"/tmp/.X11-unix/X{number}"
-        places = [(socket.AF_UNIX, path), (socket.AF_UNIX, f"\0{path}")]
+        local = getattr(socket, "AF_UNIX", None)  # which Windows' sockets have not
+        places = [(local, path), (local, f"\0{path}")] if local is not None else []
     for family, address in places:
         with socket.socket(family, socket.SOCK_STREAM) as link, contextlib.suppress(OSError):
             link.settimeout(2.0)

@@ -52,8 +52,10 @@ class MonotonicClock:
 
     def _watch(self, selector: selectors.BaseSelector, deadline_ns: int) -> bool:
         """Wait to the microsecond: epoll's own descriptor can be waited for by `select`, which does not round."""
-        descriptor = getattr(selector, "fileno", lambda: FD_SETSIZE)()
-        if sys.platform == "win32" or descriptor >= FD_SETSIZE:
+        descriptor = FD_SETSIZE
+        if sys.platform != "win32":  # whose select takes sockets alone
+            descriptor = getattr(selector, "fileno", lambda: FD_SETSIZE)()
+        if descriptor >= FD_SETSIZE:
             return False
         remaining_ns = deadline_ns - time.perf_counter_ns()
         if remaining_ns > 0:

@@ -11,12 +11,14 @@ import socket
 import struct
 import sys
 from itertools import groupby
+from typing import Any
 
 BUFFER_BYTES = 4 << 20
 """Asked for in SO_RCVBUF and SO_SNDBUF; what is granted depends on the system."""
 
 UDP_SEGMENT, UDP_GRO, SO_RXQ_OVFL = 103, 104, 40  # linux/udp.h, asm-generic/socket.h
 IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
+MSG_ERRQUEUE = 0x2000  # linux/socket.h
 MAX_BURST = 64_000
 MAX_SEGMENTS = 64
 
@@ -29,6 +31,7 @@ class UdpLink:
     def __init__(self, host: str, port: int = 0) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self._messages: Any = self.socket  # sendmsg and recvmsg, which Windows has not: only ever used on Linux
         try:
             self.socket.setblocking(False)
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
@@ -66,7 +69,7 @@ class UdpLink:
                 continue
             control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", len(burst[0])))]
             try:
-                self.socket.sendmsg(burst, control, 0, to)
+                self._messages.sendmsg(burst, control, 0, to)
                 sent += len(burst)
             except BlockingIOError:
                 return sent
@@ -107,7 +110,7 @@ class UdpLink:
         out: list[Address] = []
         while self._told_refusals and len(out) < 64:
             try:
-                _, ancillary, _, address = self.socket.recvmsg(64, 512, socket.MSG_ERRQUEUE)
+                _, ancillary, _, address = self._messages.recvmsg(64, 512, MSG_ERRQUEUE)
             except OSError:
                 break
             # struct sock_extended_err, linux/errqueue.h: a host that cannot be reached now may be again, a port not.
@@ -125,7 +128,7 @@ class UdpLink:
                     data, address = self.socket.recvfrom(65_536)
                     out.append((data, address[:2]))
                     continue
-                size, ancillary, _, address = self.socket.recvmsg_into([self._buffer], 128)
+                size, ancillary, _, address = self._messages.recvmsg_into([self._buffer], 128)
             except (BlockingIOError, InterruptedError):
                 break
             except ConnectionError:  # an ICMP refusal of something sent earlier (on Windows WinError 10054): not ours

@@ -7,6 +7,8 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,8 +32,8 @@ from avlab.wire.units import NS
 Work = Callable[[random.Random], float]
 """Seconds of work that one frame costs its sender before it leaves, from a seeded generator."""
 
-RECORDED = Path(__file__).parents[2] / "data" / "work.csv"
-"""What frames cost a real server; data/README.md says how it was recorded."""
+RECORDED: Traversable = files("avlab.data") / "work.csv"
+"""What frames cost a real server; README.md beside it says how it was recorded."""
 
 SSRC = 1
 """The source of a simulated run's packets."""
@@ -234,15 +236,12 @@ def recorded_work(width: int) -> tuple[FrameWork, ...]:
 
 @cache
 def _recorded() -> dict[int, tuple[FrameWork, ...]]:
-    if not RECORDED.exists():
-        raise FileNotFoundError(
-            f"the recorded work times {RECORDED} are not here: run avlab from its repository, or give work="
-        )
+    if not RECORDED.is_file():
+        raise FileNotFoundError(f"the recorded work times {RECORDED} are not here: install avlab anew, or give work=")
     tables: dict[int, list[FrameWork]] = {}
-    with RECORDED.open(newline="") as file:
-        for row in csv.DictReader(file):
-            cost = FrameWork(*(round(float(row[name]) * 1e6) for name in ("encode_ms", "late_ms", "send_ms")))
-            tables.setdefault(int(row["width"]), []).append(cost)
+    for row in csv.DictReader(RECORDED.read_text(encoding="utf-8").splitlines()):
+        cost = FrameWork(*(round(float(row[name]) * 1e6) for name in ("encode_ms", "late_ms", "send_ms")))
+        tables.setdefault(int(row["width"]), []).append(cost)
     return {width: tuple(rows) for width, rows in tables.items()}
 
 

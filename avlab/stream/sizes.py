@@ -1,19 +1,20 @@
-"""How large frames are, without encoding any: from the table in data/ that `benchmarks/sizes.py` records."""
+"""How large frames are, without encoding any: from the table in avlab/data/ that `benchmarks/sizes.py` records."""
 
 from __future__ import annotations
 
 import csv
 from collections import defaultdict
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avlab.media.codec import check_quality, check_width
 
-SIZES = Path(__file__).parents[2] / "data" / "sizes.csv"
-"""Bytes of the sample clips' frames; data/README.md says how they were recorded."""
+SIZES: Traversable = files("avlab.data") / "sizes.csv"
+"""Bytes of the sample clips' frames; README.md beside it says how they were recorded."""
 
 STAND_IN = "count.mp4"
 """The clip whose frames stand for those that are not in the table."""
@@ -58,11 +59,10 @@ def _between(grid: list[int], value: int, *, logarithm: bool = False) -> tuple[i
 @cache
 def _table() -> dict[str, dict[tuple[int, int], Sizes]]:
     """By clip, width and quality, the logarithm of each frame's bytes."""
-    if not SIZES.exists():
-        raise FileNotFoundError(f"the recorded frame sizes {SIZES} are not here: run avlab from its repository")
+    if not SIZES.is_file():
+        raise FileNotFoundError(f"the recorded frame sizes {SIZES} are not here: install avlab anew")
     table: dict[str, dict[tuple[int, int], Sizes]] = defaultdict(dict)
-    with SIZES.open(newline="") as file:
-        for row in csv.DictReader(file):
-            sizes = np.log(np.array(row["bytes"].split(), np.float64))
-            table[row["clip"]][int(row["width"]), int(row["quality"])] = sizes
+    for row in csv.DictReader(SIZES.read_text(encoding="utf-8").splitlines()):
+        sizes = np.log(np.array(row["bytes"].split(), np.float64))
+        table[row["clip"]][int(row["width"]), int(row["quality"])] = sizes
     return dict(table)
