@@ -31,7 +31,6 @@ class UdpLink:
     def __init__(self, host: str, port: int = 0) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
-        self._messages: Any = self.socket  # sendmsg and recvmsg, which Windows has not: only ever used on Linux
         try:
             self.socket.setblocking(False)
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
@@ -57,6 +56,11 @@ class UdpLink:
     def fileno(self) -> int:
         """For selectors."""
         return self.socket.fileno()
+
+    @property
+    def _messages(self) -> Any:
+        """The socket with sendmsg and recvmsg, which Windows has not and Linux alone is asked for."""
+        return self.socket
 
     def send(self, packets: list[bytes], to: Address) -> int:
         """Send packets in order; how many the system took. The rest is lost, as datagrams are."""
