@@ -81,6 +81,7 @@ class Client(Handle):
         self._final: Trace | None = None
         self._presentation = Presentation(self._recorder)
         self._sounding: Sounding | None = None
+        self._waker: Waker | None = None
         common: dict[str, Any] = {
             "timeout": timeout,
             "presentation": self._presentation,
@@ -95,7 +96,7 @@ class Client(Handle):
             self._receiver = ClassicReceiver(url, **common)
         else:
             over = {"video": video_over or "udp", "audio": audio_over or "tcp"}
-            self._receiver = RtspReceiver(url, over=over, repair=self.repair, **common)
+            self._receiver = RtspReceiver(url, over=over, repair=self.repair, notice=self._notice, **common)
         if playout_delay is not None:
             self.playout_delay = playout_delay
         elif not self._classic:
@@ -120,7 +121,7 @@ class Client(Handle):
             return
         self._delay_ns = None if seconds == "adaptive" else round(seconds * NS)
         self._recorder.setting(self._clock.now_ns(), "playout_delay", seconds)
-        if self.running:
+        if self.running and self._waker is not None:  # while it is being started, what was set is read later
             self._waker.wake()
 
     @property
@@ -259,7 +260,7 @@ class Client(Handle):
         import pandas  # noqa: F401 - now, as a first look at the trace in mid-stream would hold up the pictures
 
         self._selector = selectors.DefaultSelector()
-        self._waker = Waker()
+        self._waker = waker = Waker()
         self._drained_ns: int | None = None  # when the device will have played the last of the sound
         offer = self._receiver.open()
         self._peer = self._find_server()
@@ -267,15 +268,15 @@ class Client(Handle):
         if "audio" in offer.streams:
             self._open_sound(offer)
         timed = offer.delay_ns is None
-        delay_ns = self._delay_ns if offer.delay_ns is None else offer.delay_ns
+        self._presented_delay_ns = self._delay_ns  # read once: what is set from here on is seen to by the loop
+        delay_ns = self._presented_delay_ns if offer.delay_ns is None else offer.delay_ns
         self._presentation.begin(streams=set(offer.streams), delay_ns=delay_ns, sounding=self._sounding, timed=timed)
-        self._presented_delay_ns = self._delay_ns
         self._receiver.play(self._selector)
-        self._selector.register(self._waker, selectors.EVENT_READ)
-        self.spawn("client", self._run, self._waker.wake)
+        self._selector.register(waker, selectors.EVENT_READ)
+        self.spawn("client", self._run, waker.wake)
 
     def _release(self) -> None:
-        if not hasattr(self, "_selector"):
+        if self._waker is None:
             return
         self._selector.close()
         self._receiver.close()
@@ -309,11 +310,13 @@ class Client(Handle):
     # ---- the client's thread
 
     def _run(self, worker: Worker) -> None:
+        waker = self._waker
+        assert waker is not None
         try:
             while not worker.stopping.is_set() and not self._ended.is_set():
                 for key, _ in self._clock.wait(self._selector, self._wake_at()):
-                    if key.fileobj is self._waker:
-                        self._waker.clear()
+                    if key.fileobj is waker:
+                        waker.clear()
                     else:
                         self._receiver.attend(key.data, key.fileobj)
                 self._move_along(self._clock.now_ns())

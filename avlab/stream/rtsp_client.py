@@ -11,7 +11,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -20,6 +20,8 @@ from avlab.wire import rtsp, sdp
 from avlab.wire.units import NS, WireError
 
 PLAYABLE = {"video": "JPEG", "audio": "L16"}
+_NOUNS = {"video": "picture", "audio": "sound"}
+_FAMILIAR = {"MPEG4-GENERIC": "AAC", "MP4A-LATM": "AAC", "MPA": "MPEG audio"}  # what encodings are better known as
 
 Bind = Callable[[str], tuple[UdpLink, UdpLink]]
 """Makes a pair of UDP links for RTP and RTCP on a local address."""
@@ -70,6 +72,8 @@ class Session:
         self.url = url
         self.ssrc = secrets.randbits(32)
         self.description = sdp.SessionDescription()
+        self.left_out: tuple[str, ...] = ()
+        """A sentence for each kind of medium that is described and cannot be played, while another one can."""
         self._repair = repair
         self._host, self._port, self._timeout = parts.hostname, port, timeout
         self._socket: socket.socket | None = None
@@ -189,6 +193,7 @@ class Session:
             raise ValueError(
                 f"the stream at {self.url} carries {offered or 'nothing'}: avlab plays JPEG pictures and L16 sound"
             )
+        self.left_out = _left_out(self.description.media, wanted)
         granted = {}
         for at, (stream, media) in enumerate(wanted.items()):
             self._streams[stream] = sdp.resolve_control(self._base, media.control)
@@ -260,6 +265,22 @@ class Session:
         if self._id is not None:
             known["Session"] = self._id
         return rtsp.Request(method, url, rtsp.Headers(known | dict(headers or {})))
+
+
+def _left_out(media: Iterable[sdp.Media], wanted: Mapping[str, sdp.Media]) -> tuple[str, ...]:
+    """What is described and not played, by kind; another track of a kind that is played is no loss."""
+    encodings: dict[str, dict[str, None]] = {}
+    for each in media:
+        if each.kind in PLAYABLE and each.kind not in wanted:
+            name = each.encoding or f"payload type {each.payload_type}"
+            familiar = _FAMILIAR.get(each.encoding.upper())
+            encodings.setdefault(each.kind, {})[f"{name} ({familiar})" if familiar else name] = None
+    return tuple(
+        f"the {_NOUNS[kind]} of this stream is {' or '.join(names)}, which avlab does not play, so the "
+        f"{' and the '.join(_NOUNS[played] for played in wanted)} goes on without it: have the server send "
+        f"{PLAYABLE[kind]}"
+        for kind, names in encodings.items()
+    )
 
 
 def _same(one: str, other: str) -> bool:

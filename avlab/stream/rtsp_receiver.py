@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -58,7 +58,10 @@ class Incoming:
 
 
 class RtspReceiver:
-    """An `ends.Receiver`: JPEG and L16 over RTP. `over` maps video and audio to udp or tcp."""
+    """An `ends.Receiver`: JPEG and L16 over RTP. `over` maps video and audio to udp or tcp.
+
+    `notice(name, words)` tells a person a sentence, once, and puts it into the record each time.
+    """
 
     def __init__(
         self,
@@ -70,10 +73,12 @@ class RtspReceiver:
         presentation: Presentation,
         clock: MonotonicClock,
         recorder: Recorder,
+        notice: Callable[[str, str], None],
     ) -> None:
         self._session = Session(url, timeout=timeout, repair=repair)
         self._over, self._repair = over, repair
         self._presentation, self._clock, self._recorder = presentation, clock, recorder
+        self._notice = notice
         self.incoming: dict[str, Incoming] = {}
         self._timeline = Timeline(reference="audio")
         self._first_media_ns = 0
@@ -105,6 +110,8 @@ class RtspReceiver:
                 self.incoming[stream].repairing = Repairing(self._repair, grant.media, grant.rtx_ssrc)
         if self._repair is not None and not any(i.repairing for i in self.incoming.values()):
             self._recorder.event(self._clock.now_ns(), "no repair", f"the server offers no {self._repair} over UDP")
+        for words in self._session.left_out:
+            self._notice("left out", words)
         self._write_ssrcs()
         sound = granted["audio"].media if "audio" in granted else None
         return Offer(
