@@ -87,6 +87,8 @@ BATCHES = {
     "sound: pairs": [1188, 1188, 1188, 1188],
     "shorter, then longer": [500, 500, 100, 700, 700, 20],
     "tiny": [1] * 100,
+    "empty ones": [0] * 3,
+    "empty ones among others": [0, 0, 300, 300, 0, 200, 0, 300, 0],
 }
 
 
@@ -103,7 +105,7 @@ def test_every_packet_arrives_whole_and_in_order(pair: Pair, sizes: list[int], s
 
 
 @settings(max_examples=200)
-@given(st.lists(st.integers(1, 2000), max_size=150))
+@given(st.lists(st.integers(0, 2000) | st.sampled_from([0, 1, 700]), max_size=150))
 def test_bursts_hold_what_one_segmented_send_may(sizes: list[int]) -> None:
     packets = [packet(number, size) for number, size in enumerate(sizes)]
     bursts = links._bursts(packets)
@@ -113,6 +115,7 @@ def test_bursts_hold_what_one_segmented_send_may(sizes: list[int]) -> None:
         assert sum(map(len, burst)) <= 65_507
         assert len({len(one) for one in burst[:-1]}) <= 1
         assert len(burst[-1]) <= len(burst[0])
+        assert len(burst) == 1 or all(burst)  # in a larger one an empty packet would be lost
 
 
 def test_the_address_of_the_sender_is_told(pair: Pair) -> None:
@@ -135,14 +138,16 @@ def test_a_port_where_nobody_listens_is_no_error(pair: Pair, count: int) -> None
 
 
 class Refusing:
-    """A socket whose segmented sends fail with an error of its system."""
+    """A socket whose segmented sends, all or those to one address, fail with an error of its system."""
 
-    def __init__(self, real: socket.socket, error: int) -> None:
-        self.real, self.error, self.asked = real, error, 0
+    def __init__(self, real: socket.socket, error: int, to: Any = None) -> None:
+        self.real, self.error, self.to, self.asked = real, error, to, 0
 
-    def sendmsg(self, *arguments: Any) -> int:
+    def sendmsg(self, packets: list[bytes], control: Any, flags: int, to: Any) -> int:
         self.asked += 1
-        raise OSError(self.error, "refused")
+        if self.to in (None, to):
+            raise OSError(self.error, "refused")
+        return sum(self.real.sendto(packet, to) for packet in packets)  # as a system does that cuts them up
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -158,12 +163,143 @@ def test_a_device_that_cannot_segment_is_not_asked_again(pair: Pair, error: int)
     assert refusing.asked == 1
 
 
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EMSGSIZE])
+def test_a_destination_that_takes_no_bursts_spoils_them_for_no_other(pair: Pair, error: int) -> None:
+    other = UdpLink("127.0.0.1")
+    refusing = Refusing(pair.here.socket, error, ("127.0.0.1", other.port))
+    pair.here._segment, pair.here.socket = True, refusing  # type: ignore[assignment]
+    packets = [packet(number, 700) for number in range(10)]
+    for _ in range(3):
+        assert pair.here.send(packets, ("127.0.0.1", other.port)) == 10  # singly, and only the first time in vain
+        assert pair.carry(packets) == packets
+    assert refusing.asked == 1 + 3
+    assert len(other.receive(100)) == 30
+    other.close()
+
+
+def test_a_port_that_cannot_be_costs_the_others_nothing(pair: Pair) -> None:
+    packets = [packet(number, 700) for number in range(10)]
+    before = pair.here.segments
+    assert pair.here.send(packets, ("127.0.0.1", 0)) == 0
+    assert pair.carry(packets) == packets
+    assert pair.here.segments == before
+
+
+def test_destinations_without_end_are_not_remembered_without_end(pair: Pair) -> None:
+    refusing = Refusing(pair.here.socket, errno.EINVAL)
+    pair.here._segment, pair.here.socket = True, refusing  # type: ignore[assignment]
+    for port in range(links.REMEMBERED + 1):
+        pair.here.send([b"one", b"two"], ("127.0.0.1", port + 1))
+    assert len(pair.here._singly) == links.REMEMBERED
+    assert refusing.asked == links.REMEMBERED + 1
+    pair.here.send([b"one", b"two"], ("127.0.0.1", 1))  # the oldest is tried anew
+    assert refusing.asked == links.REMEMBERED + 2
+
+
+def test_without_offload_each_packet_is_sent_by_itself(pair: Pair) -> None:
+    refusing = Refusing(pair.here.socket, errno.EIO)
+    pair.here.socket = refusing  # type: ignore[assignment]
+    pair.here.offload = False
+    assert not pair.here.segments
+    packets = [packet(number, 700) for number in range(10)]
+    assert pair.carry(packets) == packets
+    assert refusing.asked == 0
+    pair.here.offload = True
+    assert pair.here.segments == linux
+
+
 def test_a_refused_port_does_not_end_segmenting(pair: Pair) -> None:
     refusing = Refusing(pair.here.socket, errno.ECONNREFUSED)
     pair.here._segment, pair.here.socket = True, refusing  # type: ignore[assignment]
     packets = [packet(number, 700) for number in range(10)]
     assert pair.carry(packets) == packets
     assert pair.here._segment
+
+
+class Told:
+    """A socket that tells of so many errors before it receives."""
+
+    def __init__(self, real: socket.socket, error: int, times: int) -> None:
+        self.real, self.error, self.left = real, error, times
+
+    def recvmsg_into(self, *arguments: Any) -> Any:
+        return self._tell() or self.real.recvmsg_into(*arguments)
+
+    def recvfrom(self, *arguments: Any) -> Any:
+        return self._tell() or self.real.recvfrom(*arguments)
+
+    def _tell(self) -> None:
+        if self.left:
+            self.left -= 1
+            raise OSError(self.error, "as told")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+@pytest.mark.parametrize("gather", [True, False], ids=["gathered", "one by one"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+        errno.EMSGSIZE,
+        errno.EPROTO,
+        errno.EACCES,
+    ],
+)
+def test_what_became_of_earlier_datagrams_harms_no_later_one(pair: Pair, error: int, gather: bool) -> None:
+    pair.there._gro &= gather
+    for times in (1, 3, 40):
+        pair.there.socket = Told(pair.there.socket, error, times)  # type: ignore[assignment]
+        assert pair.carry([b"hello"]) == [b"hello"]
+
+
+@pytest.mark.parametrize("error", [errno.EBADF, errno.EHOSTUNREACH, errno.ENOMEM])
+def test_a_socket_that_never_receives_again_is_an_error_in_the_end(pair: Pair, error: int) -> None:
+    told = Told(pair.there.socket, error, 1 << 30)
+    pair.there.socket = told  # type: ignore[assignment]
+
+    def receive_on() -> None:
+        for _ in range(1000):
+            before = told.left
+            assert pair.there.receive() == []
+            assert before - told.left <= links.TRIES  # no call spins
+
+    with pytest.raises(OSError, match="as told"):
+        receive_on()
+
+
+@pytest.mark.parametrize("error", [errno.ECONNRESET, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH])
+def test_a_tcp_connection_that_broke_off_has_ended(error: int) -> None:
+    class Broken(socket.socket):
+        def recv(self, *_: Any) -> bytes:
+            raise OSError(error, "as the system says")
+
+    near, far = socket.socketpair()
+    with far:
+        link = TcpLink(Broken(fileno=near.detach()))
+        assert link.receive() is None
+        link.close()
+
+
+def test_two_ports_that_there_are_no_descriptors_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[UdpLink] = []
+
+    class Last(UdpLink):
+        def __init__(self, host: str, port: int = 0) -> None:
+            if port:
+                raise OSError(errno.EMFILE, "too many open files")
+            super().__init__(host, port)
+            made.append(self)
+
+    monkeypatch.setattr(links, "UdpLink", Last)
+    with pytest.raises(OSError, match="too many open files"):
+        udp_pair("127.0.0.1")
+    assert all(link.socket.fileno() == -1 for link in made)
 
 
 class Full:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from rawclient import until
 
-from avlab.stream.links import TcpLink
-from avlab.stream.listening import REST_NS, SHORTAGES, Listener
+from avlab.stream.links import SHORTAGES, TcpLink
+from avlab.stream.listening import REST_NS, Listener
 
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 NOW_NS = 5_000_000_000

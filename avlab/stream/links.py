@@ -22,6 +22,23 @@ MSG_ERRQUEUE = 0x2000  # linux/socket.h
 MAX_BURST = 64_000
 MAX_SEGMENTS = 64
 
+REMEMBERED = 256
+"""Destinations that are known to take no segmented send; of more than these the oldest are tried again."""
+
+TRIES = 16
+"""How often one call reads on after an error: each tells of something that was sent earlier, and is told once."""
+
+MAX_FAILURES = 256
+"""Errors in a row, with never a datagram nor an empty queue between them, are no news of the network any more."""
+
+SHORTAGES = frozenset(
+    getattr(errno, name) for name in ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "WSAEMFILE") if hasattr(errno, name)
+)
+"""What the system says when it is out of descriptors or memory: nobody's fault, and it passes."""
+
+FAULTS = frozenset((errno.EBADF, errno.ENOTSOCK, errno.EFAULT))
+"""What a socket says only when the program itself is mistaken."""
+
 Address = tuple[str, int]
 
 
@@ -44,6 +61,11 @@ class UdpLink:
         except BaseException:
             self.socket.close()
             raise
+        self.offload = True
+        """Whether equal packets are handed over many at a time, for the system to cut up (Linux): less work, but a
+        capture on this machine sees them before they are cut."""
+        self._singly: dict[Address, None] = {}  # destinations that are sent each packet by itself, oldest first
+        self._failures = 0  # in a row
         self._kernel_dropped = self._told_dropped = 0
         self._told_refusals = False
         self._buffer = bytearray(65_536)
@@ -64,7 +86,7 @@ class UdpLink:
 
     def send(self, packets: list[bytes], to: Address) -> int:
         """Send packets in order; how many the system took. The rest is lost, as datagrams are."""
-        if not self._segment or len(packets) == 1:
+        if not self.segments or len(packets) == 1 or to in self._singly:
             return self._send_singly(packets, to)
         sent = 0
         for burst in _bursts(packets):
@@ -78,12 +100,22 @@ class UdpLink:
             except BlockingIOError:
                 return sent
             except OSError as error:
-                if error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
+                if error.errno == errno.EIO:  # net/ipv4/udp.c: this device cannot
+                    self._segment = False
+                elif error.errno in (errno.EINVAL, errno.EMSGSIZE):  # a path of small packets, or no port at all
+                    self._singly[to] = None
+                    if len(self._singly) > REMEMBERED:
+                        del self._singly[next(iter(self._singly))]
+                else:
                     sent += self._send_singly(burst, to)  # a refused port: reported once, then it goes on
                     continue
-                self._segment = False  # this device cannot: packet by packet from here on
                 return sent + self._send_singly(packets[sent:], to)
         return sent
+
+    @property
+    def segments(self) -> bool:
+        """Whether equal packets leave many at a time: as `offload` says, where the system can."""
+        return self._segment and self.offload
 
     def send_large(self, packet: bytes, to: Address) -> bool:
         """Send one packet of any size; whether the system took it. OSError, EMSGSIZE, when it is too large for it."""
@@ -124,18 +156,34 @@ class UdpLink:
         return out
 
     def receive(self, most: int = 64) -> list[tuple[bytes, Address]]:
-        """The datagrams that wait, up to about `most`."""
+        """The datagrams that wait, up to about `most`. What became of datagrams sent earlier is no error here.
+
+        OSError for a socket that can receive nothing any more.
+        """
         out: list[tuple[bytes, Address]] = []
+        tries = 0
         while len(out) < most:
             try:
-                if not self._gro:
+                if self._gro:
+                    size, ancillary, _, address = self._messages.recvmsg_into([self._buffer], 128)
+                else:
                     data, address = self.socket.recvfrom(65_536)
-                    out.append((data, address[:2]))
-                    continue
-                size, ancillary, _, address = self._messages.recvmsg_into([self._buffer], 128)
             except (BlockingIOError, InterruptedError):
+                self._failures = 0
                 break
-            except ConnectionError:  # an ICMP refusal of something sent earlier (on Windows WinError 10054): not ours
+            except OSError as error:
+                # An ICMP message about something sent earlier: a refused port (on Windows WinError 10054), a host or
+                # network that cannot be reached (RFC 1122 4.1.3.3). The next datagram is not harmed.
+                self._failures += 1
+                tries += 1
+                if error.errno in FAULTS or self._failures > MAX_FAILURES:
+                    raise
+                if tries == TRIES or error.errno in SHORTAGES:
+                    break
+                continue
+            self._failures = 0
+            if not self._gro:
+                out.append((data, address[:2]))
                 continue
             step = size or 1
             for level, kind, value in ancillary:
@@ -173,13 +221,16 @@ class UdpLink:
 
 
 def _bursts(packets: list[bytes]) -> list[list[bytes]]:
-    """Runs of equal packets, the last of a run possibly shorter: what one segmented send can carry."""
+    """Runs of equal packets, the last of a run possibly shorter: what one segmented send can carry.
+
+    An empty packet is a run of its own: there is nothing to tell it by among others.
+    """
     bursts: list[list[bytes]] = []
     for size, run in groupby(packets, key=len):
-        most = max(1, min(MAX_SEGMENTS, MAX_BURST // size))
+        most = max(1, min(MAX_SEGMENTS, MAX_BURST // size)) if size else 1
         equal = list(run)
         last = bursts[-1] if bursts else []
-        if last and size < len(last[0]) == len(last[-1]) and len(last) < most:
+        if last and 0 < size < len(last[0]) == len(last[-1]) and len(last) < most:
             last.append(equal.pop(0))
         bursts += [equal[at : at + most] for at in range(0, len(equal), most)]
     return bursts
@@ -220,8 +271,10 @@ def udp_pair(host: str) -> tuple[UdpLink, UdpLink]:
         if first.port % 2 == 0 and first.port < 65_535:
             try:
                 return first, UdpLink(host, first.port + 1)
-            except OSError:
-                pass
+            except OSError as error:
+                if error.errno in SHORTAGES:
+                    first.close()
+                    raise
         first.close()
     raise OSError(errno.EADDRINUSE, f"no two neighbouring UDP ports are free on {host}")
 
@@ -266,7 +319,9 @@ class TcpLink:
             return self.socket.recv(most) or None
         except (BlockingIOError, InterruptedError):
             return b""
-        except ConnectionError:
+        except OSError as error:  # reset, timed out, or the host cannot be reached any more
+            if error.errno in FAULTS:
+                raise
             return None
 
     def close(self) -> None:
@@ -310,6 +365,8 @@ def _explained(error: OSError, host: str, port: int) -> OSError:
         return OSError(error.errno, f"port {port} on {host} is in use: stop what listens there, or choose another port")
     if error.errno == errno.EACCES:
         return OSError(error.errno, f"port {port} is reserved by the system: choose one above 1023")
+    if error.errno in SHORTAGES:
+        return OSError(error.errno, "too many files are open: end other programs, or raise the limit (ulimit -n)")
     return OSError(error.errno, f"{host} is not an address of this machine: try 127.0.0.1, or 0.0.0.0 for all of them")
 
 

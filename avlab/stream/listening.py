@@ -5,12 +5,11 @@ A peer that has gone before it is accepted is no error, and a system that is out
 
 from __future__ import annotations
 
-import errno
 import selectors
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from avlab.stream.links import Address, TcpLink, listen
+from avlab.stream.links import FAULTS, SHORTAGES, Address, TcpLink, listen
 from avlab.wire.units import NS
 
 ACCEPTED_A_TURN = 16
@@ -19,13 +18,12 @@ ACCEPTED_A_TURN = 16
 REST_NS = NS // 2
 """How long no connection is taken when the system has nothing left to take one with."""
 
-SHORTAGES = frozenset(
-    getattr(errno, name) for name in ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "WSAEMFILE") if hasattr(errno, name)
+OUT_OF_DESCRIPTORS = (
+    "out of descriptors",
+    "this system has no room for another connection, so nobody else is let in until one ends: "
+    "end other programs, or raise the limit of open files (ulimit -n)",
 )
-"""What the system says when it is out of descriptors or memory: nobody's fault, and it passes."""
-
-FAULTS = frozenset((errno.EBADF, errno.ENOTSOCK, errno.EFAULT))
-"""What only a mistake of the program's own leads to."""
+"""The notice, by name and sentence, that is given when the system is out of descriptors or memory."""
 
 
 class Arrival(NamedTuple):
@@ -107,8 +105,4 @@ class Listener:
             self._resume_ns = now_ns + REST_NS
         if not self._told:
             self._told = True
-            self._notice(
-                "out of descriptors",
-                "this system has no room for another connection, so nobody else is let in until one ends: "
-                "end other programs, or raise the limit of open files (ulimit -n)",
-            )
+            self._notice(*OUT_OF_DESCRIPTORS)
