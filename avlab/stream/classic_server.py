@@ -1,8 +1,8 @@
 """The audience of the classic wire: whoever writes a datagram is sent pictures, whoever connects is sent sound.
 
 Nothing on this wire says who is who or what anybody wants: a viewer and a listener are matched by their address, and
-an address that proves nothing by a connection is sent no more than a few seconds. All of it belongs to the server's
-thread, but for `prepare` and `chunks`.
+an address that proves nothing by a connection is sent two seconds (`timing.allowance`). What a peer does ends with its
+own session. All of it belongs to the server's thread, but for `prepare` and `chunks`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import selectors
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from avlab.stream import listening
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Part
 from avlab.stream.links import Address, TcpLink, UdpLink, bind_udp, interest, largest_datagram
+from avlab.timing.allowance import UNPROVEN_NS, Allowance
 from avlab.wire.classic import (
     CHUNK_FRAMES,
     MAX_DATAGRAM,
@@ -31,16 +33,28 @@ from avlab.wire.classic import (
 )
 from avlab.wire.units import NS, Chunk, EncodedFrame
 
-UNPROVEN_NS = 10 * NS
-"""How much of a clip with sound an address is sent that opens no connection for it: anybody can forge a datagram."""
+PATIENCE_NS = 10 * NS
+"""How long a viewer that no connection has proved keeps its place while there is nothing to send it."""
 
-FORGIVEN = 6
-"""That allowance comes back so many times slower than it is used up."""
+WAITING_NS = 30 * NS
+"""How long a hello that was not answered, or no longer, is remembered for the connection that may follow it."""
+
+GUESS_NS = 10 * NS
+"""How long after a connection came for a remembered hello it may turn out to be that of another at its address."""
+
+LATELY_NS = 5 * NS
+"""A client says hello so soon after it has connected; a connection that is older may belong to nobody."""
+
+MAX_WAITING, MAX_WAITING_HERE = 256, 8
+"""How many of those there are, and how many from one host; the oldest are forgotten."""
 
 DOUBT_NS = NS
 """How long a viewer is kept whose connection closed when there are others at its address: it may be one of theirs."""
 
-MAX_VIEWERS, MAX_UNPROVEN = 256, 32
+MAX_VIEWERS = 256
+
+MAX_UNMET, UNMET_NS = 64, 15 * NS
+"""Connections that no hello has come for: how many there are, the oldest going first, and how long each may wait."""
 
 STALL_BYTES = 1 << 18
 """A second and a half of sound: what comes while this much waits for a listener that does not read is dropped."""
@@ -65,9 +79,10 @@ class Viewer:
     """Somewhere that a datagram came from."""
 
     address: Address
-    charged_ns: int  # up to when it has been counted
+    since_ns: int
     listener: Listener | None = None
     doubtful_ns: int | None = None  # when its connection closed
+    guessed_ns: int | None = None  # when a connection was taken for its own, long after its hello
 
 
 class ClassicAudience:
@@ -93,8 +108,9 @@ class ClassicAudience:
         self._video, self._sound = ClassicVideo(), ClassicSound()
         self.viewers: dict[Address, Viewer] = {}
         self.listeners: list[Listener] = []
-        self._used: dict[str, int] = {}  # by address: how much was sent there without proof, in ns
-        self._looked_ns: int | None = None
+        self._allowance = Allowance()
+        self._waiting: dict[Address, int] = {}  # said hello, and is sent nothing until it connects; since when
+        self._picture_ns: int | None = None  # the last picture's pts
         self._events = 0
         self._udp: UdpLink | None = None
         self._door: listening.Listener | None = None
@@ -172,16 +188,31 @@ class ClassicAudience:
             for address in link.refused():
                 self._drop(address, now_ns, "nobody listens there any more")
             for _, address in link.receive():
-                self._greet(address, now_ns)
+                with self._session(address, now_ns):
+                    self._greet(address, now_ns)
         elif what == "door":
             for arrival in link.accept(now_ns):
                 self._admit(arrival, now_ns)
         else:
-            self._hear(what, now_ns)
+            with self._session(what, now_ns):
+                self._hear(what, now_ns)
+
+    @contextmanager
+    def _session(self, peer: Address | Listener, now_ns: int) -> Iterator[None]:
+        """Whatever goes wrong with one peer is recorded, and ends with it: the others go on."""
+        try:
+            yield
+        except Exception as error:
+            host = peer.host if isinstance(peer, Listener) else peer[0]
+            self._tell(now_ns, "client failed", f"{host}: {type(error).__name__}: {error}")
+            if isinstance(peer, Listener):
+                self._hang_up(peer, now_ns)
+            else:
+                self._drop(peer, now_ns, "it could not be served")
 
     def wake_at(self) -> int | None:
         """When to look after the clients again."""
-        moments = [self._clock.now_ns() + NS // 4 if self.viewers or self.listeners else None]
+        moments = [self._clock.now_ns() + NS // 4 if self.viewers or self.listeners or self._waiting else None]
         moments.append(self._door.wake_at() if self._door is not None else None)
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -190,38 +221,85 @@ class ClassicAudience:
         if self._door is not None:
             self._door.resume(now_ns)
         for listener in list(self.listeners):
-            link = listener.link
-            stalled = link.progress_ns is not None and now_ns - link.progress_ns > self._patience_ns
-            unmet = not listener.leaving and self._viewer_of(listener) is None
-            unmet = unmet and now_ns - listener.since_ns > self._patience_ns
-            if stalled or unmet:
-                self._tell(
-                    now_ns, "client timed out", f"{listener.host}: {'it reads' if stalled else 'it asks'} nothing"
-                )
-            if listener.gone or stalled or unmet or (listener.leaving and not link.waiting):
-                self._hang_up(listener, now_ns)
-            elif link.waiting:
-                interest(self._selector, link)
-        self._charge(now_ns)
+            with self._session(listener, now_ns):
+                self._look_after(listener, now_ns)
+        for viewer in list(self.viewers.values()):
+            if viewer.listener is not None:
+                continue
+            if viewer.doubtful_ns is not None:
+                if now_ns - viewer.doubtful_ns > DOUBT_NS:
+                    self._drop(viewer.address, now_ns, "its connection for sound is closed")
+            elif now_ns - viewer.since_ns > PATIENCE_NS:
+                self._put_off(viewer, now_ns, f"no connection for sound came in {PATIENCE_NS // NS} s")
+        for address, since_ns in list(self._waiting.items()):
+            if now_ns - since_ns > WAITING_NS:
+                del self._waiting[address]
+
+    def _look_after(self, listener: Listener, now_ns: int) -> None:
+        link = listener.link
+        stalled = link.progress_ns is not None and now_ns - link.progress_ns > self._patience_ns
+        unmet = not listener.leaving and self._viewer_of(listener) is None
+        unmet = unmet and now_ns - listener.since_ns > min(UNMET_NS, self._patience_ns)
+        if stalled or unmet:
+            self._tell(now_ns, "client timed out", f"{listener.host}: {'it reads' if stalled else 'it asks'} nothing")
+        if listener.gone or stalled or unmet or (listener.leaving and not link.waiting):
+            self._hang_up(listener, now_ns)
+        elif link.waiting:
+            interest(self._selector, link)
 
     def rewind(self) -> None:
         """The clip starts again at the next hello."""
+        self._picture_ns = None
 
     def _greet(self, address: Address, now_ns: int) -> None:
         """Any datagram asks for the stream."""
         if address in self.viewers:
             return
-        free = next((listener for listener in self._free() if listener.host == address[0]), None)
-        unproven = sum(viewer.listener is None for viewer in self.viewers.values())
-        if len(self.viewers) >= MAX_VIEWERS or (free is None and unproven >= MAX_UNPROVEN):
+        if len(self.viewers) >= MAX_VIEWERS:
             self._tell(now_ns, "client refused", f"{address[0]}: too many are there already")
             return
-        used_ns = self._used.get(address[0], 0)
-        if free is None and self._source.has_audio and used_ns >= UNPROVEN_NS * 3 // 4:  # hardly worth beginning
-            self._tell(now_ns, "client refused", f"{address[0]}: it has opened no connection for sound")
-            return
-        self.viewers[address] = Viewer(address, now_ns, free)
+        free = self._free_at(address[0], now_ns)
+        if free is None and not self._allowance.begin(address[0], now_ns):
+            free = self._guessed(address[0], now_ns)
+            if free is None:
+                if address not in self._waiting:
+                    self._tell(now_ns, "client waits", f"{address[0]}: for its connection for sound")
+                self._wait(address, now_ns)
+                return
+        self._serve(Viewer(address, now_ns, free), now_ns)
+
+    def _serve(self, viewer: Viewer, now_ns: int) -> None:
+        self._waiting.pop(viewer.address, None)
+        self.viewers[viewer.address] = viewer
         self._start(now_ns)
+
+    def _wait(self, address: Address, now_ns: int) -> None:
+        """Remember a hello: the connection that follows it will prove it."""
+        self._waiting.pop(address, None)
+        self._waiting[address] = now_ns
+        here = [other for other in self._waiting if other[0] == address[0]]
+        for crowd, most in ((here, MAX_WAITING_HERE), (list(self._waiting), MAX_WAITING)):
+            if len(crowd) > most:
+                self._waiting.pop(crowd[0], None)
+
+    def _guessed(self, host: str, now_ns: int) -> Listener | None:
+        """A connection that was lately taken for that of an older hello, which may be forged: it is free again."""
+        for viewer in self.viewers.values():
+            if viewer.address[0] == host and viewer.guessed_ns is not None and now_ns - viewer.guessed_ns < GUESS_NS:
+                del self.viewers[viewer.address]
+                self._wait(viewer.address, now_ns)
+                return viewer.listener
+        return None
+
+    def _put_off(self, viewer: Viewer, now_ns: int, reason: str) -> None:
+        """No more for one who has proved nothing, unless its connection still comes, or came for another."""
+        listener = self._guessed(viewer.address[0], now_ns)
+        if listener is not None:
+            self._allowance.prove(listener.host)
+            viewer.listener = listener
+            return
+        self._drop(viewer.address, now_ns, reason)
+        self._wait(viewer.address, now_ns)
 
     def _admit(self, arrival: listening.Arrival, now_ns: int) -> None:
         if len(self.listeners) >= MAX_VIEWERS:
@@ -230,7 +308,12 @@ class ClassicAudience:
         listener = Listener(arrival.link, arrival.address[0], now_ns)
         self.listeners.append(listener)
         self._selector.register(listener.link, selectors.EVENT_READ, listener)
-        self._match(listener, doubtful=False)
+        with self._session(listener, now_ns):
+            self._match(listener, now_ns, doubtful=False)
+            unmet = self._free()
+            if len(unmet) > MAX_UNMET:
+                self._tell(now_ns, "client refused", f"{unmet[0].host}: too many connections ask for nothing")
+                self._hang_up(unmet[0], now_ns)
 
     def _hear(self, listener: Listener, now_ns: int) -> None:
         """Nothing that a listener says means anything but that it is there."""
@@ -247,16 +330,30 @@ class ClassicAudience:
         taken = {id(viewer.listener) for viewer in self.viewers.values()}
         return [listener for listener in self.listeners if id(listener) not in taken and not listener.leaving]
 
+    def _free_at(self, host: str, now_ns: int) -> Listener | None:
+        """The connection that a hello from there may be of: in their order when they came lately, else the last."""
+        here = [listener for listener in self._free() if listener.host == host]
+        lately = [listener for listener in here if now_ns - listener.since_ns < LATELY_NS]
+        return lately[0] if lately else here[-1] if here else None
+
     def _viewer_of(self, listener: Listener) -> Viewer | None:
         return next((viewer for viewer in self.viewers.values() if viewer.listener is listener), None)
 
-    def _match(self, listener: Listener, *, doubtful: bool) -> None:
-        """A connection vouches for the viewer at its address that has waited longest for one."""
+    def _match(self, listener: Listener, now_ns: int, *, doubtful: bool) -> None:
+        """A connection vouches for the viewer at its address that has waited longest for one, else for the last hello.
+
+        A hello and its connection follow each other closely, and what waits longer may be forged.
+        """
         for viewer in self.viewers.values():
             unproven = viewer.listener is None and viewer.address[0] == listener.host
             if unproven and (viewer.doubtful_ns is None or doubtful):
+                if viewer.doubtful_ns is None:
+                    self._allowance.prove(listener.host)
                 viewer.listener, viewer.doubtful_ns = listener, None
                 return
+        waiting = next((address for address in reversed(self._waiting) if address[0] == listener.host), None)
+        if waiting is not None and len(self.viewers) < MAX_VIEWERS:
+            self._serve(Viewer(waiting, now_ns, listener, guessed_ns=now_ns), now_ns)
 
     def _hang_up(self, listener: Listener, now_ns: int) -> None:
         """A connection is closed: its viewer goes too, unless it may have been the connection of another."""
@@ -280,30 +377,9 @@ class ClassicAudience:
             return
         self._tell(now_ns, "client gone", f"{address[0]}:{address[1]}: {reason}")
         if viewer.listener is not None:
-            self._match(viewer.listener, doubtful=True)
-
-    def _charge(self, now_ns: int) -> None:
-        """Count what is sent without proof against its address; what was counted is forgiven slowly."""
-        passed_ns = 0 if self._looked_ns is None else now_ns - self._looked_ns
-        self._looked_ns = now_ns
-        for host, used_ns in list(self._used.items()):
-            left_ns = used_ns - passed_ns // FORGIVEN
-            if left_ns > 0:
-                self._used[host] = left_ns
-            else:
-                del self._used[host]
-        for viewer in list(self.viewers.values()):
-            if viewer.listener is not None:
-                continue
-            if viewer.doubtful_ns is not None and now_ns - viewer.doubtful_ns > DOUBT_NS:
-                self._drop(viewer.address, now_ns, "its connection for sound is closed")
-            elif self._source.has_audio:
-                host = viewer.address[0]
-                self._used[host] = self._used.get(host, 0) + now_ns - viewer.charged_ns
-                viewer.charged_ns = now_ns
-                if self._used[host] >= UNPROVEN_NS:
-                    limit = UNPROVEN_NS // NS
-                    self._drop(viewer.address, now_ns, f"no connection for sound came in {limit} s of pictures")
+            self._match(viewer.listener, now_ns, doubtful=True)
+        elif viewer.doubtful_ns is None:
+            self._allowance.end(address[0])
 
     def _tell(self, now_ns: int, name: str, words: str) -> None:
         self._events += 1
@@ -328,8 +404,13 @@ class ClassicAudience:
         assert self._udp is not None
         frame, datagram = unit
         first_ns: int | None = None
-        for viewer in self.viewers.values():
+        shown_ns = self._shown_ns(pts_ns)
+        for viewer in list(self.viewers.values()):
             now_ns = self._clock.now_ns()
+            unproven = viewer.listener is None and viewer.doubtful_ns is None
+            if unproven and not self._allowance.spend(viewer.address[0], shown_ns, now_ns):
+                self._put_off(viewer, now_ns, f"no connection for sound came in {UNPROVEN_NS // NS} s of pictures")
+                continue
             try:
                 taken = self._udp.send_large(datagram, viewer.address)
             except OSError as error:
@@ -338,6 +419,13 @@ class ClassicAudience:
             first_ns = first_ns or now_ns
             self._recorder.packets([_row("video", len(datagram), now_ns, None if taken else "socket_dropped")])
         return first_ns, None if first_ns is None else 1
+
+    def _shown_ns(self, pts_ns: int) -> int:
+        """How long a picture is shown, which is not known yet: as long as the one before it was."""
+        before_ns, self._picture_ns = self._picture_ns, pts_ns
+        if before_ns is not None and pts_ns > before_ns:
+            return pts_ns - before_ns
+        return round(NS / (self._source.fps or 30))
 
     def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
         """Send a chunk to every viewer's listener."""
@@ -365,7 +453,10 @@ class ClassicAudience:
             if viewer.listener is not None:
                 self._push(viewer.listener, end, now_ns)
                 viewer.listener.leaving = True
+            elif viewer.doubtful_ns is None:
+                self._allowance.end(viewer.address[0])
         self.viewers.clear()
+        self._waiting.clear()
 
     def _push(self, listener: Listener, data: bytes, now_ns: int) -> None:
         try:
