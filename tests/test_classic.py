@@ -504,7 +504,17 @@ def test_the_pickle_module_is_not_imported() -> None:
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name for name in imported if name != "__future__"} == {
-        *("avlab.wire.units", "base64", "binascii", "dataclasses", "numpy", "struct", "sys", "typing")
+        *(
+            "avlab.wire.jpeg",
+            "avlab.wire.units",
+            "base64",
+            "binascii",
+            "dataclasses",
+            "numpy",
+            "struct",
+            "sys",
+            "typing",
+        )
     }
 
 

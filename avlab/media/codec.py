@@ -18,6 +18,8 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
+from avlab.wire.jpeg import check_jpeg, check_size
+
 Image = NDArray[np.uint8]
 
 SMALLEST, LARGEST = 16, 2040
@@ -111,8 +113,16 @@ def encode_jpeg(
 
 
 def decode_jpeg(jpeg: bytes) -> Image:
-    """A JPEG as BGR uint8 of shape (height, width, 3). Raises ValueError when it is damaged or not a JPEG."""
+    """A JPEG as BGR uint8 of shape (height, width, 3). Raises ValueError when it is damaged or not a JPEG.
+
+    Whoever made it: what claims more than 4096 pixels a side, or comes in more passes than any encoder makes, counts as
+    damaged and is not decoded. All pictures from elsewhere are decoded here.
+    """
     try:
+        check_jpeg(jpeg)
+        # As the decoder itself reads it, too: it would have that much memory before it looks any further.
+        height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
+        check_size(width, height)
         image: Image = simplejpeg.decode_jpeg(jpeg, "BGR")
     except ValueError as error:
         raise ValueError(f"These {len(jpeg)} bytes are no whole JPEG ({error}).") from None

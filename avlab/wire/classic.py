@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from avlab.wire.jpeg import check_jpeg
 from avlab.wire.units import Chunk, EncodedFrame, FrameTooLargeError, Samples, WireError
 
 PORT, PORT_B = 9688, 9699
@@ -29,9 +30,6 @@ MAX_DATAGRAM = 65_507
 MACOS_DATAGRAM = 9_216
 """Bytes of the largest datagram that macOS sends unless its net.inet.udp.maxdgram is raised."""
 
-MAX_SIDE = 4096
-"""Pixels of the longest side taken from a peer: a few hundred bytes can claim 65,535, which is 12 GB once decoded."""
-
 RATE, CHANNELS = 44_100, 2
 """The only sound there is: nothing on the wire says otherwise."""
 
@@ -41,7 +39,6 @@ CHUNK_FRAMES = 1024
 MAX_OBJECT = 1 << 20
 """Bytes of the largest chunk taken from a peer: six seconds of sound."""
 
-_MAX_SEGMENTS = 256  # looked through for a JPEG's size, so that a datagram of fill bytes costs nothing
 _MAX_MESSAGE = MAX_OBJECT + 64  # with the opcodes around it, 44 bytes at most
 
 
@@ -125,29 +122,11 @@ class ClassicVideo:
             jpeg = binascii.a2b_base64(datagram.replace(b" ", b"+"))
         except binascii.Error as error:
             raise WireError(f"This datagram is no picture of the classic wire: no base64 ({error}).") from None
-        width, height = _size(jpeg)
+        try:
+            width, height = check_jpeg(jpeg)
+        except WireError as error:
+            raise WireError(f"This datagram is no picture of the classic wire: {error}.") from None
         return [ClassicFrame(jpeg, width, height, now_ns)]
-
-
-def _size(jpeg: bytes) -> tuple[int, int]:
-    """Width and height from a JPEG's frame header (ITU-T T.81 B.2.2), whatever its coding. Raises WireError."""
-    if jpeg[:2] != b"\xff\xd8":
-        raise WireError("This datagram is no picture of the classic wire: no JPEG is in its base64.")
-    position = 2
-    for _ in range(_MAX_SEGMENTS):
-        if position + 9 > len(jpeg) or jpeg[position] != 0xFF:
-            break
-        marker = jpeg[position + 1]
-        if marker == 0xFF:  # a fill byte (B.1.1.2)
-            position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from("!HH", jpeg, position + 5)
-            if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-                raise WireError(f"This JPEG claims {width}x{height} pixels; sides of 1 to {MAX_SIDE} are shown.")
-            return width, height
-        else:
-            position += 2 + ((jpeg[position + 2] << 8) | jpeg[position + 3])
-    raise WireError("The JPEG in this datagram is damaged or cut short: it has no frame header.")
 
 
 # ---- sound

@@ -1,0 +1,60 @@
+"""What a JPEG says of itself, before anybody decodes it: its size, and how much work it makes. Pure.
+
+A few kilobytes can claim 65,535 x 65,535 pixels, 12 GB once decoded, or send thousands of passes over a large picture,
+each in a dozen bytes (ITU-T T.81 G.1.1: progressive scans): what comes from a peer is looked at here first.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from avlab.wire.units import WireError
+
+MAX_SIDE = 4096
+"""Pixels of the longest side taken from a peer."""
+
+MAX_SCANS = 32
+"""Passes over the picture. Encoders make 1 to 3, progressive ones 6 to 12; at 4096x4096 each costs some 4 ms."""
+
+_MAX_SEGMENTS = 256  # looked through for the frame header, so that fill bytes and empty segments cost nothing
+
+
+def check_jpeg(jpeg: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG that is fit to be decoded. Raises WireError, saying what is wrong, when it is not.
+
+    Whether it is whole only the decoder finds out.
+    """
+    if jpeg[:2] != b"\xff\xd8":
+        raise WireError("no JPEG begins here")
+    width, height = _size(jpeg)
+    check_size(width, height)
+    # Scan data never holds these bytes (B.1.1.5), so nothing that a decoder takes for a scan is missed by counting.
+    scans = jpeg.count(b"\xff\xda")
+    if scans > MAX_SCANS:
+        raise WireError(f"this JPEG has {scans} scans; {MAX_SCANS} are decoded at most")
+    return width, height
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises WireError for a size, in pixels, that is not decoded."""
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise WireError(f"this JPEG claims {width}x{height} pixels; sides of 1 to {MAX_SIDE} are shown")
+
+
+def _size(jpeg: bytes) -> tuple[int, int]:
+    """From the frame header (B.2.2), whatever its coding."""
+    position = 2
+    for _ in range(_MAX_SEGMENTS):
+        if position + 9 > len(jpeg) or jpeg[position] != 0xFF:
+            break
+        marker = jpeg[position + 1]
+        if marker == 0xFF:  # a fill byte (B.1.1.2)
+            position += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xDA:  # stands alone, or begins the data: there was no header before
+            break
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from("!HH", jpeg, position + 5)
+            return width, height
+        else:
+            position += 2 + ((jpeg[position + 2] << 8) | jpeg[position + 3])
+    raise WireError("this JPEG is damaged or cut short: it has no frame header")
