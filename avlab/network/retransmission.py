@@ -141,10 +141,10 @@ class Settings(NamedTuple):
     """So many later packets say that one is lost and not on its way (as TCP does, RFC 5681 section 3.2)."""
     reorder_ns: int = 3_000_000
     """So long after the next packet, too: the last of a burst has no three behind it."""
-    tries: int = 4
-    """How often one packet is asked for."""
+    tries: int = 10
+    """How often one packet is asked for at the most: its deadline ends the asking sooner, as a rule."""
     margin_ns: int = 5_000_000
-    """Beyond the round trip, before it is asked for again."""
+    """Beyond the round trip, before it is asked for again; a sender passes over what comes sooner (`AGAIN_NS`)."""
     limit: int = 512
     """How many missing packets are kept in mind. What is missing beyond them is taken for lost."""
 
@@ -171,15 +171,29 @@ QUIET_NS = 5_000_000
 """The next packet is asked for on suspicion when it is overdue by this: by then two more of its frame, or the next
 frame, should have come. What has nothing behind it would else be missed a frame later, too late to ask twice."""
 
+LAST_NS = 1_000_000
+"""The last moment to ask is so much earlier than the arithmetic says: frames do not come to the nanosecond."""
+
+COUNTED = 8
+"""Of so many frames it is known how many packets they had: as many are asked for when the rest of one is overdue."""
+
+MOST_ANSWERS = 64
+"""Of so many packets that are back, later answers are known for what they are."""
+
+FEW = 3
+"""A frame of so few packets may well be lost whole: when it is overdue, all of it is asked for and not its first."""
+
 
 @dataclass(slots=True)
 class _Gap:
-    media_ns: int  # pts of the latest frame that it may belong to
+    media_ns: int  # pts of the frame that it belongs to, the earliest that it can be
+    latest_ns: int  # and the latest
     since_ns: int
     ask_ns: int  # when to ask (again)
     asked: int = 0
-    asked_ns: int = 0
+    asked_ns: int = 0  # when last
     suspected: bool = False  # nothing has come after it
+    begun: bool = True  # something of its frame has come, unless it is another frame's
 
 
 class RoundTrip:
@@ -206,23 +220,31 @@ class Requester:
     `arrived` takes every packet of the stream, `restored` says whether a retransmission was asked for, `pull` gives
     what to ask for now (unwrapped sequence numbers). `base_ns` is when media time 0 is presented, None before that is
     known; its owner keeps it. The round trip is measured on packets asked for once (Karn's rule, RFC 6298 section 3).
+
+    A loss is noticed by what comes after it; the end of a frame, which has nothing after it, by its overdue marker; a
+    frame that is lost whole by the frames' interval. `asked` counts what was asked for, `restorations` what came back,
+    `in_vain` what was asked for and came by itself after all.
     """
 
     def __init__(self, settings: Settings = ASKING) -> None:
         self.base_ns: int | None = None
         self.trip = RoundTrip()
-        self.asked = self.restorations = self.unasked = self.passed_over = 0
+        self.asked = self.restorations = self.unasked = self.in_vain = self.passed_over = 0
         self._settings = settings
-        self._gaps: dict[int, _Gap] = {}  # in rising order but for one on suspicion, which is higher
+        self._gaps: dict[int, _Gap] = {}  # in rising order but for those on suspicion, which are higher
         self._fresh: deque[int] = deque()  # gaps that may still be packets on their way
         self._wake_ns: int | None = None
         self._highest: int | None = None
         self._media_ns = 0  # the highest packet's frame
-        self._highest_ns = self._frame_ns = 0  # when it came, and the first of its frame
+        self._first: int | None = None  # that frame's first number, where its predecessor's end is known
+        self._before = 0  # the highest number of the frames before it
+        self._counts: deque[int] = deque(maxlen=COUNTED)  # how many packets the latest frames had
+        self._highest_ns = self._frame_ns = 0  # when it came, or would have, and the first of its frame
         self._marker = True
         self._spacing_ns = 1_000_000  # between packets of a frame
         self._interval_ns = 0  # between frames
-        self._suspect: int | None = None  # the latest number that was asked for on suspicion, or would have been
+        self._suspect: int | None = None  # the highest number that was suspected
+        self._answers: dict[int, tuple[int, int]] = {}  # of what came back: when asked for last, answers still to come
         self._slow_ns = 0  # how late what was suspected came after all, the latest of late
         self._disorder_ns = 0  # how late packets come that others have overtaken, the latest of late
 
@@ -237,10 +259,15 @@ class Requester:
     def arrived(self, sequence: int, media_ns: int, marker: bool, now_ns: int) -> None:
         """A packet came by itself: its unwrapped number, its frame's pts, whether it is its frame's last."""
         highest = self._highest
+        if self._gaps and (gap := self._gaps.pop(sequence, None)) is not None:
+            self.in_vain += gap.asked > 0
+            late_ns = min(now_ns - gap.since_ns, MOST_DISORDER_NS)
+            if not gap.suspected:
+                self._disorder_ns = max(late_ns, self._disorder_ns)
+            elif gap.begun == (media_ns == self._media_ns):  # else it is the next frame's, and nothing was slow
+                self._slow_ns = max(late_ns, self._slow_ns)
         if highest is not None and sequence <= highest:
-            gap = self._gaps.pop(sequence, None)
-            if gap is not None:
-                self._disorder_ns = max(min(now_ns - gap.since_ns, MOST_DISORDER_NS), self._disorder_ns)
+            self._ends_before(sequence, marker)
             return
         if highest is not None:
             if sequence != highest + 1:
@@ -249,9 +276,7 @@ class Requester:
                 self._spacing_ns += (min(now_ns - self._highest_ns, NS // 20) - self._spacing_ns) // 16
             elif 0 < media_ns - self._media_ns < NS:
                 self._interval_ns = media_ns - self._media_ns
-        if self._gaps and (gap := self._gaps.pop(sequence, None)) is not None:  # suspected, and only slow
-            self._slow_ns = max(min(now_ns - gap.since_ns, MOST_DISORDER_NS), self._slow_ns)
-        self._advance(sequence, media_ns, marker, now_ns)
+        self._advance(sequence, media_ns, marker, now_ns, now_ns)
         fresh, surely = self._fresh, sequence - self._settings.reorder_packets
         while fresh and fresh[0] <= surely:
             gap = self._gaps.get(fresh.popleft())
@@ -263,13 +288,20 @@ class Requester:
         gap = self._gaps.get(sequence)
         if gap is None or not gap.asked:
             self.unasked += 1
+            self._measure_last(sequence, now_ns)
             return False
         del self._gaps[sequence]
         self.restorations += 1
-        if gap.asked == 1:
-            self.trip.measure(now_ns - gap.asked_ns, now_ns)
-        if self._highest is None or sequence > self._highest:
-            self._advance(sequence, media_ns, marker, now_ns)
+        self._measure(sequence, gap, now_ns)
+        highest = self._highest
+        if highest is None or sequence <= highest:
+            self._ends_before(sequence, marker)
+            return True
+        if sequence != highest + 1:
+            self._open(highest + 1, sequence, media_ns, now_ns)
+        # Its like would have come by now, if it came by itself: what is missing behind it is overdue already.
+        frame_ns = self._frame_ns if media_ns == self._media_ns else self._frame_ns + self._interval_ns
+        self._advance(sequence, media_ns, marker, min(now_ns, max(frame_ns, self._highest_ns)), now_ns)
         return True
 
     def wake_at(self) -> int | None:
@@ -280,19 +312,17 @@ class Requester:
     def pull(self, now_ns: int) -> list[int]:
         """The sequence numbers to ask for now."""
         quiet_ns = self._quiet_ns()
-        if quiet_ns is not None and now_ns >= quiet_ns and self._highest is not None:
-            media_ns = self._media_ns + (self._interval_ns if self._marker else 0)
-            since_ns = quiet_ns - QUIET_NS - self._slow_ns
-            self._suspect = self._highest + 1
-            self._gaps[self._suspect] = _Gap(media_ns, since_ns, now_ns, suspected=True)
-            self._wake_ns = now_ns
+        if quiet_ns is not None and now_ns >= quiet_ns:
+            self._suspect_more(quiet_ns - QUIET_NS - self._slow_ns, now_ns)
         if self._wake_ns is None or now_ns < self._wake_ns:
             return []
         out, over, wakes = [], [], []
         for sequence, gap in self._gaps.items():
+            # A frame of which nothing has come may not have been sent: it is asked for once.
+            most = self._settings.tries if gap.begun or not gap.suspected else 1
             if gap.ask_ns > now_ns:
                 wakes.append(gap.ask_ns)
-            elif gap.asked >= (1 if gap.suspected else self._settings.tries) or not self._in_time(gap, now_ns):
+            elif gap.asked >= most or not self._in_time(gap, now_ns):
                 if gap.asked and now_ns - gap.asked_ns < KEEP_NS:  # an answer may still come, and is known then
                     gap.ask_ns = gap.asked_ns + KEEP_NS
                     wakes.append(gap.ask_ns)
@@ -301,7 +331,7 @@ class Requester:
             else:
                 gap.asked += 1
                 gap.asked_ns = now_ns
-                gap.ask_ns = self._again_ns(gap, now_ns)
+                gap.ask_ns = self._again_ns(gap)
                 wakes.append(gap.ask_ns)
                 out.append(sequence)
         for sequence in over:
@@ -310,19 +340,54 @@ class Requester:
         self.asked += len(out)
         return out
 
+    def _measure(self, sequence: int, gap: _Gap, now_ns: int) -> None:
+        """Measure the round trip on a packet that came back; not on one of which it is not known which was answered."""
+        known = self.trip.smooth_ns is not None
+        if gap.asked == 1:
+            self.trip.measure(now_ns - gap.asked_ns, now_ns)
+        if gap.asked > 1:
+            self._answers[sequence] = (gap.asked_ns, gap.asked - 1)
+            if len(self._answers) > MOST_ANSWERS:
+                del self._answers[next(iter(self._answers))]
+        if (
+            not known and self.trip.smooth_ns is not None
+        ):  # what was asked for before anything was known need not wait so long
+            for other in self._gaps.values():
+                if other.asked:
+                    self._ask_by(other, self._again_ns(other))
+
+    def _measure_last(self, sequence: int, now_ns: int) -> None:
+        """A packet that is back already came once more: as many answers as were asked for tell which is the last's.
+
+        Where the way has grown longer than is believed, all is asked for twice, and nothing else would ever tell.
+        """
+        asked_ns, left = self._answers.pop(sequence, (0, 0))
+        if left == 1:
+            self.trip.measure(now_ns - asked_ns, now_ns)
+        elif left:
+            self._answers[sequence] = (asked_ns, left - 1)
+
+    def _ask_by(self, gap: _Gap, moment_ns: int) -> None:
+        gap.ask_ns = min(gap.ask_ns, moment_ns)
+        self._wake_ns = gap.ask_ns if self._wake_ns is None else min(self._wake_ns, gap.ask_ns)
+
     def _open(self, first: int, after: int, media_ns: int, now_ns: int) -> None:
-        """Packets from `first` to the one before `after` are missing."""
+        """Packets from `first` to the one before `after`, which is of the frame at `media_ns`, are missing."""
         start = max(first, after - self._settings.limit)
         self.passed_over += start - first
         ask_ns = now_ns + max(self._settings.reorder_ns, self._disorder_ns * 5 // 4)
+        early_ns = media_ns if self._marker else self._media_ns
         for sequence in range(start, after):
             known = self._gaps.get(sequence)
+            # The frame that has not ended has one more at least, and perhaps no other.
+            latest_ns = self._media_ns if sequence == first and not self._marker else media_ns
             if known is None:
-                self._gaps[sequence] = _Gap(media_ns, now_ns, ask_ns)
+                self._gaps[sequence] = _Gap(early_ns, latest_ns, now_ns, ask_ns)
                 self._fresh.append(sequence)
-            else:  # sure now
-                known.suspected, known.media_ns = False, max(known.media_ns, media_ns)
-                self._wake_ns = known.ask_ns if self._wake_ns is None else min(self._wake_ns, known.ask_ns)
+                continue
+            known.suspected, known.latest_ns = False, max(known.media_ns, latest_ns)
+            if known.asked:  # sure now: it waits for its answer, and no longer
+                self._ask_by(known, max(now_ns, self._again_ns(known)))
         self._wake_ns = ask_ns if self._wake_ns is None else min(self._wake_ns, ask_ns)
         while len(self._gaps) > self._settings.limit:
             del self._gaps[next(iter(self._gaps))]
@@ -330,38 +395,90 @@ class Requester:
         while self._fresh and self._fresh[0] < after - self._settings.limit:
             self._fresh.popleft()
 
-    def _advance(self, sequence: int, media_ns: int, marker: bool, now_ns: int) -> None:
+    def _advance(self, sequence: int, media_ns: int, marker: bool, came_ns: int, now_ns: int) -> None:
+        """The highest number is `sequence` now; it came, or would have come by itself, at `came_ns`."""
         if media_ns != self._media_ns or self._highest is None:
-            self._frame_ns = now_ns
+            self._frame_ns = came_ns
             self._slow_ns -= self._slow_ns // FADE
             self._disorder_ns -= self._disorder_ns // FADE
-        self._highest, self._highest_ns, self._media_ns, self._marker = sequence, now_ns, media_ns, marker
+            self._before = sequence if self._highest is None else self._highest
+            self._first = None if self._highest is None or not self._marker else self._highest + 1
+        self._highest, self._highest_ns, self._media_ns, self._marker = sequence, came_ns, media_ns, marker
+        if marker:
+            if self._first is not None:
+                self._counts.append(sequence - self._first + 1)
+            if self._suspect is not None:  # what was suspected behind its frame's end is the next frame's
+                for beyond in range(sequence + 1, self._suspect + 1):
+                    self._gaps.pop(beyond, None)
+                self._suspect = min(self._suspect, sequence)
+
+    def _ends_before(self, sequence: int, marker: bool) -> None:
+        """A packet came that is not the highest: one with the marker says where the frame after it begins."""
+        if marker and self._first is None and sequence > self._before:
+            self._first = sequence + 1
 
     def _quiet_ns(self) -> int | None:
         """When silence means that the next packet is lost: one of a frame that has not ended, or the next frame's."""
-        if self._highest is None or self._highest + 1 == self._suspect or (self._marker and not self._interval_ns):
+        if self._highest is None or (self._marker and not self._interval_ns):
+            return None
+        if self._suspect is not None and self._highest < self._suspect:
             return None
         expected_ns = self._frame_ns + self._interval_ns if self._marker else self._highest_ns + 2 * self._spacing_ns
         return expected_ns + QUIET_NS + self._slow_ns
 
-    def _in_time(self, gap: _Gap, now_ns: int) -> bool:
-        return self.base_ns is None or now_ns <= self._last_ns(self.base_ns, gap, now_ns)
+    def _suspect_more(self, since_ns: int, now_ns: int) -> None:
+        """The next packet has been overdue since `since_ns`: it, and what should have come with it, may be lost."""
+        assert self._highest is not None
+        begun = not self._marker
+        media_ns = self._media_ns if begun else self._media_ns + self._interval_ns
+        more = 1
+        if self._counts and self._slow_ns <= QUIET_NS:  # where packets come late, one tells enough
+            usual = self._usual(now_ns)
+            if begun and self._first is not None:
+                more = self._first + usual - 1 - self._highest
+            elif not begun and usual <= FEW:
+                more = usual
+        first = self._highest + 1
+        for sequence in range(first, first + max(1, min(more, self._settings.limit // 2))):
+            self._gaps[sequence] = _Gap(media_ns, media_ns, since_ns, now_ns, suspected=True, begun=begun)
+            self._suspect = sequence
+        self._wake_ns = now_ns
 
-    def _last_ns(self, base_ns: int, gap: _Gap, now_ns: int) -> int:
-        """When to ask at the latest: an answer is in time until playout gives the frame up, as the next one is due."""
+    def _usual(self, now_ns: int) -> int:
+        """How many packets a frame has, by the latest ones.
+
+        As many as any of them, if the question is there before the next frame is sent: a number too many costs nothing
+        then. Else as many as most have: it would be answered, and that in vain.
+        """
+        trip_ns = self.trip.smooth_ns
+        if trip_ns is not None and now_ns + trip_ns < self._frame_ns + self._interval_ns:
+            return max(self._counts)
+        return sorted(self._counts)[3 * (len(self._counts) - 1) // 4]
+
+    def _in_time(self, gap: _Gap, now_ns: int) -> bool:
+        return self.base_ns is None or now_ns <= self._last_ns(self.base_ns, gap.latest_ns, now_ns) + LAST_NS
+
+    def _last_ns(self, base_ns: int, media_ns: int, now_ns: int) -> int:
+        """The last moment to ask: an answer is in time until playout gives the frame up, as the next one is due."""
         trip_ns = self.trip.smooth_ns
         if trip_ns is None or now_ns - self.trip.measured_ns > STALE_NS:
             trip_ns = 0
-        return base_ns + gap.media_ns + min(self._interval_ns, TARDY_NS) - trip_ns
+        return base_ns + media_ns + min(self._interval_ns, TARDY_NS) - trip_ns - LAST_NS
 
-    def _again_ns(self, gap: _Gap, now_ns: int) -> int:
+    def _again_ns(self, gap: _Gap) -> int:
         """When to ask again: once the answer is overdue, or at the last moment that there is for it."""
         trip_ns = self.trip.smooth_ns
         if trip_ns is None:
-            return now_ns + FIRST_RTT_NS
-        again_ns = now_ns + trip_ns + max(self._settings.margin_ns, 2 * self.trip.deviation_ns)
-        last_ns = again_ns if self.base_ns is None else self._last_ns(self.base_ns, gap, now_ns)
-        return min(again_ns, last_ns) if last_ns >= now_ns + trip_ns else again_ns
+            return gap.asked_ns + FIRST_RTT_NS
+        again_ns = gap.asked_ns + trip_ns + max(self._settings.margin_ns, 2 * self.trip.deviation_ns)
+        base_ns = self.base_ns
+        if base_ns is None:
+            return again_ns
+        for media_ns in (gap.media_ns, gap.latest_ns):
+            last_ns = self._last_ns(base_ns, media_ns, gap.asked_ns)
+            if last_ns >= gap.asked_ns + trip_ns:
+                return min(again_ns, last_ns)
+        return again_ns
 
 
 class RtxReceiver:

@@ -124,6 +124,7 @@ class Receiver:
         self._requester = Requester() if repair == "rtx" else None
         self._ask = ask
         self._rebuilding = _Rebuilding() if repair == "fec" else None
+        self._by_itself: dict[int, int] = {}  # when the latest of a frame came that was not repaired, before the start
         self._missed: dict[int, PacketTuple] = {}  # rows of lost packets that may still come back, by number
         self.arrived = self.lost = 0  # packets of the media, for reports
 
@@ -230,6 +231,8 @@ class Receiver:
         self.arrived += 0 if copy else len(run)
         if self._steering is not None:
             self._steering.target.observe("video", frame.pts_ns, now_ns)
+        if not self._clock.running:
+            self._by_itself[frame.ticks] = now_ns
         if self._buffer.wake_at() is not None:
             self._take_frames(now_ns)
         for item in run:
@@ -299,7 +302,8 @@ class Receiver:
             if isinstance(frame, Dropped):
                 self._decide(frame.item, frame.reason)
                 continue
-            self._start.arrived("video", frame.pts_ns, now_ns)
+            # Not when it was repaired: a packet lost at the start would add its repair to the playout delay for good.
+            self._start.arrived("video", frame.pts_ns, self._by_itself.get(frame.ticks, now_ns))
             if not self._clock.running and (base_ns := self._start.base_ns(now_ns)) is not None:
                 self._clock.set(base_ns)
             self._playout.push(frame, now_ns)
