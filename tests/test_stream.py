@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import avlab
 from avlab.measure import metrics
 from avlab.media import codec, synth
 from avlab.media.packets import MediaError
-from avlab.stream import presentation, sending
+from avlab.stream import presentation
 from avlab.stream.tap import Received, Tap
 from avlab.stream.worker import Handle
+from avlab.timing import skipping
 from avlab.timing.jitterbuffer import Frame
 
 Image = NDArray[np.uint8]
@@ -612,10 +614,16 @@ def test_a_received_picture_is_decoded_when_asked() -> None:
 def test_a_sender_long_behind_skips_frames_only_for_a_pacer_that_keeps_deadlines(
     monkeypatch: pytest.MonkeyPatch, pacer: str, skips: bool
 ) -> None:
-    # Every frame counts as late, and any lateness as long.
-    monkeypatch.setattr(sending, "BEHIND_NS", -(10**15))
-    monkeypatch.setattr(sending, "HOPELESS_NS", 0)
-    with avlab.Server(plain(20), fps=30, pacer=pacer) as server, avlab.Client(server.url, audio="null") as client:
+    monkeypatch.setattr(skipping, "HOPELESS_NS", 100_000_000)
+
+    def slowly() -> Iterator[NDArray[np.uint8]]:
+        for picture in plain(20):
+            time.sleep(0.06)  # half as fast as the clip is to be played
+            yield picture
+
+    with avlab.Server(slowly(), fps=30, pacer=pacer) as server, avlab.Client(server.url, audio="null") as client:
         assert client.wait(20)
+        assert any("too slow" in words for words in server.notices) is skips
     ledgers_close(client.trace, "video")
     assert (metrics.frame_ledger(server.trace).skipped > 0) is skips
+    assert metrics.frame_ledger(server.trace).offered == 20

@@ -17,26 +17,35 @@ from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Audience
 from avlab.stream.feed import Feed
 from avlab.timing.pacing import DeadlinePacer, Due, Pacer
-from avlab.timing.stage import Dropped
+from avlab.timing.skipping import Skipper
 from avlab.wire.units import NS, Chunk, EncodedFrame, FrameTooLargeError
 
-BEHIND_NS = 60_000_000
-HOPELESS_NS = NS
-"""When frames have been behind for so long before they are even encoded, the machine is too slow for the clip: frames
-are skipped then until it has caught up. A single stall is caught up with by working faster, and costs no frame."""
+TOO_SLOW = "pictures are skipped, as this machine is too slow for all of them: lower the quality or the width"
+
+SOUND_AHEAD = 32
+"""Chunks of sound that are ready: over half a second, so that long turns of the server's thread hold up none."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A frame ready to be sent."""
+    """A frame ready to be sent, and the pictures before it that it was too late for."""
 
     frame: EncodedFrame
     unit: Any  # what the audience made of it; None: it has no room for it
+    chosen_ns: int = 0
+    skipped: tuple[EncodedFrame, ...] = ()
 
     @property
     def pts_ns(self) -> int:
         """The frame's presentation time."""
         return self.frame.pts_ns
+
+
+@dataclass(frozen=True, slots=True)
+class _Skipped:
+    """Pictures at the end of a clip that it was too late for."""
+
+    skipped: tuple[EncodedFrame, ...]
 
 
 class Sending:
@@ -70,13 +79,15 @@ class Sending:
         self._sound_pacer = DeadlinePacer()
         self._last_media_ns = 0
         self._told_setting: tuple[int | None, int] | None = None  # at which frames were too large
-        self._video: Feed[_Ready | Dropped] | None = None
+        self._skipper = Skipper()
+        self._paced_ns = 0  # when the pacer got its frame
+        self._video: Feed[_Ready | _Skipped] | None = None
         self._sound: Feed[Chunk] | None = None
         self.feeds: dict[str, Feed[Any]] = {}
         if source.has_video:
             self.feeds["video"] = self._video = Feed(self._encoded, ahead=1, ready=ready, live=source.live)
         if source.has_audio:
-            self.feeds["sound"] = self._sound = Feed(audience.chunks, ahead=8, ready=ready, live=source.live)
+            self.feeds["sound"] = self._sound = Feed(audience.chunks, ahead=SOUND_AHEAD, ready=ready, live=source.live)
 
     def play(self, now_ns: int) -> int:
         """Somebody plays from now on: the clip starts, unless it runs; the media time of now, in ns."""
@@ -104,9 +115,14 @@ class Sending:
         if self.start_ns is None:
             return False
         self._fill(now_ns)  # what has just come may be due at once
-        for due in self._sound_pacer.pull(now_ns):
-            self._send_sound(due)
-        for due in self._in_use.pull(now_ns):
+        for _ in range(SOUND_AHEAD):  # all of the sound that is due, however long the last turn was
+            chunks = self._sound_pacer.pull(now_ns)
+            if not chunks:
+                break
+            for due in chunks:
+                self._send_sound(due)
+            self._fill(now_ns)
+        for due in self._in_use.pull(now_ns + (self._skipper.early_ns if self._punctual else 0)):
             self._send_frame(due)
         for words in getattr(self._in_use, "notices", list)():
             self._notice("pacer", words)
@@ -130,30 +146,40 @@ class Sending:
 
     # ---- the video thread
 
-    def _encoded(self) -> Iterator[_Ready | Dropped]:
-        """One pass over the pictures, encoded at the width and quality of the moment and prepared for all, once."""
-        behind_since_ns: int | None = None
+    def _encoded(self) -> Iterator[_Ready | _Skipped]:
+        """One pass over the pictures, encoded at the width and quality of the moment and prepared for all, once.
+
+        Pictures that are too late are left out here, before any work: as many as it takes, not one a turn of the
+        server's thread, which may be the one that is slow.
+        """
+        skipper = self._skipper = Skipper(live=self._source.live)
+        skipped: list[EncodedFrame] = []
         for picture in self._source.pictures():
             start_ns, now_ns = self.start_ns, self._clock.now_ns()
-            # Only for a pacer that says so: the slide of a feedback rule, or of a student's own pacer, is to be seen.
-            punctual = getattr(self._in_use, "keeps_deadlines", False)
-            if start_ns is None or not punctual or now_ns <= start_ns + picture.pts_ns + BEHIND_NS:
-                behind_since_ns = None
-            elif behind_since_ns is None:
-                behind_since_ns = now_ns
-            elif now_ns > behind_since_ns + HOPELESS_NS:
-                yield Dropped(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0), "skipped")
+            if start_ns is not None and self._punctual and skipper.skips(start_ns + picture.pts_ns, now_ns):
+                if not skipped:
+                    self._notice("overload", TOO_SLOW)
+                skipped.append(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0))
                 continue
             jpeg, width, height = codec.encode_jpeg(
                 picture.image, width=self.width, quality=self.quality, matrix=picture.matrix
             )
             self.encoded_width = width
             frame = EncodedFrame(picture.index, picture.pts_ns, jpeg, width, height, self._clock.now_ns())
+            unit = None
             try:
-                yield _Ready(frame, self._audience.prepare(frame))
-            except FrameTooLargeError as error:
+                unit = self._audience.prepare(frame)
+            except FrameTooLargeError as error:  # paced like the others, or a clip of such frames would end at once
                 self._tell_too_large(error)
-                yield _Ready(frame, None)  # paced like the others, or a clip of such frames would be over at once
+            yield _Ready(frame, unit, now_ns, tuple(skipped))
+            skipped = []
+        if skipped:
+            yield _Skipped(tuple(skipped))
+
+    @property
+    def _punctual(self) -> bool:
+        """Whether pictures may be left out: a feedback rule's slide, or that of anybody's own pacer, is to be seen."""
+        return bool(getattr(self._in_use, "keeps_deadlines", False))
 
     def _tell_too_large(self, error: FrameTooLargeError) -> None:
         """Once for each setting: thirty times a second would be no help."""
@@ -170,12 +196,14 @@ class Sending:
             unit = self._video.take()
             if unit is None:
                 break
-            if isinstance(unit, Dropped):
-                self._note_skipped(unit.item)
+            for picture in unit.skipped:
+                self._note_skipped(picture)
+            if isinstance(unit, _Skipped):
                 continue
             if self._in_use is not self.pacer and self.start_ns is not None:
                 self._in_use = self.pacer
                 self._in_use.restart(self.start_ns)
+            self._paced_ns = now_ns
             self._in_use.push(unit, now_ns)
         while self._sound is not None and self._sound_pacer.wake_at() is None:
             chunk = self._sound.take()
@@ -222,6 +250,8 @@ class Sending:
             self._tell_too_large(error)
             self._note_skipped(frame)
             return
+        if sent_ns is not None:
+            self._skipper.sent(due.item.chosen_ns, self._paced_ns, due.due_ns, sent_ns)
         self._recorder.frame(
             FrameRow(
                 "video",

@@ -1,0 +1,85 @@
+"""Which pictures a sender that cannot keep up leaves out, so that those it sends come evenly and on time. Pure.
+
+Asked before a picture is encoded, told when it was sent: what lies between the two is what a picture has to be chosen
+ahead of its moment. The two may come from different threads.
+"""
+
+from __future__ import annotations
+
+from avlab.wire.units import NS
+
+BEHIND_NS = 60_000_000
+HOPELESS_NS = NS
+"""When pictures have been behind for so long before they are even encoded, the machine is too slow for the clip: some
+are left out then until it keeps up. A single stall is caught up with by working faster, and costs no picture."""
+
+CALM_NS = NS
+"""No picture had to be left out for so long: the machine keeps up again."""
+
+MOST_RUN_NS = NS // 2
+"""Left out for so long without a break, as by a machine that does not even decode in time: the next one is sent, late
+as it is. Few pictures are better than none."""
+
+MOST_LEAD_NS = NS
+"""A picture is chosen no further ahead of its moment."""
+
+
+class Skipper:
+    """Decides for each picture of one pass, in order. A `live` source has no pictures of the future to choose."""
+
+    def __init__(self, *, live: bool = False) -> None:
+        self._live = live
+        self._behind_since_ns: int | None = None
+        self._slow_since_ns: int | None = None  # None: the machine keeps up
+        self._last_skip_ns = 0
+        self._run_since_ns: int | None = None  # since when every picture was left out
+        self._look_ns = 0  # how long a picture that can be sent waits for the next look at it
+        self._lead_ns = 0  # how long a picture takes from its choice until it can be sent, as learnt
+
+    @property
+    def slow(self) -> bool:
+        """Whether pictures are left out, as the machine does not keep up."""
+        return self._slow_since_ns is not None
+
+    def skips(self, due_ns: int, now_ns: int) -> bool:
+        """Whether the next picture, due at `due_ns`, is left out: it would be late when its turn comes."""
+        if self._slow_since_ns is None:
+            if now_ns <= due_ns + BEHIND_NS:
+                self._behind_since_ns = None
+                return False
+            if self._behind_since_ns is None:
+                self._behind_since_ns = now_ns
+            if now_ns <= self._behind_since_ns + HOPELESS_NS:
+                return False
+            self._slow_since_ns = self._last_skip_ns = now_ns
+            self._run_since_ns, self._look_ns, self._lead_ns = None, 0, 0
+        if now_ns > self._last_skip_ns + CALM_NS and due_ns >= now_ns:
+            self._slow_since_ns = self._behind_since_ns = None
+            return False
+        if self._run_since_ns is None:
+            self._run_since_ns = now_ns
+        late = due_ns + BEHIND_NS < now_ns if self._live else due_ns < now_ns + self._lead_ns
+        if late and now_ns <= self._run_since_ns + MOST_RUN_NS:
+            self._last_skip_ns = now_ns
+            return True
+        self._run_since_ns = None
+        return False
+
+    @property
+    def early_ns(self) -> int:
+        """How long before its moment a picture may leave: who looks up seldom sends it at the look that is nearer."""
+        return self._look_ns // 2 if self.slow else 0
+
+    def sent(self, chosen_ns: int, ready_ns: int, due_ns: int, sent_ns: int) -> None:
+        """A picture that was not left out at `chosen_ns` could be sent from `ready_ns` on, and was: choose accordingly.
+
+        Where whoever sends looks up once in so long, the next picture is best due shortly before the next look.
+        """
+        if self._slow_since_ns is None or chosen_ns < self._slow_since_ns:
+            return  # chosen before anything was left out: its lateness is the backlog's
+        self._look_ns += (min(sent_ns - ready_ns, MOST_LEAD_NS) - self._look_ns) // 4
+        too_late_ns = ready_ns + self._look_ns * 3 // 4 - due_ns
+        if too_late_ns > 0:
+            self._lead_ns = min(MOST_LEAD_NS, self._lead_ns + too_late_ns // 2)
+        else:
+            self._lead_ns -= self._lead_ns // 16

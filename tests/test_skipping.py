@@ -1,0 +1,182 @@
+"""A sender that does not keep up, in virtual time: fewer pictures, evenly, on time, and never none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rawclient import until
+
+from avlab.measure import metrics
+from avlab.measure.trace import Recorder
+from avlab.media.sources import open_source
+from avlab.stream.clock import VirtualClock
+from avlab.stream.sending import Sending
+from avlab.stream.worker import Worker
+from avlab.timing.skipping import BEHIND_NS, HOPELESS_NS, MOST_RUN_NS, Skipper
+
+MS, NS = 1_000_000, 1_000_000_000
+FPS = 30
+
+
+class Listening:
+    """An audience that takes what it is sent, and notes when."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.prepared = 0
+        self.sent: list[tuple[int, int]] = []  # pts and moment
+
+    @property
+    def waiting(self) -> int:
+        return self.prepared - len(self.sent)
+
+    def prepare(self, frame: Any) -> Any:
+        self.prepared += 1
+        return frame
+
+    def timestamp(self, stream: str, pts_ns: int) -> int:
+        return pts_ns // 1000
+
+    def send_frame(self, unit: Any, pts_ns: int) -> tuple[int, int]:
+        self.sent.append((pts_ns, self.clock.now_ns()))
+        return self.clock.now_ns(), 1
+
+    def chunks(self) -> Iterator[Any]:
+        return iter(())
+
+
+@contextmanager
+def sending_in_turns(
+    turn_ms: int, seconds: float, *, from_ms: int = 0, until_ms: int = 10**9, busy: bool = False
+) -> Iterator[Any]:
+    """Send a clip by a thread whose turns take so long between two moments: no time passes but what turns take.
+
+    `busy`: other things than pictures are due all the time, so that one turn comes upon the other.
+    """
+    clock = VirtualClock()
+    audience, recorder = Listening(clock), Recorder(side="server", epoch_ns=0, clock="virtual")
+    notices: list[str] = []
+    count = round(seconds * FPS)
+    all_read = threading.Event()
+
+    def pictures() -> Iterator[Any]:
+        for _ in range(count):
+            yield np.zeros((16, 16, 3), np.uint8)
+        all_read.set()
+
+    sending = Sending(
+        open_source(pictures(), fps=FPS),
+        loop=False,
+        audience=audience,  # type: ignore[arg-type]
+        clock=clock,  # type: ignore[arg-type]
+        recorder=recorder,
+        ready=lambda: None,
+        notice=lambda name, words: notices.append(words),
+    )
+    feed = sending.feeds["video"]
+    worker = Worker("feed", feed.run, wake=feed.wake)
+    worker.start()
+    try:
+        sending.play(clock.now_ns())
+        over = False
+        while not over:
+            # One in the pacer, one in the queue, one that waits for its place: the feed has done what it can.
+            until(lambda: (sending.wake_at() is not None and audience.waiting >= 3) or all_read.is_set())
+            wake_ns = sending.wake_at()
+            if wake_ns is None or busy:
+                clock.sleep_until(clock.now_ns() + MS)
+            else:
+                clock.sleep_until(wake_ns)
+            over = sending.send_due(clock.now_ns())
+            if from_ms * MS <= clock.now_ns() < until_ms * MS:
+                clock.sleep_until(clock.now_ns() + turn_ms * MS)
+        yield SimpleNamespace(sent=audience.sent, trace=recorder.trace(), notices=notices, count=count)
+    finally:
+        worker.signal()
+        assert worker.join(10)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("turn_ms", [50, 90, 200, 340])
+def test_long_turns_send_fewer_pictures_evenly_and_on_time(turn_ms: int, busy: bool) -> None:
+    with sending_in_turns(turn_ms, 20, busy=busy) as done:
+        late = {pts: (at - pts) / MS for pts, at in done.sent}
+        settled = [pts for pts, at in done.sent if pts > 8 * NS]
+        gaps = np.diff(settled) / MS
+        assert len(settled) >= 0.75 * 12_000 / turn_ms, "nearly one a turn"
+        assert gaps.max() <= 2 * turn_ms + 1000 / FPS
+        assert np.std(gaps) <= turn_ms / 2
+        lateness = [late[pts] for pts in settled]
+        assert np.percentile(np.abs(lateness), 90) <= 0.75 * turn_ms
+        ledger = metrics.frame_ledger(done.trace)
+        assert ledger.offered == done.count
+        assert ledger.skipped == done.count - len(done.sent)
+        assert ["too slow" in words for words in done.notices] == [True] * len(done.notices)
+        assert done.notices
+
+
+@pytest.mark.parametrize("stall_ms", [300, 900])
+def test_a_single_stall_costs_no_picture(stall_ms: int) -> None:
+    with sending_in_turns(stall_ms, 5, from_ms=1000, until_ms=1001) as done:
+        assert len(done.sent) == done.count
+        assert not done.notices
+
+
+def test_a_machine_that_recovers_sends_every_picture_again() -> None:
+    with sending_in_turns(200, 20, until_ms=8000) as done:
+        last = [pts for pts, _ in done.sent if pts > 12 * NS]
+        assert len(last) == 8 * FPS - 1
+        assert all(at - pts == 0 for pts, at in done.sent if pts > 12 * NS)
+
+
+def test_turns_that_are_short_enough_cost_nothing() -> None:
+    with sending_in_turns(30, 5) as done:
+        assert len(done.sent) == done.count
+
+
+# ---- the rule by itself
+
+
+def test_a_machine_that_does_not_even_decode_in_time_sends_a_picture_now_and_then() -> None:
+    skipper, now_ns, given_at = Skipper(), 0, []
+    for n in range(1000):
+        now_ns += 100 * MS  # three times what a picture may take
+        if not skipper.skips(n * NS // FPS, now_ns):
+            given_at.append(now_ns)
+    assert len(given_at) > 100
+    assert max(np.diff(given_at)) <= MOST_RUN_NS + 200 * MS
+
+
+def test_of_a_live_source_nothing_is_awaited_from_the_future() -> None:
+    skipper = Skipper(live=True)
+    for n in range(100):
+        due_ns = n * 100 * MS
+        assert not skipper.skips(due_ns, due_ns + 30 * MS)
+        skipper.sent(due_ns + 30 * MS, due_ns + 200 * MS, due_ns, due_ns + 250 * MS)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), min_size=1, max_size=200), st.booleans())
+def test_nothing_is_left_out_before_it_was_late_for_long(steps: list[tuple[int, int]], live: bool) -> None:
+    skipper, now_ns, behind_since_ns = Skipper(live=live), 0, None
+    for n, (work_ns, sent_after_ns) in enumerate(steps):
+        now_ns += work_ns
+        due_ns = n * NS // FPS
+        if now_ns <= due_ns + BEHIND_NS:
+            behind_since_ns = None
+        elif behind_since_ns is None:
+            behind_since_ns = now_ns
+        was_slow = skipper.slow
+        skipped = skipper.skips(due_ns, now_ns)
+        if not was_slow and skipped:
+            assert behind_since_ns is not None
+            assert now_ns > behind_since_ns + HOPELESS_NS
+        if not skipped:
+            skipper.sent(now_ns, now_ns + sent_after_ns // 2, due_ns, now_ns + sent_after_ns)
