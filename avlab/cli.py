@@ -298,6 +298,7 @@ def _progress(handle: Server | Client | Relay) -> Iterator[Callable[[], None]]:
         tell()
         yield tell
     finally:
+        tell()  # what was noticed at the very end
         if terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 

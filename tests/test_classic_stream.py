@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import av
 import commands
 import numpy as np
 import pytest
@@ -855,6 +856,97 @@ def test_other_ways_to_name_this_machine(host: str, clip: Path) -> None:
         assert server.url == f"classic://{where}:{port_of(server)}"
         with avlab.Client(server.url, audio="null") as client:
             until(lambda: len(client.trace.frames.query("stream == 'video'")) > 3 and client.audio_seconds > 0)
+
+
+def without_sound(path: Path) -> Path:
+    """A clip of two seconds that has pictures alone."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("mpeg4", rate=15)
+        video.width = video.height = 64
+        for image in pictures(15 * SECONDS):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(image, "bgr24")))
+        out.mux(video.encode())
+    return path
+
+
+CHUNK = message(pickle.dumps(bytes(4096)))
+END = message(pickle.dumps(b""))
+
+
+def reset(connection: socket.socket) -> None:
+    """Close as a machine does whose program was killed while it had something to read."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.mark.parametrize("how", ["closed", "reset"])
+@pytest.mark.parametrize("sound", [CHUNK, b""], ids=["with sound", "silent"])
+def test_a_server_that_is_gone_in_mid_stream_is_told(how: str, sound: bytes) -> None:
+    jpeg = base64.b64encode(encode_jpeg(pictures(1)[0])[0])
+
+    def play(udp: socket.socket, client: tuple[str, int], connection: socket.socket) -> None:
+        for _ in range(5):
+            udp.sendto(jpeg, client)
+            connection.sendall(sound)
+            time.sleep(0.02)
+        if how == "reset":
+            reset(connection)
+
+    with fake(play) as server, avlab.Client(f"classic://127.0.0.1:{server.port}", audio="null") as client:
+        assert client.wait(20)
+    [said] = client.notices
+    assert "was stopped or lost in mid-stream" in said
+    assert len(client.trace.frames.query("stream == 'video'")) == 5
+
+
+def test_a_server_that_is_gone_before_a_picture_is_an_error() -> None:
+    def play(udp: socket.socket, client: tuple[str, int], connection: socket.socket) -> None:
+        connection.sendall(5 * CHUNK)
+
+    with fake(play) as server:
+        client = avlab.Client(f"classic://127.0.0.1:{server.port}", audio="null").start()
+        with pytest.raises(ConnectionError, match="closed the connection before a picture came"):
+            client.wait(20)
+        client.stop()
+
+
+def test_sound_without_one_picture_is_told() -> None:
+    def play(udp: socket.socket, client: tuple[str, int], connection: socket.socket) -> None:
+        connection.sendall(5 * CHUNK + END)
+
+    with fake(play) as server:
+        url = f"classic://127.0.0.1:{server.port}"
+        done = commands.run("play", url, "--no-window", "--audio", "null")
+    assert done.returncode == 0
+    assert done.stderr.startswith("note: Sound comes from 127.0.0.1")
+    assert "not one picture" in done.stderr
+
+
+def test_an_orderly_end_is_no_notice(clip: Path) -> None:
+    with (
+        avlab.Server(clip, wire="classic", once=True) as server,
+        avlab.Client(server.url, audio="null") as client,
+    ):
+        assert client.wait(20)
+    assert client.notices == ()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_server_that_is_killed_is_told(clip: Path, tmp_path: Path, silent: bool) -> None:
+    source = without_sound(tmp_path / "silent.mp4") if silent else clip
+    port = free_pair()
+    with (
+        running("serve", source, "--wire", "classic", "--port", port, "--width", 160, "--loop") as server,
+        running("play", server.url, "--no-window", "--audio", "null") as player,
+    ):
+        with avlab.Client(server.url, audio="null") as client:
+            until(lambda: len(client.trace.frames) > 5)
+            server.process.kill()
+            assert client.wait(20)
+        code, _, said = player.wait()
+    assert "was stopped or lost" in client.notices[0]
+    assert code == 0
+    assert "was stopped or lost" in said
 
 
 @pytest.mark.parametrize("hang_up", [True, False])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import selectors
 import socket
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -67,6 +68,21 @@ NO_PLAYOUT_DELAY = (
     "comes, and playout_delay does not apply. Play over rtsp:// to have it."
 )
 
+BROKEN_OFF = (
+    "The server at {where} closed the connection without an empty chunk, the only end that the classic wire has: it "
+    "was stopped or lost in mid-stream, or it is the tutorial's, which ends so with its clip."
+)
+
+QUIET = (
+    "No picture has come from {where} for {seconds} s: taken for the end, as the classic wire does not tell one; it "
+    "may also be that the server was lost."
+)
+
+NO_PICTURE = (
+    "Sound comes from {where} and not one picture: it may have none, its frames may be too large for a datagram there "
+    "(its notices say so), or a firewall holds back UDP datagrams from port {port}."
+)
+
 _REASONS = {
     "video_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
     "audio_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
@@ -90,11 +106,19 @@ def refuse_choices(**given: Any) -> None:
 class ClassicReceiver:
     """An `ends.Receiver`: pictures by UDP from the address's port (9688 when it names none), sound from the one below.
 
-    ValueError for an address that is none.
+    `notice(name, words)` tells a person a sentence, once, and puts it into the record each time. ValueError for an
+    address that is none.
     """
 
     def __init__(
-        self, url: str, *, timeout: float, presentation: Presentation, clock: MonotonicClock, recorder: Recorder
+        self,
+        url: str,
+        *,
+        timeout: float,
+        presentation: Presentation,
+        clock: MonotonicClock,
+        recorder: Recorder,
+        notice: Callable[[str, str], None],
     ) -> None:
         parts = urlsplit(url)
         try:
@@ -107,7 +131,7 @@ class ClassicReceiver:
             raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
         sound_port(port)
         self._host, self._port, self._timeout = parts.hostname, port, timeout
-        self._presentation, self._clock, self._recorder = presentation, clock, recorder
+        self._presentation, self._clock, self._recorder, self._notice = presentation, clock, recorder, notice
         self._video, self._sound = ClassicVideo(), ClassicSound()
         self._address: Address = ("", 0)
         self._looked_ns = 0
@@ -118,6 +142,7 @@ class ClassicReceiver:
         self._reading = False
         self._pictures = 0
         self._malformed = 0
+        self._told: set[str] = set()  # notices
         self._samples = 0  # handed on
         self._pts_ns = 0  # where the next sound goes: pauses of the sender count
         self._began_ns: int | None = None  # when the first sound came
@@ -230,7 +255,7 @@ class ClassicReceiver:
     # ---- what arrives
 
     def attend(self, what: Any, link: Any) -> None:
-        """A socket is ready."""
+        """A socket is ready. WireError, with a sentence, when the server sends something else than sound."""
         if isinstance(link, TcpLink):
             self._take_bytes(link)
             return
@@ -246,28 +271,31 @@ class ClassicReceiver:
             if address[0] != self._address[0]:
                 continue
             try:
-                [picture] = self._video.feed(datagram, now_ns)
-            except WireError as error:
+                self._take_picture(datagram, now_ns)
+            except Exception as error:  # whatever is in it: the next one may be whole
                 self._malformed += 1
                 if self._malformed <= MALFORMED_TOLD:
-                    self._recorder.event(now_ns, "malformed packet", str(error))
-                continue
-            if self._picture_ns is None:
-                self._first_picture_ns = now_ns
-            self._picture_ns = now_ns
-            self._recorder.packets([("video", None, None, None, None, len(datagram), None, now_ns, "used")])
-            frame = Frame(
-                ticks=self._pictures,
-                pts_ns=now_ns - self._first_picture_ns + self._pictures,  # no two alike, even of one turn
-                jpeg=picture.jpeg,
-                bytes=len(picture.jpeg),
-                packets=1,
-                packets_lost=0,
-                first_packet_ns=now_ns,
-                complete_ns=now_ns,
-            )
-            self._pictures += 1
-            self._presentation.take_frame(frame, now_ns)
+                    words = str(error) if isinstance(error, WireError) else f"{type(error).__name__}: {error}"
+                    self._recorder.event(now_ns, "malformed packet", words)
+
+    def _take_picture(self, datagram: bytes, now_ns: int) -> None:
+        [picture] = self._video.feed(datagram, now_ns)
+        if self._picture_ns is None:
+            self._first_picture_ns = now_ns
+        self._picture_ns = now_ns
+        self._recorder.packets([("video", None, None, None, None, len(datagram), None, now_ns, "used")])
+        frame = Frame(
+            ticks=self._pictures,
+            pts_ns=now_ns - self._first_picture_ns + self._pictures,  # no two alike, even of one turn
+            jpeg=picture.jpeg,
+            bytes=len(picture.jpeg),
+            packets=1,
+            packets_lost=0,
+            first_packet_ns=now_ns,
+            complete_ns=now_ns,
+        )
+        self._pictures += 1
+        self._presentation.take_frame(frame, now_ns)
 
     def _take_bytes(self, link: TcpLink, most: int = TURN_BYTES) -> None:
         data = link.receive(most)
@@ -275,8 +303,11 @@ class ClassicReceiver:
         if data is None:
             self._read(False)
             self._closed_ns = now_ns
-            self._sound_over_ns = self._sound_over_ns or now_ns
             self._recorder.event(now_ns, "sound connection closed")
+            if self._sound_over_ns is None:
+                self._sound_over_ns = now_ns
+                if self._picture_ns is not None or self._sound_ns is not None:
+                    self._tell("broken off", BROKEN_OFF)
             return
         try:
             units = self._sound.feed(data, now_ns)
@@ -358,19 +389,28 @@ class ClassicReceiver:
             self._see_that_it_lives(now_ns)
             return False
         quiet_ns = now_ns - (self._picture_ns or self._play_ns)
+        if self._picture_ns is None and (quiet_ns > QUIET_NS or self._closed_ns is not None):
+            self._tell("no picture", NO_PICTURE)
         if self._closed_ns is not None:
+            if self._picture_ns is None and not self._sound.ended:
+                raise ConnectionError(f"the server at {self.where} closed the connection before a picture came")
             return quiet_ns > AFTER_NS and now_ns - self._closed_ns > AFTER_NS
         if self._sound_over_ns is not None:
             return quiet_ns > QUIET_NS and now_ns - self._sound_over_ns > QUIET_NS
         if self._sound_ns is None:
             if quiet_ns > QUIET_NS:
-                words = f"no picture for {QUIET_NS // NS} s: taken for the end, which this wire does not tell"
-                self._recorder.event(now_ns, "quiet", words)
+                self._tell("quiet", QUIET)
                 return True
             return False
         if quiet_ns > SILENCE_NS and now_ns - self._sound_ns > SILENCE_NS:
             raise TimeoutError(f"nothing has come from {self.where} for {SILENCE_NS // NS} s: the server is gone")
         return False
+
+    def _tell(self, name: str, words: str) -> None:
+        """A notice, once."""
+        if name not in self._told:
+            self._told.add(name)
+            self._notice(name, words.format(where=self.where, port=self._port, seconds=QUIET_NS // NS))
 
     def _see_that_it_lives(self, now_ns: int) -> None:
         if self._closed_ns is not None and now_ns - self._closed_ns > AFTER_NS:

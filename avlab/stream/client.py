@@ -93,7 +93,7 @@ class Client(Handle):
         self._receiver: Receiver
         if self._classic:
             refuse_choices(video_over=video_over, audio_over=audio_over, av_offset=av_offset or None, repair=repair)
-            self._receiver = ClassicReceiver(url, **common)
+            self._receiver = ClassicReceiver(url, notice=self._notice, **common)
         else:
             over = {"video": video_over or "udp", "audio": audio_over or "tcp"}
             self._receiver = RtspReceiver(url, over=over, repair=self.repair, notice=self._notice, **common)
