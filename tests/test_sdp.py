@@ -15,6 +15,7 @@ from avlab.wire.sdp import (
     NptRange,
     SessionDescription,
     parse,
+    repair_offer,
     resolve_control,
     serialize,
 )
@@ -149,25 +150,143 @@ def test_a_framerate_that_is_no_number_is_not_said(value: str) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "first line is not v=0"),
-        ("hello", "first line is not v=0"),
-        ("v=0\nnonsense", "not of the form x=value: 'nonsense'"),
-        ("v=0\nm=video", "m=video lacks its port"),
-        ("v=0\nm=video x RTP/AVP 26", "port 'x' is not a number from 0 to 65535"),
-        ("v=0\nm=video 65536 RTP/AVP 26", "port '65536'"),
-        ("v=0\nm=video 0 RTP/AVP 128", "payload type '128'"),
-        ("v=0\nm=video 0 RTP/AVP 9999999999999999", "payload type '9999999999999999'"),
-        ("v=0\nm=audio 0 RTP/AVP 96\na=rtpmap:96", "a=rtpmap:96 is not of the form"),
-        ("v=0\nm=audio 0 RTP/AVP 96\na=rtpmap:96 L16/x", "clock rate 'x'"),
-        ("v=0\nm=audio 0 RTP/AVP 96\na=rtpmap:96 L16/0", "of 0"),
-        ("v=0\nm=audio 0 RTP/AVP 96\na=rtpmap:96 L16/8000/0", "of 0"),
-        ("v=0\n" + "m=audio 0 RTP/AVP 0\n" * (MAX_MEDIA + 1), "more than 32 media"),
+        ("", "neither a line v=0 nor a medium"),
+        ("hello", "neither a line v=0 nor a medium"),
+        ("<html>\n<a href=x>m=1</a>", "neither a line v=0 nor a medium"),
+        ("v=1\ns=of another time", "neither a line v=0 nor a medium"),
         ("v=0\n" + "a=x\n" * MAX_TEXT, "65536 is the most"),
     ],
 )
 def test_what_is_no_description_is_refused_with_a_sentence(text: str, sentence: str) -> None:
     with pytest.raises(WireError, match=sentence):
         parse(text)
+
+
+# ---- one odd line refuses nothing
+
+
+PLAYS = ["v=0", "o=- 1 1 IN IP4 192.0.2.7", "s=door", "c=IN IP4 0.0.0.0", "t=0 0", "a=control:*"]
+PLAYS += ["m=video 0 RTP/AVP 26", "a=rtpmap:26 JPEG/90000", "a=control:trackID=0", "a=framerate:25"]
+PLAYS += ["m=audio 0 RTP/AVP 97", "a=rtpmap:97 L16/44100/2", "a=control:trackID=1"]
+TRACKS = [("video", 26, "JPEG", 90_000, 1, "trackID=0"), ("audio", 97, "L16", 44_100, 2, "trackID=1")]
+
+
+def tracks(text: str) -> list[tuple[str, int, str, int, int, str]]:
+    """What of a description a client needs to play it."""
+    found = [(m.kind, m.payload_type, m.encoding, m.clock_rate, m.channels, m.control) for m in parse(text).media]
+    return [track for track in found if track[2] in ("JPEG", "L16")]
+
+
+def without(*keys: str) -> list[str]:
+    return [line for line in PLAYS if line[0] not in keys]
+
+
+def changed(old: str, new: str) -> list[str]:
+    return [line.replace(old, new) for line in PLAYS]
+
+
+ODD_LINES = {
+    "TP-Link's own track": [*PLAYS, "m=application/TP-LINK 0 RTP/AVP smart/1/90000", "a=rtpmap:95 TP-LINK/90000"],
+    "ONVIF's metadata": [*PLAYS, "m=application 0 RTP/AVP 107", "a=rtpmap:107 vnd.onvif.metadata/90000/500"],
+    "Hikvision's media header": [*PLAYS, "a=Media_header:MEDIAINFO=494D4B48010100;", "a=appversion:1.0"],
+    "a talk-back track without a rate": [*PLAYS, "m=audio 0 RTP/AVP 0", "a=rtpmap:0 PCMU", "a=sendonly"],
+    "a track without formats": [*PLAYS, "m=video 0", "a=control:trackID=9"],
+    "a track with nothing": [*PLAYS, "m=", "a=control:trackID=9"],
+    "MPEG-TS beside it": [*PLAYS, "m=video 8048 MP2T/AVP 33"],
+    "a negative port": changed("video 0", "video -1353744643"),
+    "an absurd port": changed("video 0", "video 99999999999999999999"),
+    "a port and how many": changed("video 0", "video 5004/2"),
+    "no port at all": changed("m=video 0 RTP/AVP 26", "m=video RTP/AVP"),
+    "a protocol of its own": changed("m=video 0 RTP/AVP 26", "m=video 0 RTP/AVP/TCP 26"),
+    "a payload type that cannot be, too": changed("RTP/AVP 26", "RTP/AVP 200 26"),
+    "kinds in capitals": changed("m=video", "m=VIDEO"),
+    "attributes in capitals": changed("a=control", "a=Control"),
+    "no rate for JPEG": changed("JPEG/90000", "JPEG"),
+    "no rate, and a slash": changed("JPEG/90000", "JPEG/"),
+    "a rate that is no whole number": changed("JPEG/90000", "JPEG/90000.0"),
+    "a blank after the colon": changed("a=rtpmap:26 ", "a=rtpmap: 26  "),
+    "a tab in the map": changed("26 JPEG", "26\tJPEG"),
+    "more in the map than there is": changed("JPEG/90000", "JPEG/90000/1/x"),
+    "a map without anything": [*PLAYS, "a=rtpmap", "a=rtpmap:", "a=rtpmap:97", "a=rtpmap:x L16/8000"],
+    "a map of another type with rate 0": [*PLAYS, "a=rtpmap:99 L16/0", "a=rtpmap:98 L16/8000/0"],
+    "parameters without a type": [*PLAYS, "a=fmtp:", "a=fmtp", "a=fmtp:packetization-mode=1"],
+    "an i that is alone": [*PLAYS[:3], "i", *PLAYS[3:]],
+    "an i that is empty": [*PLAYS[:3], "i=", *PLAYS[3:]],
+    "a line that is prose": [*PLAYS[:3], "This camera speaks RTSP", *PLAYS[3:]],
+    "a date": [*PLAYS[:3], "Thu, Jun 13 2024 04:05:06 GMT", *PLAYS[3:]],
+    "an = that is alone": [*PLAYS[:3], "=", "==", "xy=z", *PLAYS[3:]],
+    "markup around it": ["<sdp>", *PLAYS, "</sdp>"],
+    "no v": without("v"),
+    "no o": without("o"),
+    "no s": without("s"),
+    "no t": without("t"),
+    "none of them": without("v", "o", "s", "t", "c"),
+    "v not first": [*PLAYS[1:3], "v=0", *PLAYS[3:]],
+    "TP-Link's o, of seven words": changed("o=- 1 1", "o=- 14665860 31787219 1"),
+    "an o without an address": changed("192.0.2.7", ""),
+    "an o of nothing": changed("o=- 1 1 IN IP4 192.0.2.7", "o="),
+    "hexadecimal numbers": changed("o=- 1 1", "o=jdoe 0xAC4EC96E 103bdb6f"),
+    "a t in words": changed("t=0 0", "t=now-"),
+    "a c twice in one": changed("c=IN IP4 0.0.0.0", "c=IN c=IN IP4 0.0.0.0"),
+    "a c cut short": changed("c=IN IP4 0.0.0.0", "c=IN IP4"),
+    "a range by the clock": [*PLAYS[:6], "a=range:clock=0-", *PLAYS[6:]],
+    "bandwidth of a kind unknown": [*PLAYS[:6], "b=X-AV", *PLAYS[6:]],
+    "a framerate that is none": changed("framerate:25", "framerate:x"),
+    "blanks at the ends": [line + "  \t" for line in PLAYS],
+    "blanks before": [" " + line for line in PLAYS],
+    "blanks around =": [line.replace("=", " = ", 1) for line in PLAYS],
+    "more media than there can be": PLAYS + ["m=audio 0 RTP/AVP 0"] * 200,
+}
+
+
+@pytest.mark.parametrize("lines", ODD_LINES.values(), ids=ODD_LINES)
+def test_an_odd_line_refuses_nothing_that_is_understood(lines: list[str]) -> None:
+    assert tracks("\r\n".join(lines) + "\r\n") == TRACKS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(PLAYS),
+        "\r".join(PLAYS),
+        "\r\n\r\n".join(PLAYS),
+        "\n\r".join(PLAYS),
+        "\ufeff" + "\r\n".join(PLAYS),
+        "\r\n".join(PLAYS) + "\r\n\0",
+        "\r\n".join(PLAYS) + "\0\0\0\0",
+        "\r\n\r\n" + "\r\n".join(PLAYS),
+        "\r\n".join(PLAYS).replace("s=door", "s=T\xfcr").encode("latin-1").decode("utf-8", "replace"),
+    ],
+)
+def test_whatever_ends_the_lines_they_are_read(text: str) -> None:
+    assert tracks(text) == TRACKS
+
+
+def test_the_attributes_of_a_medium_that_cannot_be_read_are_its_own() -> None:
+    text = "v=0\nm=video 0 RTP/AVP 26\na=control:good\nm=\na=control:bad\na=rtpmap:26 OTHER/1"
+    good, bad = parse(text).media
+    assert (good.encoding, good.control, bad.control) == ("JPEG", "good", "bad")
+
+
+def test_media_past_the_most_are_passed_over() -> None:
+    assert len(parse("v=0\n" + "m=audio 0 RTP/AVP 0\na=control:x\n" * (MAX_MEDIA + 5)).media) == MAX_MEDIA
+
+
+def test_the_mediums_own_map_is_its_last() -> None:
+    """Simple clients take the last of a medium's maps for the medium's; those of repairs come before it."""
+    media = Media(
+        kind="video",
+        payload_type=26,
+        encoding="JPEG",
+        clock_rate=90_000,
+        **repair_offer(26, 90_000, rtx=97, fec=98, keep_ms=1000),
+    )
+    text = serialize(SessionDescription(media=(media,)))
+    maps = [line for line in text.split("\r\n") if line.startswith("a=rtpmap:")]
+    assert maps == ["a=rtpmap:97 rtx/90000", "a=rtpmap:98 ulpfec/90000", "a=rtpmap:26 JPEG/90000"]
+    (again,) = parse(text).media
+    assert (again.payload_type, again.encoding, again.repairs) == (26, "JPEG", {"rtx": 97, "fec": 98})
+    assert serialize(parse(text)) == serialize(SessionDescription(media=(again,), origin="127.0.0.1"))
 
 
 @pytest.mark.parametrize("text", [GSTREAMER, FFMPEG, serialize(SESSION)])
@@ -248,6 +367,13 @@ def test_any_range_is_a_value_or_a_wire_error(text: str) -> None:
         ("rtsp://host/clip", "rtsp://other/clip/0", "rtsp://other/clip/0"),
         ("rtsp://host:8554/clip/", "/clip/video", "rtsp://host:8554/clip/video"),
         ("rtsp://host", "stream=0", "rtsp://host/stream=0"),
+        ("rtsp://host/clip", "/clip", "rtsp://host/clip"),
+        ("rtsp://host/clip", "/trackID=1", "rtsp://host/clip/trackID=1"),
+        ("rtsp://host:554/cam?channel=1&subtype=0", "trackID=0", "rtsp://host:554/cam?channel=1&subtype=0/trackID=0"),
+        ("rtsp://host/cam?channel=1/", "trackID=0", "rtsp://host/cam?channel=1/trackID=0"),
+        ("rtsp://host/cam?channel=1/", "*", "rtsp://host/cam?channel=1/"),
+        ("rtsp://host/?user=a_b", "track1", "rtsp://host/?user=a_b/track1"),
+        ("rtsp://host/media", "?ctype=video", "rtsp://host/media?ctype=video"),
     ],
 )
 def test_control_addresses(base: str, control: str, address: str) -> None:

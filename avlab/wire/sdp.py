@@ -16,7 +16,10 @@ from avlab.wire.units import NS, WireError
 
 MAX_TEXT = 64 << 10
 MAX_MEDIA = 32
-"""Characters and media of the largest description that is read."""
+"""Characters of the largest description that is read, and how many of its media are; further ones are passed over."""
+
+MAX_CLOCK_RATE = 1_000_000_000
+"""Ticks a second of the fastest media clock that is taken for one."""
 
 
 class Format(NamedTuple):
@@ -208,7 +211,8 @@ def _media_lines(media: Media, address: str) -> Iterator[str]:
     yield f"m={media.kind} {media.port} {media.protocol} {numbers}"
     if media.address and media.address != address:
         yield f"c=IN {_address(media.address)}"
-    for number, form in ((media.payload_type, Format(media.encoding, media.clock_rate, media.channels)), *media.others):
+    # The medium's own comes last: some clients take the last rtpmap of a medium for the medium's, whatever its number.
+    for number, form in (*media.others, (media.payload_type, Format(media.encoding, media.clock_rate, media.channels))):
         if form.encoding:
             channels = f"/{form.channels}" if form.channels != 1 else ""
             yield f"a=rtpmap:{number} {form.encoding}/{form.clock_rate}{channels}"
@@ -243,32 +247,29 @@ class _Section:
 
 
 def parse(text: str) -> SessionDescription:
-    """Read a description; lines that nothing here needs are passed over. Raises WireError."""
+    """Read a description. One line that is odd refuses nothing that the others say: it is passed over.
+
+    So are lines that nothing here needs, media that cannot be played, and whatever cameras write besides. WireError
+    when nothing of it is a description, or it is too long.
+    """
     if len(text) > MAX_TEXT:
         raise WireError(f"The session description has {len(text)} characters; {MAX_TEXT} is the most.")
-    name, origin, session_id, version = "-", "127.0.0.1", 0, 0
+    name, origin, session_id, version, understood = "-", "127.0.0.1", 0, 0, False
     sections = [_Section()]
-    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
-    if not lines or lines[0].strip() != "v=0":
-        raise WireError("This is no session description: its first line is not v=0.")
-    for line in lines[1:]:
-        key, equals, value = line.partition("=")
-        if not equals or len(key) != 1:
-            raise WireError(f"The session description has a line that is not of the form x=value: {line[:60]!r}.")
-        value = value.strip()
+    for key, value in _lines(text):
+        understood = understood or key == "m" or (key == "v" and value == "0")
         if key == "m":
             sections.append(_parse_media(value))
-            if len(sections) > MAX_MEDIA + 1:
-                raise WireError(f"The session description has more than {MAX_MEDIA} media.")
         elif key == "a":
             _take_attribute(sections[-1], value)
         elif key == "c":
-            # "IN IP4 224.2.0.1/127": the number of hops belongs to multicast and is left off.
-            sections[-1].address = value.split()[-1].partition("/")[0] if value else ""
+            sections[-1].address = _parse_connection(value) or sections[-1].address
         elif key == "s" and len(sections) == 1:
             name = value or "-"
         elif key == "o" and len(sections) == 1:
             session_id, version, origin = _parse_origin(value)
+    if not understood:
+        raise WireError("This is no session description: it has neither a line v=0 nor a medium.")
     session, *media = sections
     return SessionDescription(
         name=name,
@@ -278,9 +279,23 @@ def parse(text: str) -> SessionDescription:
         address=session.address or "0.0.0.0",
         control=session.known.get("control", "*"),
         range=_parse_range(session.known.get("range")),
-        media=tuple(_finish(section, session.address) for section in media),
+        media=tuple(_finish(section, session.address) for section in media[:MAX_MEDIA]),
         attributes=tuple(session.others),
     )
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    """The lines of the form x=value, as letter and value; whatever ends them, and whatever stands around them."""
+    for line in re.split(r"[\r\n\0]+", text.lstrip("\ufeff")):
+        key, equals, value = line.partition("=")
+        if equals and len(key.strip()) == 1:
+            yield key.strip(), value.strip()
+
+
+def _parse_connection(value: str) -> str:
+    """The address of "IN IP4 224.2.0.1/127", without the number of hops, which belongs to multicast; "" for none."""
+    words = value.split()
+    return words[-1].partition("/")[0] if len(words) >= 3 else ""
 
 
 def _parse_origin(value: str) -> tuple[int, int, str]:
@@ -288,7 +303,7 @@ def _parse_origin(value: str) -> tuple[int, int, str]:
     words = value.split()
     if len(words) != 6:
         return 0, 0, "127.0.0.1"
-    numbers = [int(word) if re.fullmatch(r"[0-9]{1,20}", word) else 0 for word in words[1:3]]
+    numbers = [int(word) if re.fullmatch(r"[0-9]{1,20}", word, re.ASCII) else 0 for word in words[1:3]]
     return numbers[0], numbers[1], words[5]
 
 
@@ -301,47 +316,59 @@ def _parse_range(value: str | None) -> NptRange | None:
 
 
 def _parse_media(value: str) -> _Section:
+    """As much of an m= line as can be: it is a medium in any case, so that what follows is not the one's before."""
     words = value.split()
-    if len(words) < 4:
-        raise WireError(f"The line m={value[:60]} lacks its port, protocol or formats.")
-    kind, port, protocol, *formats = words
-    number = _number(port.partition("/")[0], "port", 65535)
-    section = _Section(("control", "framerate", "rtpmap"), kind, number, protocol)
-    if protocol.upper().startswith("RTP/"):
-        section.formats = [_number(word, "payload type", 127) for word in formats]
+    kind, port, protocol = [*words, "", "", ""][:3]
+    section = _Section(("control", "framerate", "rtpmap"), kind.lower(), protocol=protocol or "RTP/AVP")
+    section.port = _number(port.partition("/")[0], 65535) or 0
+    if section.protocol.upper().startswith("RTP/"):
+        numbers = (_number(word, 127) for word in words[3:])
+        section.formats = [number for number in numbers if number is not None]
     return section
 
 
 def _take_attribute(section: _Section, value: str) -> None:
     name, _, value = value.partition(":")
-    value = value.strip()
-    if name not in section.kept:
+    name, value = name.strip(), value.strip()
+    if name.lower() not in section.kept:
         section.others.append((name, value))
-    elif name == "rtpmap":
-        payload_type, form = _parse_rtpmap(value)
-        section.rtpmaps[payload_type] = form
+    elif name.lower() == "rtpmap":
+        section.rtpmaps |= _parse_rtpmap(value)
     else:
-        section.known[name] = value
+        section.known[name.lower()] = value
 
 
-def _parse_rtpmap(value: str) -> tuple[int, Format]:
-    payload_type, _, form = value.partition(" ")
-    encoding, *numbers = form.strip().split("/")
-    if not encoding or len(numbers) not in (1, 2):
-        raise WireError(f"The line a=rtpmap:{value[:60]} is not of the form 96 L16/48000/2.")
-    channels = _number(numbers[1], "channel count", 255) if len(numbers) == 2 else 1
-    rate = _number(numbers[0], "clock rate", 1_000_000_000)
-    if not rate or not channels:
-        raise WireError(f"The line a=rtpmap:{value[:60]} has a clock rate or channel count of 0.")
-    return _number(payload_type, "payload type", 127), Format(encoding.upper(), rate, channels)
+def _parse_rtpmap(value: str) -> dict[int, Format]:
+    """`96 L16/48000/2` as what 96 means; nothing when it does not say that.
+
+    One without a clock rate, as some cameras write, leaves a static payload type as it is; JPEG has one clock alone.
+    """
+    payload_type, form = [*value.split(None, 1), "", ""][:2]
+    encoding, *numbers = [part.strip() for part in form.split("/")]
+    number = _number(payload_type, 127)
+    if number is None or not encoding:
+        return {}
+    rate, channels = (_leading_number(numbers[at]) if at < len(numbers) else None for at in (0, 1))
+    usual = STATIC_FORMATS.get(number, Format("", 0))
+    if rate is None and encoding.upper() == usual.encoding:
+        rate, channels = usual.clock_rate, channels or usual.channels
+    elif rate is None and encoding.upper() == STATIC_FORMATS[JPEG].encoding:
+        rate = VIDEO_CLOCK
+    if not rate or rate > MAX_CLOCK_RATE or channels == 0 or (channels or 1) > 255:
+        return {}
+    return {number: Format(encoding.upper(), rate, channels or 1)}
 
 
 def _finish(section: _Section, session_address: str) -> Media:
-    """The medium with the first of its formats that is understood, else with the first."""
+    """The medium with the first of its formats that is understood, else with the first.
+
+    An m= line that names no format that can be is taken at the word of its rtpmaps.
+    """
     formats = STATIC_FORMATS | section.rtpmaps
-    payload_type = next((number for number in section.formats if number in formats), None)
+    numbers = section.formats or list(section.rtpmaps)
+    payload_type = next((number for number in numbers if number in formats), None)
     if payload_type is None:
-        payload_type = section.formats[0] if section.formats else FIRST_DYNAMIC
+        payload_type = numbers[0] if numbers else FIRST_DYNAMIC
     form = formats.get(payload_type, Format("", 0))
     return Media(
         kind=section.kind,
@@ -354,7 +381,7 @@ def _finish(section: _Section, session_address: str) -> Media:
         control=section.known.get("control", ""),
         framerate=_parse_framerate(section.known.get("framerate")),
         address=section.address or session_address,
-        others=tuple((n, formats[n]) for n in section.formats if n != payload_type and n in formats),
+        others=tuple((n, formats[n]) for n in numbers if n != payload_type and n in formats),
         attributes=tuple(section.others),
     )
 
@@ -368,23 +395,33 @@ def _parse_framerate(value: str | None) -> float | None:
     return float(number) if number.is_finite() and 0.001 <= number <= 100_000 else None
 
 
-def _number(text: str, name: str, most: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) > most:
-        raise WireError(f"The session description's {name} {text[:20]!r} is not a number from 0 to {most}.")
-    return int(text)
+def _number(text: str, most: int) -> int | None:
+    """A number from 0 to `most`; None for anything else."""
+    return int(text) if re.fullmatch(r"[0-9]{1,12}", text, re.ASCII) and int(text) <= most else None
+
+
+def _leading_number(text: str) -> int | None:
+    """The number that a text begins with, as "90000.0" does."""
+    match = re.match(r"[0-9]{1,12}(?![0-9])", text, re.ASCII)
+    return int(match[0]) if match else None
 
 
 def resolve_control(base_url: str, control: str) -> str:
     """The address that SETUP or PLAY names, from Content-Base (else the DESCRIBE address) and a control attribute.
 
-    RFC 2326 C.1.1: "*" or nothing is the base itself, an absolute address is itself. A relative one is appended
-    after a slash, as all peers do, though the rules of RFC 1808 would replace the base's last part.
+    RFC 2326 C.1.1: "*" or nothing is the base itself, an absolute address is itself. A relative one is appended after
+    a slash, and after the base's query where it has one, as FFmpeg and live555 do and as the cameras that they are
+    tried with expect, though the rules of RFC 1808 would replace the base's last part. One that begins with the base's
+    own path is an absolute path; one that is only a query is appended as it is.
     """
     if control in ("", "*"):
         return base_url
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", control):
         return control
-    if control.startswith("/"):
-        host = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*", base_url)
-        return (host[0] if host else "") + control
-    return base_url.rstrip("/") + "/" + control
+    if control.startswith("?"):
+        return base_url + control
+    host = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*", base_url)
+    path = base_url[host.end() :].partition("?")[0].rstrip("/") if host else ""
+    if host and path and (control + "/").startswith(path + "/"):
+        return host[0] + control
+    return base_url.rstrip("/") + "/" + control.lstrip("/")
