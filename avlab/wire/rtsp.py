@@ -276,30 +276,28 @@ class Receiver:
         self._searched = head_end - position
         if match is None:
             return None, position
-        start, headers = _parse_head(buffer[position:head_end].decode("utf-8", "replace"))
+        start, items = parse_head(buffer[position:head_end].decode("utf-8", "replace"))
+        headers = Headers(items)
         end = match.end() + _body_length(headers)
         if len(buffer) < end:
             self._wanted = end - position
             return None, position
         self._searched = self._wanted = 0
-        return _parse_start(start, headers, bytes(buffer[match.end() : end])), end
+        return parse_start(start, headers, bytes(buffer[match.end() : end])), end
 
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
-def _parse_head(text: str) -> tuple[str, Headers]:
-    """The first line and the headers. Lines may end in LF alone (RFC 2326 section 4), and a line that begins with a
-    blank goes on the one before (RFC 2616 4.2).
+def parse_head(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """The first line, and the headers that can be read, in order. Lines may end in LF alone (RFC 2326 section 4), and
+    a line that begins with a blank goes on the one before (RFC 2616 4.2).
+
+    Lines that are no headers are passed over: some cameras put a date on one of its own.
     """
     start, *lines = re.sub(r"\n[ \t]+", " ", text.replace("\r\n", "\n").replace("\r", " ")).split("\n")
-    items = []
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon:
-            raise RtspError(f"The RTSP header {line[:60]!r} has no colon.")
-        items.append((name.strip(), value.strip()))
-    return start.strip(), Headers(items)
+    pairs = [(name.strip(), value.strip()) for name, colon, value in (line.partition(":") for line in lines) if colon]
+    return start.strip(), [(name, value) for name, value in pairs if _TOKEN.fullmatch(name)]
 
 
 def _body_length(headers: Headers) -> int:
@@ -311,9 +309,13 @@ def _body_length(headers: Headers) -> int:
     return int(value)
 
 
-def _parse_start(line: str, headers: Headers, body: bytes) -> Request | Response:
-    if match := re.fullmatch(r"RTSP/1\.[0-9] +([1-9][0-9]{2})(?: +(.*))?", line, re.ASCII):
-        return Response(int(match[1]), match[2] or "", headers, body)
+def parse_start(line: str, headers: Headers, body: bytes) -> Request | Response:
+    """The message with this first line. An answer may name another version, and no reason; a request may not.
+
+    Raises RtspError for a line that begins no message.
+    """
+    if match := re.fullmatch(r"RTSP/[0-9]\.[0-9]\s+([1-9][0-9]{2})(?![0-9])\s*(.*)", line, re.ASCII | re.IGNORECASE):
+        return Response(int(match[1]), match[2], headers, body)
     match = re.fullmatch(r"(\S+) +(\S+) +(\S+)", line)
     if match is None or not _TOKEN.fullmatch(match[1]):
         raise RtspError(f"This is no RTSP message: its first line is {line[:60]!r}.")

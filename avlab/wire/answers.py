@@ -1,0 +1,250 @@
+"""What a server sends on its RTSP connection, read liberally: answers and packets, and whatever else is between them.
+
+Pure: bytes in, events out. Requests are read by `rtsp.Receiver`, which refuses what this passes over: of an answer a
+client needs a few words, and a server that adds others is still one that plays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from avlab.wire.rtsp import (
+    MAX_BODY,
+    MAX_HEADERS,
+    Event,
+    Headers,
+    Interleaved,
+    Request,
+    RtspError,
+    parse_head,
+    parse_start,
+)
+
+MAX_STRAY = 256 << 10
+"""Bytes passed over in a row until the connection is given up: four of the largest packets."""
+
+_ONCE = ("cseq", "session", "content-length", "content-type", "content-base", "content-location", "location", "range")
+"""Headers that have one value: the first, when a server writes them twice."""
+
+_LEAST = 8
+"""Bytes of the smallest RTP or RTCP packet that is looked for: a BYE."""
+
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_ANSWER = re.compile(rb"RTSP/[0-9]\.[0-9]\s+[1-9][0-9]{2}", re.IGNORECASE)
+_MESSAGE = re.compile(rb"RTSP/[0-9]\.|[A-Z_]{3,20} (?:rtsp[su]?://|\*|/)", re.IGNORECASE)
+_BEGINNING = re.compile(rb"[A-Za-z_][ -~]{0,30}")
+_SIGNS = re.compile(rb"\$|RTSP/", re.IGNORECASE)
+_OTHERS = re.compile(rb"HTTP/[0-9]|SSH-|220[ -]|<[!A-Za-z]")
+"""How servers of other kinds begin, which is sooner said than waited for."""
+
+
+class Answers:
+    """Turns the bytes of a client's connection, however cut, into the answers and packets that they hold.
+
+    Between packets and before answers there may be bytes that belong to neither: the way back into step is found at
+    the next answer, or at a packet that is where it should be: on a channel that is known, with the version of RTP,
+    and followed by another one or by an answer. Held at any time are at most one head and one body, or one packet,
+    beside the bytes just fed.
+    """
+
+    def __init__(self) -> None:
+        self.channels: Collection[int] = ()
+        """The channels that were agreed on; while there are none, any may be."""
+        self.skipped = 0
+        """Bytes passed over so far."""
+        self.error: RtspError | None = None
+        """Why nothing more can be read of this connection."""
+        self._buffer = bytearray()
+        self._searched = 0  # bytes of the head already searched for its end
+        self._wanted = 0  # bytes of the whole message, once its head was read
+        self._stray = 0  # bytes passed over since the last event
+        self._sample = b""  # how they began
+        self._lost = False  # whether the way back into step is looked for
+        self._heard = False  # whether anything was understood yet
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether an answer's head is here, and a body whose length it does not tell."""
+        return self._wanted < 0
+
+    @property
+    def stray(self) -> bytes:
+        """How that began which was passed over last; empty while all is in step."""
+        return self._sample if self._stray else b""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that `data` completes, in order.
+
+        Raises RtspError when nothing can be understood of the bytes or they break a bound, and again on every later
+        call. Events read before the fault in the same call are returned first; `error` is set by then.
+        """
+        events: list[Event] = []
+        if self.error is None:
+            self._buffer += data
+            try:
+                self._read_all(events)
+            except RtspError as error:
+                self.error = error
+                self._buffer.clear()
+        if self.error is not None and not events:
+            raise self.error
+        return events
+
+    def end(self) -> list[Event]:
+        """Nothing more comes: the answer whose body is as long as what is here, if there is one."""
+        if self.error is not None or not self._wanted:
+            return []
+        match = _HEAD_END.search(self._buffer)
+        assert match is not None
+        start, items = parse_head(self._buffer[: match.start()].decode("utf-8", "replace"))
+        event = parse_start(start, _headers(items), bytes(self._buffer[match.end() :]))
+        self._buffer.clear()
+        self._searched = self._wanted = 0
+        return [event]
+
+    def _read_all(self, events: list[Event]) -> None:
+        position = 0
+        try:
+            while True:
+                event, position = self._read(position)
+                if event is None:
+                    return
+                self._heard, self._stray = True, 0
+                events.append(event)
+        finally:
+            del self._buffer[:position]
+
+    def _read(self, position: int) -> tuple[Event | None, int]:
+        """The event at `position` and where the next begins; None when it is not all there."""
+        buffer = self._buffer
+        size = len(buffer)
+        if self._lost:
+            return self._find_step(position)
+        while position < size and buffer[position] in b"\r\n":
+            position += 1
+        if position == size:
+            return None, position
+        if buffer[position] == 0x24:  # "$"
+            if size < position + 5:
+                return None, position
+            end = position + 4 + (buffer[position + 2] << 8 | buffer[position + 3])
+            if self._known(buffer[position + 1]) and (buffer[position + 4] & 0xC0 == 0x80 or end == position + 4):
+                if size < end:
+                    return None, position
+                return Interleaved(buffer[position + 1], bytes(buffer[position + 4 : end])), end
+        elif self._wanted or _MESSAGE.match(buffer, position):
+            return self._read_message(position)
+        elif size < position + 32 and _BEGINNING.fullmatch(buffer, position):
+            return None, position  # of a message, perhaps
+        self._lost = True
+        return self._find_step(position)
+
+    def _known(self, channel: int) -> bool:
+        return not self.channels or channel in self.channels
+
+    def _read_message(self, position: int) -> tuple[Event | None, int]:
+        buffer = self._buffer
+        if len(buffer) - position < self._wanted:
+            return None, position
+        # A head is searched once: from three bytes before the end of what was searched, where its end may begin.
+        match = _HEAD_END.search(buffer, max(position, position + self._searched - 3))
+        head_end = match.start() if match else len(buffer)
+        if head_end - position > MAX_HEADERS:
+            raise RtspError(f"The RTSP message's headers are over {MAX_HEADERS} bytes.", 413)
+        if match is None:
+            self._searched = head_end - position
+            return None, position
+        start, items = parse_head(buffer[position:head_end].decode("utf-8", "replace"))
+        headers = _headers(items)
+        length = _body_length(headers)
+        if length is None:
+            following = re.compile(rb"\r?\n(?=RTSP/[0-9]\.[0-9] )").search(buffer, match.end())
+            if following is None and len(buffer) - match.end() > MAX_BODY:
+                raise RtspError(f"The RTSP message's body is over {MAX_BODY} bytes.", 413)
+            end = following.end() if following else len(buffer) + 1
+        else:
+            end = match.end() + length
+        if len(buffer) < end:
+            self._searched = head_end - position
+            self._wanted = end - position if length is not None else -1
+            return None, position
+        self._searched = self._wanted = 0
+        event = parse_start(start, headers, bytes(buffer[match.end() : end]))
+        if isinstance(event, Request) and not self._heard:
+            raise RtspError("This is no RTSP server: it asks instead of answering.")
+        return event, end
+
+    # ---- out of step
+
+    def _find_step(self, position: int) -> tuple[Event | None, int]:
+        """Pass over bytes up to where it goes on, as far as that can be told yet."""
+        buffer = self._buffer
+        if not self._heard and _OTHERS.match(buffer, position):
+            line = bytes(buffer[position : position + 60]).splitlines()[0].decode("ascii", "replace")
+            raise RtspError(f"This is no RTSP message: its first line is {line!r}.")
+        found = undecided = None
+        for sign in _SIGNS.finditer(buffer, position):
+            at = sign.start()
+            good = self._goes_on_at(at)
+            if good:
+                found = at
+                break
+            if good is None and undecided is None:
+                undecided = at
+        stop = found if found is not None else undecided
+        if stop is None:  # the last bytes may begin a sign
+            stop = max(position, len(buffer) - 4)
+        self._pass_over(position, stop)
+        if found is None:
+            return None, stop
+        self._lost = False
+        return self._read(stop)
+
+    def _goes_on_at(self, at: int) -> bool | None:
+        """Whether an answer or a packet begins there; None when that cannot be told yet."""
+        buffer = self._buffer
+        size = len(buffer)
+        if buffer[at] != 0x24:
+            return True if _ANSWER.match(buffer, at) else None if size < at + 12 else False
+        if size < at + 5:
+            return None
+        length = buffer[at + 2] << 8 | buffer[at + 3]
+        if not self._known(buffer[at + 1]) or length < _LEAST or buffer[at + 4] & 0xC0 != 0x80:
+            return False
+        end = at + 4 + length
+        if size < end + 2:
+            return None if size <= end or buffer[end] in b"$R\r\n" else False
+        follows = bytes(buffer[end : end + 2])
+        return (follows[:1] == b"$" and self._known(follows[1])) or follows in (b"RT", b"\r\n")
+
+    def _pass_over(self, position: int, stop: int) -> None:
+        if not self._stray:
+            self._sample = bytes(self._buffer[position : min(stop, position + 40)])
+        self._stray += stop - position
+        self.skipped += stop - position
+        if self._stray > MAX_STRAY:
+            raise RtspError(
+                f"This is no RTSP: {self._stray} bytes had to be passed over, the first of them {self._sample!r}."
+            )
+
+
+def _headers(items: list[tuple[str, str]]) -> Headers:
+    """The headers of an answer: of those that have one value the first counts."""
+    seen: set[str] = set()
+    kept = []
+    for name, value in items:
+        if name.lower() not in _ONCE or name.lower() not in seen:
+            kept.append((name, value))
+        seen.add(name.lower())
+    return Headers(kept)
+
+
+def _body_length(headers: Headers) -> int | None:
+    """The bytes of the body; None when it has a kind and no length, so that only its end can tell."""
+    match = re.match(r"\s*([0-9]{1,12})(?![0-9])", headers.get("content-length", ""), re.ASCII)
+    if match is None:
+        return None if "sdp" in headers.get("content-type", "").lower() else 0
+    if int(match[1]) > MAX_BODY:
+        raise RtspError(f"The RTSP message's body is {match[1]} bytes; {MAX_BODY} is the most.", 413)
+    return int(match[1])
