@@ -124,6 +124,9 @@ def parser() -> argparse.ArgumentParser:
     play.add_argument("--playout-delay", type=_delay, metavar="S", help=text)
     text = "have lost packets of pictures sent again (rtx), or parity sent with them (fec)"
     play.add_argument("--repair", choices=["rtx", "fec"], help=text)
+    for stream, usual in (("video", "udp, and tcp where no datagram comes through"), ("audio", "tcp")):
+        text = f"what carries it: udp, and then nothing else, or tcp ({usual})"
+        play.add_argument(f"--{stream}-over", choices=["udp", "tcp"], help=text)
     play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     play.add_argument("--trace", metavar="FILE", help="save the record")
     play.add_argument("--json", action="store_true", help="print one JSON line at the end")

@@ -122,14 +122,19 @@ def _play(options: argparse.Namespace) -> int:
         if options.window:
             check_display()
         client = avlab.Client(
-            options.url, audio=options.audio, playout_delay=options.playout_delay, repair=options.repair
+            options.url,
+            audio=options.audio,
+            playout_delay=options.playout_delay,
+            repair=options.repair,
+            video_over=options.video_over,
+            audio_over=options.audio_over,
         )
         window = Window(client) if _wants_window(options.window) else None
         try:
             with _saving(client, options.trace), client:
                 if not options.json:
                     print(
-                        f"playing {options.url}, sound to {client.speaker_name or 'nowhere: there is none'}", flush=True
+                        f"playing {client.url}, sound to {client.speaker_name or 'nowhere: there is none'}", flush=True
                     )
                 with _progress(client) as tell:
                     _until(client, options.seconds, tell, window.step if window else None)

@@ -29,6 +29,7 @@ from avlab.stream.worker import Handle, Worker, running_handles
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.wire.units import NS
+from avlab.wire.urls import redacted
 
 
 class Client(Handle):
@@ -39,7 +40,9 @@ class Client(Handle):
     shorter unheard. `audio` is `auto` (a device where there is one), `speaker` (a device is demanded) or `null` (time
     is kept, in silence). `av_offset` in seconds is what the device delays beyond what it reports (Bluetooth).
     `video_over` and `audio_over` are `udp` or `tcp` (video over UDP and audio over TCP when left out); a server that
-    refuses a mixture is asked again with one for both. `repair` brings back packets of pictures that are lost over UDP,
+    refuses a mixture is asked again with one for both, and where no datagram comes through for 3 s, or UDP is refused,
+    everything is asked for over TCP, with a notice. What was given as `udp` stays so. The transports in use are in
+    `trace.settings`. `repair` brings back packets of pictures that are lost over UDP,
     where the server offers it: "rtx" asks for them again while they can still come in time (RFC 4588), "fec" has parity
     sent with them (RFC 5109). `timeout` is how many seconds the server has for each answer.
 
@@ -68,12 +71,12 @@ class Client(Handle):
                 raise ValueError(f"{name} must be 'udp' or 'tcp', not {way!r}")
         if audio not in ("auto", "speaker", "null"):
             raise ValueError(f"audio must be 'auto', 'speaker' or 'null', not {audio!r}")
-        self.url = url
+        self.url = redacted(url) if isinstance(url, str) else url
         self._audio: Literal["auto", "speaker", "null"] = audio
         self._av_offset_ns = round(av_offset * NS)
         self._clock = MonotonicClock()
         self._recorder = Recorder(side="client", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=spill)
-        self._recorder.meta |= {"url": url, "platform": platform.platform(), "python": platform.python_version()}
+        self._recorder.meta |= {"url": self.url, "platform": platform.platform(), "python": platform.python_version()}
         self._notices: list[str] = []
         self._delay_ns: int | None = 0
         self.repair = check_repair(repair)
@@ -95,8 +98,12 @@ class Client(Handle):
             refuse_choices(video_over=video_over, audio_over=audio_over, av_offset=av_offset or None, repair=repair)
             self._receiver = ClassicReceiver(url, notice=self._notice, **common)
         else:
+            asked = {"video": video_over, "audio": audio_over}
             over = {"video": video_over or "udp", "audio": audio_over or "tcp"}
-            self._receiver = RtspReceiver(url, over=over, repair=self.repair, notice=self._notice, **common)
+            fixed = {stream for stream, way in asked.items() if way is not None}
+            self._receiver = RtspReceiver(
+                url, over=over, fixed=fixed, repair=self.repair, notice=self._notice, **common
+            )
         if playout_delay is not None:
             self.playout_delay = playout_delay
         elif not self._classic:

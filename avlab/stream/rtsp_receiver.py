@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -18,13 +18,15 @@ import numpy as np
 from avlab.measure.trace import Recorder
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Offer
-from avlab.stream.links import Address, TcpLink, UdpLink, interest, udp_pair
+from avlab.stream.links import TcpLink, UdpLink, interest, udp_pair
+from avlab.stream.opening import SHUT_NS, knock, opens
+from avlab.stream.origin import Origin
 from avlab.stream.presentation import Presentation
 from avlab.stream.repairing import Repair, Repairing
-from avlab.stream.rtsp_client import Granted, Session
+from avlab.stream.rtsp_client import Granted, RefusedError, Session
 from avlab.timing.drift import Timeline
 from avlab.timing.jitterbuffer import Run
-from avlab.wire import rtcp, rtsp
+from avlab.wire import rtcp, rtsp, sdp
 from avlab.wire.rtp import ReceiverStats, RtpPacket, RtpRun, Unwrapper, parse_l16, runs
 from avlab.wire.units import NS, WireError
 
@@ -37,6 +39,12 @@ SILENCE_NS = 10 * NS
 REPORT_NS = NS // 2
 """As often as the server's own; see there."""
 
+STRANGER_REPORT_NS = 5 * NS
+"""To an address that nobody has vouched for, no more often than RFC 3550 6.2 allows: it might be anybody's."""
+
+FALL_BACK_TIMEOUT = 3.0
+"""Seconds at most for each answer when everything is asked for over TCP: the server has just answered."""
+
 MALFORMED_TOLD = 100
 """How many malformed packets the record names; a hostile sender could fill it with them."""
 
@@ -48,6 +56,7 @@ class Incoming:
     stream: str
     granted: Granted
     stats: ReceiverStats
+    origin: Origin
     sequence: Unwrapper = field(default_factory=lambda: Unwrapper(16))
     ticks: Unwrapper = field(default_factory=lambda: Unwrapper(32))
     ssrc: int | None = None
@@ -55,10 +64,12 @@ class Incoming:
     seen: set[int] = field(default_factory=set)
     repairing: Repairing | None = None
     again: Unwrapper = field(default_factory=lambda: Unwrapper(16))  # of packets sent again
+    reported_ns: int | None = None  # when a report went to an address that nobody has vouched for
 
 
 class RtspReceiver:
-    """An `ends.Receiver`: JPEG and L16 over RTP. `over` maps video and audio to udp or tcp.
+    """An `ends.Receiver`: JPEG and L16 over RTP. `over` maps video and audio to udp or tcp; those in `fixed` were asked
+    for so, and when they are over UDP nothing makes them come over TCP.
 
     `notice(name, words)` tells a person a sentence, once, and puts it into the record each time.
     """
@@ -68,6 +79,7 @@ class RtspReceiver:
         url: str,
         *,
         over: Mapping[str, str],
+        fixed: Collection[str] = (),
         repair: Repair | None,
         timeout: float,
         presentation: Presentation,
@@ -76,7 +88,8 @@ class RtspReceiver:
         notice: Callable[[str, str], None],
     ) -> None:
         self._session = Session(url, timeout=timeout, repair=repair)
-        self._over, self._repair = over, repair
+        self._url, self._timeout = url, timeout
+        self._over, self._fixed, self._repair = over, fixed, repair
         self._presentation, self._clock, self._recorder = presentation, clock, recorder
         self._notice = notice
         self.incoming: dict[str, Incoming] = {}
@@ -102,12 +115,15 @@ class RtspReceiver:
 
     def open(self) -> Offer:
         """Describe and set up; what will be sent."""
-        granted = self._session.open(self._over, self._bind)
-        for stream, grant in granted.items():
-            self.incoming[stream] = Incoming(stream, grant, ReceiverStats(grant.media.clock_rate), ssrc=grant.ssrc)
-            self._timeline.add(stream, grant.media.clock_rate)
-            if self._repair is not None and grant.repair is not None and stream == "video":
-                self.incoming[stream].repairing = Repairing(self._repair, grant.media, grant.rtx_ssrc)
+        granted = self._session.open(self._over, self._bind, fixed=self._fixed)
+        for words in self._session.moves:
+            self._notice("sent on", words)
+        if any(self._session.plan[stream] != self._over[stream] for stream in granted):
+            ways = ", ".join(f"{stream} over {way.upper()}" for stream, way in self._session.plan.items())
+            self._notice(
+                "other transports", f"the server at {self._session.where} refused the transports asked for: {ways} now"
+            )
+        self._take_grants(granted)
         if self._repair is not None and not any(i.repairing for i in self.incoming.values()):
             self._recorder.event(self._clock.now_ns(), "no repair", f"the server offers no {self._repair} over UDP")
         for words in self._session.left_out:
@@ -122,9 +138,32 @@ class RtspReceiver:
             clip=self._session.description.name,
         )
 
+    def _take_grants(self, granted: Mapping[str, Granted]) -> None:
+        """What is to come, before anything has."""
+        self.incoming.clear()
+        self._timeline = Timeline(reference="audio")
+        for stream, grant in granted.items():
+            origin = Origin(
+                grant.host,
+                source=grant.source,
+                server_port=grant.server_port,
+                payload_type=grant.media.payload_type,
+                ssrc=grant.ssrc,
+            )
+            stats = ReceiverStats(grant.media.clock_rate)
+            self.incoming[stream] = incoming = Incoming(stream, grant, stats, origin, ssrc=grant.ssrc)
+            self._timeline.add(stream, grant.media.clock_rate)
+            if self._repair is not None and grant.repair is not None and stream == "video":
+                incoming.repairing = Repairing(self._repair, grant.media, grant.rtx_ssrc)
+            self._recorder.setting(self._clock.now_ns(), f"{stream}_over", self._session.plan[stream])
+
     def play(self, selector: selectors.BaseSelector) -> None:
-        """PLAY, and register the sockets."""
-        playing = self._session.play()
+        """PLAY, and register the sockets. Where no datagram comes through, everything is asked for over TCP."""
+        playing = self._play()
+        over_udp = [stream for stream, way in self._session.plan.items() if way == "udp"]
+        links = [link for stream in over_udp for link in self.incoming[stream].granted.links or ()]
+        if links and not set(over_udp) & set(self._fixed) and not opens(links, self._session, self._clock):
+            playing = self._fall_back() or playing
         self._play_ns = self._heard_ns = self._clock.now_ns()
         self._recorder.event(self._play_ns, "play")
         self._anchor(playing)
@@ -136,6 +175,55 @@ class RtspReceiver:
                 selector.register(link, selectors.EVENT_READ, incoming)
         self._report_ns = self._play_ns + NS
         self._alive_ns = self._play_ns + self._session.keep_alive_ns
+
+    def _play(self) -> rtsp.Response:
+        """Open the ways of datagrams, and PLAY."""
+        for incoming in self.incoming.values():
+            if incoming.granted.links is not None:
+                knock(incoming.granted.media, incoming.granted.links, incoming.origin, self._session.ssrc)
+        return self._session.play()
+
+    def _fall_back(self) -> rtsp.Response | None:
+        """Everything over TCP, in a session of its own: PLAY's answer, or None when the server will not have it.
+
+        The new session plays before the old one ends, as a server that nobody is left at would begin again; one that
+        takes a single connection is left first.
+        """
+        old, plan = self._session, dict.fromkeys(self._over, "tcp")
+        for left_first in (False, True):
+            new = Session(self._url, timeout=min(self._timeout, FALL_BACK_TIMEOUT), repair=self._repair)
+            new.ssrc = old.ssrc
+            try:
+                granted = new.open(plan, self._bind)
+                alike = {stream: _format(one.media) for stream, one in granted.items()} == {
+                    stream: _format(one.granted.media) for stream, one in self.incoming.items()
+                }
+                playing = new.play() if alike else None
+            except RefusedError:
+                playing = None
+            except OSError:
+                new.close()
+                if left_first:
+                    raise
+                old.leave()
+                continue
+            if playing is None:
+                new.leave()
+                return None
+            break
+        self._session = new
+        self._take_grants(granted)
+        self._write_ssrcs()
+        old.leave()
+        for link in self._links:
+            link.close()
+        self._links.clear()
+        self._notice(
+            "tcp instead of udp",
+            f"no datagram has come from {new.where} for {SHUT_NS / NS:g} s, so everything comes over TCP now: a "
+            "firewall may hold back UDP, and video_over='udp' keeps to it all the same",
+        )
+        return playing
 
     def leave(self, now_ns: int) -> None:
         """TEARDOWN."""
@@ -179,13 +267,12 @@ class RtspReceiver:
         now_ns = self._clock.now_ns()
         if dropped := link.dropped():
             self._recorder.event(now_ns, "socket_dropped", dropped)
-        host = what.granted.host
-        self._take(
-            what,
-            [packet for packet, address in packets if address[0] == host],
-            now_ns,
-            control=link is what.granted.links[1],
-        )
+        control = link is what.granted.links[1]
+        judge = what.origin.control if control else what.origin.media
+        before = what.origin.host
+        self._take(what, judge(packets), now_ns, control=control)
+        if what.origin.host != before:
+            self._recorder.event(now_ns, f"{what.stream} from another address", what.origin.host)
 
     def _receive_tcp(self) -> None:
         assert self._link is not None
@@ -200,9 +287,12 @@ class RtspReceiver:
             self._alive_ns = 1 << 62
             self._lost_ns = now_ns
             return
+        skipped = self._session.skipped
         for event in self._session.feed(data):
             if isinstance(event, rtsp.Interleaved):
                 self._take_interleaved(event, now_ns)
+        if self._session.skipped != skipped:
+            self._recorder.event(now_ns, "stray bytes", self._session.skipped - skipped)
         interest(self._selector, self._link)
 
     def _take_interleaved(self, event: rtsp.Interleaved, now_ns: int) -> None:
@@ -434,14 +524,21 @@ class RtspReceiver:
             self._send_rtcp(incoming, data, now_ns)
 
     def _send_rtcp(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
-        granted = incoming.granted
+        granted, origin = incoming.granted, incoming.origin
         if granted.channels is not None:
             self._send(rtsp.interleave(granted.channels[1], data), now_ns)
-        elif granted.links is not None and granted.server_port is not None:
-            to: Address = (granted.host, granted.server_port[1])
+        elif granted.links is not None and (to := origin.reports_to) is not None:
+            if origin.adopted:
+                if incoming.reported_ns is not None and now_ns - incoming.reported_ns < STRANGER_REPORT_NS:
+                    return
+                incoming.reported_ns = now_ns
             granted.links[1].send([data], to)
 
     def _send(self, data: bytes, now_ns: int) -> None:
         assert self._link is not None
         with contextlib.suppress(OSError):  # a lost connection is noticed where it is read
             self._link.send(data, now_ns)
+
+
+def _format(media: sdp.Media) -> tuple[str, int, int]:
+    return media.encoding, media.clock_rate, media.channels
