@@ -1,4 +1,4 @@
-"""An RTSP server that a test writes the script of: what it describes, what it answers, and every packet that it sends."""
+"""An RTSP server with a script: a test says what it describes, what it answers, and every packet that it sends."""
 
 from __future__ import annotations
 

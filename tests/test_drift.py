@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from avlab.timing.drift import RateEstimator, Timeline
+from avlab.timing.drift import RateEstimator
+from avlab.timing.timeline import Timeline
 from avlab.wire.rtp import Unwrapper, rtp_timestamp
 from avlab.wire.units import NS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from avlab.wire.rtp import (
     MAX_PACKET,
     L16Packetizer,
     ReceiverStats,
+    Reception,
     RtpPacket,
     Unwrapper,
     is_rtcp,
@@ -390,3 +392,119 @@ def test_ffmpegs_sound_is_the_tone_that_was_sent() -> None:
 
 def test_ffmpegs_pictures_bear_jpegs_payload_type() -> None:
     assert {RtpPacket.parse(datagram).payload_type for datagram in stored("ffmpeg_jpeg")} == {JPEG}
+
+
+# ---- sources that start again, and numbers that are out of line
+
+
+def fed(stats: ReceiverStats, numbers: Iterable[int], *, now_ns: int = 0) -> list[int | None]:
+    """What becomes of packets that come one by one, 10 ms of media each."""
+    out = []
+    for at, number in enumerate(numbers):
+        moment_ns = now_ns + at * 10_000_000
+        out.append(stats.update(number & 0xFFFF, ns_to_ticks(moment_ns, 90_000) & 0xFFFFFFFF, moment_ns))
+    return out
+
+
+def reported(stats: ReceiverStats) -> Reception:
+    report = stats.report(0)
+    assert report is not None
+    return report
+
+
+def test_numbers_that_jump_about_are_no_millions_lost() -> None:
+    stats = ReceiverStats(90_000)
+    assert max(number or 0 for number in fed(stats, (at * 32_767 for at in range(300)))) == 0
+    assert reported(stats).cumulative_lost <= 0  # half of them seem to be old
+    pairs = ReceiverStats(90_000)  # each jump proved by a second packet
+    taken = fed(pairs, (at // 2 * 32_767 + at % 2 for at in range(300)))
+    assert reported(pairs).cumulative_lost == 0
+    numbers = [number for number in taken if number is not None]
+    assert numbers == sorted(numbers)
+    assert max(numbers) < 400
+
+
+@pytest.mark.parametrize("stray", [3_200, 20_000, 40_000, 60_000, 65_400])
+@pytest.mark.parametrize("begin", [0, 1_000, 65_500])
+def test_one_packet_out_of_line_moves_nothing(stray: int, begin: int) -> None:
+    stats = ReceiverStats(90_000)
+    numbers = [*range(begin, begin + 50), begin + 49 + stray, *range(begin + 50, begin + 100)]
+    assert fed(stats, numbers) == [*range(begin, begin + 50), None, *range(begin + 50, begin + 100)]
+    assert (reported(stats).cumulative_lost, reported(stats).highest_sequence) == (0, begin + 99)
+
+
+@pytest.mark.parametrize("jump", [3_001, 9_000, 32_767, 32_768, 40_000, 65_000, 65_400])
+def test_a_source_that_starts_again_loses_nothing(jump: int) -> None:
+    stats = ReceiverStats(90_000)
+    fed(stats, range(100, 600))
+    again = 599 + jump
+    assert fed(stats, range(again, again + 20), now_ns=5 * NS) == [None, *range(601, 620)]
+    assert stats.numbers.restarts == 1
+    report = reported(stats)
+    assert (report.cumulative_lost, report.highest_sequence) == (0, (again + 19) & 0xFFFF)
+    assert stats.numbers.wire(619) == (again + 19) & 0xFFFF
+    assert stats.numbers.peek((again + 7) & 0xFFFF) == 607
+
+
+@pytest.mark.parametrize("back", [5, 60, 99, 100, 500])
+def test_numbers_that_start_again_a_little_behind(back: int) -> None:
+    """A short film that begins again with the same numbers: its packets are no duplicates for long."""
+    stats = ReceiverStats(90_000)
+    fed(stats, range(1_000, 1_500))
+    taken = fed(stats, range(1_500 - back, 1_560 - back), now_ns=5 * NS)
+    assert stats.numbers.restarts == 1
+    assert taken[3:] == list(range(taken[3] or 0, (taken[3] or 0) + 57))
+    assert (taken[3] or 0) > 1_499
+
+
+@pytest.mark.parametrize("late", [1, 50, 99, 101, 400, 900])
+def test_packets_that_were_overtaken_are_old_however_many_there_are(late: int) -> None:
+    stats = ReceiverStats(90_000)
+    for number in range(1_000):  # 1,000 in half a second
+        stats.update(number, number * 45, number * 500_000)
+    for number in range(1_000 - late, 1_000 - late + min(late, 5)):
+        assert stats.update(number, number * 45, NS // 2) == number
+    assert stats.numbers.restarts == 0
+
+
+@pytest.mark.parametrize(("silent_s", "lost"), [(3.0, 6_000), (20.0, 40_000)])
+def test_an_outage_is_as_long_as_the_numbers_say(silent_s: float, lost: int) -> None:
+    stats = ReceiverStats(90_000)
+    for number in range(4_000):  # 2,000 a second
+        stats.update(number & 0xFFFF, number * 45, number * 500_000)
+    begin = 4_000 + lost
+    for number in range(begin, begin + 100):
+        assert stats.update(number & 0xFFFF, number * 45 & 0xFFFFFFFF, number * 500_000) in (number, None)
+    assert stats.numbers.restarts == 0
+    assert reported(stats).cumulative_lost == lost
+
+
+def test_a_source_in_anothers_place_has_higher_numbers_of_the_same_bits() -> None:
+    for above, sequence in ((70_000, 5), (70_000, 4_464), (70_000, 4_465), (10, 11), (10, 10)):
+        stats = ReceiverStats(90_000, above=above)
+        number = stats.update(sequence, 0, 0)
+        assert number is not None
+        assert above < number <= above + 65_536
+        assert number % 65_536 == sequence
+        assert reported(stats).highest_sequence == sequence
+
+
+@given(st.lists(st.tuples(st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF), st.integers(1, 40)), max_size=60))
+def test_whatever_comes_no_more_is_lost_than_jumps_allow(packets: list[tuple[int, int, int]]) -> None:
+    stats, now_ns, received = ReceiverStats(90_000), 0, 0
+    for sequence, timestamp, count in packets:
+        now_ns += 1_000_000
+        number = stats.update(sequence, timestamp, now_ns, count=count)
+        received += count
+        assert number is None or number + count - 1 <= (stats.numbers.highest or 0)
+    if packets:
+        assert reported(stats).cumulative_lost <= 3_000 * received
+
+
+def test_a_clock_that_stepped_is_no_jitter() -> None:
+    stats = ReceiverStats(90_000)
+    fed(stats, range(50))
+    stats.update(50, 4_000_000_000, 500_000_000)
+    stats.clock_stepped()
+    stats.update(51, 4_000_000_900, 510_000_000)
+    assert reported(stats).jitter == 0

@@ -15,7 +15,7 @@ from avlab.timing.jitterbuffer import Frame, JitterBuffer, Run
 from avlab.timing.playout import DEFAULT_DELAY_NS, TARDY_NS, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.timing.target import Steering
-from avlab.wire.units import NS, Samples
+from avlab.wire.units import NS, Samples, WireError
 
 VERDICT_PATIENCE_NS = NS
 """At the end of the stream, how long a view may take to say what became of its last pictures."""
@@ -130,6 +130,14 @@ class Presentation:
         """How many packets of video were to be expected so far, and how many came; zeros on a wire without numbers."""
         low, high = self._numbers or (0, -1)
         return high - low + 1, self._packets
+
+    def count_anew(self) -> None:
+        """Another source sends the pictures from now on: its packets have numbers of their own."""
+        self._numbers, self._packets = None, 0
+
+    def refusals(self) -> list[WireError]:
+        """Why packets were no part of a picture, since the last call."""
+        return self._buffer.refusals()
 
     @property
     def unsettled_ns(self) -> int:

@@ -5,6 +5,7 @@ Belongs to the client's thread. What is asked for, and when, is decided in `netw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from avlab.network.parity import ParityDecoder
@@ -39,6 +40,7 @@ class Repairing:
 
     def __init__(self, kind: Repair, media: sdp.Media, rtx_ssrc: int | None) -> None:
         payload_type = media.repairs[kind]
+        self.kind: Repair = kind
         self.requester: Requester | None = None
         self.rtx: RtxReceiver | None = None
         self.parity: ParityDecoder | None = None
@@ -74,8 +76,12 @@ class Repairing:
                 self.parity.nonsense += 1
         return out
 
-    def nack(self, own: int, ssrc: int, base_ns: int | None, now_ns: int) -> bytes | None:
-        """The NACK that is due now, if any. `base_ns` is where media time 0 falls, if that is known."""
+    def nack(
+        self, own: int, ssrc: int, base_ns: int | None, now_ns: int, *, wire: Callable[[int], int]
+    ) -> bytes | None:
+        """The NACK that is due now, if any. `base_ns` is where media time 0 falls, if that is known; `wire` gives a
+        packet's number its 16 bits.
+        """
         if self.requester is None:
             return None
         self.requester.base_ns = base_ns
@@ -83,5 +89,5 @@ class Repairing:
         if not asked:
             return None
         # A report without blocks goes before it: the smallest compound there is (RFC 4585 3.1).
-        wanted = rtcp.Nack(own, ssrc, tuple(number & 0xFFFF for number in asked[: rtcp.MAX_NACK_FIELDS]))
+        wanted = rtcp.Nack(own, ssrc, tuple(wire(number) for number in asked[: rtcp.MAX_NACK_FIELDS]))
         return rtcp.serialize_compound([rtcp.ReceiverReport(own), rtcp.Sdes(own, "avlab"), wanted])

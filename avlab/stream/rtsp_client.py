@@ -227,6 +227,11 @@ class Session:
         method = "GET_PARAMETER" if "GET_PARAMETER" in self._methods else "OPTIONS"
         return self._request(method, self._base).serialize()
 
+    @property
+    def asked(self) -> int:
+        """The number of the newest request (CSeq)."""
+        return self._cseq
+
     def teardown(self) -> bytes:
         """The request that ends the session."""
         return self._request("TEARDOWN", self._base).serialize()

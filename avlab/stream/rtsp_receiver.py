@@ -1,40 +1,53 @@
-"""A server that is reached by RTSP: its streams as they arrive, packet by packet, and the reports that go back.
+"""A server that is reached by RTSP: the sockets that its streams come by, the reports that go back, whether it lives.
 
-The dialogue is in `rtsp_client`; what has been taken goes to the presentation. All of it belongs to the client's
-thread, but for `open` and `play`, which come before it.
+The dialogue before PLAY is in `rtsp_client`; what arrives goes to `arriving`. All of it belongs to the client's thread,
+but for `open` and `play`, which come before it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import selectors
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import numpy as np
-
 from avlab.measure.trace import Recorder
+from avlab.stream.arriving import NOUNS, Arriving, Incoming
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Offer
 from avlab.stream.links import TcpLink, UdpLink, interest, udp_pair
 from avlab.stream.opening import SHUT_NS, knock, opens
 from avlab.stream.origin import Origin
 from avlab.stream.presentation import Presentation
-from avlab.stream.repairing import Repair, Repairing
+from avlab.stream.repairing import Repair
 from avlab.stream.rtsp_client import Granted, RefusedError, Session
-from avlab.timing.drift import Timeline
-from avlab.timing.jitterbuffer import Run
 from avlab.wire import rtcp, rtsp, sdp
-from avlab.wire.rtp import ReceiverStats, RtpPacket, RtpRun, Unwrapper, parse_l16, runs
 from avlab.wire.units import NS, WireError
 
 BYE_PATIENCE_NS = NS // 4
 """How long after the connection's end a BYE that comes over UDP may be."""
 
 SILENCE_NS = 10 * NS
-"""With no packet for this long, while playing, the server is taken for gone."""
+"""With nothing from the server for this long, it is asked whether it is there. Silence is no death: a slide may stand
+for long, and pictures may begin late."""
+
+ANSWER_NS = 5 * NS
+"""It is gone when it says nothing for so long after that."""
+
+LATE_START_NS = 5 * NS
+LONG_SILENCE_NS = 15 * NS
+"""A stream from which nothing has come since PLAY, or for so long, is named in a notice."""
+
+AFTER_END_NS = 2 * NS
+"""With the clip's end passed, so much silence is the end, when no BYE says so."""
+
+NEAR_END_NS = NS
+"""A server that closes the connection so near the clip's end has come to its end."""
+
+AFTER_BYE_NS = NS // 10
+"""A source may say BYE and another one go on in its place (RFC 3550 8.2)."""
+
+SESSION_NOT_FOUND = 454
 
 REPORT_NS = NS // 2
 """As often as the server's own; see there."""
@@ -44,27 +57,6 @@ STRANGER_REPORT_NS = 5 * NS
 
 FALL_BACK_TIMEOUT = 3.0
 """Seconds at most for each answer when everything is asked for over TCP: the server has just answered."""
-
-MALFORMED_TOLD = 100
-"""How many malformed packets the record names; a hostile sender could fill it with them."""
-
-
-@dataclass(slots=True)
-class Incoming:
-    """One stream as it arrives."""
-
-    stream: str
-    granted: Granted
-    stats: ReceiverStats
-    origin: Origin
-    sequence: Unwrapper = field(default_factory=lambda: Unwrapper(16))
-    ticks: Unwrapper = field(default_factory=lambda: Unwrapper(32))
-    ssrc: int | None = None
-    ended: bool = False
-    seen: set[int] = field(default_factory=set)
-    repairing: Repairing | None = None
-    again: Unwrapper = field(default_factory=lambda: Unwrapper(16))  # of packets sent again
-    reported_ns: int | None = None  # when a report went to an address that nobody has vouched for
 
 
 class RtspReceiver:
@@ -92,14 +84,15 @@ class RtspReceiver:
         self._over, self._fixed, self._repair = over, fixed, repair
         self._presentation, self._clock, self._recorder = presentation, clock, recorder
         self._notice = notice
-        self.incoming: dict[str, Incoming] = {}
-        self._timeline = Timeline(reference="audio")
-        self._first_media_ns = 0
+        self._arriving = Arriving(presentation=presentation, recorder=recorder, notice=notice)
+        self.incoming = self._arriving.incoming
         self._links: list[UdpLink] = []
         self._link: TcpLink | None = None
-        self._malformed = 0
+        self._asked: dict[int, int] = {}  # keep-alives that have no answer: when each was sent, by number
+        self._span_ns: tuple[int, int] | None = None  # of the clip, as far as the server has told its end
         self._lost_ns: int | None = None  # when the connection ended
         self._last_call_ns: int | None = None  # when the first stream's BYE was seen
+        self._named: set[str] = set()  # streams whose silence has been told of
 
     @property
     def ssrcs(self) -> set[int]:
@@ -128,7 +121,6 @@ class RtspReceiver:
             self._recorder.event(self._clock.now_ns(), "no repair", f"the server offers no {self._repair} over UDP")
         for words in self._session.left_out:
             self._notice("left out", words)
-        self._write_ssrcs()
         sound = granted["audio"].media if "audio" in granted else None
         return Offer(
             frozenset(granted),
@@ -140,8 +132,7 @@ class RtspReceiver:
 
     def _take_grants(self, granted: Mapping[str, Granted]) -> None:
         """What is to come, before anything has."""
-        self.incoming.clear()
-        self._timeline = Timeline(reference="audio")
+        self._arriving.clear()
         for stream, grant in granted.items():
             origin = Origin(
                 grant.host,
@@ -150,11 +141,8 @@ class RtspReceiver:
                 payload_type=grant.media.payload_type,
                 ssrc=grant.ssrc,
             )
-            stats = ReceiverStats(grant.media.clock_rate)
-            self.incoming[stream] = incoming = Incoming(stream, grant, stats, origin, ssrc=grant.ssrc)
-            self._timeline.add(stream, grant.media.clock_rate)
-            if self._repair is not None and grant.repair is not None and stream == "video":
-                incoming.repairing = Repairing(self._repair, grant.media, grant.rtx_ssrc)
+            repaired = self._repair is not None and grant.repair is not None and stream == "video"
+            self._arriving.add(stream, grant, origin, self._repair if repaired else None)
             self._recorder.setting(self._clock.now_ns(), f"{stream}_over", self._session.plan[stream])
 
     def play(self, selector: selectors.BaseSelector) -> None:
@@ -213,7 +201,6 @@ class RtspReceiver:
             break
         self._session = new
         self._take_grants(granted)
-        self._write_ssrcs()
         old.leave()
         for link in self._links:
             link.close()
@@ -243,17 +230,16 @@ class RtspReceiver:
         self._links += pair
         return pair
 
-    def _write_ssrcs(self) -> None:
-        again = (i.repairing.rtx.rtx_ssrc for i in self.incoming.values() if i.repairing and i.repairing.rtx)
-        ssrcs = [*(i.ssrc for i in self.incoming.values()), *again]
-        self._recorder.meta["ssrcs"] = [ssrc for ssrc in ssrcs if ssrc is not None]
-
     def _anchor(self, playing: rtsp.Response) -> None:
-        """RTP-Info says which timestamps stand for the start of the range (RFC 2326 12.33)."""
+        """RTP-Info says which timestamps stand for the start of the range (RFC 2326 12.33), the range where it ends."""
         start_ns, infos = self._session.positions(playing)
-        self._first_media_ns = start_ns
-        for stream, rtptime in infos.items():
-            self._timeline.anchor(stream, self.incoming[stream].ticks(rtptime), start_ns)
+        self._arriving.begin(start_ns, infos, self._play_ns)
+        told = self._session.description.range
+        with contextlib.suppress(WireError):
+            if "Range" in playing.headers:
+                told = sdp.NptRange.parse(playing.headers["Range"])
+        if told is not None and told.end_ns is not None and told.end_ns > start_ns:
+            self._span_ns = start_ns, told.end_ns
 
     # ---- what arrives
 
@@ -270,7 +256,7 @@ class RtspReceiver:
         control = link is what.granted.links[1]
         judge = what.origin.control if control else what.origin.media
         before = what.origin.host
-        self._take(what, judge(packets), now_ns, control=control)
+        self._arriving.take(what, judge(packets), now_ns, control=control)
         if what.origin.host != before:
             self._recorder.event(now_ns, f"{what.stream} from another address", what.origin.host)
 
@@ -291,175 +277,30 @@ class RtspReceiver:
         for event in self._session.feed(data):
             if isinstance(event, rtsp.Interleaved):
                 self._take_interleaved(event, now_ns)
+            else:
+                self._take_message(event, now_ns)
         if self._session.skipped != skipped:
             self._recorder.event(now_ns, "stray bytes", self._session.skipped - skipped)
         interest(self._selector, self._link)
+
+    def _take_message(self, event: rtsp.Request | rtsp.Response, now_ns: int) -> None:
+        """An answer to a keep-alive, matched by its number where it has one; or what the server asks for by itself."""
+        if isinstance(event, rtsp.Response):
+            number = event.headers.get("CSeq", "").strip()
+            if number.isdecimal() and self._asked.pop(int(number[:10]), None) is None:
+                return
+            if event.status == SESSION_NOT_FOUND and now_ns - self._newest_ns() > ANSWER_NS:
+                raise ConnectionError(
+                    f"the server at {self._session.where} has ended the session (454 Session Not Found): play again"
+                )
+            self._asked.clear()
+        self._heard_ns = now_ns
 
     def _take_interleaved(self, event: rtsp.Interleaved, now_ns: int) -> None:
         for incoming in self.incoming.values():
             channels = incoming.granted.channels
             if channels and event.channel in channels:
-                self._take(incoming, [event.data], now_ns, control=event.channel == channels[1])
-
-    def _take(self, incoming: Incoming, packets: Iterable[bytes], now_ns: int, *, control: bool) -> None:
-        """RTP or RTCP packets that came together; one that is neither is counted and passed over."""
-        if not control:
-            self._take_packets(incoming, packets, now_ns)
-            return
-        for data in packets:
-            try:
-                self._take_report(incoming, data, now_ns)
-            except WireError as error:
-                self._note_malformed(error, now_ns)
-
-    def _note_malformed(self, error: WireError, now_ns: int) -> None:
-        self._malformed += 1
-        if self._malformed <= MALFORMED_TOLD:
-            self._recorder.event(now_ns, "malformed packet", str(error))
-
-    def _take_report(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
-        for packet in rtcp.parse_compound(data):
-            if isinstance(packet, rtcp.SenderReport) and incoming.ssrc in (None, packet.ssrc):
-                incoming.ssrc = packet.ssrc
-                incoming.stats.sender_report(packet.ntp, now_ns)
-                ticks = incoming.ticks(packet.rtp_timestamp)
-                self._timeline.report(incoming.stream, ticks, rtcp.ntp_to_ns(packet.ntp))
-            elif isinstance(packet, rtcp.Bye) and incoming.ssrc in packet.ssrcs:
-                incoming.ended = True
-
-    def _take_packets(self, incoming: Incoming, packets: Iterable[bytes], now_ns: int) -> None:
-        """RTP packets that came together: the stream's own in runs, and what repairs it."""
-        for run in runs(packets):
-            try:
-                if isinstance(run, WireError):
-                    raise run
-                if run.payload_type == incoming.granted.media.payload_type:
-                    self._take_run(incoming, run, now_ns)
-                elif incoming.repairing is not None:
-                    for data in run.packets:
-                        self._take_repair(incoming, incoming.repairing, RtpPacket.parse(data), data, now_ns)
-            except WireError as error:
-                self._note_malformed(error, now_ns)
-
-    def _take_run(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
-        """Packets of media: to whom they are for, into the record, and to the repair."""
-        if incoming.ssrc is None:
-            incoming.ssrc = run.ssrc
-            self._write_ssrcs()
-        if run.ssrc != incoming.ssrc:
-            return
-        self._heard_ns = now_ns
-        sequence, ticks = incoming.sequence(run.sequence), incoming.ticks(run.timestamp)
-        incoming.sequence((run.sequence + len(run.packets) - 1) & 0xFFFF)
-        incoming.stats.update(run.sequence, run.timestamp, now_ns, count=len(run.packets))
-        if not self._timeline.anchored(incoming.stream):
-            self._timeline.anchor(incoming.stream, ticks, self._first_media_ns)
-        media_ns = self._timeline.media_ns(incoming.stream, ticks)
-        fates: Sequence[str | None]
-        if incoming.stream == "video":
-            fates = self._presentation.take_run(Run(sequence, ticks, media_ns, run.marker, run.payloads), now_ns)
-        else:
-            fates = [
-                self._take_sound(incoming, payload, number, ticks, now_ns)
-                for number, payload in enumerate(run.payloads, sequence)
-            ]
-        self._write_run(incoming, run, sequence, fates, now_ns)
-        repairing = incoming.repairing
-        if repairing is None:
-            return
-        for number, data in enumerate(run.packets, sequence):
-            if repairing.requester is not None:
-                marker = run.marker and data is run.packets[-1]
-                repairing.requester.arrived(number, media_ns, marker, now_ns)
-            self._take_rebuilt(incoming, repairing, data, now_ns)
-
-    def _write_run(
-        self, incoming: Incoming, run: RtpRun, sequence: int, fates: Sequence[str | None], now_ns: int
-    ) -> None:
-        """A row for each packet of a run, but for those without a fate."""
-        first = 0
-        for fate, alike in groupby(fates):
-            after = first + len(list(alike))
-            if fate is not None:
-                self._recorder.packet_batch(
-                    after - first,
-                    stream=incoming.stream,
-                    ssrc=run.ssrc,
-                    seq=np.arange(sequence + first, sequence + after),
-                    timestamp=run.timestamp,
-                    marker=[run.marker and at == len(fates) - 1 for at in range(first, after)],
-                    size=list(map(len, run.packets[first:after])),
-                    received_ns=now_ns,
-                    fate=fate,
-                )
-            first = after
-
-    def _write_packet(
-        self, incoming: Incoming, packet: RtpPacket, sequence: int, size: int, now_ns: int, fate: str
-    ) -> None:
-        row = (incoming.stream, packet.ssrc, sequence, packet.timestamp, packet.marker, size, None, now_ns, fate)
-        self._recorder.packets([row])
-
-    def _take_repair(
-        self, incoming: Incoming, repairing: Repairing, packet: RtpPacket, data: bytes, now_ns: int
-    ) -> None:
-        """A packet that is not media: one sent again, or parity."""
-        if incoming.ssrc is None or incoming.sequence.highest is None:
-            return
-        if repairing.rtx is not None and repairing.rtx.takes(packet):
-            original = repairing.rtx.restore(packet, incoming.ssrc)
-            sequence, ticks = incoming.sequence.peek(original.sequence), incoming.ticks.peek(original.timestamp)
-            media_ns = self._timeline.media_ns("video", ticks)
-            fate = "duplicate"
-            if repairing.asked_for(packet, original, sequence, media_ns, now_ns):
-                self._write_ssrcs()
-                fate = self._take_back(incoming, original, len(data) - 2, now_ns)
-            self._write_packet(incoming, packet, incoming.again(packet.sequence), len(data), now_ns, fate)
-        elif (
-            repairing.parity is not None
-            and packet.payload_type == repairing.parity.parity_type
-            and packet.ssrc == incoming.ssrc
-        ):
-            sequence = incoming.sequence(packet.sequence)
-            incoming.stats.update(packet.sequence, packet.timestamp, now_ns)
-            fate = "duplicate" if sequence in incoming.seen else "used"
-            self._write_packet(incoming, packet, sequence, len(data), now_ns, fate)
-            if fate == "used":
-                self._remember(incoming, sequence)
-                self._take_rebuilt(incoming, repairing, data, now_ns)
-
-    def _take_rebuilt(self, incoming: Incoming, repairing: Repairing, data: bytes, now_ns: int) -> None:
-        for packet, size in repairing.rebuilt(data):
-            self._take_back(incoming, packet, size, now_ns)
-
-    def _take_back(self, incoming: Incoming, packet: RtpPacket, size: int, now_ns: int) -> str:
-        """A packet that was lost is here after all; its fate says whether that was in time."""
-        sequence, ticks = incoming.sequence(packet.sequence), incoming.ticks(packet.timestamp)
-        media_ns = self._timeline.media_ns("video", ticks)
-        run = Run(sequence, ticks, media_ns, packet.marker, (packet.payload,))
-        [fate] = self._presentation.take_run(run, now_ns, back=True)
-        if fate == "used":
-            self._write_packet(incoming, packet, sequence, size, now_ns, "recovered")
-        return fate
-
-    def _take_sound(self, incoming: Incoming, payload: bytes, sequence: int, ticks: int, now_ns: int) -> str | None:
-        """A packet of sound; its fate, None when it is malformed."""
-        if sequence in incoming.seen:
-            return "duplicate"
-        self._remember(incoming, sequence)
-        try:
-            samples = parse_l16(payload, incoming.granted.media.channels)
-        except WireError as error:
-            self._note_malformed(error, now_ns)
-            return None
-        pts_ns = self._timeline.media_ns("audio", ticks)
-        return self._presentation.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
-
-    @staticmethod
-    def _remember(incoming: Incoming, sequence: int) -> None:
-        incoming.seen.add(sequence)
-        if len(incoming.seen) > 8192:
-            incoming.seen = {s for s in incoming.seen if s > sequence - 4096}
+                self._arriving.take(incoming, [event.data], now_ns, control=event.channel == channels[1])
 
     # ---- what the moment asks for
 
@@ -477,40 +318,89 @@ class RtspReceiver:
         for incoming in self.incoming.values():
             if incoming.repairing is not None and incoming.ssrc is not None:
                 base_ns = self._presentation.base_ns
-                if (nack := incoming.repairing.nack(self._session.ssrc, incoming.ssrc, base_ns, now_ns)) is not None:
+                wire = incoming.stats.numbers.wire
+                nack = incoming.repairing.nack(self._session.ssrc, incoming.ssrc, base_ns, now_ns, wire=wire)
+                if nack is not None:
                     self._send_rtcp(incoming, nack, now_ns)
                 self._presentation.least_ns = incoming.repairing.least_delay_ns
         if now_ns >= self._report_ns:
             self._send_reports(now_ns)
-        if now_ns >= self._alive_ns:
+        silent = now_ns - self._newest_ns() >= SILENCE_NS and not self._asked and self._lost_ns is None
+        if now_ns >= self._alive_ns or silent:
             self._send(self._session.keep_alive(), now_ns)
+            self._asked[self._session.asked] = now_ns
             self._alive_ns = now_ns + self._session.keep_alive_ns
+        self._name_silent(now_ns)
 
     def over(self, now_ns: int) -> bool:
-        """Whether BYE has come. One over UDP may be lost: a second after the first stream's, all have ended."""
+        """Whether all has come that will: BYE of the streams that live, or the clip's end as the server has told it.
+
+        A BYE over UDP may be lost: a second after the first, a stream from which nothing comes has ended, too.
+        """
         ended = [incoming.ended for incoming in self.incoming.values()]
         if not any(ended):
-            self._see_that_it_lives(now_ns)
-            return False
-        self._last_call_ns = self._last_call_ns or now_ns
-        return all(ended) or self._lost_ns is not None or now_ns - self._last_call_ns >= NS
+            self._last_call_ns = None
+            return self._has_ended(now_ns)
+        if self._last_call_ns is None:
+            self._last_call_ns = now_ns
+        if self._lost_ns is not None:
+            return True
+        if all(ended):
+            return now_ns - self._last_call_ns >= AFTER_BYE_NS
+        quiet_ns = max(self._last_call_ns, *(i.heard_ns or 0 for i in self.incoming.values() if not i.ended))
+        return now_ns - quiet_ns >= NS
 
-    def _see_that_it_lives(self, now_ns: int) -> None:
+    def _newest_ns(self) -> int:
+        """When anything last came from the server."""
+        return max(self._heard_ns, *(i.heard_ns or 0 for i in self.incoming.values()))
+
+    def _has_ended(self, now_ns: int) -> bool:
+        """Without a BYE: whether the clip has come to the end that was told. Raises when the server is gone."""
+        newest_ns = self._newest_ns()
+        at_end = False
+        if self._span_ns is not None:
+            start_ns, end_ns = self._span_ns
+            media_ns = max((i.media_ns for i in self.incoming.values() if i.media_ns is not None), default=0)
+            passed = now_ns - self._play_ns >= end_ns - start_ns
+            at_end = passed or media_ns >= end_ns - NEAR_END_NS
+            if passed and now_ns - newest_ns >= AFTER_END_NS:
+                return True
         if self._lost_ns is not None and now_ns - self._lost_ns > BYE_PATIENCE_NS:
+            if at_end:
+                return True
             raise ConnectionError(
                 f"the server at {self._session.where} closed the connection in mid-stream: "
                 "see whether it still runs, then play again"
             )
-        mute = [i.stream for i in self.incoming.values() if i.sequence.highest is None]
-        if mute and now_ns - self._play_ns > SILENCE_NS:
+        asked_ns = min(self._asked.values(), default=now_ns)
+        if newest_ns > asked_ns:
+            self._asked.clear()  # it lives, whether it answers or not
+        elif now_ns - asked_ns > ANSWER_NS and now_ns - newest_ns > SILENCE_NS:
             raise TimeoutError(
-                f"no {' and no '.join(mute)} has come from {self._session.where} for {SILENCE_NS // NS} s: if a "
-                f"firewall holds back datagrams, ask for {mute[0]}_over='tcp'"
+                f"nothing has come from {self._session.where} for {(now_ns - newest_ns) // NS} s, and it does not "
+                "answer any more: see whether it still runs and whether the network is there, then play again"
             )
-        if now_ns - self._heard_ns > SILENCE_NS:
-            raise TimeoutError(
-                f"nothing has come from {self._session.where} for {SILENCE_NS // NS} s: the server is gone"
+        return False
+
+    def _name_silent(self, now_ns: int) -> None:
+        """Say which stream is silent, once, while the server lives."""
+        for incoming in self.incoming.values():
+            if incoming.ended or incoming.stream in self._named:
+                continue
+            began = incoming.came_ns is not None
+            since_ns = incoming.came_ns if incoming.came_ns is not None else self._play_ns
+            if now_ns - since_ns <= (LONG_SILENCE_NS if began else LATE_START_NS):
+                continue
+            self._named.add(incoming.stream)
+            noun = NOUNS[incoming.stream]
+            other = any(i is not incoming and i.came_ns is not None for i in self.incoming.values())
+            on = "the rest goes on without" if other else "waiting for more"
+            words = (
+                f"no {noun} for {(now_ns - since_ns) // NS} s from {self._session.where}, which is still there: {on}"
             )
+            if incoming.heard_ns is None and not incoming.foreign and incoming.granted.links is not None:
+                words += f"; if a firewall holds back datagrams, ask for {incoming.stream}_over='tcp'"
+            self._notice(f"no {noun}", words)
 
     def _send_reports(self, now_ns: int) -> None:
         self._report_ns = now_ns + REPORT_NS

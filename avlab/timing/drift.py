@@ -1,67 +1,8 @@
-"""Two clocks against each other: what media time a timestamp stands for, how fast one clock runs on another. Pure."""
+"""Two clocks against each other: how fast one runs on another. Pure."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-
-from avlab.wire.rtp import ticks_to_ns
-from avlab.wire.units import NS
-
-BELIEVED_NS = 60 * NS
-"""Sender reports that contradict RTP-Info by more are not on one clock: some senders' streams each have their own."""
-
-
-@dataclass(slots=True)
-class _Stream:
-    rate: int
-    anchor: tuple[int, int] | None = None  # unwrapped ticks, media ns: from RTP-Info, else from the first packet
-    report: tuple[int, int] | None = None  # unwrapped ticks, sender's wall clock ns: the newest sender report
-
-
-class Timeline:
-    """RTP timestamps of several streams on one media clock (nanoseconds of the clip).
-
-    The reference stream (sound, where there is any) keeps to its RTP-Info anchor, so that its samples never jump. The
-    others follow it through the sender's clock once both have a sender report (RFC 3550 6.4.1), and through their own
-    RTP-Info anchor (RFC 2326 12.33) until then. Timestamps come in unwrapped.
-    """
-
-    def __init__(self, *, reference: str) -> None:
-        self._reference = reference
-        self._streams: dict[str, _Stream] = {}
-
-    def add(self, stream: str, rate: int) -> None:
-        """Make a stream known; `rate` is its RTP clock in Hz."""
-        self._streams[stream] = _Stream(rate)
-
-    def anchor(self, stream: str, ticks: int, media_ns: int) -> None:
-        """`ticks` stands for `media_ns`, says RTP-Info."""
-        self._streams[stream].anchor = (ticks, media_ns)
-
-    def anchored(self, stream: str) -> bool:
-        """Whether the stream's timestamps can be turned into media time yet."""
-        return self._streams[stream].anchor is not None
-
-    def report(self, stream: str, ticks: int, sender_ns: int) -> None:
-        """`ticks` was the moment `sender_ns` of the sender's wall clock, says a sender report."""
-        self._streams[stream].report = (ticks, sender_ns)
-
-    def media_ns(self, stream: str, ticks: int) -> int:
-        """The media time of a timestamp; KeyError for an unknown stream, ValueError before its anchor."""
-        own = self._streams[stream]
-        reference = self._streams.get(self._reference)
-        if own.anchor is None:
-            raise ValueError(f"the {stream} stream has no anchor yet")
-        media_ns = own.anchor[1] + ticks_to_ns(ticks - own.anchor[0], own.rate)
-        if reference is None or own is reference:
-            return media_ns
-        if own.report is None or reference.report is None or reference.anchor is None:
-            return media_ns
-        sender_ns = own.report[1] + ticks_to_ns(ticks - own.report[0], own.rate)
-        reference_ns = reference.report[1] + ticks_to_ns(reference.anchor[0] - reference.report[0], reference.rate)
-        reported_ns = reference.anchor[1] + sender_ns - reference_ns
-        return reported_ns if abs(reported_ns - media_ns) <= BELIEVED_NS else media_ns
 
 
 class RateEstimator:

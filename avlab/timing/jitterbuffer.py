@@ -22,6 +22,8 @@ MAX_FRAMES = 64
 MAX_BYTES = 4 * MAX_SCAN
 """How much is held unfinished, however a sender scatters it: beyond either, the frame begun first is given up."""
 
+MAX_REFUSALS = 100
+
 
 class Fragment(NamedTuple):
     """One packet's worth of a frame, sequence number and timestamp unwrapped; `media_ns` is the frame's pts."""
@@ -115,6 +117,7 @@ class JitterBuffer:
         self._seen = _Recent()  # sequence numbers
         self._closed = _Recent()  # ticks of the frames that have left
         self._passed_ticks: int | None = None  # the newest frame that playout has passed
+        self._refused: list[WireError] = []
         self._out: list[Frame | Dropped] = []
 
     def fate(self, sequence: int, ticks: int) -> str:
@@ -154,7 +157,9 @@ class JitterBuffer:
         frame.packets += len(payloads)
         frame.bytes += size
         self._held += size
-        self.malformed += len(frame.assembler.add_run(sequence, marker, payloads))
+        if refused := frame.assembler.add_run(sequence, marker, payloads):
+            self.malformed += len(refused)
+            self._refused += refused[: MAX_REFUSALS - len(self._refused)]
         if frame.assembler.complete:
             self._out.append(self._close(ticks, jpeg=frame.assembler.jpeg(), complete_ns=now_ns))
         elif frame.bytes > 2 * MAX_SCAN:  # fragments without end
@@ -169,6 +174,13 @@ class JitterBuffer:
     def pull(self, now_ns: int, /) -> list[Frame | Dropped]:
         """Frames finished or given up since the last call."""
         out, self._out = self._out, []
+        return out
+
+    def refusals(self) -> list[WireError]:
+        """Why packets were no part of their frames, since the last call; the first `MAX_REFUSALS` of them."""
+        if not self._refused:
+            return []
+        out, self._refused = self._refused, []
         return out
 
     @property

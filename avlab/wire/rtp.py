@@ -199,6 +199,114 @@ class Unwrapper:
         highest = value if self.highest is None else self.highest
         return highest + ((value - highest + self._half) & self._mask) - self._half
 
+    def start_at(self, value: int) -> int:
+        """The extended number of `value`, which counts as the highest from here on, whatever was before."""
+        self.highest = self.peek(value)
+        return self.highest
+
+    def after(self, value: int) -> int:
+        """The next number above the highest that `value` may stand for, however far ahead: numbers began again."""
+        if self.highest is None:
+            return self(value)
+        self.highest += 1 + ((value - self.highest - 1) & self._mask)
+        return self.highest
+
+
+MAX_DROPOUT = 3000
+MAX_MISORDER = 100
+"""A number so far ahead of the highest, or behind it, is in line; further off it is believed once the next one follows
+it (RFC 3550 A.1)."""
+
+PLAUSIBLE = 4
+"""A jump ahead is an outage, and what lies between is lost, when the source may have sent so many at this many times
+the rate that it had before; otherwise it has started its numbers again, and nothing is lost."""
+
+
+class SequenceNumbers:
+    """One source's sequence numbers made ones that do not wrap, as RFC 3550 A.1 does; `rate` is its clock's, in hertz.
+
+    What is more than `MAX_DROPOUT` ahead of the highest, or so far behind it that its timestamp is not of the last
+    second either, is not believed before the next number follows it: by then, or at once for two packets that come
+    together, the source has started again. Its numbers go on from the highest then, so that a jump is no loss; after
+    an outage, which is as long as the jump says, they keep to the 16 bits.
+    """
+
+    def __init__(self, rate: int, *, above: int | None = None) -> None:
+        self.highest: int | None = None
+        self.restarts = 0
+        self.proved = 0
+        """1 after a packet that has proved the one before it, for which the answer was None: that one counts, too."""
+        self._rate = rate
+        self._above = above  # numbers of an earlier source, which these come after
+        self._shift = 0  # a number less its 16 bits, modulo 65,536
+        self._timestamp = 0  # the highest number's
+        self._count = 0
+        self._first_ns = self._newest_ns = 0
+        self._awaited: int | None = None  # what would prove a number that is out of line
+        self._behind = 0  # how many in a row were a little behind, with timestamps that were not
+
+    def __call__(self, sequence: int, timestamp: int, now_ns: int, *, count: int = 1) -> int | None:
+        """The number of a packet, or of the first of `count` that came together; None while it is not believed."""
+        self.proved = 0
+        if self.highest is None:
+            first = sequence if self._above is None else self._above + 1 + ((sequence - self._above - 1) & 0xFFFF)
+            self._first_ns = now_ns
+            self._move_to(first + count - 1, timestamp, now_ns, count)
+            return first
+        ahead = seq_delta(sequence, self.wire(self.highest))
+        if 0 < ahead < MAX_DROPOUT:
+            number = self.highest + ahead
+        elif ahead <= 0 and self._of_late(timestamp):
+            number = self.highest + ahead
+            self._awaited, self._behind = None, 0
+            self._count += count
+            if number + count - 1 > self.highest:
+                self._move_to(number + count - 1, timestamp, now_ns, 0)
+            return number
+        elif -MAX_MISORDER < ahead <= 0 and self._behind + count < 3:
+            self._awaited = None
+            self._behind += count
+            self._count += count
+            return self.highest + ahead
+        elif sequence == self._awaited or count > 1 or -MAX_MISORDER < ahead <= 0:
+            self.proved = int(sequence == self._awaited)
+            number = self._jump((sequence - self.proved) & 0xFFFF, timestamp, now_ns) + self.proved
+        else:
+            self._awaited, self._behind = (sequence + 1) & 0xFFFF, 0
+            return None
+        self._move_to(number + count - 1, timestamp, now_ns, count + self.proved)
+        return number
+
+    def peek(self, sequence: int) -> int:
+        """The number of a sequence number near the highest; that moves nothing on."""
+        if self.highest is None:
+            return sequence
+        return self.highest + seq_delta(sequence, self.wire(self.highest))
+
+    def wire(self, number: int) -> int:
+        """The 16 bits of a number that was not before the newest start."""
+        return (number - self._shift) & 0xFFFF
+
+    def _of_late(self, timestamp: int) -> bool:
+        """Whether a timestamp is the newest or at most a second older."""
+        return 0 <= ((self._timestamp - timestamp + 0x8000_0000) & 0xFFFFFFFF) - 0x8000_0000 <= self._rate
+
+    def _jump(self, sequence: int, timestamp: int, now_ns: int) -> int:
+        assert self.highest is not None
+        ahead = (sequence - self.wire(self.highest)) & 0xFFFF
+        rate = self._count * NS / max(NS, self._newest_ns - self._first_ns)
+        outage = ahead <= PLAUSIBLE * rate * (now_ns - self._newest_ns) / NS and not self._of_late(timestamp)
+        number = self.highest + (ahead if outage else 1)
+        if not outage:
+            self.restarts += 1
+            self._shift = (number - sequence) & 0xFFFF
+        return number
+
+    def _move_to(self, highest: int, timestamp: int, now_ns: int, count: int) -> None:
+        self.highest, self._timestamp, self._newest_ns = highest, timestamp, now_ns
+        self._count += count
+        self._awaited, self._behind = None, 0
+
 
 def ns_to_ticks(ns: int, rate: int) -> int:
     """Nanoseconds as ticks of a clock of `rate` ticks a second, to the nearest tick, exact at any size."""
@@ -236,31 +344,44 @@ class Reception(NamedTuple):
 
 
 class ReceiverStats:
-    """Counts one source's packets for receiver reports (RFC 3550 A.3, A.8). `rate` is the media clock's, in hertz.
+    """Counts one source's packets for receiver reports (RFC 3550 A.1, A.3, A.8). `rate` is the media clock's, in hertz.
 
-    The source counts from its first packet; the probation of A.1 is left out, as a session names its SSRC.
+    The source counts from its first packet; the probation of A.1 is left out, as a session names its SSRC. A source
+    whose numbers start again is counted from there, as A.1 has it. `above` is for a source that replaces another: its
+    numbers come after that one's.
     """
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, *, above: int | None = None) -> None:
+        self.numbers = SequenceNumbers(rate, above=above)
         self._rate = rate
-        self._unwrap = Unwrapper(16)
         self._base = 0
+        self._restarts = 0
         self._received = 0
         self._expected_before = self._received_before = 0
         self._transit: int | None = None
         self._arrival_ns = self._arrival_ticks = 0  # of the last packet
-        self._jitter_16ths = 0
+        self._jitter_16ths = self._jitter_before = 0
         self._last_sr = 0
         self._sr_arrival_ns = 0
 
-    def update(self, sequence: int, timestamp: int, arrival_ns: int, *, count: int = 1) -> None:
-        """One data packet arrived; or `count` of them together, with consecutive numbers and the same timestamp."""
-        if not self._received:
-            self._base = sequence
-        self._unwrap(sequence)
-        self._received += count
-        if count > 1:
-            self._unwrap((sequence + count - 1) & 0xFFFF)
+    def update(self, sequence: int, timestamp: int, arrival_ns: int, *, count: int = 1) -> int | None:
+        """One data packet arrived; or `count` of them together, with consecutive numbers and the same timestamp.
+
+        Returns the first one's number, unwrapped; None when it is too far from the others to be believed, unless the
+        next one follows it: then it counts as well.
+        """
+        highest = self.numbers.highest
+        number = self.numbers(sequence, timestamp, arrival_ns, count=count)
+        if number is None:
+            return None
+        if highest is None:
+            self._base = number
+        elif self.numbers.restarts != self._restarts:
+            self._restarts = self.numbers.restarts
+            self._base = highest + 1
+            self._received = self._expected_before = self._received_before = 0
+        self._received += count + self.numbers.proved
+        self._jitter_before = self._jitter_16ths
         if arrival_ns != self._arrival_ns:  # packets that came together share it, and these numbers are large
             self._arrival_ns, self._arrival_ticks = arrival_ns, arrival_ns * self._rate // NS
         transit = (self._arrival_ticks - timestamp) & 0xFFFFFFFF
@@ -273,6 +394,11 @@ class ReceiverStats:
             if self._jitter_16ths < 8:
                 break
             self._jitter_16ths -= (self._jitter_16ths + 8) >> 4
+        return number
+
+    def clock_stepped(self) -> None:
+        """The timestamps of what came last are on another clock than those before it: their step is no jitter."""
+        self._jitter_16ths = self._jitter_before
 
     def sender_report(self, ntp: int, arrival_ns: int) -> None:
         """A sender report with this 64-bit NTP time arrived; the next report echoes it, so that the sender can
@@ -283,7 +409,7 @@ class ReceiverStats:
 
     def report(self, now_ns: int) -> Reception | None:
         """What to report now, None before the first packet; the fraction lost starts afresh."""
-        highest = self._unwrap.highest
+        highest = self.numbers.highest
         if highest is None:
             return None
         expected = highest - self._base + 1
@@ -294,7 +420,8 @@ class ReceiverStats:
         lost = max(-0x800000, min(0x7FFFFF, expected - self._received))
         delay = (now_ns - self._sr_arrival_ns) * 65_536 // NS if self._last_sr else 0
         delay = max(0, min(0xFFFFFFFF, delay))
-        return Reception(fraction, lost, highest & 0xFFFFFFFF, self._jitter_16ths >> 4, self._last_sr, delay)
+        extended = self.numbers.wire(self._base) + highest - self._base  # with the wraps since the newest start
+        return Reception(fraction, lost, extended & 0xFFFFFFFF, self._jitter_16ths >> 4, self._last_sr, delay)
 
 
 # ---- linear sound

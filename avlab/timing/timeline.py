@@ -1,0 +1,257 @@
+"""RTP timestamps of several streams on one media clock, and what of a sender's word on them is believed. Pure.
+
+A sender tells by RTP-Info where its timestamps begin and by sender reports which of them belong together. Either may be
+wrong, and the timestamps themselves may leap. What is believed is bounded by what arrives: packets of one moment of
+the clip arrive within seconds of each other, and each stream's own packets at the rate of its timestamps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from avlab.wire.rtp import ticks_to_ns
+from avlab.wire.units import NS
+
+BELIEVED_NS = 60 * NS
+"""Sender reports that contradict RTP-Info by more are not on one clock: some senders' streams each have their own. It
+holds until packets of both streams have arrived."""
+
+APART_NS = 2 * NS
+"""So far apart may packets of one moment arrive: encoders, buffers and networks hold one stream back more than the
+other, and not by more."""
+
+FITS_NS = NS
+"""So far from where RTP-Info says that a stream begins may its first packet be, besides the time that has passed."""
+
+TOGETHER_NS = NS
+"""First packets of two streams that come within this are of one moment, when the sender says nothing better."""
+
+BACK_NS = NS // 10
+AHEAD_NS = NS
+"""A newer packet whose timestamp is so much older than the one before, or so much further ahead than the time that
+passed, and than any packet of late was, is on another stretch of the sender's clock: a film begins again, a seek."""
+
+STEADY_NS = NS // 10
+"""A packet that comes so near the moment at which the next one was due goes on where the one before it ended."""
+
+ALIKE_NS = NS // 2
+LEAP_NS = 5 * NS
+"""Streams that leap by about the same within this time have leapt together, and stay as they were to each other."""
+
+WINDOW_NS = 5 * NS
+"""The quickest packet is remembered for one to two of these."""
+
+
+class _Report(NamedTuple):
+    ticks: int
+    sender_ns: int
+
+    def agrees(self, later: _Report, rate: int) -> bool:
+        """Whether the sender's wall clock went on as its media clock did; one that stands still does not."""
+        media_ns = ticks_to_ns(later.ticks - self.ticks, rate)
+        return abs(later.sender_ns - self.sender_ns - media_ns) <= NS // 10 + abs(media_ns) // 100
+
+
+class _Newest(NamedTuple):
+    ticks: int
+    now_ns: int
+
+
+@dataclass(slots=True)
+class _Stream:
+    rate: int
+    anchor: tuple[int, int] | None = None  # unwrapped ticks, media ns: from RTP-Info, else from the first packet
+    report: _Report | None = None  # the newest sender report, if it is believed
+    heard: _Report | None = None  # the newest sender report
+    newest: _Newest | None = None
+    step_ns: int = 0  # from one timestamp to the next
+    window_ns: int = 0  # when the present window ends
+    quickest_ns: int = 0  # in the present window: arrival less media time, by the stream's own anchor
+    before_ns: int | None = None  # in the window before
+
+    def own_ns(self, ticks: int) -> int:
+        assert self.anchor is not None
+        return self.anchor[1] + ticks_to_ns(ticks - self.anchor[0], self.rate)
+
+    def offset_ns(self) -> int:
+        """Arrival less media time of the quickest packet of late."""
+        return self.quickest_ns if self.before_ns is None else min(self.quickest_ns, self.before_ns)
+
+    def shift(self, by_ns: int) -> None:
+        """The same timestamps stand for media times later by `by_ns`."""
+        assert self.anchor is not None
+        self.anchor = self.anchor[0], self.anchor[1] + by_ns
+        self.quickest_ns -= by_ns
+        if self.before_ns is not None:
+            self.before_ns -= by_ns
+
+
+class Timeline:
+    """RTP timestamps of several streams on one media clock (nanoseconds of the clip).
+
+    The reference stream (sound, where there is any) keeps to its anchor, so that its samples never jump. The others
+    follow it through the sender's clock once both have a sender report (RFC 3550 6.4.1), and through their own anchor
+    until then: RTP-Info's (RFC 2326 12.33) where it fits what arrives, else the moment of arrival. Timestamps come in
+    unwrapped.
+    """
+
+    def __init__(self, *, reference: str) -> None:
+        self._reference = reference
+        self._streams: dict[str, _Stream] = {}
+        self._begin_ns: int | None = None  # when what is played was to begin
+        self._first_media_ns = 0  # and with which media time
+        self._excess_ns: int | None = None  # by how much RTP-Info named the beginning too early
+        self._leap: tuple[str, int, int] | None = None  # the newest: of which stream, when, and by how much
+
+    def add(self, stream: str, rate: int) -> None:
+        """Make a stream known; `rate` is its RTP clock in Hz."""
+        self._streams[stream] = _Stream(rate)
+
+    def begin(self, media_ns: int, now_ns: int) -> None:
+        """From `now_ns` on the clip is sent, from `media_ns` on: what arrives is checked against that."""
+        self._first_media_ns, self._begin_ns = media_ns, now_ns
+
+    def anchor(self, stream: str, ticks: int, media_ns: int) -> None:
+        """`ticks` stands for `media_ns`, says RTP-Info."""
+        self._streams[stream].anchor = (ticks, media_ns)
+
+    def anchored(self, stream: str) -> bool:
+        """Whether the stream's timestamps can be turned into media time yet."""
+        return self._streams[stream].anchor is not None
+
+    # ---- what arrives
+
+    def arrived(self, stream: str, ticks: int, now_ns: int) -> bool:
+        """A packet arrived. False when it is the stream's first and RTP-Info, which does not fit it, is given up."""
+        own = self._streams[stream]
+        fits = True
+        if own.newest is None:
+            fits = self._place_first(own, ticks, now_ns)
+            own.quickest_ns, own.window_ns = now_ns - own.own_ns(ticks), now_ns + WINDOW_NS
+        elif ticks > own.newest.ticks:
+            own.step_ns = ticks_to_ns(ticks - own.newest.ticks, own.rate)
+        offset_ns = now_ns - own.own_ns(ticks)
+        if now_ns >= own.window_ns:
+            own.before_ns, own.quickest_ns, own.window_ns = own.quickest_ns, offset_ns, now_ns + WINDOW_NS
+        elif offset_ns < own.quickest_ns:
+            own.quickest_ns = offset_ns
+        if own.newest is None or ticks > own.newest.ticks:
+            own.newest = _Newest(ticks, now_ns)
+        return fits
+
+    def leaps(self, stream: str, ticks: int, now_ns: int) -> bool:
+        """Whether the timestamp of a packet, newer than all before it, is on another stretch of the sender's clock."""
+        own = self._streams[stream]
+        if own.newest is None or own.anchor is None:
+            return False
+        step_ns = ticks_to_ns(ticks - own.newest.ticks, own.rate)
+        if step_ns < -BACK_NS:
+            return True
+        early_ns = own.own_ns(ticks) - (now_ns - own.offset_ns())
+        return step_ns - (now_ns - own.newest.now_ns) > AHEAD_NS and early_ns > AHEAD_NS
+
+    def resume(self, stream: str, ticks: int, now_ns: int, *, seen: int | None = None) -> int:
+        """The stream goes on with other timestamps, `ticks` first: media time counts on. How far it leapt, in ns.
+
+        `seen` is the same timestamp unwrapped around those before it; None when another source has taken over, whose
+        timestamps have nothing to do with those.
+        """
+        own = self._streams[stream]
+        self._freeze()
+        own.report = own.heard = None
+        if own.newest is None or own.anchor is None:
+            return 0
+        goes_on_ns = own.own_ns(own.newest.ticks) + own.step_ns
+        due_ns = now_ns - own.offset_ns()
+        passed_ns = now_ns - own.newest.now_ns
+        if abs(passed_ns - own.step_ns) > STEADY_NS:
+            goes_on_ns = max(goes_on_ns, due_ns)
+        leap_ns = 0
+        if seen is not None:
+            leap_ns = own.own_ns(seen) - goes_on_ns
+            if self._leap is not None:
+                who, when_ns, by_ns = self._leap
+                if who != stream and now_ns - when_ns <= LEAP_NS and abs(by_ns - leap_ns) <= ALIKE_NS:
+                    goes_on_ns += leap_ns - by_ns
+                    leap_ns = by_ns
+            self._leap = stream, now_ns, leap_ns
+        own.anchor = ticks, goes_on_ns
+        own.newest = _Newest(ticks, now_ns)
+        return leap_ns
+
+    def report(self, stream: str, ticks: int, sender_ns: int, now_ns: int | None = None) -> bool:
+        """`ticks` was the moment `sender_ns` of the sender's wall clock, says a sender report. False: not believed.
+
+        It is not when the wall clock has not gone on as the media clock since the report before, or when `ticks` is
+        far from what arrives at `now_ns`.
+        """
+        own = self._streams[stream]
+        report, before = _Report(ticks, sender_ns), own.heard
+        if own.newest is not None and now_ns is not None:
+            step_ns = ticks_to_ns(ticks - own.newest.ticks, own.rate)
+            if abs(step_ns - (now_ns - own.newest.now_ns)) > BELIEVED_NS:
+                return False
+        own.heard = report
+        if before is not None and not before.agrees(report, own.rate):
+            own.report = None
+            return False
+        own.report = report
+        return True
+
+    # ---- media time
+
+    def media_ns(self, stream: str, ticks: int) -> int:
+        """The media time of a timestamp; KeyError for an unknown stream, ValueError before its anchor."""
+        own = self._streams[stream]
+        if own.anchor is None:
+            raise ValueError(f"the {stream} stream has no anchor yet")
+        return own.own_ns(ticks) + self._follows_ns(own)
+
+    def _follows_ns(self, own: _Stream) -> int:
+        """By how much a stream's media time is later than its anchor says, as it follows the reference."""
+        reference = self._streams.get(self._reference)
+        if reference is None or own is reference or own.anchor is None or reference.anchor is None:
+            return 0
+        if own.report is None or reference.report is None:
+            return 0
+        sender_ns = own.report.sender_ns + ticks_to_ns(own.anchor[0] - own.report.ticks, own.rate)
+        since_ns = reference.anchor[0] - reference.report.ticks
+        reference_ns = reference.report.sender_ns + ticks_to_ns(since_ns, reference.rate)
+        by_ns = reference.anchor[1] + sender_ns - reference_ns - own.anchor[1]
+        if own.newest is None or reference.newest is None:
+            return by_ns if abs(by_ns) <= BELIEVED_NS else 0
+        apart_ns = own.offset_ns() - by_ns - reference.offset_ns()
+        return by_ns if abs(by_ns) <= APART_NS or abs(apart_ns) <= APART_NS else 0
+
+    def _freeze(self) -> None:
+        """What streams have by following the reference becomes their own: it will leap, or they will."""
+        for own in self._streams.values():
+            if own.newest is not None and (by_ns := self._follows_ns(own)):
+                own.shift(by_ns)
+
+    def _place_first(self, own: _Stream, ticks: int, now_ns: int) -> bool:
+        """Anchor a stream by its first packet, unless RTP-Info has and may be right. False when it is given up."""
+        others = [other for other in self._streams.values() if other is not own and other.newest is not None]
+        due_ns = self._first_media_ns
+        if others:
+            other = others[0]
+            by_arrival_ns = now_ns - other.offset_ns() + self._follows_ns(other)
+            if abs(by_arrival_ns - due_ns) > TOGETHER_NS:
+                due_ns = by_arrival_ns
+        if own.anchor is None:
+            own.anchor = ticks, due_ns
+            return True
+        if self._begin_ns is None:
+            return True
+        named_ns = own.own_ns(ticks)
+        ahead_ns = named_ns - self._first_media_ns
+        if -FITS_NS <= ahead_ns <= now_ns - self._begin_ns + FITS_NS:
+            return True
+        if self._excess_ns is not None and abs(named_ns - self._excess_ns - due_ns) <= APART_NS:
+            own.shift(-self._excess_ns)  # wrong as the other's is: right as to which packets belong together
+            return True
+        if self._excess_ns is None and not others:
+            self._excess_ns = named_ns - due_ns
+        own.anchor = ticks, due_ns
+        return False
