@@ -307,3 +307,127 @@ def test_where_cells_have_no_names_nothing_is_replaced(monkeypatch: pytest.Monke
     notebook.request = request_  # type: ignore[assignment]
     with Probe(idle) as first, Probe(idle):
         assert first.running
+
+
+# ---- a stop while it starts
+
+
+class Reaching(Probe):
+    """Waits for something elsewhere while it starts, until that is there or it is called off."""
+
+    def __init__(self, *bodies: Callable[[Worker], None], stubborn: bool = False) -> None:
+        super().__init__(*bodies)
+        self.waits, self.there = threading.Event(), threading.Event()
+        self.stubborn = stubborn
+
+    def _begin(self) -> None:
+        super()._begin()
+        self.waits.set()
+        assert self.there.wait(30)
+        if self._ended.is_set():
+            raise ConnectionError("it was broken off")
+
+    def _cancel(self) -> None:
+        if not self.stubborn:
+            self.there.set()
+
+
+def starting(handle: Handle) -> tuple[threading.Thread, list[BaseException]]:
+    """A start on a thread of its own, and what it raised."""
+    raised: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            handle.start()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    return thread, raised
+
+
+@pytest.mark.parametrize("bodies", [(), (idle,), (idle, idle)])
+def test_a_stop_calls_a_start_off(bodies: tuple[Callable[[Worker], None], ...]) -> None:
+    handle = Reaching(*bodies)
+    thread, raised = starting(handle)
+    assert handle.waits.wait(10)
+    handle.stop()
+    thread.join(10)
+    assert [str(error) for error in raised] == ["this reaching was stopped while it was starting"]
+    assert isinstance(raised[0], RuntimeError)
+    assert (handle.started, handle.running, handle.released) == (False, False, 1)
+    assert handle not in running_handles()
+    assert names() == []
+    handle.stop()
+    with pytest.raises(RuntimeError, match="started before"):
+        handle.start()
+
+
+def test_stop_all_calls_starts_off_too() -> None:
+    handles = [Reaching(idle) for _ in range(3)]
+    threads = [starting(handle) for handle in handles]
+    assert all(handle.waits.wait(10) for handle in handles)
+    stop_all()
+    for thread, raised in threads:
+        thread.join(10)
+        assert len(raised) == 1
+    assert names() == []
+
+
+def test_many_stops_call_one_start_off() -> None:
+    handle = Reaching(idle)
+    thread, raised = starting(handle)
+    assert handle.waits.wait(10)
+    stoppers = [threading.Thread(target=handle.stop) for _ in range(5)]
+    for stopper in stoppers:
+        stopper.start()
+    for stopper in (*stoppers, thread):
+        stopper.join(10)
+    assert (len(raised), handle.released) == (1, 1)
+
+
+def test_a_start_that_cannot_be_called_off_holds_a_stop_up_no_longer_than_its_time_out() -> None:
+    handle = Reaching(idle, stubborn=True)
+    thread, raised = starting(handle)
+    assert handle.waits.wait(10)
+    with pytest.raises(RuntimeError, match=r"the start of this reaching did not end within 0\.05 s"):
+        handle.stop(0.05)
+    handle.there.set()  # and when it goes on at last, it finds that it was stopped
+    thread.join(10)
+    assert [str(error) for error in raised] == ["this reaching was stopped while it was starting"]
+    assert names() == []
+
+
+def test_a_worker_may_stop_a_handle_that_still_starts() -> None:
+    done = threading.Event()
+
+    def body(worker: Worker) -> None:
+        handle.stop()
+        done.set()
+
+    handle = Reaching(body)
+    thread, raised = starting(handle)
+    assert handle.waits.wait(10)
+    handle.there.set()
+    assert done.wait(10)
+    thread.join(10)
+    assert raised == []
+    assert not handle.running
+
+
+def test_a_start_that_fails_while_its_worker_stops_it_raises_what_failed() -> None:
+    entered = threading.Event()
+
+    def body(worker: Worker) -> None:
+        entered.set()
+        handle.stop()
+
+    def begin() -> None:
+        assert entered.wait(10)
+        raise OSError("no room")
+
+    handle = Probe(body, begin=begin)
+    with pytest.raises(OSError, match="no room"):
+        handle.start()
+    assert names() == []

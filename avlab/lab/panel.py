@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import threading
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from avlab.lab.plots import ACCEPTABLE
 from avlab.measure.recent import Numbers, numbers
 from avlab.stream.client import Client
 from avlab.stream.clock import MonotonicClock, VirtualClock
+from avlab.stream.registry import Registry
 from avlab.stream.server import Server
 from avlab.stream.worker import Handle, Worker
 from avlab.wire.units import NS
@@ -137,7 +137,7 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
             if client is not None and self.client is not client:
                 importlib.import_module("avlab.lab.view").follow(client, self.client)
             new_server, new_client = self.server, self.client
-        for panel in list(_panels):
+        for panel in _panels.all():
             if panel is not self and (panel.server, panel.client) == (server, client):
                 panel.server, panel.client = new_server, new_client
                 panel._watch()
@@ -258,7 +258,7 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
         self._report(None)
 
 
-_panels: weakref.WeakSet[Panel] = weakref.WeakSet()
+_panels: Registry[Panel] = Registry()
 """Those of this kernel, as several may be of the same handles."""
 
 

@@ -8,7 +8,6 @@ decodes, paints, plays, and says every 250 ms how far it has come and what it ha
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from avlab.lab.page_sound import LEAD_NS, PageSpeaker
 from avlab.media.speaker import NullSpeaker, Speaker
 from avlab.stream.client import Client
 from avlab.stream.clock import MonotonicClock, VirtualClock
+from avlab.stream.registry import Registry
 from avlab.stream.sounding import Pull, Sink, Sounding
 from avlab.stream.tap import Tap
 from avlab.stream.worker import Worker
@@ -366,13 +366,13 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             display(data, metadata=metadata, raw=True)
 
 
-_views: weakref.WeakSet[View] = weakref.WeakSet()
+_views: Registry[View] = Registry()
 """Those that are on a page, or may be."""
 
 
 def follow(old: Client, new: Client) -> None:
     """Have every view of a client that has ended show its successor."""
-    for each in list(_views):
+    for each in _views.all():
         if each._client is old:
             each.follow(new)
 

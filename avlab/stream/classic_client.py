@@ -18,6 +18,7 @@ import numpy as np
 
 from avlab.measure.trace import Recorder
 from avlab.stream.clock import MonotonicClock
+from avlab.stream.dialling import BrokenOffError, Dialler
 from avlab.stream.ends import Offer
 from avlab.stream.links import Address, TcpLink, UdpLink
 from avlab.stream.presentation import Presentation
@@ -142,6 +143,7 @@ class ClassicReceiver:
         self._reading = False
         self._pictures = 0
         self._malformed = 0
+        self._dialler = Dialler()
         self._told: set[str] = set()  # notices
         self._samples = 0  # handed on
         self._pts_ns = 0  # where the next sound goes: pauses of the sender count
@@ -185,6 +187,10 @@ class ClassicReceiver:
         streams = frozenset({"video", "audio"} if self._tcp else {"video"})
         return Offer(streams, rate=RATE, channels=CHANNELS, clip=self.where, delay_ns=DELAY_NS)
 
+    def cancel(self) -> None:
+        """See `ends.Receiver`."""
+        self._dialler.cancel()
+
     def play(self, selector: selectors.BaseSelector) -> None:
         """Say hello, and register the sockets."""
         assert self._udp is not None
@@ -208,24 +214,18 @@ class ClassicReceiver:
 
     def _addresses(self) -> list[Address]:
         try:
-            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)
-        except OSError as error:
+            found = self._dialler.lookup(self._host, self._port, self._timeout)
+        except (socket.gaierror, UnicodeError) as error:
             raise OSError(f"the host {self._host!r} is not known: check its spelling, or write its address") from error
-        known = [(str(address[0]), self._port) for family, *_, address in found]
+        known = [(str(address[0]), self._port) for _, address in found]
         return sorted(known, key=lambda address: ":" in address[0])  # IPv4 first: it is all that the tutorial knows
 
     def _connect(self, host: str) -> socket.socket:
         """The sound's connection; ConnectionRefusedError when nothing listens there, else OSError with a sentence."""
-        connection = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         try:
-            # Before it connects: only the window of a small buffer holds a server back that sends all at once.
-            with suppress(OSError):
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-            connection.settimeout(self._timeout)
-            connection.connect((host, self._port - 1))
+            return self._dialler.connect(host, self._port - 1, self._timeout, prepare=_hold_back)
         except OSError as error:
-            connection.close()
-            if isinstance(error, ConnectionRefusedError):
+            if isinstance(error, ConnectionRefusedError | BrokenOffError):
                 raise
             if isinstance(error, TimeoutError):
                 raise TimeoutError(
@@ -233,7 +233,6 @@ class ClassicReceiver:
                     f"is between; its sound is on TCP port {self._port - 1}"
                 ) from error
             raise OSError(f"{self.where} cannot be reached: {error.strerror or error}") from error
-        return connection
 
     def _wait_for_a_picture(self, refusal: OSError | None) -> None:
         """A server may have pictures alone; ConnectionRefusedError when none comes either."""
@@ -243,7 +242,9 @@ class ClassicReceiver:
         with selectors.DefaultSelector() as selector:
             selector.register(self._udp, selectors.EVENT_READ)
             while not self._early and self._clock.now_ns() < until_ns:
-                if self._clock.wait(selector, until_ns):
+                if self._dialler.cancelled:
+                    raise BrokenOffError(f"the wait for a picture from {self.where} was broken off")
+                if self._clock.wait(selector, min(until_ns, self._clock.now_ns() + NS // 20)):
                     self._early = [one for one in self._udp.receive() if one[1][0] == self._address[0]]
         if not self._early:
             raise ConnectionRefusedError(
@@ -423,3 +424,9 @@ class ClassicReceiver:
                 f"neither picture nor sound has come from {self.where} within {self._timeout:g} s: is it a server of "
                 "the classic wire, and does a firewall hold back datagrams?"
             )
+
+
+def _hold_back(connection: socket.socket) -> None:
+    # Before it connects: only the window of a small buffer holds a server back that sends all at once.
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)

@@ -282,6 +282,11 @@ class Client(Handle):
         self._selector.register(waker, selectors.EVENT_READ)
         self.spawn("client", self._run, waker.wake)
 
+    def _cancel(self) -> None:
+        self._receiver.cancel()
+        if self._sounding is not None:
+            self._sounding.ready.set()  # the device is waited for no more
+
     def _release(self) -> None:
         if self._waker is None:
             return

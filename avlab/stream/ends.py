@@ -119,6 +119,9 @@ class Receiver(Protocol):
     def open(self) -> Offer:
         """Reach the server and learn what it sends. OSError, with a sentence, or ValueError for what is not played."""
 
+    def cancel(self) -> None:
+        """Have `open` or `play`, on another thread, fail at once instead of waiting for the server."""
+
     def play(self, selector: selectors.BaseSelector) -> None:
         """Have it sent from now on, and register the sockets."""
 

@@ -110,6 +110,10 @@ class IsolatedServer(Server):
             raise RuntimeError(self._why_ended())
         self._where = answer["url"]
 
+    def _cancel(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
     def _release(self) -> None:
         if self._process is not None:
             with contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from avlab.stream.dialling import Dialler
 from avlab.stream.links import UdpLink
 from avlab.wire import rtsp, sdp
 from avlab.wire.answers import Answers
@@ -110,6 +111,7 @@ class Session:
         self.plan: dict[str, str] = {}
         """How each stream is carried: udp or tcp."""
         self._repair, self._timeout = repair, timeout
+        self._dialler = Dialler()
         self._socket: socket.socket | None = None
         self._answers = Answers()
         self._answered = False  # on this connection
@@ -244,6 +246,10 @@ class Session:
                 self._socket.sendall(self.teardown())
         self.close()
 
+    def cancel(self) -> None:
+        """Have a dialogue on another thread fail at once, and every one after it."""
+        self._dialler.cancel()
+
     def close(self) -> None:
         """Let go of the connection, if it is still here."""
         if self._socket is not None:
@@ -257,7 +263,7 @@ class Session:
         self._early_bytes = 0
         host, port = self._place.host, self._place.port
         try:
-            self._socket = socket.create_connection((host, port), self._timeout)
+            self._socket = self._dialler.connect(host, port, self._timeout)
         except TimeoutError as error:
             raise TimeoutError(
                 f"{self.where} does not answer within {self._timeout:g} s: "

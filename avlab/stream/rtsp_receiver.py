@@ -217,6 +217,10 @@ class RtspReceiver:
         if self._link is not None:
             self._send(self._session.teardown(), now_ns)
 
+    def cancel(self) -> None:
+        """See `ends.Receiver`."""
+        self._session.cancel()
+
     def close(self) -> None:
         """Close every socket."""
         self._session.close()

@@ -9,13 +9,14 @@ import itertools
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-_handles: weakref.WeakSet[Handle] = weakref.WeakSet()  # what runs in this process, for stop_all and for joining traces
-_failed: weakref.WeakSet[Handle] = weakref.WeakSet()  # what has failed, and has told nobody
+from avlab.stream.registry import Registry
+
+_handles: Registry[Handle] = Registry()  # what runs in this process, for stop_all and for joining traces
+_failed: Registry[Handle] = Registry()  # what has failed, and has told nobody
 _orders = itertools.count(1)
 
 
@@ -126,9 +127,11 @@ class Handle:
         self._told = False
         self._ended = threading.Event()
         self._released = threading.Event()
-        self._state = threading.RLock()  # held while starting: a stop from elsewhere comes after
+        self._state = threading.Lock()  # of the three that follow; held for a moment, and never while anything waits
         self._started = False
         self._stopped = False
+        self._starting = False
+        self._settled = threading.Event()  # no start is under way any more
 
     @property
     def started(self) -> bool:
@@ -151,24 +154,41 @@ class Handle:
         return self._error
 
     def start(self) -> Self:
-        """Begin; returns the handle. RuntimeError when it was started before."""
+        """Begin; returns the handle.
+
+        RuntimeError when it was started before, or when `stop` is called from elsewhere while it starts.
+        """
         with self._state:
             if not self.fresh:  # stopped, too, when a start has failed
-                raise RuntimeError(
-                    f"this {type(self).__name__.lower()} was started before: make a new one to start again"
-                )
+                raise RuntimeError(f"this {self._kind} was started before: make a new one to start again")
+            self._started = self._starting = True
+        try:
             self._replace_earlier()
-            self._started = True
             _handles.add(self)
+            self._begin()
+            with self._state:
+                self._starting = self._stopped
+            if self._starting:
+                raise RuntimeError
+        except BaseException as error:
+            with self._state:
+                called_off, self._stopped = self._stopped, True
+            self._told = True  # the caller sees this one now
+            _failed.discard(self)
             try:
-                self._begin()
-            except BaseException:
-                self._told = True  # the caller sees this one now
-                _failed.discard(self)
-                self.stop()
-                self._started = False
-                raise
+                self._stop(5.0)
+            finally:
+                self._started = self._starting = False
+            if called_off and isinstance(error, Exception):
+                raise RuntimeError(f"this {self._kind} was stopped while it was starting") from None
+            raise
+        finally:
+            self._settled.set()
         return self
+
+    @property
+    def _kind(self) -> str:
+        return type(self).__name__.lower()
 
     def again(self, **changes: Any) -> Self:
         """A new handle made with the same arguments, but for `changes`; not started. For one that has stopped.
@@ -192,7 +212,7 @@ class Handle:
         """Stop what an earlier run of the cell that runs now has started: what came last goes first."""
         run = self._begun_by = _run_of_cell() or self._begun_by
         self._order = next(_orders)
-        for other in sorted(_handles, key=lambda handle: -handle._order):
+        for other in sorted(_handles.all(), key=lambda handle: -handle._order):
             if run and other._begun_by and other._begun_by.cell == run.cell and other._begun_by.number != run.number:
                 other._told = True
                 _failed.discard(other)
@@ -202,22 +222,39 @@ class Handle:
     def stop(self, timeout: float = 5.0) -> None:
         """Signal, wake and join every thread, then let go of sockets and devices. Does nothing the second time.
 
-        From any thread; whoever comes second waits for the first. Does nothing before `start`. Raises RuntimeError when
-        a thread outlives `timeout` seconds, and what failed if nothing has raised it before.
+        From any thread; whoever comes second waits for the first, and a start that is under way is called off. Does
+        nothing before `start`. Raises RuntimeError when a thread outlives `timeout` seconds, and what failed if nothing
+        has raised it before.
         """
+        own = any(worker.current for worker in list(self._workers))
+        while own and self._starting and not self._settled.wait(0.02):
+            if self._stopped:  # the start has failed, and waits for this thread
+                return
         with self._state:
             if not self._started:
                 return
             first, self._stopped = not self._stopped, True
-        if first:
+            starting = self._starting
+        if starting:
+            self._call_off(timeout)
+        elif first:
             self._stop(timeout)
-        elif not any(worker.current for worker in self._workers):
+        elif not own:
             self._released.wait(timeout)
         self._raise_once()
 
+    def _call_off(self, timeout: float) -> None:
+        """A start is under way on another thread, and undoes what it has done once it stops waiting."""
+        self._ended.set()
+        for worker in list(self._workers):
+            worker.signal()
+        self._cancel()
+        if not self._settled.wait(timeout):
+            raise RuntimeError(f"the start of this {self._kind} did not end within {timeout:g} s")
+
     def _stop(self, timeout: float) -> None:
         self._ended.set()
-        for worker in self._workers:
+        for worker in list(self._workers):
             worker.signal()
         deadline = time.perf_counter() + timeout
         try:
@@ -256,6 +293,9 @@ class Handle:
     def _begin(self) -> None:
         """Open what is needed and start the workers."""
 
+    def _cancel(self) -> None:
+        """Have `_begin` stop waiting for whatever is elsewhere; from another thread than its own."""
+
     def _release(self) -> None:
         """Let go of what was opened; every worker has ended, or had its time."""
 
@@ -289,7 +329,7 @@ def stop_all(timeout: float = 5.0) -> None:
     Raises RuntimeError, once all have been told to stop, when a thread outlives `timeout` seconds.
     """
     alive = []
-    for handle in list(_handles):
+    for handle in _handles.all():
         handle._told = True
         try:
             handle.stop(timeout)
@@ -301,11 +341,10 @@ def stop_all(timeout: float = 5.0) -> None:
 
 def running_handles() -> list[Handle]:
     """The servers and clients of this process that were started and not stopped."""
-    return list(_handles)
+    return _handles.all()
 
 
 def untold_errors() -> list[BaseException]:
     """What servers and clients failed of that neither `wait` nor `stop` has raised since last asked."""
-    untold = [handle.error for handle in list(_failed)]
-    _failed.clear()
+    untold = [handle.error for handle in _failed.take()]
     return [error for error in untold if error is not None]
