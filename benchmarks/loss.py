@@ -156,7 +156,7 @@ def run(command: list[str]) -> str:
         try:
             return child.communicate(timeout=SECONDS + PATIENCE)[0]
         except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGINT)
+            child.send_signal(signal.SIGTERM)  # SIGINT may be ignored, where this was started in the background
             return child.communicate(timeout=PATIENCE)[0]
 
 

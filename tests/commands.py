@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-SECONDS = 60.0
+import tools
+from tools import SECONDS
 
 
-def environment() -> dict[str, str]:
-    """This process's environment without a display, so that no window opens."""
-    hidden = ("DISPLAY", "WAYLAND_DISPLAY")
-    return {name: value for name, value in os.environ.items() if name not in hidden}
+def environment() -> dict[str, str | None]:
+    """What is another's environment: without a display, so that no window opens."""
+    return {"DISPLAY": None, "WAYLAND_DISPLAY": None}
 
 
 def command(*arguments: object) -> list[str]:
@@ -26,10 +24,8 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, of which it has a minute."""
-    return subprocess.run(
-        command(*arguments), env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    """Run a command to its end."""
+    return tools.finished(*command(*arguments), env=environment())
 
 
 def sentence(said: str) -> str:
@@ -52,7 +48,7 @@ class Running:
     @property
     def url(self) -> str:
         found = re.search(r"(rtsp|classic)://\S+", self.first)
-        assert found is not None, self.first or f"it said nothing, but: {self.process.communicate()[1]}"
+        assert found is not None, self.first or f"it said nothing, but: {self.process.communicate(timeout=SECONDS)[1]}"
         return found[0]
 
     def end(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
@@ -72,17 +68,6 @@ def running(*arguments: object) -> Iterator[Running]:
 
     With `--json` it says nothing before its end, and `first` is empty.
     """
-    process = subprocess.Popen(
-        command(*arguments), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    guard = threading.Timer(SECONDS, process.kill)  # so that a command which says nothing fails the test
-    guard.start()
-    try:
+    with tools.started(*command(*arguments), env=environment(), seconds=SECONDS) as process:
         assert process.stdout is not None
         yield Running(process, "" if "--json" in arguments else process.stdout.readline())
-    finally:
-        guard.cancel()
-        guard.join()
-        if process.poll() is None:
-            process.kill()
-        process.communicate()

@@ -1,12 +1,15 @@
 """What every test gets: tools that are there or named, nothing left running behind it, a screen, a sound card, a clip.
 
 Plain pytest skips a test whose tool is missing and says what to install; under `--require-all`, which `make test`
-uses, a skip of any kind is a failure.
+uses, a skip of any kind is a failure. No test runs for ever: pytest-timeout fails one that takes longer than `SECONDS`
+by a signal, which leaves the others to run and fixtures to clean up; where native code never returns to Python, and so
+to the signal's handler, pytest's own faulthandler_timeout (pyproject.toml) ends the whole run and says where it was.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -22,6 +25,9 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 DATA = Path(__file__).parents[1] / "data"
 
+SECONDS = 300
+"""What a test may take, its fixtures included; twenty times what the longest takes on a machine of its own."""
+
 # Examples come from the code under test and not from the clock or from chance: a run can be repeated.
 hypothesis.settings.register_profile("avlab", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("avlab")
@@ -29,6 +35,18 @@ hypothesis.settings.load_profile("avlab")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-all", action="store_true", help="a skipped test, for want of a tool or not, fails")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--require-all") and not config.pluginmanager.hasplugin("timeout"):
+        raise pytest.UsageError(
+            "pytest-timeout is missing, and with it each test's time limit: 'make test' installs it"
+        )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(SECONDS, method="signal" if hasattr(signal, "SIGALRM") else "thread"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -100,7 +118,7 @@ def nothing_is_left() -> Iterator[None]:
     yield
     left = Holdings().beyond(before)
     # Threads must be gone at once, since stop() joins them. Libraries close their sockets and children a little later.
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + 10
     while left and not any(thing.startswith("thread") for thing in left) and time.monotonic() < deadline:
         time.sleep(0.01)
         left = Holdings().beyond(before)

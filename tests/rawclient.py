@@ -1,6 +1,6 @@
 """An RTSP client by hand, for what avlab's own never does: nonsense, silence, not reading, leaving without a word.
 
-`until` is how tests wait: for a condition, ten seconds at most.
+`until` is how tests wait: for a condition, which on a busy machine may take a minute.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from avlab.wire import rtsp
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 def until(holds: Callable[[], object], seconds: float = SECONDS) -> None:

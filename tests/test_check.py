@@ -365,7 +365,7 @@ def test_a_handle_that_runs_is_named_and_begin_ends_it() -> None:
 def test_an_error_that_nobody_was_told_of_is_told_and_only_once() -> None:
     check.begin()
     handle = Failing().start()
-    handle._ended.wait(10)
+    handle._ended.wait(60)
     avlab.stop_all()
     verdict = check.nothing_left()
     assert not verdict
@@ -375,7 +375,7 @@ def test_an_error_that_nobody_was_told_of_is_told_and_only_once() -> None:
     assert check.nothing_left()
 
 
-@pytest.mark.parametrize("how", [lambda handle: handle.stop(), lambda handle: handle.wait(10)])
+@pytest.mark.parametrize("how", [lambda handle: handle.stop(), lambda handle: handle.wait(60)])
 def test_an_error_that_was_raised_is_no_surprise(how: Callable[[Handle], None]) -> None:
     check.begin()
     handle = Failing().start()

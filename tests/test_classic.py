@@ -574,7 +574,7 @@ def test_the_tutorials_server_is_read(clip: Path) -> None:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as pictures,
         socket.create_connection(("127.0.0.1", sound_port(port)), timeout=10) as connection,
     ):
-        pictures.settimeout(10)
+        pictures.settimeout(60)
         pictures.sendto(classic.HELLO, ("127.0.0.1", port))
         while len(frames) < 5:
             frames += video.feed(pictures.recv(65_536), len(frames))
@@ -592,8 +592,8 @@ def test_the_tutorials_client_reads_what_is_sent() -> None:
     pictures, listener, port = bound_pair()
     with pictures, listener:
         listener.listen()
-        listener.settimeout(20)
-        pictures.settimeout(20)
+        listener.settimeout(60)
+        pictures.settimeout(60)
         with tutorial.peer("client-b", port=port) as client:
             hello, address = pictures.recvfrom(65_536)
             connection, _ = listener.accept()

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import commands
 import numpy as np
 import pytest
+import tools
 from commands import running
 from rawclient import RawClient, until
 
@@ -200,6 +201,25 @@ def test_a_signal_ends_both_and_loses_no_record(short: Path, tmp_path: Path, num
     assert metrics.packet_ledger(trace).received > 50
     assert metrics.packet_ledger(trace).closes
     assert metrics.frame_ledger(trace).closes
+
+
+def test_what_was_started_deaf_to_ctrl_c_and_hanging_up_ends_at_sigterm(short: Path, tmp_path: Path) -> None:
+    """`nohup avlab serve clip &` in a script: the shell ignores SIGINT for it, nohup SIGHUP, and both mean it."""
+    saved = tmp_path / "server.avtrace"
+    command = commands.command("serve", short, "--port", 0, "--loop", "--trace", saved)
+    with tools.started("sh", "-c", 'trap "" HUP INT; exec "$@"', "sh", *command) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[-1]
+        for number in (signal.SIGHUP, signal.SIGINT):
+            server.send_signal(number)
+        with RawClient(url) as client:  # it lives, and answers
+            client.set_up("video", "RTP/AVP/TCP;unicast;interleaved=0-1")
+            client.ask("PLAY")
+            until(lambda: client.read() and len(client.packets) > 5)
+        server.send_signal(signal.SIGTERM)
+        _, complaints = server.communicate(timeout=tools.SECONDS)
+    assert (server.returncode, complaints) == (130, f"trace saved in {saved}\n")
+    assert len(avlab.Trace.load(saved).packets) > 5
 
 
 def test_a_signal_while_it_plays_still_gives_the_json_line() -> None:

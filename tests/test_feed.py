@@ -30,7 +30,7 @@ class Run:
             unit = self.feed.take()
             if unit is not None or self.feed.ended:
                 return unit
-            assert self.ready.wait(10), "the feed never called ready"
+            assert self.ready.wait(60), "the feed never called ready"
 
     def units(self) -> list[int]:
         return list(iter(self.take, None))
@@ -146,7 +146,7 @@ def test_a_unit_that_comes_just_after_the_look_is_told_of(run: Callable[..., Run
     looked, gone_on = threading.Event(), threading.Event()
 
     def source() -> Iterator[int]:
-        assert looked.wait(10)
+        assert looked.wait(60)
         yield 7
         gone_on.set()  # the unit is in the queue, and `ready` was called or never will be
 
@@ -156,7 +156,7 @@ def test_a_unit_that_comes_just_after_the_look_is_told_of(run: Callable[..., Run
                 return super().get_nowait()
             except queue.Empty:
                 looked.set()
-                assert gone_on.wait(10)
+                assert gone_on.wait(60)
                 raise
 
     feed = run(source)

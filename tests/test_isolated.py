@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_it_ends_with_its_handle_and_says_goodbye(server: avlab.Server) -> None:
     with avlab.Client(server.url, audio="null") as client:
         until(lambda: client.audio_seconds > 0)
         server.stop()
-        assert client.wait(10), "BYE"
+        assert client.wait(60), "BYE"
     assert gone(pid)
     assert not server.running
     assert server.clients in (0, 1), "what it said last, without asking: there is nobody to ask"
@@ -148,7 +149,7 @@ def test_the_classic_wire_and_its_notices(data: Path) -> None:
 def test_once_it_ends_with_its_clip(data: Path) -> None:
     with avlab.Server(data / "count-15.mp4", isolated=True, once=True, pacer="none") as server:
         with avlab.Client(server.url, audio="null"):
-            assert server.wait(40)
+            assert server.wait(60)
         assert not server.running
     assert "end of clip" in set(server.trace.settings["name"])
 
@@ -178,8 +179,8 @@ def test_a_source_that_fails_fails_the_handle(tmp_path: Path, data: Path) -> Non
         assert isinstance(server, IsolatedServer)
         with avlab.Client(server.url, audio="null") as client:
             with pytest.raises(MediaError, match=r"cut\.mp4.*stops after .* the rest of the file is missing") as caught:
-                server.wait(30)
-            assert client.wait(10)
+                server.wait(60)
+            assert client.wait(60)
     assert server.error is caught.value
     assert server.pid is not None
     assert gone(server.pid)
@@ -190,7 +191,7 @@ def test_a_process_that_is_killed_is_told_of(server: avlab.Server) -> None:
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match="the server's process ended by itself with exit code -9; begin anew"):
-        server.wait(10)
+        server.wait(60)
     assert not server.running
     assert isinstance(server.error, RuntimeError)
     server.quality = 33
@@ -213,16 +214,13 @@ class Script:
 
     path: Path
 
-    def run(self, clip: Path, end: str) -> subprocess.Popen[str]:
+    def run(self, clip: Path, end: str) -> AbstractContextManager[subprocess.Popen[str]]:
         self.path.write_text(
             "import avlab, sys, time\n"
             f"server = avlab.Server({str(clip)!r}, isolated=True).start()\n"
             "print(server.pid, server.url, flush=True)\n" + end
         )
-        env = tools.environment({"PYTHONPATH": str(Path(avlab.__file__).parents[1])})
-        return subprocess.Popen(
-            [sys.executable, str(self.path)], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        return tools.started(sys.executable, self.path, env={"PYTHONPATH": str(Path(avlab.__file__).parents[1])})
 
 
 @pytest.fixture
@@ -241,7 +239,7 @@ def script(tmp_path: Path) -> Script:
 )
 def test_no_process_outlives_its_parent(script: Script, clip: Path, end: str, code: int) -> None:
     with script.run(clip, end) as program:
-        said, complaints = program.communicate(timeout=60)
+        said, complaints = program.communicate(timeout=tools.SECONDS)
     pid, url = said.split()
     assert (program.returncode, complaints) == (code, "")
     assert url.startswith("rtsp://")
@@ -260,7 +258,7 @@ def test_ctrl_c_ends_the_script_and_then_the_server(script: Script, clip: Path) 
         assert program.stdout.readline() == "waiting\n"
         with RawClient(url):
             program.send_signal(signal.SIGINT)
-            said, complaints = program.communicate(timeout=60)
+            said, complaints = program.communicate(timeout=tools.SECONDS)
     assert (said, complaints, program.returncode) == ("True\n", "", 0)
     until(lambda: gone(int(pid)))
 
@@ -275,7 +273,7 @@ def test_one_whose_pipe_a_fork_holds_open_ends_too(script: Script, clip: Path) -
         assert program.stdout is not None
         pid, _ = program.stdout.readline().split()
         child = int(program.stdout.readline())
-        program.wait(30)
+        program.wait(60)
         try:
             until(lambda: gone(int(pid)))
         finally:
@@ -286,7 +284,7 @@ def test_its_clock_is_this_ones(server: avlab.Server) -> None:
     """Where the system does not tell its boots apart, a process names its clock as the one that started it does."""
     command = [sys.executable, "-c", "from avlab.stream import clock; print(clock._process_identity)"]
     env = {"PYTHONPATH": str(Path(avlab.__file__).parents[1]), CLOCK_VARIABLE: "process:of-mine"}
-    said = subprocess.run(command, env=tools.environment(env), text=True, capture_output=True, check=True).stdout
+    said = tools.run(*command, env=env)
     assert said == "process:of-mine\n"
     before = time.perf_counter_ns()
     until(lambda: server.trace.meta)
@@ -369,7 +367,7 @@ def test_what_networks_and_the_answers_to_them_are_acts_there(server: avlab.Serv
     server.rate_control = own
     assert server.rate_control is own
     with avlab.Client(server.url, audio="null"):
-        until(lambda: (server.quality, server.width) not in [(60, None), (70, 480)], 30)  # chosen there, seen here
+        until(lambda: (server.quality, server.width) not in [(60, None), (70, 480)])  # chosen there, seen here
         assert server.width is not None
         assert server.quality <= 70
     server.stop()

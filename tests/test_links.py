@@ -56,7 +56,7 @@ def tcp() -> Iterator[tuple[TcpLink, socket.socket]]:
     listener = listen("127.0.0.1", 0)
     far = socket.socket()
     far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    far.settimeout(10)
+    far.settimeout(60)
     far.connect(listener.getsockname())
     until(lambda: selectable(listener))
     near, _ = listener.accept()

@@ -287,7 +287,7 @@ def shown(client: FakeClient, **settings: Any) -> tuple[Live, Page]:
 def test_the_page_gets_every_plots_points_in_one_binary_message(client: FakeClient) -> None:
     live, page = shown(client)
     page.says(hello=True)
-    content, (data,) = page.sent.get(timeout=10)
+    content, (data,) = page.sent.get(timeout=60)
     assert [each["kind"] for each in content["charts"]] == list(KINDS)
     assert (content["number"], content["now"], content["seconds"]) == (1, 5.0, 30)
     points = np.frombuffer(data, "<f4")
@@ -312,7 +312,7 @@ def test_nothing_is_sent_or_folded_before_a_page_is_there(client: FakeClient) ->
         return admit(now_ns)
 
     live._post.admit = noted  # type: ignore[method-assign]
-    assert looks.wait(10)
+    assert looks.wait(60)
     assert page.sent.empty()
     client.fault = None
 
@@ -321,17 +321,17 @@ def test_the_last_picture_stays_and_a_page_that_comes_again_gets_it() -> None:
     both = run(seconds=5)
     with FakeClient(avlab.join(both.server, both.client)) as client:
         _, page = shown(client)
-    content, buffers = page.sent.get(timeout=10)
+    content, buffers = page.sent.get(timeout=60)
     assert content["number"] is None
     page.says(hello=True)
-    assert page.sent.get(timeout=10) == (content, buffers)
+    assert page.sent.get(timeout=60) == (content, buffers)
 
 
 def test_what_fails_is_told_by_the_page_and_the_stream_goes_on(client: FakeClient) -> None:
     live, page = shown(client)
     client.fault = LookupError("no such column")
     page.says(hello=True)
-    content, _ = page.sent.get(timeout=10)
+    content, _ = page.sent.get(timeout=60)
     assert content["error"] == "The live plots failed: no such column"
     assert live.error is client.fault
     assert client.running

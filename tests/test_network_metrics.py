@@ -274,7 +274,7 @@ def test_a_lossy_live_run_closes_its_ledgers_and_agrees_with_its_simulation_and_
         avlab.Server(data / "count-15.mp4", width=400, network=through) as server,
         avlab.Client(server.url, audio="null", audio_over="udp", playout_delay=0.25) as client,
     ):
-        assert client.wait(30), "no BYE came"
+        assert client.wait(60), "no BYE came"
     for stream in ("video", "audio"):
         ledger = metrics.packet_ledger(client.trace, stream)
         gone = ledger.lost + ledger.recovered + ledger.socket_dropped + ledger.in_flight

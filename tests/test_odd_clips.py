@@ -518,7 +518,7 @@ STREAMED = [
 def test_odd_clips_stream(tmp_path: Path, recipe: Recipe, expected: str, shape: tuple[int, int]) -> None:
     with avlab.Server(make(tmp_path, recipe)) as server, avlab.Client(server.url, audio="null") as client:
         images = [picture.image for picture in client.frames()]
-        assert client.wait(10)
+        assert client.wait(60)
     video = client.trace.frames.query("stream == 'video'")
     assert len(video) == len(recipe.ticks)
     assert images
@@ -533,12 +533,12 @@ def test_joined_recordings_and_sound_alone_stream(tmp_path: Path) -> None:
     part = make(tmp_path, Recipe(name="part.ts", sound=1)).read_bytes()
     (tmp_path / "joined.ts").write_bytes(2 * part)
     with avlab.Server(tmp_path / "joined.ts") as server, avlab.Client(server.url, audio="null") as client:
-        assert client.wait(10)
+        assert client.wait(60)
     assert len(client.trace.frames.query("stream == 'video'")) == 20
     assert client.audio_seconds == pytest.approx(2, abs=0.2)
     alone = make(tmp_path, Recipe(name="alone.m4a", ticks=(), sound=1))
     with avlab.Server(alone) as server, avlab.Client(server.url, audio="null") as client:
-        assert client.wait(10)
+        assert client.wait(60)
     assert client.audio_seconds == pytest.approx(1, abs=0.1)
     assert len(client.trace.frames.query("stream == 'video'")) == 0
 
@@ -550,7 +550,7 @@ def test_a_truncated_clip_streams_then_says_so(tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
     server = avlab.Server(path).start()
     with avlab.Client(server.url, audio="null") as client:
-        assert client.wait(10)
+        assert client.wait(60)
     with pytest.raises(MediaError, match=r"cut\.mp4' stops after \d\.\d s of 3\.0 s: the rest of the file is missing"):
         server.stop()
     assert len(client.trace.frames.query("stream == 'video'")) >= 5

@@ -62,7 +62,7 @@ class Device:
         self.sent.put((position, reading))
 
     def block(self) -> int:
-        return self.sent.get(timeout=10)[0] // BLOCK
+        return self.sent.get(timeout=60)[0] // BLOCK
 
     def rests(self) -> None:
         with pytest.raises(queue.Empty):
@@ -168,7 +168,7 @@ def sounding() -> Iterator[Sounding]:
     sounding = Sounding(rate=RATE, channels=1, audio="null", av_offset_ns=0, clock=MonotonicClock(), recorder=recorder)
     with Handle() as handle:
         handle.spawn("speaker", sounding.run)
-        assert sounding.ready.wait(10)
+        assert sounding.ready.wait(60)
         yield sounding
 
 

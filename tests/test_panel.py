@@ -202,7 +202,7 @@ def test_a_slider_s_last_value_counts_although_a_refresh_overtakes_it(playing: P
     with panel._lock:
         moving = threading.Thread(target=lambda: setattr(slider, "value", 42))
         moving.start()
-        assert arrived.wait(10)
+        assert arrived.wait(60)
         panel.controls.refresh()  # the handle still has what it had
         assert slider.value == 80
     moving.join(10)
@@ -452,7 +452,7 @@ def test_numbers_come_from_one_thread_and_one_at_a_time(playing: Pair) -> None:
     page.says(hello=True)
     word: dict[str, Any] = {}
     while not word.get("number"):
-        word = page.words.get(timeout=10)
+        word = page.words.get(timeout=60)
     assert word["number"] == 1
     assert [name for name, _ in word["numbers"]] == [
         "sent", "received", "shown", "A/V offset", "loss", "bit rate", "buffer",

@@ -36,11 +36,11 @@ def sound_of(path: Path) -> bytes:
 
 
 def run(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=tools.SECONDS).stdout
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen"
         time.sleep(0.02)
@@ -82,16 +82,13 @@ def test_gstreamer_plays_a_server_and_gets_every_frame_and_every_sample(
 @pytest.mark.parametrize(("video", "audio"), [("udp", "tcp"), ("udp", "udp"), ("tcp", "tcp")])
 def test_avlab_plays_a_gstreamer_server(video: str, audio: str) -> None:
     command = [tools.SYSTEM_PYTHON, str(Path(__file__).with_name("gst_server.py")), "0", "45"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as peer:
-        try:
-            assert peer.stdout is not None
-            url = f"rtsp://127.0.0.1:{peer.stdout.readline().strip()}/test"
-            # A delay so long that nothing is late on a busy machine: what is late there is not the peers' doing.
-            with avlab.Client(url, audio="null", video_over=video, audio_over=audio, playout_delay=1.0) as client:
-                assert client.wait(20), "no BYE came"
-            trace = client.trace
-        finally:
-            peer.kill()
+    with tools.started(*command) as peer:
+        assert peer.stdout is not None
+        url = f"rtsp://127.0.0.1:{peer.stdout.readline().strip()}/test"
+        # A delay so long that nothing is late on a busy machine: what is late there is not the peers' doing.
+        with avlab.Client(url, audio="null", video_over=video, audio_over=audio, playout_delay=1.0) as client:
+            assert client.wait(60), "no BYE came"
+        trace = client.trace
     frames, sound = metrics.frame_ledger(trace), metrics.frame_ledger(trace, "audio")
     # The frame that a GStreamer server prerolls with is not always sent; what is sent is counted.
     assert frames.offered >= 44

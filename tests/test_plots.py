@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tools
 import traces
 from matplotlib.figure import Figure
 
@@ -48,7 +48,7 @@ def test_the_module_and_its_figures_do_without_pyplot() -> None:
         "import sys, avlab.lab.plots as p; from matplotlib.figure import Figure; p.Plot().savefig(sys.argv[1]); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code, "/dev/null"], check=True)
+    tools.run(sys.executable, "-c", code, "/dev/null")
 
 
 @pytest.mark.parametrize("plot", [*PLOTS, plots.page])
@@ -205,7 +205,7 @@ def test_figures_may_be_made_on_any_thread() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert len(set(made)) == 1
     assert len(made) == 4
 

@@ -32,7 +32,7 @@ from avlab.wire import rtsp
 from avlab.wire.rtp import serialize_header
 from avlab.wire.units import WireError
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 def expected_losses(network: Network, count: int, *, stream: str = "video", client: int = 0) -> list[int]:
@@ -251,7 +251,7 @@ def test_avlab_through_the_relay_loses_what_the_relay_loses(data: Path, video: s
         avlab.Client(relay.url, audio="null", video_over=video, audio_over=audio) as client,
     ):
         assert relay.url == server.url.replace(server.url.split("/")[2], f"127.0.0.1:{relay.port}")
-        assert client.wait(30), "no BYE came"
+        assert client.wait(60), "no BYE came"
     assert client.trace.meta["joined"]  # its SSRCs are the server's own
     passed, seen = relay.trace, client.trace
     assert metrics.packet_ledger(passed).closes
@@ -279,7 +279,7 @@ def test_what_repairs_shifts_no_loss_of_the_media(data: Path, repair: Any) -> No
         Relay(server.url, network=network, one_way=True) as relay,
         avlab.Client(relay.url, audio="null", repair=repair, playout_delay=0.3) as client,
     ):
-        assert client.wait(30), "no BYE came"
+        assert client.wait(60), "no BYE came"
     rows = relay.trace.packets.query("stream == 'video'")
     rows = rows[rows["ssrc"] == rows["ssrc"].iloc[0]].sort_values("seq")
     ends = rows[rows["marker"].astype(bool)].groupby("timestamp")["seq"].min()
@@ -366,7 +366,7 @@ def test_ffmpeg_plays_through_the_relay_at_two_percent_loss(data: Path, transpor
         quiet = ["ffmpeg", "-hide_banner", "-loglevel", "error", "-rtsp_transport", transport]
         # Its reordering queue waits for what never comes: without one it goes on at once.
         heard = [*quiet, "-reorder_queue_size", "0", "-i", relay.url, "-map", "0", "-c", "copy", "-f", "framecrc", "-"]
-        found = subprocess.run(heard, capture_output=True, text=True, check=True, timeout=60)
+        found = subprocess.run(heard, capture_output=True, text=True, check=True, timeout=tools.SECONDS)
         frames = [line for line in found.stdout.splitlines() if line.startswith("0,")]
     rows = relay.trace.packets
     video = rows[rows["stream"] == "video"].sort_values("seq")
@@ -476,7 +476,7 @@ def test_the_command_relays_and_saves_its_trace(data: Path, tmp_path: Path) -> N
         with commands.running("relay", "--listen", "0", "--to", server.url, *given) as relay:
             assert "loss 0.1, in bursts of 3, delay 1 ms, jitter 5 ms" in relay.first
             with avlab.Client(relay.url.rstrip(":"), audio="null") as client:
-                assert client.wait(30)
+                assert client.wait(60)
             code, _, said = relay.end()
     assert code in (0, 130)
     assert f"trace saved in {trace}" in said

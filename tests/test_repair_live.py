@@ -120,7 +120,7 @@ def test_a_flood_of_nacks_is_bounded_and_the_stream_goes_on(data: Path) -> None:
         avlab.Client(server.url, audio="null", repair="rtx") as client,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hostile,
     ):
-        until(lambda: len(client.trace.packets) > 50, 20)
+        until(lambda: len(client.trace.packets) > 50)
         packets = client.trace.packets.query("stream == 'video'")
         ssrc = int(packets["ssrc"].iloc[0])
         port = server._audience._udp["video"][1].port  # type: ignore[attr-defined]
@@ -129,7 +129,7 @@ def test_a_flood_of_nacks_is_bounded_and_the_stream_goes_on(data: Path) -> None:
             data_ = rtcp.serialize_compound([rtcp.ReceiverReport(1), rtcp.Sdes(1, "x"), nack])
             hostile.sendto(data_, ("127.0.0.1", port))
         seen = len(packets)
-        until(lambda: len(client.trace.packets.query("stream == 'video' and fate == 'used'")) > seen + 60, 20)
+        until(lambda: len(client.trace.packets.query("stream == 'video' and fate == 'used'")) > seen + 60)
         assert client.running
         assert server.running
         again = client.trace.packets.query("stream == 'video' and ssrc != @ssrc")
@@ -143,7 +143,7 @@ def test_a_flood_of_retransmissions_that_nobody_asked_for_changes_nothing(data: 
         avlab.Client(server.url, audio="null", repair="rtx") as client,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hostile,
     ):
-        until(lambda: len(client.trace.packets) > 50, 20)
+        until(lambda: len(client.trace.packets) > 50)
         incoming = client._receiver.incoming["video"]  # type: ignore[attr-defined]
         rtx, port = incoming.repairing.rtx, incoming.granted.links[0].port
         chance = random.Random(2)
@@ -151,7 +151,7 @@ def test_a_flood_of_retransmissions_that_nobody_asked_for_changes_nothing(data: 
             payload = chance.randbytes(chance.randrange(60))
             hostile.sendto(serialize_header(98, number, number, rtx.rtx_ssrc, False) + payload, ("127.0.0.1", port))
         seen = len(client.trace.frames.query("fate == 'shown'"))
-        until(lambda: len(client.trace.frames.query("fate == 'shown'")) > seen + 20, 20)
+        until(lambda: len(client.trace.frames.query("fate == 'shown'")) > seen + 20)
         assert client.error is None
     assert metrics.frame_ledger(client.trace).closes
 
@@ -173,7 +173,7 @@ def test_a_rate_controller_of_ones_own_hears_reports_and_chooses(data: Path) -> 
         avlab.Server(data / "count.mp4", width=640, rate_control=own) as server,
         avlab.Client(server.url, audio="null") as client,
     ):
-        until(lambda: len(own.reports) > 2, 20)
+        until(lambda: len(own.reports) > 2)
         assert (server.quality, server.width) == (50, 320)
         report = own.reports[-1]
         assert client.running
@@ -197,23 +197,23 @@ def test_a_rate_controller_that_fails_is_named(data: Path) -> None:
         avlab.Server(data / "count.mp4", rate_control=Broken()) as server,
         avlab.Client(server.url, audio="null"),
     ):
-        server.wait(20)
+        server.wait(60)
 
 
 def test_a_delay_goes_from_set_to_adaptive_and_back(data: Path) -> None:
     with avlab.Server(data / "count.mp4", width=160) as server:
         with avlab.Client(server.url, audio="null", playout_delay=1.0) as client:
-            until(lambda: len(client.trace.frames.query("fate == 'shown'")) > 15, 20)
+            until(lambda: len(client.trace.frames.query("fate == 'shown'")) > 15)
             assert client.playout_delay == client.playout_target == 1.0
             client.playout_delay = "adaptive"
-            until(lambda: client.playout_target != 1.0, 20)  # beyond the quickest arrival, that is
+            until(lambda: client.playout_target != 1.0)  # beyond the quickest arrival, that is
             first = client.playout_target
-            until(lambda: client.playout_target < first - 0.01, 30)
+            until(lambda: client.playout_target < first - 0.01)
             assert client.playout_delay == "adaptive"
             client.playout_delay = 0.2
-            until(lambda: client.playout_target == 0.2, 20)
+            until(lambda: client.playout_target == 0.2)
             seen = len(client.trace.frames.query("fate == 'shown'"))
-            until(lambda: len(client.trace.frames.query("fate == 'shown'")) > seen + 15, 20)
+            until(lambda: len(client.trace.frames.query("fate == 'shown'")) > seen + 15)
         assert client.error is None
     with pytest.raises(ValueError, match="0 to 5 seconds or 'adaptive'"):
         client.playout_delay = "quick"  # type: ignore[assignment]
@@ -233,7 +233,7 @@ def test_packets_are_spread_over_the_frame_and_in_order(data: Path) -> None:
 
 def test_rtp_sent_again_is_a_stream_of_its_own(data: Path) -> None:
     with avlab.Server(data / "count.mp4", width=320) as server, avlab.Client(server.url, audio="null", repair="rtx"):
-        until(lambda: len(server.trace.packets) > 100, 20)
+        until(lambda: len(server.trace.packets) > 100)
         outlet = next(peer.outlets["video"] for peer in server._audience.peers)  # type: ignore[attr-defined]
         assert outlet.again is not None
         newest = RtpPacket.parse(next(reversed(outlet.again.history._packets.values()))[1])

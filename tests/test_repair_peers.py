@@ -25,7 +25,7 @@ def gstreamer(kind: str, steps: Iterable[Step]) -> list[bytes]:
     """What one of GStreamer's elements makes of the steps."""
     command = [SYSTEM_PYTHON, str(Path(__file__).with_name("gst_repair.py")), kind]
     told = b"".join(letter + len(data).to_bytes(2, "big") + data for letter, data in steps)
-    data = subprocess.run(command, input=told, capture_output=True, check=True, timeout=60).stdout
+    data = subprocess.run(command, input=told, capture_output=True, check=True, timeout=180).stdout
     out = []
     while data:
         end = 3 + int.from_bytes(data[1:3], "big")

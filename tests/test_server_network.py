@@ -20,7 +20,7 @@ def play(data: Path, network: Network, **over: str) -> tuple[avlab.Trace, avlab.
         avlab.Server(data / "count-15.mp4", width=400, network=network) as server,
         avlab.Client(server.url, audio="null", **over) as client,  # type: ignore[arg-type]
     ):
-        assert client.wait(30), "no BYE came"
+        assert client.wait(60), "no BYE came"
     return server.trace, client.trace
 
 
@@ -127,7 +127,7 @@ def test_an_isolated_server_has_it_too(data: Path) -> None:
         avlab.Client(server.url, audio="null") as client,
     ):
         assert server.network == network
-        assert client.wait(30), "no BYE came"
+        assert client.wait(60), "no BYE came"
         trace = server.trace
     simulated = avlab.simulate(data / "count-15.mp4", seconds=5, width=400, network=network, work=0)
     assert lost(trace) == lost(simulated)

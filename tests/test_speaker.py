@@ -426,7 +426,7 @@ def test_the_null_speaker_starts_and_stops_a_thread_of_its_own() -> None:
 
     for _ in range(2):
         speaker.start(fill)
-        assert asked.wait(10)
+        assert asked.wait(60)
         asked.clear()
         speaker.stop()
         speaker.stop()
@@ -458,7 +458,7 @@ def test_a_real_device_plays_the_samples_in_order(
         speaker = library(rate=pulse_here.rate, channels=2)
         speaker.start(fill)
         try:
-            assert done.wait(30)
+            assert done.wait(60)
             assert not speaker.stalled
         finally:
             speaker.stop()

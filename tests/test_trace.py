@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 
 import numpy as np
 import pandas as pd
 import pytest
+import tools
 import traces
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,7 +142,7 @@ def test_a_snapshot_from_another_thread_has_each_row_whole_and_once() -> None:
     for start in range(0, 5 * BATCH, 16):
         record.packets([packet(seq) for seq in range(start, start + 16)])
     done.set()
-    thread.join()
+    thread.join(60)
     seen.append(record.trace().rows("packets")["seq"])
     assert all(np.array_equal(seq, np.arange(len(seq))) for seq in seen)
     assert len(seen[-1]) == 5 * BATCH
@@ -176,7 +176,7 @@ def test_importing_the_record_does_not_import_pandas() -> None:
         "import sys; from avlab.measure.trace import Recorder; from avlab.measure.join import join; "
         "Recorder(side='server', epoch_ns=0, clock='c').trace(); assert 'pandas' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    tools.run(sys.executable, "-c", code)
 
 
 def test_a_trace_says_in_a_line_each_what_it_holds() -> None:

@@ -221,7 +221,7 @@ class FakeClient(Handle):
         return jpeg
 
     def verdict(self) -> Verdict:
-        return self.verdicts.get(timeout=10)
+        return self.verdicts.get(timeout=60)
 
 
 class Page:
@@ -235,7 +235,7 @@ class Page:
         view.send = self._receive
 
     def frame(self) -> tuple[dict[str, Any], list[bytes]]:
-        return self.frames.get(timeout=10)
+        return self.frames.get(timeout=60)
 
     def says(self, **word: object) -> None:
         self.view._handle_custom_msg({"page": self.name, **word}, [])
@@ -417,7 +417,7 @@ def test_words_that_are_not_understood_are_passed_over(client: FakeClient) -> No
 def test_the_page_is_told_how_things_stand(client: FakeClient) -> None:
     _, page = shown(client)
     page.says(hello=True)
-    state = page.states.get(timeout=10)
+    state = page.states.get(timeout=60)
     assert state["to"] == "page"
     assert (state["offset"], state["audio"], state["note"]) == (12.0, None, "")
     assert state["where"] == "no sound in this stream"
@@ -486,7 +486,7 @@ def test_what_fails_in_sending_is_raised_by_the_client() -> None:
     view.send = broken
     client.show(0)
     with pytest.raises(ConnectionError, match="gone"):
-        client.wait(10)
+        client.wait(60)
     client.stop()
 
 
@@ -545,7 +545,7 @@ def test_a_view_of_a_client_that_has_stopped_says_so(error: Exception | None, no
     client._error = error
     page = Page(module.view(cast(Client, client)))
     page.says(hello=True)
-    assert page.states.get(timeout=10)["note"] == note
+    assert page.states.get(timeout=60)["note"] == note
     assert view_threads() == []
     assert client.taps == []
 
@@ -596,7 +596,7 @@ def test_whether_sliders_wait_is_seen_from_where_the_page_s_words_come(
     assert cells.sliders_wait() is not subshells
     beside = threading.Thread(target=cells.word)
     beside.start()
-    beside.join()
+    beside.join(60)
     assert not cells.sliders_wait()
     cells.word()  # on the very thread that runs cells
     assert cells.sliders_wait()

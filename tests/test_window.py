@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,17 +49,11 @@ def played(clip: Path, folder: Path) -> observe.Seen:
         observer = observe.Observer(screen, sound)
         observer.start()
         try:
-            with ending(command("serve", clip, "--port", 0, "--once", "--trace", sent), env) as server:
+            with tools.started(*command("serve", clip, "--port", 0, "--once", "--trace", sent), env=env) as server:
                 assert server.stdout is not None
                 url = server.stdout.readline().split()[-1]
-                play = subprocess.run(
-                    command("play", url, "--window", "--audio", "speaker", "--json", "--trace", came),
-                    env=tools.environment(env),
-                    capture_output=True,
-                    text=True,
-                    timeout=120,
-                    check=False,
-                )
+                asked = command("play", url, "--window", "--audio", "speaker", "--json", "--trace", came)
+                play = tools.finished(*asked, env=env)
                 assert server.wait(60) == 0
         finally:
             seen = observer.stop()
@@ -82,38 +74,23 @@ def played(clip: Path, folder: Path) -> observe.Seen:
 @pytest.mark.needs("xdotool")
 def test_the_window_shows_its_fps_and_closes_at_q(clip: Path, tmp_path: Path) -> None:
     record = tmp_path / "run.avtrace"
-    with observe.stage() as (screen, _, env), ending(command("serve", clip, "--port", 0, "--loop"), env) as server:
+    serve = command("serve", clip, "--port", 0, "--loop")
+    with observe.stage() as (screen, _, env), tools.started(*serve, env=env) as server:
         assert server.stdout is not None
         url = server.stdout.readline().split()[-1]
         play = command("play", url, "--window", "--audio", "null", "--trace", record)
-        with ending(play, env) as player:
+        with tools.started(*play, env=env) as player:
             # The number in the clip is white and large; the overlay is white in the corner above it.
             until(lambda: white(screen.pixels()[:360, :640]) > 5000, "a picture")
             until(lambda: white(screen.pixels()[:40, :120]) > 50, "the fps")
-            found = subprocess.run(
-                ["xdotool", "search", "--name", f"^{window.TITLE}$"],
-                env=tools.environment(env), capture_output=True, text=True, check=True, timeout=10,
-            ).stdout.split()  # fmt: skip
-            subprocess.run(
-                ["xdotool", "windowfocus", found[0], "key", "q"], env=tools.environment(env), check=True, timeout=10
-            )
-            assert player.wait(20) == 0
+            found = tools.run("xdotool", "search", "--name", f"^{window.TITLE}$", env=env).split()
+            tools.run("xdotool", "windowfocus", found[0], "key", "q", env=env)
+            assert player.wait(60) == 0
     assert record.exists()
 
 
 def white(pixels: NDArray[np.uint8]) -> int:
     return int(np.all(pixels > 200, axis=2).sum())
-
-
-@contextmanager
-def ending(arguments: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A program that does not outlive the block, however that ends."""
-    child = subprocess.Popen(arguments, env=tools.environment(env), stdout=subprocess.PIPE, text=True)
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.communicate()
 
 
 def test_a_display_that_does_not_answer_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def test_a_stopped_handle_is_entered_no_more_than_once() -> None:
 def test_an_error_stops_the_siblings_and_is_raised_once(order: tuple[Callable[[Worker], None], ...]) -> None:
     handle = Probe(*order).start()
     with pytest.raises(LookupError, match="a body failed"):
-        handle.wait(10)
+        handle.wait(60)
     until(lambda: names() == [])  # also those that were not there yet when it failed
     assert isinstance(handle.error, LookupError)
     assert not handle.running
@@ -141,7 +141,7 @@ def test_stop_from_another_thread_ends_the_wait() -> None:
     handle = Probe(idle).start()
     stopper = threading.Thread(target=handle.stop)
     stopper.start()
-    assert handle.wait(10)
+    assert handle.wait(60)
     handle.stop()  # comes second, and returns when all is released
     assert handle.released == 1
     assert names() == []
@@ -157,7 +157,7 @@ def test_a_worker_may_stop_its_own_handle() -> None:
 
     handle = Probe(idle, body)
     handle.start()
-    assert done.wait(10)
+    assert done.wait(60)
     handle.stop()
     assert handle.error is None
     until(lambda: names() == [])
@@ -167,7 +167,7 @@ def test_a_thread_that_will_not_end_is_named() -> None:
     release = threading.Event()
 
     def body(worker: Worker) -> None:
-        release.wait(10)
+        release.wait(60)
 
     class Stubborn(Handle):
         def _begin(self) -> None:
@@ -196,7 +196,7 @@ def test_many_threads_may_stop_at_once() -> None:
     together = threading.Barrier(4)
 
     def stop() -> None:
-        together.wait(10)
+        together.wait(60)
         handle.stop()
 
     threads = [threading.Thread(target=stop) for _ in range(4)]

@@ -12,8 +12,9 @@ import signal
 import struct
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -75,13 +76,13 @@ def _found(tool: str) -> bool:
     return shutil.which({"xvfb": "Xvfb"}.get(tool, tool)) is not None
 
 
-def environment(env: dict[str, str]) -> dict[str, str]:
-    """This process's environment with `env` laid over it, for `subprocess`."""
-    return os.environ | env
+def environment(env: Mapping[str, str | None]) -> dict[str, str]:
+    """This process's environment with `env` laid over it, for `subprocess`; without what is None there."""
+    return {name: value for name, value in {**os.environ, **env}.items() if value is not None}
 
 
 def finished(
-    *command: object, env: dict[str, str] | None = None, cwd: Path | None = None, seconds: float = SECONDS
+    *command: object, env: Mapping[str, str | None] | None = None, cwd: Path | None = None, seconds: float = SECONDS
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, whatever that is; TimeoutExpired, and the program is killed, after `seconds`."""
     return subprocess.run(
@@ -90,12 +91,36 @@ def finished(
     )  # fmt: skip
 
 
-def run(*command: object, env: dict[str, str] | None = None, cwd: Path | None = None, seconds: float = SECONDS) -> str:
+def run(
+    *command: object, env: Mapping[str, str | None] | None = None, cwd: Path | None = None, seconds: float = SECONDS
+) -> str:
     """Run a program that must succeed, as `finished` does; what it said, and RuntimeError with it when it fails."""
     done = finished(*command, env=env, cwd=cwd, seconds=seconds)
     if done.returncode != 0:
         raise RuntimeError(f"{command[0]} ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+@contextmanager
+def started(
+    *command: object, env: Mapping[str, str | None] | None = None, cwd: Path | None = None, seconds: float = SECONDS
+) -> Iterator[subprocess.Popen[str]]:
+    """A program in the background, with pipes; killed at the block's end, and after `seconds` so that no read waits."""
+    with interruptible():
+        child = subprocess.Popen(
+            [*map(str, command)], env=environment(env or {}), cwd=cwd, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    guard = threading.Timer(seconds, child.kill)
+    guard.start()
+    try:
+        yield child
+    finally:
+        guard.cancel()
+        guard.join(SECONDS)
+        if child.poll() is None:
+            child.kill()
+        child.communicate(timeout=SECONDS)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import tools
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
@@ -117,7 +118,7 @@ def serve(run: Run, host: str, port: int, clip: str, first_wait: float, folder: 
     """Bind both ports and start the three threads; the run ends with the clip, up to ten frames unsent as there."""
     sound = str(Path(folder) / "temp.wav")
     extract = ["ffmpeg", "-loglevel", "error", "-i", clip, "-ab", "160k", "-ac", "2", "-ar", "44100", "-vn", sound]
-    subprocess.run(extract, stdin=subprocess.DEVNULL, check=False)
+    subprocess.run(extract, stdin=subprocess.DEVNULL, timeout=60, check=False)
     pictures = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     pictures.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
     pictures.bind((host, port))
@@ -260,22 +261,19 @@ class Peer:
 
 
 @contextmanager
-def peer(role: str, *, port: int, clip: Path | None = None, seconds: float = 30) -> Iterator[Peer]:
+def peer(role: str, *, port: int, clip: Path | None = None, seconds: float = 120) -> Iterator[Peer]:
     """Run server-a, server-b, client-a or client-b; the block begins when it is ready and ends it."""
     command = [sys.executable, __file__, role, "--port", str(port), "--seconds", str(seconds)]
     if clip is not None:
         command += ["--clip", str(clip)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            said = ""
-            while (line := process.stderr.readline()) and line != "ready\n":
-                said += line
-            if not line:
-                raise RuntimeError(f"The tutorial's {role} did not start: {said}")
-            yield Peer(process)
-        finally:
-            process.kill()
+    with tools.started(*command) as process:
+        assert process.stderr is not None
+        said = ""
+        while (line := process.stderr.readline()) and line != "ready\n":
+            said += line
+        if not line:
+            raise RuntimeError(f"The tutorial's {role} did not start: {said}")
+        yield Peer(process)
 
 
 def main() -> None:
