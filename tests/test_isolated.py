@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -27,6 +29,7 @@ import avlab
 from avlab.media.packets import MediaError
 from avlab.network.ratecontrol import Aimd, Choice, Report
 from avlab.network.settings import Network
+from avlab.stream import isolated
 from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
 from avlab.stream.isolated import IsolatedServer
 from avlab.stream.parcel import packed, packed_error, unpacked, unpacked_error
@@ -196,6 +199,85 @@ def test_a_process_that_is_killed_is_told_of(server: avlab.Server) -> None:
     assert isinstance(server.error, RuntimeError)
     server.quality = 33
     assert (server.clients, len(server.trace.frames)) == (0, 0)
+
+
+GARBAGE = {
+    "no line": "out(b'garbage, and no end of it')",
+    "no JSON": "out(b'garbage\\n'); wait()",
+    "not text": "out(bytes(range(128, 256)) + b'\\n'); wait()",
+    "a number": "out(b'17\\n'); wait()",
+    "a list": "out(b'[1, 2]\\n'); wait()",
+    "no number": "out(b'{}\\n'); wait()",
+    "deep": "out(b'[' * 100_000 + b'\\n'); wait()",
+    "rows that never come": 'out(b\'{"rows": {"packets": 9999999}, "from": {}, "meta": {}, "settings": []}\\n\')',
+    "unknown rows": 'out(b\'{"rows": {"odd": 1}, "from": {}, "meta": {}, "settings": []}\\n\'); wait()',
+    "a strange error": "out(b'{\"failed\": 5}\\n'); wait()",
+    "nothing": "pass",
+    "closed": "os.close(1); wait()",
+    "killed": "os.kill(os.getpid(), 9)",
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+def test_a_process_that_talks_nonsense_is_ended_with_a_sentence(
+    what: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that writes where it must not, a disk that is full: at the start, when the most is waited for."""
+    (tmp_path / "odd_process.py").write_text(
+        "import os, sys\n"
+        "out = lambda data: os.write(1, data)\n"
+        "wait = lambda: sys.stdin.buffer.read()\n"  # until the other side has let go
+        f"sys.stdin.buffer.readline()\n{GARBAGE[what]}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(isolated, "PROGRAM", "odd_process")
+    server = avlab.Server(clip, isolated=True)
+    assert isinstance(server, IsolatedServer)
+    with pytest.raises(RuntimeError, match=r"the server's process (said what makes no sense|ended by itself)"):
+        server.start()
+    assert server.pid is not None
+    assert gone(server.pid)
+    assert not server.running
+    server.stop()
+
+
+@pytest.mark.parametrize("reason", [errno.EAGAIN, errno.EMFILE, errno.ENOMEM, errno.ENOENT])
+def test_where_no_process_can_be_started_a_sentence_says_so(
+    reason: int, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **more: Any) -> Any:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(isolated.subprocess, "Popen", fail)
+    server = avlab.Server(clip, isolated=True)
+    with pytest.raises(OSError, match=rf"no process can be started for the server \({os.strerror(reason)}\)") as caught:
+        server.start()
+    assert caught.value.errno == reason
+    server.stop()
+
+
+def test_one_that_starts_is_ended_by_a_stop(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_process.py").write_text("import sys\nsys.stdin.buffer.read()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(isolated, "PROGRAM", "slow_process")
+    server = avlab.Server(clip, isolated=True)
+    assert isinstance(server, IsolatedServer)
+    raised: list[str] = []
+
+    def start() -> None:
+        try:
+            server.start()
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    until(lambda: server.pid is not None)
+    server.stop()
+    thread.join(20)
+    assert raised == ["this server was stopped while it was starting"]
+    assert server.pid is not None
+    assert gone(server.pid)
 
 
 def test_one_that_does_not_answer_is_ended_all_the_same(server: avlab.Server) -> None:

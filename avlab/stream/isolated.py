@@ -37,6 +37,8 @@ START_SECONDS = 60.0
 ANSWER_SECONDS = 10.0
 MANY_PARTS = 64
 MUCH_BYTES = 1 << 24
+LONGEST_LINE = 1 << 26
+"""Bytes. Settings of hours fit; what is longer is no line of such a process."""
 
 CHOSEN = ("quality", "width")
 """The settings that a rate controller sets."""
@@ -101,8 +103,14 @@ class IsolatedServer(Server):
     # ---- life
 
     def _begin(self) -> None:
-        self._errors = tempfile.TemporaryFile(prefix="avlab-")  # noqa: SIM115 - closed by _release
-        self._process = _started(self._errors)
+        try:
+            self._errors = tempfile.TemporaryFile(prefix="avlab-")  # noqa: SIM115 - closed by _release
+            self._process = _started(self._errors)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OSError(
+                error.errno, f"no process can be started for the server ({reason}): leave isolated out"
+            ) from None
         self.spawn("isolated", self._listen, self._say_stop)
         settings = self._asked_for | {name: getattr(self, name) for name in _SETTABLE}
         answer = self._ask("start", START_SECONDS, **{name: packed(name, value) for name, value in settings.items()})
@@ -124,6 +132,9 @@ class IsolatedServer(Server):
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            assert self._process.stdout is not None
+            with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a thread that would not end reads from it
+                self._process.stdout.close()
         if self._errors is not None:
             self._errors.close()
 
@@ -162,12 +173,15 @@ class IsolatedServer(Server):
         """Write a line; False when nobody reads any more."""
         assert self._process is not None
         assert self._process.stdin is not None
-        with self._writing:
-            try:
-                self._process.stdin.write(json.dumps(message).encode() + b"\n")
-                self._process.stdin.flush()
-            except (OSError, ValueError):  # ValueError: closed on this side
-                return False
+        if not self._writing.acquire(timeout=1.0):  # it reads nothing, and somebody waits for it to do so
+            return False
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError):  # ValueError: closed on this side
+            return False
+        finally:
+            self._writing.release()
         return True
 
     def _say_stop(self) -> None:
@@ -179,12 +193,19 @@ class IsolatedServer(Server):
         """The thread's body: what the process says, until its end."""
         assert self._process is not None
         assert self._process.stdout is not None
+        odd = ""
         with self._process.stdout as said:
-            while line := said.readline():
-                self._hear(json.loads(line), said)
+            try:
+                while line := said.readline(LONGEST_LINE):
+                    self._hear(json.loads(line), said)
+            except Exception as error:  # whatever it says: nothing after it can be trusted
+                odd = (
+                    f"the server's process said what makes no sense ({type(error).__name__}), and was ended; begin anew"
+                )
+                self._process.kill()
         self._silent = True
         if not worker.stopping.is_set():
-            self._fail(RuntimeError(self._why_ended()))
+            self._fail(RuntimeError(odd or self._why_ended()))
         for answer in list(self._answers.values()):
             answer.put(None)
 
@@ -202,7 +223,11 @@ class IsolatedServer(Server):
     def _why_ended(self) -> str:
         assert self._process is not None
         assert self._errors is not None
-        code = self._process.wait(ANSWER_SECONDS)
+        try:
+            code = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:  # it has closed its output, and says nothing any more
+            self._process.kill()
+            code = self._process.wait()
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, self._errors.tell() - 4096))
         words = self._errors.read().decode(errors="replace").strip().splitlines()
