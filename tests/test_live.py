@@ -121,7 +121,7 @@ def test_a_tail_looks_at_no_batch_but_the_last_ones() -> None:
         def __array_finalize__(self, made: object) -> None:
             looked.append(1)
 
-    old = [batch.view(Watched) for batch in batches._batches["packets"][:-3]]
+    old = [batch._replace(rows=batch.read().view(Watched)) for batch in batches._batches["packets"][:-3]]
     looked.clear()
     trace = Trace(packets=[*old, *batches._batches["packets"][-3:]], meta=batches.meta)
     trace.tail(EPOCH + 20 * NS - 100 * MS)

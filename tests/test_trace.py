@@ -151,7 +151,7 @@ def test_a_snapshot_from_another_thread_has_each_row_whole_and_once() -> None:
 def test_a_packet_costs_at_most_64_bytes() -> None:
     record = recorder()
     record.packets([packet(seq) for seq in range(3 * BATCH)])
-    held = sum(batch.nbytes for batch in record._packets.snapshot())
+    held = record.trace().rows("packets").nbytes
     assert held / (3 * BATCH) == PACKETS.dtype.itemsize <= 64
 
 

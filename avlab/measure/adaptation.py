@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avlab.measure.folds import Bins, seconds
 from avlab.measure.network import GONE, delays, packet_fates
+from avlab.measure.tables import PACKET_FATES, STREAMS, UNKNOWN, UNKNOWN32
 from avlab.measure.trace import Trace
 
 if TYPE_CHECKING:
@@ -87,19 +89,15 @@ def sent_rate(trace: Trace, bin: float = 0.5) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if not bin > 0:
-        raise ValueError(f"bin must be more than 0 seconds, not {bin}")
-    packets = trace.packets[trace.packets["bytes"].notna()]
-    known = packets["sent"].notna()
-    packets = packets[known] if known.any() else packets[packets["received"].notna() & (packets["fate"] != "recovered")]
-    slots = np.floor(packets["sent" if known.any() else "received"] / bin).astype(int)
-    bits = packets["bytes"].astype(np.float64) * 8
-    table = pd.DataFrame(index=range(int(slots.min()), int(slots.max()) + 1) if len(slots) else [])
-    table["time"] = np.asarray(table.index, np.float64) * bin
-    for stream in ("video", "audio"):
-        mine = packets["stream"] == stream
-        table[stream] = bits[mine].groupby(slots[mine]).sum().reindex(table.index, fill_value=0.0) / 1000 / bin
-    return table.reset_index(drop=True)
+    bins = Bins(2, bin)
+    known = any((rows["sent"] != UNKNOWN).any() for rows in trace.chunks("packets"))
+    for rows in trace.chunks("packets"):
+        rows = rows[rows["bytes"] != UNKNOWN32]
+        rows = rows if known else rows[rows["fate"] != PACKET_FATES.index("recovered")]
+        bits, video = rows["bytes"] * 8e-3 / bin, rows["stream"] == STREAMS.index("video")
+        bins.add(seconds(trace, rows["sent" if known else "received"]), bits * video, bits * ~video)
+    numbers, sums = bins.sums()
+    return pd.DataFrame({"time": numbers * bin, "video": sums[0], "audio": sums[1]})
 
 
 def queueing(trace: Trace, bin: float = 0.25) -> pd.DataFrame:

@@ -6,7 +6,7 @@ are 0, numbers None and DataFrames empty. Times are float seconds on the run's c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,9 @@ from avlab.measure.convergence import (
     quantile,
     settling_time,
     target_fps,
-    video_frames,
 )
+from avlab.measure.folds import Bins, Ints, every, frames_of_stream, seconds, some_packets
+from avlab.measure.loss import Packets, loss_bins, packets_lost
 from avlab.measure.network import (
     Agreement,
     FrameLoss,
@@ -43,11 +44,20 @@ from avlab.measure.network import (
     packets_a_frame,
     predicted_late,
 )
-from avlab.measure.tables import PACKET_FATES
+from avlab.measure.tables import (
+    FRAME_FATES,
+    PACKET_FATES,
+    STREAMS,
+    UNKNOWN,
+    UNKNOWN32,
+    Rows,
+)
 from avlab.measure.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_RECOVERED = PACKET_FATES.index("recovered")
 
 __all__ = [
     "Agreement",
@@ -158,15 +168,32 @@ class Spread(Printed):
     count: int
 
 
+@dataclass(frozen=True, kw_only=True)
 class SyncSummary(Spread):
-    """How far picture and sound were apart, whichever was early, over `count` readings."""
+    """How far picture and sound were apart over `count` readings: sizes, and on which side.
+
+    `median_ms`, `p95_ms` and `max_ms` are sizes, signs aside. The sign matters, as viewers bear late sound better than
+    early: ITU-R BT.1359 has them notice it from 45 ms early and from 125 ms late on, and mind from 90 and 185.
+    """
+
+    signed_median_ms: float | None
+    """The middle reading: positive when the sound is early, negative when it is late."""
+    early_p95_ms: float | None
+    """95 in a hundred readings have the sound no earlier than this; 0 when they have it late."""
+    late_p95_ms: float | None
+    """95 in a hundred readings have the sound no later than this, as a positive number; 0 when they have it early."""
+    early: float | None
+    """The part of the readings in which the sound is early, from 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(Printed):
     """A run in a table. `fps` is the mean over what was shown; `delay_ms` the median one-way delay of a packet.
 
-    What was lost is None on the classic wire, which has no numbers to tell it by.
+    `av_median_ms` and `av_p95_ms` are how far picture and sound were apart, whichever was early; `av_signed_ms` is the
+    median with its sign, positive when the sound is early. `packet_loss_percent` is as `avlab.measure.loss` defines it:
+    repairs bring packets back, and do not make them unlost. What was lost is None on the classic wire, which has no
+    numbers to tell it by.
     """
 
     offered: int
@@ -181,6 +208,7 @@ class Summary(Printed):
     audio_seconds: float
     av_median_ms: float | None
     av_p95_ms: float | None
+    av_signed_ms: float | None
     send_error_ms: float | None
     packet_loss_percent: float | None
     frame_loss_percent: float | None
@@ -199,29 +227,43 @@ def packet_ledger(trace: Trace, stream: str | None = None) -> PacketLedger:
     reckons it (RFC 3550, A.3); on the classic wire, which has none, it is what came. A server's own trace says nothing
     of arrivals, so its ledger does not close.
     """
-    copies = _copies(trace)
-    if stream is not None:
-        copies = copies[copies["stream"] == stream]
-    count = {str(word): int(number) for word, number in copies["fate"].value_counts().items()}
-    return PacketLedger(
-        sent=int(copies["was_sent"].sum()),
-        duplicated=int((~copies["was_sent"] & copies["was_received"]).sum()),
-        received=int(copies["was_received"].sum()),
-        **{word: count.get(word, 0) for word in PACKET_FATES},
-    )
+    if stream is not None and stream not in STREAMS:
+        raise ValueError(f"stream must be one of {', '.join(STREAMS)}, or None for all, not {stream!r}")
+    packets, fates = Packets(trace), np.zeros(len(PACKET_FATES), np.int64)
+    sent = duplicated = received = 0
+    for copies in packets.copies():
+        mine = np.ones(len(copies.rows), bool)
+        if stream is not None:
+            mine = copies.rows["stream"] == STREAMS.index(stream)
+        sent += int((copies.was_sent & mine).sum())
+        duplicated += int((~copies.was_sent & copies.was_received & mine).sum())
+        received += int((copies.was_received & mine).sum())
+        fates += _counts(copies.rows["fate"][mine], len(fates))
+    gaps = packets.gaps()
+    missing = int(gaps.missing[(gaps.stream == STREAMS.index(stream)) if stream is not None else slice(None)].sum())
+    count = dict(zip(PACKET_FATES, fates.tolist(), strict=True))
+    count["lost"] += missing
+    return PacketLedger(sent=sent + missing, duplicated=duplicated, received=received, **count)
+
+
+def _counts(codes: np.ndarray[tuple[int, ...], np.dtype[np.int8]], words: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """How many rows have each of so many words; those without one count nowhere."""
+    return np.bincount(codes[codes >= 0], minlength=words)[:words].astype(np.int64)
 
 
 def frame_ledger(trace: Trace, stream: str = "video") -> FrameLedger:
     """What became of a stream's frames; for "audio", of its chunks of sound."""
-    frames = video_frames(trace, stream)
-    count = {str(word): int(number) for word, number in frames["fate"].value_counts().items()}
-    words = ("shown", "late", "incomplete", "lost", "skipped", "in_flight")
-    return FrameLedger(offered=len(frames), **{word: count.get(word, 0) for word in words})
+    fates, offered = np.zeros(len(FRAME_FATES), np.int64), 0
+    for rows in trace.chunks("frames"):
+        mine = rows["fate"][rows["stream"] == STREAMS.index(stream)]
+        offered += len(mine)
+        fates += _counts(mine, len(fates))
+    return FrameLedger(offered=offered, **dict(zip(FRAME_FATES, fates.tolist(), strict=True)))
 
 
 def pacing(trace: Trace) -> PacingSummary:
     """How exactly frames left when they were due."""
-    frames = video_frames(trace).dropna(subset=["due", "sent"]).sort_values("due")
+    frames = frames_of_stream(trace, "video", "due", "sent").dropna().sort_values("due")
     due, sent = (np.asarray(frames[column], np.float64) for column in ("due", "sent"))
     error = (sent - due) * 1e3
     size = np.abs(error)
@@ -241,61 +283,100 @@ def pacing(trace: Trace) -> PacingSummary:
 def loss(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
     """The fraction of packets lost and of frames damaged, each `bin` seconds: columns time, packet_loss, frame_loss.
 
-    `time` is where the bin starts. A packet is lost in the network or at the socket, even if a repair brought it back;
-    a frame is damaged if it is lost or incomplete after all. Only video counts; what is in flight does not, nor what
-    was skipped before sending. NaN where nothing was sent, and on the classic wire, which has no numbers to tell loss
-    by.
+    `time` is where the bin starts. Packets are lost as `avlab.measure.loss` defines it, even if a repair brought them
+    back; a frame is damaged if it is lost or incomplete after all. Only video counts; what is in flight does not, nor
+    what was skipped before sending. NaN where nothing was sent, and on the classic wire, which has no numbers to tell
+    loss by. Over more than a million bins, those in which nothing was sent are left out. ValueError for a bin of 0.
     """
     import pandas as pd
 
-    copies = _copies(trace)
-    copies = copies[(copies["stream"] == "video") & copies["was_sent"] & (copies["fate"] != "in_flight")]
-    frames = video_frames(trace)
-    frames = frames[~frames["fate"].isin(["skipped", "in_flight"])]
-    when = _first_of(frames, "sent", "first_packet", "complete", "shown")
-    packet_loss = _binned(copies["time"], copies["fate"].isin(["lost", "socket_dropped", "recovered"]), bin)
-    frame_loss = _binned(when, frames["fate"].isin(["lost", "incomplete"]), bin)
-    table = pd.DataFrame({"packet_loss": packet_loss, "frame_loss": frame_loss})
-    if not _tells_loss(trace):
-        table = table * np.nan
-    if len(table):
-        table = table.reindex(range(int(table.index.min()), int(table.index.max()) + 1))
-    table.insert(0, "time", np.asarray(table.index, np.float64) * bin)
-    return table.reset_index(drop=True)
+    bins = loss_bins(trace, bin)
+    return pd.DataFrame({"time": bins.numbers * bin, "packet_loss": bins.packets, "frame_loss": bins.frames})
 
 
 def one_way_delay(trace: Trace) -> pd.DataFrame:
-    """Each received packet's delay: columns time (when sent), stream, delay_ms. NaN unless both sides share a clock."""
+    """Each received packet's delay: columns time (when sent), stream, delay_ms. NaN unless both sides share a clock.
+
+    Of more than five million packets, one in two, in three and so on.
+    """
     import pandas as pd
 
-    packets = _arrived(trace).dropna(subset=["sent"])
+    parts = [rows[["stream", "sent", "received"]][rows["sent"] != UNKNOWN] for rows in _arrived(trace)]
+    rows = np.concatenate(parts)
+    rows = rows[np.argsort(rows["sent"], kind="stable")]
     shared = trace.meta.get("shared_clock", trace.meta["side"] == "simulation")
-    delay = (packets["received"] - packets["sent"]) * 1e3 if shared else np.nan
-    table = pd.DataFrame({"time": packets["sent"], "stream": packets["stream"], "delay_ms": delay})
-    return table.sort_values("time", kind="stable").reset_index(drop=True)
+    sent = seconds(trace, rows["sent"])
+    delay = (seconds(trace, rows["received"]) - sent) * 1e3 if shared else np.full(len(rows), np.nan)
+    return pd.DataFrame({"time": sent, "stream": _streams(rows["stream"]), "delay_ms": delay})
+
+
+def _streams(codes: np.ndarray[Any, np.dtype[np.int8]]) -> pd.Categorical:
+    import pandas as pd
+
+    return pd.Categorical.from_codes(codes, categories=pd.Index(STREAMS, dtype=object))
+
+
+def _arrived(trace: Trace) -> Iterator[Rows]:
+    """The packets that the network delivered, some at a time; what a repair brought back is not among them."""
+    for rows in some_packets(trace):
+        yield rows[(rows["received"] != UNKNOWN) & (rows["fate"] != _RECOVERED)]
 
 
 def jitter(trace: Trace) -> pd.DataFrame:
     """Interarrival jitter as receivers report it (RFC 3550, 6.4.1): columns time, stream, ssrc, jitter_ms.
 
     Media clocks tick at 90 kHz for video (RFC 3551) and at meta's `audio_rate` for sound; without it, sound has NaN.
+    It is reckoned from each packet; of more than five million, one in two, in three and so on is in the table.
     """
     import pandas as pd
 
-    rates = {"video": 90_000.0, "audio": float(trace.meta.get("audio_rate") or np.nan)}
-    packets = _arrived(trace).dropna(subset=["timestamp", "ssrc"]).sort_values("received", kind="stable")
-    parts = []
-    for (stream, ssrc), arrivals in packets.groupby(["stream", "ssrc"], observed=True):
-        times = np.asarray(arrivals["received"], np.float64)
-        rate = rates[str(stream)]
-        ticks = np.diff(arrivals["timestamp"].to_numpy(np.int64)).astype(np.int32)  # 32 bits wrap, RFC 3550
-        moved = np.abs(np.diff(times) - ticks / rate)
-        smooth = pd.Series(np.append(0.0, moved)).ewm(alpha=1 / 16, adjust=False).mean() * 1e3
-        smooth = smooth if rate > 0 else smooth * np.nan
-        parts.append(pd.DataFrame({"time": times, "stream": stream, "ssrc": ssrc, "jitter_ms": smooth}))
-    if not parts:
-        return pd.DataFrame({"time": [], "stream": [], "ssrc": [], "jitter_ms": []})
+    rates = np.array([90_000.0, float(trace.meta.get("audio_rate") or np.nan)])
+    rates[~(rates > 0)] = np.nan
+    step = every(trace.count("packets"))
+    parts: list[pd.DataFrame] = []
+    held = np.empty(0, [("lane", "<i8"), ("received", "<i8"), ("timestamp", "<i8"), ("jitter", "<f8")])
+    for rows in trace.chunks("packets"):
+        came = (rows["received"] != UNKNOWN) & (rows["fate"] != _RECOVERED)
+        rows = rows[came & (rows["timestamp"] != UNKNOWN) & (rows["ssrc"] != UNKNOWN)]
+        # Where a stream was left off comes first, with the jitter that it had; then what has come since.
+        fresh = np.zeros(len(rows), held.dtype)
+        fresh["lane"] = rows["ssrc"] * len(STREAMS) + rows["stream"]
+        fresh["received"], fresh["timestamp"] = rows["received"], rows["timestamp"]
+        both = np.concatenate([held, fresh])
+        order = np.lexsort((both["received"], np.arange(len(both)) >= len(held), both["lane"]))
+        both, news = both[order], order >= len(held)
+        begins = np.diff(both["lane"], prepend=both["lane"][:1] - 1) != 0
+        times = seconds(trace, both["received"])
+        ticks = np.diff(both["timestamp"], prepend=both["timestamp"][:1]).astype(np.int32)  # 32 bits wrap, RFC 3550
+        moved = np.abs(np.diff(times, prepend=times[:1]) - ticks / rates[both["lane"] % len(STREAMS)])
+        moved = np.where(begins, both["jitter"], moved)
+        smooth = pd.Series(moved).groupby(np.cumsum(begins)).ewm(alpha=1 / 16, adjust=False).mean()
+        both["jitter"] = smooth.to_numpy()
+        held = both[np.append(begins[1:], True)[: len(both)]]
+        told = both[news][::step]
+        lane = told["lane"]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "time": seconds(trace, told["received"]),
+                    "stream": np.array(STREAMS, object)[lane % len(STREAMS)],
+                    "ssrc": lane // len(STREAMS),
+                    "jitter_ms": told["jitter"] * np.where(np.isnan(rates), np.nan, 1e3)[lane % len(STREAMS)],
+                }
+            )
+        )
     return pd.concat(parts, ignore_index=True)
+
+
+def bit_bins(trace: Trace, bin: float = 1.0) -> tuple[Ints, Floats]:
+    """Kilobits of video's and of sound's packets a second, by number of bin: see `bitrate`."""
+    bins, server = Bins(2, bin), trace.meta["side"] == "server"
+    for rows in trace.chunks("packets"):
+        rows = rows if server else rows[rows["fate"] != _RECOVERED]  # which the network did not deliver
+        rows = rows[rows["bytes"] != UNKNOWN32]
+        bits, video = rows["bytes"] * 8e-3 / bin, rows["stream"] == STREAMS.index("video")
+        bins.add(seconds(trace, rows["sent" if server else "received"]), bits * video, bits * ~video)
+    return bins.sums()
 
 
 def media_jitter(trace: Trace, stream: str = "video") -> pd.DataFrame:
@@ -306,25 +387,35 @@ def media_jitter(trace: Trace, stream: str = "video") -> pd.DataFrame:
 
 
 def bitrate(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
-    """Kilobits of packets a second, each `bin` seconds: columns time, video, audio. Received, or sent for a server."""
+    """Kilobits of packets a second, each `bin` seconds: columns time, video, audio. Received, or sent for a server.
+
+    Over more than a million bins, those in which nothing came are left out. ValueError for a bin of 0.
+    """
     import pandas as pd
 
-    packets = trace.packets if trace.meta["side"] == "server" else _arrived(trace)
-    packets = packets.assign(when=packets["sent" if trace.meta["side"] == "server" else "received"])
-    packets = packets.dropna(subset=["when", "bytes"])
-    slot = _bins(packets["when"], bin)
-    table = pd.DataFrame(index=range(int(slot.min()), int(slot.max()) + 1) if len(slot) else [])
-    table["time"] = np.asarray(table.index, np.float64) * bin
-    for stream in ("video", "audio"):
-        mine = packets["stream"] == stream
-        size = packets["bytes"][mine].astype(np.float64).groupby(slot[mine]).sum()
-        table[stream] = size.reindex(table.index, fill_value=0.0) * 8 / 1000 / bin
-    return table.reset_index(drop=True)
+    numbers, sums = bit_bins(trace, bin)
+    return pd.DataFrame({"time": numbers * bin, "video": sums[0], "audio": sums[1]})
 
 
 def sync_summary(trace: Trace) -> SyncSummary:
-    """How far picture and sound were apart."""
-    return SyncSummary(**asdict(spread(trace.sync["offset"] * 1e3)))
+    """How far picture and sound were apart, and which was early. Zeros of exact agreement count as neither."""
+    parts = []
+    for rows in trace.chunks("sync"):
+        known_too = (rows["video_pts"] != UNKNOWN) & (rows["audio_pts"] != UNKNOWN)
+        parts.append((rows["audio_pts"][known_too] - rows["video_pts"][known_too]) / 1e6)
+    offsets = np.concatenate(parts)
+    size = np.abs(offsets)
+    low, middle, high = (quantile(offsets, q) for q in (0.05, 0.5, 0.95))
+    return SyncSummary(
+        median_ms=quantile(size, 0.5),
+        p95_ms=quantile(size, 0.95),
+        max_ms=quantile(size, 1),
+        count=len(offsets),
+        signed_median_ms=middle,
+        early_p95_ms=None if high is None else max(0.0, high),
+        late_p95_ms=None if low is None else max(0.0, -low),
+        early=float((offsets > 0).mean()) if len(offsets) else None,
+    )
 
 
 def spread(values_ms: pd.Series[Any]) -> Spread:
@@ -335,7 +426,8 @@ def spread(values_ms: pd.Series[Any]) -> Spread:
 
 def audio_seconds(trace: Trace) -> float:
     """Seconds of sound played: each chunk lasts until the next one's pts; where chunks lack, as long as most do."""
-    chunks = video_frames(trace, "audio").dropna(subset=["pts"]).drop_duplicates("pts").sort_values("pts")
+    chunks = frames_of_stream(trace, "audio", "pts", "fate")
+    chunks = chunks.dropna(subset=["pts"]).drop_duplicates("pts").sort_values("pts")
     length = np.diff(np.asarray(chunks["pts"], np.float64))
     usual = quantile(length, 0.5)
     if usual is None:
@@ -346,8 +438,7 @@ def audio_seconds(trace: Trace) -> float:
 
 def summary(trace: Trace) -> Summary:
     """The numbers that `demo` and `play --json` print."""
-    ledger, packets, sync = frame_ledger(trace), packet_ledger(trace, "video"), sync_summary(trace)
-    packets_settled = packets.sent - packets.in_flight
+    ledger, packets, sync = frame_ledger(trace), packets_lost(trace), sync_summary(trace)
     frames_settled = ledger.offered - ledger.skipped - ledger.in_flight
     rates, tells = bitrate(trace), _tells_loss(trace)
     return Summary(
@@ -358,15 +449,14 @@ def summary(trace: Trace) -> Summary:
         skipped=ledger.skipped,
         lost=ledger.lost if tells else None,
         in_flight=ledger.in_flight,
-        fps=mean_rate(np.sort(known(video_frames(trace)["shown"]))),
+        fps=mean_rate(np.sort(known(frames_of_stream(trace, "video", "shown")["shown"]))),
         target_fps=target_fps(trace),
         audio_seconds=audio_seconds(trace),
         av_median_ms=sync.median_ms,
         av_p95_ms=sync.p95_ms,
+        av_signed_ms=sync.signed_median_ms,
         send_error_ms=pacing(trace).median_ms,
-        packet_loss_percent=_percent(packets.lost + packets.recovered + packets.socket_dropped, packets_settled)
-        if tells
-        else None,
+        packet_loss_percent=_percent(packets.lost, packets.settled) if tells else None,
         frame_loss_percent=_percent(ledger.lost + ledger.incomplete, frames_settled) if tells else None,
         delay_ms=quantile(known(one_way_delay(trace)["delay_ms"]), 0.5),
         bitrate_kbps=quantile(np.asarray(rates["video"] + rates["audio"], np.float64), 0.5),
@@ -379,61 +469,3 @@ def _tells_loss(trace: Trace) -> bool:
 
 def _percent(part: int, whole: int) -> float | None:
     return 100 * part / whole if whole > 0 else None
-
-
-def _first_of(table: pd.DataFrame, *columns: str) -> pd.Series[Any]:
-    """For each row, the first of these columns that is known."""
-    first = table[columns[0]]
-    for column in columns[1:]:
-        first = first.fillna(table[column])
-    return first
-
-
-def _binned(times: pd.Series[Any], marks: pd.Series[Any], bin: float) -> pd.Series[Any]:
-    """The fraction marked in each bin of time, by the bin's number."""
-    known = times.notna()
-    return marks[known].astype(np.float64).groupby(_bins(times[known], bin)).mean()
-
-
-def _bins(times: pd.Series[Any], bin: float) -> pd.Series[Any]:
-    if not bin > 0:
-        raise ValueError(f"bin must be more than 0 seconds, not {bin}")
-    slots: pd.Series[Any] = np.floor(times / bin).astype(int)
-    return slots
-
-
-def _arrived(trace: Trace) -> pd.DataFrame:
-    """The packets that the network delivered; what a repair brought back is not among them."""
-    packets = trace.packets
-    return packets[packets["received"].notna() & (packets["fate"] != "recovered")]
-
-
-def _copies(trace: Trace) -> pd.DataFrame:
-    """A row for each copy of a packet: stream, fate, time, was_sent, was_received."""
-    packets = trace.packets
-    copies = packets[["stream", "fate"]].assign(
-        time=_first_of(packets, "sent", "received"),
-        was_sent=packets["sent"].notna(),
-        was_received=packets["received"].notna() & (packets["fate"] != "recovered"),
-    )
-    if trace.meta["side"] != "client" or trace.meta.get("joined"):
-        return copies
-    # A receiver on its own: each number was sent once, further arrivals are copies, and a gap is a loss, seen when the
-    # number after it arrives.
-    import pandas as pd
-
-    copies["was_sent"] = packets["seq"].isna() | ~packets.duplicated(["ssrc", "seq"])
-    parts: list[pd.DataFrame] = [copies]
-    first = packets[copies["was_sent"] & packets["seq"].notna()].sort_values("seq")
-    for (stream, _), mine in first.groupby(["stream", "ssrc"], observed=True):
-        gaps = np.diff(mine["seq"].to_numpy(np.int64)) - 1
-        times = np.repeat(np.asarray(mine["received"], np.float64)[1:], gaps)
-        parts.append(_losses(str(stream), times, copies))
-    return pd.concat([part for part in parts if len(part)], ignore_index=True) if len(copies) else copies
-
-
-def _losses(stream: str, times: Sequence[float] | Floats, like: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
-    lost = pd.DataFrame({"stream": stream, "fate": "lost", "time": times, "was_sent": True, "was_received": False})
-    return lost.astype({"stream": like["stream"].dtype, "fate": like["fate"].dtype})

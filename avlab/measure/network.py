@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from avlab.measure.convergence import Floats, Printed, quantile, video_frames
-from avlab.measure.tables import PACKET_FATES
+from avlab.measure.loss import Gaps, Heard, packets_lost, reckons
+from avlab.measure.tables import MOST_ROWS, PACKET_FATES, STREAMS
 from avlab.measure.trace import Trace
 from avlab.timing.playout import TARDY_NS
 
@@ -52,21 +53,36 @@ def packet_fates(trace: Trace, stream: str = "video") -> pd.DataFrame:
         time=packets["sent"].fillna(packets["received"]),
         number=seq - (seq.min() if len(seq) else 0),
     )
-    if trace.meta["side"] == "client" and not trace.meta.get("joined") and len(table):
-        table = pd.concat([table, _gaps(table)], ignore_index=True)
+    if reckons(trace) and len(table):
+        gaps = _gaps_of(trace, stream, int(packets["ssrc"].iloc[0]))
+        table = pd.concat([table, _gaps(table, gaps, int(seq.min()))], ignore_index=True)
     columns = ["number", "time", "sent", "received", "timestamp", "marker", "fate"]
     return table.sort_values("time", kind="stable")[columns].reset_index(drop=True)
 
 
-def _gaps(table: pd.DataFrame) -> pd.DataFrame:
+def _gaps_of(trace: Trace, stream: str, ssrc: int) -> Gaps:
+    heard = Heard()
+    for rows in trace.chunks("packets"):
+        heard.add(rows[(rows["stream"] == STREAMS.index(stream)) & (rows["ssrc"] == ssrc)])
+    return heard.gaps()
+
+
+def _gaps(table: pd.DataFrame, gaps: Gaps, lowest: int) -> pd.DataFrame:
     """The numbers that never came, as lost packets."""
+    missing = int(gaps.missing.sum())
+    if len(table) + missing > MOST_ROWS:
+        raise ValueError(
+            f"{missing:,} packets are missing between the {len(table):,} that came, more than the {MOST_ROWS:,} rows "
+            "of one table: ask for a part of the run, as in trace.between(0, 60)"
+        )
     first = table.drop_duplicates("number").sort_values("number")
     here = first["number"].to_numpy(np.int64)
-    lacking = np.setdiff1d(np.arange(here[-1] + 1), here)
-    gaps = first.iloc[:0].reindex(range(len(lacking)))
-    gaps["number"], gaps["fate"] = lacking, "lost"
-    gaps["time"] = np.interp(lacking, here, np.asarray(first["time"], np.float64))
-    return gaps.astype(dict(table.dtypes))
+    before = np.cumsum(gaps.missing) - gaps.missing
+    lost = np.repeat(gaps.first - lowest - before, gaps.missing) + np.arange(missing)
+    rows = first.iloc[:0].reindex(range(missing))
+    rows["number"], rows["fate"] = lost, "lost"
+    rows["time"] = np.interp(lost, here, np.asarray(first["time"], np.float64))
+    return rows.astype(dict(table.dtypes))
 
 
 def frames_of(packets: pd.DataFrame) -> pd.DataFrame:
@@ -105,6 +121,7 @@ class FrameLoss(Printed):
     """How many packets the network lost, and how many frames were lost or incomplete in the end."""
 
     packet_loss: float
+    """The fraction lost, as `avlab.measure.loss` defines it; the same as a summary's."""
     frame_loss: float
     packets: int
     frames: int
@@ -128,7 +145,8 @@ def frame_loss(trace: Trace) -> FrameLoss | None:
     if table.empty or frames.empty:
         return None
     lost = table.sort_values("number")["fate"].isin([*GONE, "socket_dropped"]).to_numpy(bool)
-    share, runs = float(lost.mean()), int((np.diff(lost.astype(int), prepend=0) == 1).sum())
+    found, runs = packets_lost(trace), int((np.diff(lost.astype(int), prepend=0) == 1).sum())
+    share = found.fraction or 0.0
     burst = float(lost.sum() / runs) if runs else 0.0
     bursty = False
     if 0 < share < 1:
@@ -137,7 +155,7 @@ def frame_loss(trace: Trace) -> FrameLoss | None:
     return FrameLoss(
         packet_loss=share,
         frame_loss=float(frames["fate"].isin(["lost", "incomplete"]).mean()),
-        packets=len(table),
+        packets=found.settled,
         frames=len(frames),
         burst=burst,
         bursty=bursty,

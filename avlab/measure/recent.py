@@ -7,25 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avlab.measure import metrics
 from avlab.measure.convergence import Floats, Moment, trailing_rate
-from avlab.measure.tables import FRAME_FATES, NS, PACKET_FATES, STREAMS, UNKNOWN, UNKNOWN32, Rows
+from avlab.measure.folds import without_gaps
+from avlab.measure.loss import loss_bins
+from avlab.measure.tables import FRAME_FATES, NS, STREAMS, UNKNOWN, Rows
 from avlab.measure.trace import Trace
 
 Series: TypeAlias = Floats
 """Shape (columns, points): the times in float seconds on the run's clock, then what was measured at each."""
 
 _VIDEO = STREAMS.index("video")
-_RECOVERED = PACKET_FATES.index("recovered")
-_LOST = [PACKET_FATES.index("lost"), PACKET_FATES.index("socket_dropped"), _RECOVERED]
-_DAMAGED = [FRAME_FATES.index(word) for word in ("lost", "incomplete")]
 _LATE = FRAME_FATES.index("late")
-_UNSETTLED = [FRAME_FATES.index(word) for word in ("skipped", "in_flight")]
-_UNDER_WAY = PACKET_FATES.index("in_flight")
 
 
 def fps(trace: Trace, at: Moment = "shown") -> Series:
@@ -57,40 +55,14 @@ def sync(trace: Trace) -> Series:
 
 def loss(trace: Trace) -> Series:
     """Percent of the packets lost, and of the frames damaged, in each second: as `metrics.loss`, times 100."""
-    packets, frames = trace.rows("packets"), _video(trace)
-    packets = packets[packets["stream"] == _VIDEO]
-    sent_ns, gone = _first_known(packets, "sent", "received"), np.isin(packets["fate"], _LOST)
-    counts = (packets["sent"] != UNKNOWN) & (packets["fate"] != _UNDER_WAY)
-    if trace.meta["side"] == "client" and not trace.meta.get("joined"):
-        first, missing_ns = _reckoned(packets)
-        sent_ns = np.append(sent_ns, missing_ns)
-        gone = np.append(gone, np.ones(len(missing_ns), bool))
-        counts = np.append(first & (packets["fate"] != _UNDER_WAY), np.ones(len(missing_ns), bool))
-    counts &= sent_ns != UNKNOWN
-    when_ns = _first_known(frames, "sent", "first_packet", "complete", "shown")
-    settled = ~np.isin(frames["fate"], _UNSETTLED) & (when_ns != UNKNOWN)
-    losses = _binned(
-        _slots(trace, sent_ns[counts]),
-        gone[counts] * 100.0,
-        _slots(trace, when_ns[settled]),
-        np.isin(frames["fate"], _DAMAGED)[settled] * 100.0,
-        mean=True,
-    )
-    if trace.meta.get("wire") == "classic":  # it has no numbers to tell loss by
-        losses[1:] = np.nan
-    return losses
+    found = loss_bins(trace)
+    return np.stack([found.numbers.astype(np.float64), found.packets * 100, found.frames * 100])
 
 
 def bitrate(trace: Trace) -> Series:
     """Kilobits of video and of sound in each second, as `metrics.bitrate`."""
-    packets = trace.rows("packets")
-    if trace.meta["side"] != "server":
-        packets = packets[packets["fate"] != _RECOVERED]  # what the network did not deliver
-    when_ns = packets["sent" if trace.meta["side"] == "server" else "received"]
-    known = (when_ns != UNKNOWN) & (packets["bytes"] != UNKNOWN32)
-    slots, bits = _slots(trace, when_ns[known]), packets["bytes"][known] * 8e-3
-    video = packets["stream"][known] == _VIDEO
-    return _binned(slots[video], bits[video], slots[~video], bits[~video], mean=False)
+    bins, sums = metrics.bit_bins(trace)
+    return np.concatenate([bins[np.newaxis].astype(np.float64), sums])
 
 
 FOLDS: dict[str, Callable[[Trace], Series]] = {
@@ -220,55 +192,7 @@ def _seconds(trace: Trace, times_ns: NDArray[np.int64]) -> Floats:
     return (times_ns - trace.epoch_ns) / NS
 
 
-def _slots(trace: Trace, times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.floor(_seconds(trace, times_ns)).astype(np.int64)
-
-
-def _first_known(rows: Rows, *columns: str) -> Any:
-    time = rows[columns[-1]]
-    for column in reversed(columns[:-1]):
-        time = np.where(rows[column] == UNKNOWN, time, rows[column])
-    return time
-
-
-def _binned(slots_a: Any, values_a: Any, slots_b: Any, values_b: Any, *, mean: bool) -> Series:
-    """Two columns summed, or averaged, in bins of a second from the first bin of either to the last."""
-    both = np.concatenate([slots_a, slots_b])
-    if not len(both):
-        return np.empty((3, 0))
-    first, count = int(both.min()), int(both.max() - both.min()) + 1
-    columns = []
-    for slots, values in ((slots_a, values_a), (slots_b, values_b)):
-        total = np.bincount(slots - first, weights=values, minlength=count)
-        if mean:
-            number = np.bincount(slots - first, minlength=count)
-            total = np.divide(total, number, out=np.full(count, np.nan), where=number > 0)
-        columns.append(total)
-    return np.stack([np.arange(first, first + count, dtype=np.float64), *columns])
-
-
 def _without_gaps(bins: Series, empty: float) -> Series:
     """The bins with those that lack between the first and the last."""
-    if not bins.shape[1]:
-        return bins
-    whole = np.full((len(bins), int(bins[0, -1] - bins[0, 0]) + 1), empty)
-    whole[0] = bins[0, 0] + np.arange(whole.shape[1])
-    whole[:, (bins[0] - bins[0, 0]).astype(np.int64)] = bins
-    return whole
-
-
-def _reckoned(packets: Rows) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """What a receiver on its own can tell: which rows are a number's first, and when each missing number was missed.
-
-    A gap in the sequence numbers is a loss, seen when the number after it arrives (RFC 3550, A.3).
-    """
-    named = (packets["seq"] != UNKNOWN) & (packets["ssrc"] != UNKNOWN)
-    first = packets["seq"] == UNKNOWN
-    missed = [np.empty(0, np.int64)]
-    for ssrc in np.unique(packets["ssrc"]):
-        at = np.flatnonzero((packets["ssrc"] == ssrc) & (packets["seq"] != UNKNOWN))
-        at = at[np.unique(packets["seq"][at], return_index=True)[1]]
-        first[at] = True
-        if named[at].all():
-            missed.append(np.repeat(packets["received"][at][1:], np.diff(packets["seq"][at]) - 1))
-    return first, np.concatenate(missed)
+    numbers, values = without_gaps(bins[0].astype(np.int64), bins[1:], empty)
+    return np.concatenate([numbers[np.newaxis].astype(np.float64), values])

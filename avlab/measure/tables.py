@@ -6,6 +6,7 @@ Pure: it sees integers, arrays and DataFrames. pandas is imported when a DataFra
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,6 +24,9 @@ PACKET_FATES = ("used", "duplicate", "late", "lost", "socket_dropped", "in_fligh
 """`recovered` was lost, and a repair brought its content back; its `received` is when."""
 
 NS = 1_000_000_000
+MOST_ROWS = 5_000_000
+"""Rows that one DataFrame is made of, at most."""
+
 UNKNOWN = -(2**63)
 UNKNOWN32 = -(2**31)
 UNKNOWN8 = -128
@@ -30,6 +34,22 @@ UNKNOWN8 = -128
 # How each kind of column is packed, and which numpy type says the same.
 _PACKED = {"time": "q", "span": "q", "count": "q", "size": "i", "flag": "b", "ratio": "d"}
 _NUMPY = {"q": "<i8", "i": "<i4", "b": "i1", "d": "<f8"}
+
+
+_CONTROLS = dict.fromkeys(
+    [*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A),
+     *range(0xD800, 0xE000)], "\N{REPLACEMENT CHARACTER}",
+)  # fmt: skip
+MOST_LETTERS = 2_000
+
+
+def plain_text(text: str, most: int = MOST_LETTERS) -> str:
+    """A text that a stranger may have written, fit for a terminal, a page and a plot.
+
+    Control characters, what turns the direction of writing, and halves of characters are replaced; it is cut at `most`.
+    """
+    text = text if len(text) <= most else f"{text[: most - 3]}..."
+    return text if text.isascii() and text.isprintable() else text.translate(_CONTROLS)
 
 
 class Table:
@@ -51,16 +71,25 @@ class Table:
         """No rows of this table."""
         return np.zeros(0, self.dtype)
 
+    def span(self, rows: Rows) -> tuple[int, int]:
+        """The earliest and the latest time in `rows`, in nanoseconds; `UNKNOWN` twice when there is none."""
+        newest = self.newest(rows)
+        if newest == UNKNOWN:
+            return UNKNOWN, UNKNOWN
+        # One less than the smallest integer is the largest: what is unknown is then later than everything.
+        return min(int((rows[column] - 1).min()) + 1 for column in self.times), newest
+
     def newest(self, rows: Rows) -> int:
         """The latest time in `rows`, in nanoseconds; `UNKNOWN` when there is none."""
         return max((int(rows[column].max()) for column in self.times), default=UNKNOWN) if len(rows) else UNKNOWN
 
-    def to_frame(self, rows: Rows, epoch_ns: int) -> pd.DataFrame:
-        """The rows as a DataFrame in a student's units: float seconds, words, NaN and NA."""
+    def to_frame(self, rows: Rows, epoch_ns: int, columns: Sequence[str] = ()) -> pd.DataFrame:
+        """The rows as a DataFrame in a student's units: float seconds, words, NaN and NA. All columns, or some."""
         import pandas as pd
 
         made: dict[str, Any] = {}
-        for column, kind in self.columns.items():
+        for column in columns or self.columns:
+            kind = self.columns[column]
             values = rows[column]
             if isinstance(kind, tuple):
                 codes = np.where(values < 0, -1, values).astype(np.int8)

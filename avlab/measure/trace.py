@@ -6,16 +6,19 @@ Pure: no clock and no file. Times come in as integer nanoseconds; whatever reach
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avlab.measure.batches import BATCH, CHUNK, Batch, Budget, Log, Spill, chunked
 from avlab.measure.tables import (
     FRAME_FATES,
     FRAMES,
+    MOST_ROWS,
     NS,
     PACKET_FATES,
     PACKETS,
@@ -27,6 +30,7 @@ from avlab.measure.tables import (
     UNKNOWN32,
     Rows,
     Table,
+    plain_text,
 )
 
 if TYPE_CHECKING:
@@ -34,8 +38,15 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+__all__ = ["BATCH", "Column", "FrameRow", "PacketTuple", "Recorder", "SettingRow", "Side", "Trace"]
+
 Side = Literal["server", "client", "simulation", "relay"]
-BATCH = 4096
+
+MOST_OF_A_NAME = 20_000
+"""Settings and events of one name that a record keeps: half an hour of the reports of thirty clients."""
+
+MOST_NAMES = 1_000
+"""Names of settings and events that a record keeps."""
 
 
 class FrameRow(NamedTuple):
@@ -87,51 +98,14 @@ _FLAG: dict[bool | None, int] = {None: UNKNOWN8, False: 0, True: 1}
 _pack_packet = PACKETS.packer.pack
 
 
-class _Log:
-    """One table as it grows: full batches, and a live buffer to which packed rows are appended.
-
-    There is no lock. One thread appends; both parts hang on one attribute which is replaced as a whole, and both
-    appending to a bytearray and copying it are single operations: a snapshot from any thread has each row, whole, once.
-    """
-
-    def __init__(self, table: Table, spill: Callable[[Rows], Rows] | None, spill_after_ns: int) -> None:
-        self._table = table
-        self._full_at = BATCH * table.dtype.itemsize
-        self._spill = spill
-        self._spill_after_ns = spill_after_ns
-        self._spilled = 0
-        self._state: tuple[tuple[Rows, ...], bytearray] = ((), bytearray())
-
-    def append(self, packed: bytes) -> None:
-        batches, live = self._state
-        live += packed
-        if len(live) < self._full_at:
-            return
-        batch: Rows = np.frombuffer(bytes(live), self._table.dtype)
-        self._state = (self._spill_old((*batches, batch)), bytearray())
-
-    def _spill_old(self, batches: tuple[Rows, ...]) -> tuple[Rows, ...]:
-        """Hand on the oldest batch kept in memory, once all of it is old: one at a time, so the cost is even."""
-        if self._spill is None:
-            return batches
-        oldest = batches[self._spilled]
-        if self._table.newest(oldest) >= self._table.newest(batches[-1]) - self._spill_after_ns:
-            return batches
-        batches = (*batches[: self._spilled], self._spill(oldest), *batches[self._spilled + 1 :])
-        self._spilled += 1
-        return batches
-
-    def snapshot(self) -> tuple[Rows, ...]:
-        batches, live = self._state
-        return (*batches, np.frombuffer(bytes(live), self._table.dtype))
-
-
 class Recorder:
     """Takes down what one side of a run sees. Each table has one thread that writes it; any thread may call `trace`.
 
     `clock` names the monotonic clock that all times are read from: the same word means the same clock. `epoch_ns` is
-    the moment that a student sees as 0 s. After `spill_after_ns`, a batch of rows goes through `spill`, which gives an
-    equal array that lives on a disk; without it, rows stay in memory: 47 bytes a packet, 86 a frame.
+    the moment that a student sees as 0 s. `spill` makes a place on a disk for each table, to which the oldest rows go
+    when those of all records that share a `budget` take more memory than it allows, and those older than
+    `spill_after_ns` where that is given; without it, rows stay in memory: 47 bytes a packet, 86 a frame. What does not
+    fit on the disk is left out, and `notices` says so. Of settings and events, `MOST_OF_A_NAME` of each name are kept.
     `meta` is a dict of plain values for whoever reads the trace: `clip`, `target_fps`, `audio_rate` (Hz), `ssrcs` (a
     list: those this client was promised), `end_ns` (when this side stopped listening), sizes, versions.
     """
@@ -142,16 +116,23 @@ class Recorder:
         side: Side,
         epoch_ns: int,
         clock: str,
-        spill: Callable[[Rows], Rows] | None = None,
-        spill_after_ns: int = 3600 * NS,
+        spill: Spill | None = None,
+        spill_after_ns: int | None = None,
+        budget: Budget | None = None,
     ) -> None:
         if side not in ("server", "client", "simulation", "relay"):
             raise ValueError(f"side must be 'server', 'client', 'simulation' or 'relay', not {side!r}")
         self.meta: dict[str, Any] = {"side": side, "epoch_ns": epoch_ns, "clock": clock}
-        self._frames = _Log(FRAMES, spill, spill_after_ns)
-        self._packets = _Log(PACKETS, spill, spill_after_ns)
-        self._sync = _Log(SYNC, spill, spill_after_ns)
+        self.notices: list[str] = []
+        """What a person should know of the record itself, a sentence each."""
+        self._cut = False
+        budget = _BUDGET if budget is None else budget
+        self._frames, self._packets, self._sync = (
+            Log(table, spill, budget=budget, spill_after_ns=spill_after_ns, lost=self._cannot_keep)
+            for table in (FRAMES, PACKETS, SYNC)
+        )
         self._settings: list[SettingRow] = []
+        self._named: Counter[str] = Counter()
 
     def packet(
         self,
@@ -247,11 +228,31 @@ class Recorder:
 
     def setting(self, time_ns: int, name: str, value: Any) -> None:
         """A setting has this value from now on. What is no plain value is kept as its text."""
-        self._settings.append(SettingRow(time_ns, name, _plain(value), "setting"))
+        self._note(SettingRow(time_ns, name, _plain(value), "setting"))
 
     def event(self, time_ns: int, name: str, value: Any = None) -> None:
         """Something happened. `socket_dropped` with a count: datagrams that the receiving socket had no room for."""
-        self._settings.append(SettingRow(time_ns, name, _plain(value), "event"))
+        self._note(SettingRow(time_ns, name, _plain(value), "event"))
+
+    def _note(self, row: SettingRow) -> None:
+        """Keep it, as long as there are not too many: what comes from a network may come without end."""
+        if row.name not in self._named and len(self._named) >= MOST_NAMES:
+            return
+        self._named[row.name] += 1  # an estimate, where several threads write: a bound need not be exact
+        count = self._named[row.name]
+        if count <= MOST_OF_A_NAME:
+            self._settings.append(row)
+        elif count == MOST_OF_A_NAME + 1:
+            words = f"more than {MOST_OF_A_NAME:,} of {row.name!r} came: further ones are not kept"
+            self._settings.append(SettingRow(row.time_ns, "record full", words, "event"))
+
+    def _cannot_keep(self, time_ns: int, rows: int, error: OSError) -> None:
+        if not self._cut:
+            self._cut = True
+            reason = error.strerror or str(error) or type(error).__name__
+            words = f"a part of the record is missing, as it could not be put on the disk ({reason}): make room there"
+            self.event(time_ns, "record cut", words)
+            self.notices.append(words)
 
     def trace(self) -> Trace:
         """What has been recorded so far. From any thread, while recording goes on."""
@@ -260,8 +261,12 @@ class Recorder:
             packets=self._packets.snapshot(),
             sync=self._sync.snapshot(),
             settings=tuple(self._settings),
-            meta=dict(self.meta),
+            meta={key: plain_text(value) if isinstance(value, str) else value for key, value in self.meta.items()},
         )
+
+
+_BUDGET = Budget()
+"""What all records of this process share."""
 
 
 def _unknown_packet(word: object) -> ValueError:
@@ -274,26 +279,32 @@ def _unknown_packet(word: object) -> ValueError:
 def _plain(value: Any) -> str | int | float | bool | None:
     if isinstance(value, np.generic):
         value = value.item()
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+    return value if value is None or isinstance(value, int | float) else plain_text(str(value))
 
 
 class Trace:
     """What was seen during a run. A value: nothing changes it, and its tables are made when first asked for.
 
     `frames`, `packets`, `sync` and `settings` are DataFrames with times in float seconds on the run's clock, NaN or NA
-    where unknown; `meta` says what ran. Made by `Recorder.trace`, `join` and `load`, from batches of packed rows.
+    where unknown; `meta` says what ran. Made by `Recorder.trace`, `join` and `load`, from batches of packed rows, of
+    which the oldest may be on a disk. A table of more than five million rows is no DataFrame: ask for a part of the run
+    by `between`. The numbers of avlab.metrics are of the whole run, however long.
     """
 
     def __init__(
         self,
         *,
-        frames: Sequence[Rows] = (),
-        packets: Sequence[Rows] = (),
-        sync: Sequence[Rows] = (),
+        frames: Sequence[Rows | Batch] = (),
+        packets: Sequence[Rows | Batch] = (),
+        sync: Sequence[Rows | Batch] = (),
         settings: Sequence[SettingRow] = (),
         meta: Mapping[str, Any],
     ) -> None:
-        self._batches = {"frames": tuple(frames), "packets": tuple(packets), "sync": tuple(sync)}
+        given = {"frames": frames, "packets": packets, "sync": sync}
+        self._batches = {
+            name: tuple(part if isinstance(part, Batch) else Batch.of(TABLES[name], part) for part in parts)
+            for name, parts in given.items()
+        }
         self._settings = tuple(settings)
         self._meta = dict(meta)
         self._made: dict[str, pd.DataFrame] = {}
@@ -373,13 +384,61 @@ class Trace:
         """The settings as they were recorded, with times in nanoseconds."""
         return self._settings
 
+    def count(self, name: str) -> int:
+        """How many rows "frames", "packets" or "sync" have."""
+        return sum(len(batch.rows) for batch in self._batches[name])
+
     def rows(self, name: str) -> Rows:
         """The packed rows of "frames", "packets" or "sync" in one array, times in nanoseconds; do not write to it."""
         batches = self._batches[name]
-        if len(batches) != 1:
-            batches = (np.concatenate(batches) if batches else TABLES[name].empty(),)
+        if len(batches) != 1 or not isinstance(batches[0].rows, np.ndarray):
+            rows = np.concatenate([batch.read() for batch in batches]) if batches else TABLES[name].empty()
+            batches = (Batch.of(TABLES[name], rows),)
             self._batches[name] = batches
-        return batches[0]
+        return batches[0].read()
+
+    def rows_from(self, name: str, first: int) -> Iterator[Rows]:
+        """The packed rows from number `first` on, some at a time."""
+        before, parts = 0, []
+        for batch in self._batches[name]:
+            skipped = max(0, first - before)
+            before += len(batch.rows)
+            if skipped < len(batch.rows):
+                parts.append(batch if not skipped else Batch.of(TABLES[name], batch.read()[skipped:]))
+        return chunked(parts)
+
+    def chunks(self, name: str) -> Iterator[Rows]:
+        """The packed rows some at a time, in order; all at once as long as they are half a million or fewer."""
+        if self.count(name) <= CHUNK:
+            return iter([self.rows(name)])
+        return chunked(self._batches[name], CHUNK)
+
+    def between(self, start: float, end: float) -> Trace:
+        """The part of the run from `start` up to `end`, in seconds on its clock: rows of which any time is within.
+
+        What each setting was when it began is in it too, at `start`. ValueError unless `start` is before `end`.
+        """
+        if not start < end:
+            raise ValueError(f"between takes a start and an end after it, in seconds, not {start} and {end}")
+        first, last = (self.epoch_ns + _nanoseconds(moment) for moment in (start, end))
+        kept: dict[str, list[Rows]] = {}
+        for name, batches in self._batches.items():
+            table, kept[name] = TABLES[name], []
+            for batch in batches:
+                if batch.newest < first or batch.oldest >= last:
+                    continue
+                for rows in chunked([batch]):
+                    within = np.zeros(len(rows), bool)
+                    for column in table.times:
+                        within |= (rows[column] >= first) & (rows[column] < last) & (rows[column] != UNKNOWN)
+                    kept[name].append(rows[within])
+        stood = {row.name: row for row in self._settings if row.kind == "setting" and row.time_ns < first}
+        settings = [row._replace(time_ns=first) for row in stood.values()]
+        settings += [row for row in self._settings if first <= row.time_ns < last]
+        meta = dict(self._meta)
+        if meta.get("end_ns") is not None:
+            meta["end_ns"] = max(first, min(int(meta["end_ns"]), last))
+        return Trace(**kept, settings=settings, meta=meta)
 
     def tail(self, since_ns: int) -> Trace:
         """The rows of which any time is `since_ns` or later, in nanoseconds; what it costs does not grow with the run.
@@ -388,20 +447,19 @@ class Trace:
         """
         kept: dict[str, list[Rows]] = {}
         for name, batches in self._batches.items():
-            table, kept[name] = TABLES[name], []
-            for batch in reversed(batches):
-                late = np.zeros(len(batch), bool)
-                for column in table.times:
-                    late |= batch[column] >= since_ns
-                if len(batch) and not late.any():
-                    break
-                kept[name].insert(0, batch[late])
+            kept[name] = [part for part in _late_parts(TABLES[name], batches, since_ns) if len(part)]
+            kept[name].reverse()
         settings = tuple(row for row in self._settings if row.time_ns >= since_ns)
         return Trace(**kept, settings=settings, meta=self._meta)
 
     def _table(self, table: Table) -> pd.DataFrame:
         made = self._made.get(table.name)
         if made is None:
+            if self.count(table.name) > MOST_ROWS:
+                raise ValueError(
+                    f"this run has {self.count(table.name):,} {table.name}, more than the {MOST_ROWS:,} rows of one "
+                    f"table: ask for a part of it in seconds, as in trace.between(0, 600).{table.name}"
+                )
             made = table.to_frame(self.rows(table.name), self.epoch_ns)
             if table is SYNC:
                 made.insert(3, "offset", made["audio_pts"] - made["video_pts"])
@@ -422,14 +480,20 @@ class Trace:
     def _counts(self) -> list[tuple[str, str]]:
         lines = []
         for name, streams in (("frames", ("frames", "chunks of sound")), ("packets", ("video", "audio"))):
-            rows, words = self.rows(name), TABLES[name].columns["fate"]
+            words = TABLES[name].columns["fate"]
+            known = np.zeros((len(streams), len(words)), np.int64)
+            numbers = np.zeros(len(streams), np.int64)
+            for rows in self.chunks(name):
+                for code in range(len(streams)):
+                    fates = rows["fate"][rows["stream"] == code]
+                    numbers[code] += len(fates)
+                    known[code] += [(fates == word).sum() for word in range(len(words))]
             for code, label in enumerate(streams):
-                fates = rows["fate"][rows["stream"] == code]
-                if len(fates):
-                    counts = [f"{(fates == i).sum():,} {word}" for i, word in enumerate(words) if (fates == i).any()]
-                    text = f"{len(fates):,}" + (f": {', '.join(counts)}" if counts else "")
+                if numbers[code]:
+                    counts = [f"{count:,} {word}" for word, count in zip(words, known[code], strict=True) if count]
+                    text = f"{numbers[code]:,}" + (f": {', '.join(counts)}" if counts else "")
                     lines.append((label if name == "frames" else f"{label} packets", text))
-        lines.append(("sync", f"{len(self.rows('sync')):,} readings"))
+        lines.append(("sync", f"{self.count('sync'):,} readings"))
         lines.append(("settings", f"{len(self._settings):,}"))
         return lines
 
@@ -447,6 +511,27 @@ class Trace:
             for label, text in self._counts()
         )
         return f"<b>{escape(self._title())}</b><table>{lines}</table>"
+
+
+def _late_parts(table: Table, batches: Sequence[Batch], since_ns: int) -> Iterator[Rows]:
+    """Of batches, the rows of which any time is `since_ns` or later, the last part first."""
+    for batch in reversed(batches):
+        if len(batch.rows) and batch.newest < since_ns:
+            return
+        for rows in batch.slices():
+            if not len(rows):
+                continue
+            late = np.zeros(len(rows), bool)
+            for column in table.times:
+                late |= rows[column] >= since_ns
+            if not late.any():
+                return
+            yield rows[late]
+
+
+def _nanoseconds(seconds: float) -> int:
+    """As a time that fits into 64 bits, from endless ones, too."""
+    return round(min(max(float(seconds), -4e9), 4e9) * NS)
 
 
 def _files() -> Any:

@@ -99,6 +99,7 @@ class Arriving:
         self._malformed = self._strays = 0
         self._leapt_ns: int | None = None
         self._ssrcs: dict[int, None] = {}  # all that were heard of
+        self._repair_ssrcs: dict[int, None] = {}  # those of them that send what was lost again
 
     def clear(self) -> None:
         """Other streams will come instead of those that were added."""
@@ -141,7 +142,13 @@ class Arriving:
             for ssrc in (incoming.ssrc, again.rtx_ssrc if again is not None else None):
                 if ssrc is not None:
                     self._ssrcs[ssrc] = None
+            if again is not None and again.rtx_ssrc is not None:
+                self._repair_ssrcs[again.rtx_ssrc] = None
         self._recorder.meta["ssrcs"] = list(self._ssrcs)
+        self._recorder.meta["repair_ssrcs"] = [ssrc for ssrc in self._repair_ssrcs if ssrc not in self._own()]
+
+    def _own(self) -> set[int | None]:
+        return {incoming.ssrc for incoming in self.incoming.values()}
 
     def _note_malformed(self, error: WireError, now_ns: int) -> None:
         self._malformed += 1

@@ -16,12 +16,13 @@ from avlab.measure.join import join
 from avlab.measure.tables import UNKNOWN
 from avlab.measure.trace import Recorder, Trace
 from avlab.stream.classic_client import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
-from avlab.stream.clock import MonotonicClock, clock_identity, spill
+from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Offer, Receiver
 from avlab.stream.links import Waker
 from avlab.stream.presentation import Presentation
 from avlab.stream.repairing import Repair, check_repair
 from avlab.stream.rtsp_receiver import RtspReceiver
+from avlab.stream.scratch import Scratch
 from avlab.stream.server import Server
 from avlab.stream.sounding import Sounding
 from avlab.stream.tap import Received, Tap
@@ -75,9 +76,9 @@ class Client(Handle):
         self._audio: Literal["auto", "speaker", "null"] = audio
         self._av_offset_ns = round(av_offset * NS)
         self._clock = MonotonicClock()
-        self._recorder = Recorder(side="client", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=spill)
+        self._recorder = Recorder(side="client", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=Scratch())
         self._recorder.meta |= {"url": self.url, "platform": platform.platform(), "python": platform.python_version()}
-        self._notices: list[str] = []
+        self._notices = self._recorder.notices
         self._delay_ns: int | None = 0
         self.repair = check_repair(repair)
         self._peer: Server | None = None

@@ -9,7 +9,8 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+
+from avlab.stream.scratch import Scratch
 
 MARGIN_NS = 20_000_000 if sys.platform == "win32" else 2_000_000
 """Sockets are waited for until this long before a deadline, the rest is slept: Python's epoll rounds its timeout up to
@@ -92,29 +93,64 @@ class WallClock:
 def clock_identity() -> str:
     """Names the monotonic clock: equal for two processes if, and only if, their readings can be compared.
 
-    perf_counter is one clock for all processes since a boot; where the boot cannot be told, only for this process and
-    those that it starts with `CLOCK_VARIABLE` in their environment.
+    perf_counter is one clock for all processes since a boot, on Linux for those of one time namespace, which may shift
+    it (time_namespaces(7)); where the boot cannot be told, only for this process and those that it starts with
+    `CLOCK_VARIABLE` in their environment.
     """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return _process_identity
-    return f"boot:{boot}"
+    boot = _boot()
+    return _process_identity if boot is None else f"boot:{boot}"
 
 
 CLOCK_VARIABLE = "AVLAB_CLOCK"
 _process_identity: str = os.environ.get(CLOCK_VARIABLE) or f"process:{uuid.uuid4()}"
 
 
-def spill(rows: Any) -> Any:
-    """An array moved from memory to a temporary file that goes with the process; for a record's old rows."""
-    import tempfile
+def _boot() -> str | None:
+    """What tells this boot, and this namespace of clocks, from all others; None where the system does not say."""
+    ways = {"linux": _boot_of_linux, "darwin": _boot_of_macos, "win32": _boot_of_windows}
+    try:
+        return ways[sys.platform]()
+    except (KeyError, OSError, ValueError, AttributeError):
+        return None
 
-    import numpy as np
 
-    with tempfile.TemporaryFile(prefix="avlab-") as file:
-        if not len(rows):
-            return rows
-        disk = np.memmap(file, dtype=rows.dtype, mode="w+", shape=rows.shape)
-    disk[:] = rows
-    return disk
+def _boot_of_linux() -> str | None:
+    try:
+        namespace = os.readlink("/proc/self/ns/time")  # as in time:[4026531834]
+    except FileNotFoundError:  # a kernel before 5.6, or without them: one clock for all
+        namespace = ""
+    return linux_boot(Path("/proc/sys/kernel/random/boot_id").read_text(), namespace)
+
+
+def linux_boot(boot_id: str, namespace: str) -> str:
+    """The name of the clock of a boot, by the kernel's word for it, in a time namespace, where there is one."""
+    return ":".join(filter(None, [boot_id.strip(), namespace]))
+
+
+def _boot_of_macos() -> str | None:
+    """The kernel's own word for it, kern.bootsessionuuid; without a process that would have to be started."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    value, size = ctypes.create_string_buffer(256), ctypes.c_size_t(256)
+    if library.sysctlbyname(b"kern.bootsessionuuid", value, ctypes.byref(size), None, ctypes.c_size_t(0)):
+        return None
+    return value.value.decode("ascii", "replace").strip() or None
+
+
+def _boot_of_windows() -> str | None:
+    """A name for the machine and a number for the boot, which the registry counts."""
+    if sys.platform == "win32":
+        import winreg
+
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\Microsoft\Cryptography") as key:
+            machine = winreg.QueryValueEx(key, "MachineGuid")[0]
+        place = r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management\PrefetchParameters"
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, place) as key:
+            return f"{machine}:{winreg.QueryValueEx(key, 'BootId')[0]}"
+    else:
+        return None
+
+
+spill = Scratch()
+"""Where the rows of a record go that has no place of its own."""

@@ -22,10 +22,12 @@ from typing import IO, Any
 
 import numpy as np
 
+from avlab.measure.batches import Batch
 from avlab.measure.tables import TABLES, Rows
 from avlab.measure.trace import SettingRow, Trace
-from avlab.stream.clock import CLOCK_VARIABLE, clock_identity, spill
+from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
 from avlab.stream.parcel import packed, unpacked, unpacked_error
+from avlab.stream.scratch import Scratch
 from avlab.stream.server import Server
 from avlab.stream.worker import Worker
 
@@ -295,7 +297,8 @@ class _Mirror:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._parts: dict[str, list[Rows]] = {name: [] for name in TABLES}
+        self._scratch = Scratch()
+        self._parts: dict[str, list[Batch]] = {name: [] for name in TABLES}
         self._have = dict.fromkeys((*TABLES, "settings"), 0)
         self._settings: list[SettingRow] = []
         self._meta: dict[str, Any] = {}
@@ -320,14 +323,24 @@ class _Mirror:
                 rows: Rows = np.frombuffer(source.read(number * TABLES[name].dtype.itemsize), TABLES[name].dtype)
                 rows = rows[self._have[name] - message["from"][name] :]
                 self._have[name] += len(rows)
-                parts = [*self._parts[name], rows]
-                if len(parts) > MANY_PARTS or rows.nbytes > MUCH_BYTES:
-                    whole: Rows = np.concatenate(parts)
-                    parts = [spill(whole) if whole.nbytes > MUCH_BYTES else whole]
-                self._parts[name] = parts
+                self._parts[name] = self._with(name, rows)
             fresh = message["settings"][self._have["settings"] - message["from"]["settings"] :]
             self._settings += [SettingRow(*row) for row in fresh]
             self._have["settings"] += len(fresh)
+
+    def _with(self, name: str, rows: Rows) -> list[Batch]:
+        """The parts with these rows; what is much goes to the disk, behind what is there already."""
+        there = [part for part in self._parts[name] if not isinstance(part.rows, np.ndarray)]
+        fresh = [part.rows for part in self._parts[name] if isinstance(part.rows, np.ndarray)] + [rows]
+        size = sum(part.nbytes for part in fresh)
+        if len(fresh) <= MANY_PARTS and size <= MUCH_BYTES:
+            return [*self._parts[name], Batch.of(TABLES[name], rows)]
+        whole = Batch.of(TABLES[name], np.concatenate(fresh))
+        if size > MUCH_BYTES:
+            with contextlib.suppress(OSError):  # a disk without room: then it stays in memory
+                whole = whole._replace(rows=self._scratch(whole.read()))
+        joined = there[-1].followed_by(whole) if there else None
+        return [*there, whole] if joined is None else [*there[:-1], joined]
 
 
 def _started(errors: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -6,11 +6,12 @@ When its input ends, whoever started it is gone, and it ends too. It says nothin
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 from avlab.measure.tables import TABLES, Rows
@@ -97,16 +98,16 @@ class _Process:
             self._say({"ended": True})
 
     def _say(self, message: dict[str, Any], trace: Trace | None = None, have: Mapping[str, int] | None = None) -> None:
-        rows: dict[str, Rows] = {}
+        parts: list[Iterator[Rows]] = []
         if trace is not None and have is not None:
-            rows = {name: trace.rows(name)[have[name] :] for name in TABLES}
-            numbers = {name: len(part) for name, part in rows.items()}
+            numbers = {name: max(0, trace.count(name) - have[name]) for name in TABLES}
             settings = [list(row) for row in trace.setting_rows[have["settings"] :]]
             message = message | {"rows": numbers, "from": dict(have), "settings": settings, "meta": trace.meta}
+            parts = [trace.rows_from(name, have[name]) for name in TABLES]
         with self._writing, contextlib.suppress(OSError):  # nobody reads any more: the lines will end as well
             self._out.write(json.dumps(message).encode() + b"\n")
-            for part in rows.values():
-                self._out.write(part.tobytes())
+            for rows in itertools.chain(*parts):
+                self._out.write(rows.tobytes())
             self._out.flush()
 
 

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 from avlab.measure.trace import PacketTuple, Recorder, Trace
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.settings import Network
-from avlab.stream.clock import MonotonicClock, clock_identity, spill
+from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.links import Address, TcpLink, UdpLink, Waker
 from avlab.stream.listening import Arrival, Listener
 from avlab.stream.relay_session import MAX_TRACKS, Carried, RtspSession, Session, Source
+from avlab.stream.scratch import Scratch
 from avlab.stream.worker import Handle, Worker
 from avlab.timing.stage import Dropped
 from avlab.wire.rtp import HEADER, HEADER_BYTES, L16_MONO, L16_STEREO, VERSION_2, Unwrapper, is_rtcp
@@ -65,7 +66,7 @@ class Relay(Handle):
         self._one_way = one_way
         self._idle_ns = round(idle_timeout * NS)
         self._clock = MonotonicClock()
-        self._recorder = Recorder(side="relay", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=spill)
+        self._recorder = Recorder(side="relay", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=Scratch())
         self._recorder.meta |= {
             "clip": self._target_name,
             "shared_clock": True,
@@ -75,7 +76,7 @@ class Relay(Handle):
         self._sessions: list[Session] = []
         self._by_address: dict[Address, Session] = {}
         self._numbered = 0
-        self._notices: list[str] = []
+        self._notices = self._recorder.notices
         self._ways: dict[Impairment, None] = {}  # those that hold something
         self._unwrap: dict[tuple[str, int], Unwrapper] = {}
         self._rows: list[PacketTuple] = []

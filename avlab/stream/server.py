@@ -20,10 +20,11 @@ from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
 from avlab.stream.adapting import Adapting, Delivery
 from avlab.stream.classic_server import ClassicAudience
-from avlab.stream.clock import MonotonicClock, clock_identity, spill
+from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Audience
 from avlab.stream.links import Waker
 from avlab.stream.rtsp_audience import RtspAudience
+from avlab.stream.scratch import Scratch
 from avlab.stream.sending import Sending
 from avlab.stream.worker import Handle, Worker
 from avlab.timing.pacing import Pacer, pacer_named
@@ -91,7 +92,7 @@ class Server(Handle):
         self._clip = str(source) if isinstance(source, str | Path) else "live" if self._source.live else "pictures"
         self._once = once
         self._clock = MonotonicClock()
-        self._recorder = Recorder(side="server", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=spill)
+        self._recorder = Recorder(side="server", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=Scratch())
         self._recorder.meta |= {
             "clip": self._clip,
             "wire": wire,
@@ -101,7 +102,7 @@ class Server(Handle):
             "python": platform.python_version(),
         }
         self._wire = wire
-        self._notices: list[str] = []
+        self._notices = self._recorder.notices
         self._delivery = Delivery()
         common: dict[str, Any] = {
             "host": host,

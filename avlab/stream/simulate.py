@@ -22,6 +22,7 @@ from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
 from avlab.stream.clock import VirtualClock
 from avlab.stream.repairing import check_repair
+from avlab.stream.scratch import Scratch
 from avlab.stream.sizes import frame_bytes
 from avlab.stream.virtual_receiver import Receiver, Reports
 from avlab.stream.virtual_sender import Packetizer, Sent
@@ -151,7 +152,7 @@ def simulate(
     times, rate = _presentation_times(clip)
     name = Path(clip).name if isinstance(clip, str | Path) else ""
     sizes = (0,) if network is None else frame_bytes(name, width, quality)
-    recorder = Recorder(side="simulation", epoch_ns=0, clock=f"virtual:{seed}")
+    recorder = Recorder(side="simulation", epoch_ns=0, clock=f"virtual:{seed}", spill=Scratch())
     recorder.meta |= {"clip": str(clip) if name else "times", "target_fps": rate, "seed": seed}
     pace = pacer_named(pacer)
     recorder.setting(0, "pacer", getattr(pace, "name", type(pace).__name__))
@@ -177,6 +178,7 @@ def simulate(
         repair=repair,
         ask=lambda numbers, now_ns: sender.ask(numbers, now_ns + back_ns),
     )
+    recorder.meta["repair_ssrcs"] = [receiver.repair_ssrc]
     reports = None if controller is None else Reports(controller, Choice(quality, width), way, sender, receiver)
     leaving = next(departures, None)
     while True:

@@ -114,6 +114,7 @@ class Receiver:
     ) -> None:
         self._network, self._recorder = network, recorder
         self._packets, self._ssrc = packets, ssrc
+        self.repair_ssrc = ssrc + 1
         self._clock = MediaClock()
         self._buffer = JitterBuffer(_Counted)
         self._playout = Playout(self._clock, at_once=delay_ns == 0)
@@ -288,7 +289,7 @@ class Receiver:
         self, item: Again, size: int, sent_ns: int | None, received_ns: int | None, fate: str
     ) -> PacketTuple:
         packet = item.original
-        timestamp, ssrc = packet.frame.ticks & 0xFFFFFFFF, self._ssrc + 1
+        timestamp, ssrc = packet.frame.ticks & 0xFFFFFFFF, self.repair_ssrc
         return "video", ssrc, item.sequence, timestamp, packet.marker, size, sent_ns, received_ns, fate
 
     def _settle(self, frame: Sent) -> None:
