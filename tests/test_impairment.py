@@ -395,19 +395,57 @@ def test_nothing_is_lost_or_made_beyond_what_is_said(packets: list[Any], changed
         ({"loss": True}, "loss must be a share"),
         ({"duplicate": 1.5}, "duplicate must be a share of packets from 0 to 1, not 1.5"),
         ({"burst": 0.5}, "burst must be 1 packet or more, not 0.5"),
-        ({"burst": float("inf")}, "burst must be 1 packet or more, not inf"),
+        ({"burst": float("inf")}, "burst must be at most 1,000,000 packets, not inf"),
+        ({"burst": 1e300}, "burst must be at most 1,000,000 packets, not 1e\\+300"),
+        ({"burst": float("nan")}, "burst must be 1 packet or more, not nan"),
         ({"delay": -1}, "delay must be 0 or more seconds, not -1"),
-        ({"jitter": float("inf")}, "jitter must be 0 or more seconds, not inf"),
+        ({"delay": 1e300}, "delay must be at most 3,600 seconds, an hour, not 1e\\+300"),
+        ({"delay": 3_601}, "delay must be at most 3,600 seconds, an hour, not 3601"),
+        ({"delay": 10**400}, "delay must be at most 3,600 seconds, an hour, not 1000000"),
+        ({"delay": -(10**5000)}, "delay must be 0 or more seconds, not a number of thousands of digits"),
+        ({"jitter": float("inf")}, "jitter must be at most 3,600 seconds, an hour, not inf"),
+        ({"jitter": float("-inf")}, "jitter must be 0 or more seconds, not -inf"),
+        ({"jitter": float("nan")}, "jitter must be 0 or more seconds, not nan"),
+        ({"queue": 1e18}, "queue must be at most 3,600 seconds, an hour, not 1e\\+18"),
         ({"queue": None}, "queue must be 0 or more seconds, not None"),
         ({"rate": 0}, "rate must be more than 0 kbit/s, or None for no bottleneck, not 0"),
         ({"rate": -5}, "rate must be more than 0 kbit/s"),
+        ({"rate": float("nan")}, "rate must be more than 0 kbit/s, or None for no bottleneck, not nan"),
+        ({"rate": float("inf")}, "rate must be from 0.001 to 1,000,000,000 kbit/s, or None for no bottleneck, not inf"),
+        ({"rate": 5e-324}, "rate must be from 0.001 to 1,000,000,000 kbit/s, or None for no bottleneck, not 5e-324"),
         ({"reorder": 1}, "reorder must be True or False, not 1"),
         ({"seed": 1.5}, "seed must be a whole number, not 1.5"),
+        ({"seed": 10**1000}, "seed must be a whole number of at most 1000 digits, not 1000000"),
+        ({"seed": 10**5000}, "seed must be a whole number of at most 1000 digits, not a number of thousands of digits"),
     ],
 )
 def test_what_cannot_be(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words.replace("(", r"\(")):
         Network(**settings)
+
+
+@given(
+    loss=st.floats(0, 1),
+    burst=st.floats(1, 1e6),
+    delay=st.floats(0, 3600),
+    jitter=st.floats(0, 3600),
+    duplicate=st.floats(0, 1),
+    rate=st.none() | st.floats(0.001, 1e9),
+    queue=st.floats(0, 3600),
+    reorder=st.booleans(),
+    seed=st.integers(),
+)
+def test_whatever_can_be_works(**settings: Any) -> None:
+    stage = Impairment(Network(**settings))
+    for number in range(5):
+        stage.push(Packet("video", 1200, number), number * NS)
+        stage.push(Packet("rtsp", 300, number, True), number * NS)
+    moments = 0
+    while (moment_ns := stage.wake_at()) is not None and moments < 100:
+        stage.pull(moment_ns)
+        moments += 1
+    assert moment_ns is None
+    assert stage.reliable_bytes == 0
 
 
 def test_a_network_is_a_frozen_value() -> None:

@@ -5,11 +5,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
+
+LONGEST = 3_600
+"""Seconds that `delay`, `jitter` and `queue` may be at most."""
+
+LONGEST_BURST = 1_000_000
+"""Packets that `burst` may be at most."""
+
+LOWEST_RATE, HIGHEST_RATE = 0.001, 1_000_000_000
+"""Kilobits a second: a bit, and a terabit."""
+
+MOST_DIGITS = 1_000
+"""Of `seed`: Python writes out no number of over 4,300."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +36,7 @@ class Network:
     """The share of packets lost, 0 to 1."""
 
     burst: float = 1.0
-    """How many packets are lost in a row, on average, 1 or more. 1 is chance alone, each packet for itself.
+    """How many packets are lost in a row, on average, 1 to 1,000,000. 1 is chance alone, each packet for itself.
 
     Bursts are those of Gilbert's two states (The Bell System Technical Journal 39, 1960, as Elliott generalised it in
     1963), the good one losing nothing and the bad one everything. With mean loss p and mean length b the bad state is
@@ -34,10 +45,10 @@ class Network:
     """
 
     delay: float = 0.0
-    """Seconds that every packet takes, 0 or more."""
+    """Seconds that every packet takes, 0 to 3600."""
 
     jitter: float = 0.0
-    """Seconds that packets take beyond `delay`, on average, 0 or more: exponentially distributed.
+    """Seconds that packets take beyond `delay`, on average, 0 to 3600: exponentially distributed.
 
     Delays above the smallest fit an exponential distribution on the paths of RIPE's test boxes (Sukhov and others,
     Generating Function for Network Delay, arXiv:1003.0190, 2010). The mean difference of two such delays is their
@@ -54,15 +65,15 @@ class Network:
     """The share of packets, of those not lost, that come twice, 0 to 1; the copy draws its own jitter."""
 
     rate: float | None = None
-    """Kilobits a second through the bottleneck, more than 0; None for no bottleneck. Bytes of packets are counted, as
+    """Kilobits a second through the bottleneck, 0.001 to 10^9; None for no bottleneck. Bytes of packets are counted, as
     the trace has them, without the headers of UDP and IP. All streams of a client share it."""
 
     queue: float = 0.1
-    """Seconds of packets that wait before the bottleneck, 0 or more; one that finds more waiting is lost (drop-tail).
+    """Seconds of packets that wait before the bottleneck, 0 to 3600; one that finds more waiting is lost (drop-tail).
     Bytes of a TCP connection are held back by their sender instead, until there is room."""
 
     seed: int = 1
-    """Another seed, other losses."""
+    """Another seed, other losses: a whole number of at most 1000 digits."""
 
     presets: ClassVar[Mapping[str, Network]]
     """Networks that one meets, by name."""
@@ -73,18 +84,28 @@ class Network:
     def __post_init__(self) -> None:
         for name in ("loss", "duplicate"):
             if not _number(value := getattr(self, name)) or not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a share of packets from 0 to 1, not {value!r}")
+                raise ValueError(f"{name} must be a share of packets from 0 to 1, not {_said(value)}")
         if not _number(self.burst) or not self.burst >= 1:
-            raise ValueError(f"burst must be 1 packet or more, not {self.burst!r}")
+            raise ValueError(f"burst must be 1 packet or more, not {_said(self.burst)}")
+        if self.burst > LONGEST_BURST:
+            raise ValueError(f"burst must be at most {LONGEST_BURST:,} packets, not {_said(self.burst)}")
         for name in ("delay", "jitter", "queue"):
             if not _number(value := getattr(self, name)) or value < 0:
-                raise ValueError(f"{name} must be 0 or more seconds, not {value!r}")
-        if self.rate is not None and (not _number(self.rate) or self.rate <= 0):
-            raise ValueError(f"rate must be more than 0 kbit/s, or None for no bottleneck, not {self.rate!r}")
+                raise ValueError(f"{name} must be 0 or more seconds, not {_said(value)}")
+            if value > LONGEST:
+                raise ValueError(f"{name} must be at most {LONGEST:,} seconds, an hour, not {_said(value)}")
+        if self.rate is not None:
+            if not _number(self.rate) or self.rate <= 0:
+                raise ValueError(f"rate must be more than 0 kbit/s, or None for no bottleneck, not {_said(self.rate)}")
+            if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
+                words = f"from {LOWEST_RATE} to {HIGHEST_RATE:,} kbit/s, or None for no bottleneck"
+                raise ValueError(f"rate must be {words}, not {_said(self.rate)}")
         if not isinstance(self.reorder, bool):
-            raise ValueError(f"reorder must be True or False, not {self.reorder!r}")
+            raise ValueError(f"reorder must be True or False, not {_said(self.reorder)}")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise ValueError(f"seed must be a whole number, not {self.seed!r}")
+            raise ValueError(f"seed must be a whole number, not {_said(self.seed)}")
+        if abs(self.seed) >= 10**MOST_DIGITS:
+            raise ValueError(f"seed must be a whole number of at most {MOST_DIGITS} digits, not {_said(self.seed)}")
 
     @property
     def clear(self) -> bool:
@@ -105,7 +126,16 @@ class Network:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number, however large; nan is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _said(value: Any) -> str:
+    """A value as a sentence shows it, however large it is."""
+    try:
+        return f"{value!r:.60}"
+    except ValueError:  # an int of more digits than Python writes out
+        return "a number of thousands of digits"
 
 
 Network.presets = MappingProxyType(
