@@ -7,11 +7,15 @@ import selectors
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from rawclient import until
 
+import avlab
 from avlab.stream.links import SHORTAGES, TcpLink
 from avlab.stream.listening import REST_NS, Listener
 
@@ -186,3 +190,54 @@ def test_a_fault_of_ones_own_is_not_hidden(listener: Listener, code: int) -> Non
     listener.socket = Scripted(listener.socket, code)  # type: ignore[assignment]
     with pytest.raises(OSError, match="as told"):
         listener.accept(NOW_NS)
+
+
+# ---- a scan of ports
+
+
+SAID = [
+    b"",
+    b"\r\n",
+    b"OPTIONS rtsp://",
+    b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n",
+    b"OPTIONS rtsp://[x RTSP/1.0\r\nCSeq: 1\r\n\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500),
+    b"$\0\xff\xff" + bytes(100),
+    bytes(range(256)) * 100,
+]
+"""What those say who look what listens at a port: nothing, half a request, another protocol, anything."""
+
+
+@contextmanager
+def everything(kind: str, clip: str) -> Iterator[tuple[str, int, int]]:
+    """A server or a relay: its URL, its TCP port and its UDP port."""
+    with avlab.Server(clip, loop=True, wire="classic" if kind == "classic" else "rtsp") as server:
+        port = urlsplit(server.url).port or 0
+        if kind == "classic":
+            yield server.url, port - 1, port
+        elif kind == "rtsp":
+            yield server.url, port, port
+        else:
+            with avlab.Relay(server.url) as relay:
+                yield relay.url, relay.port, relay.port
+
+
+@pytest.mark.parametrize("kind", ["rtsp", "classic", "relay"])
+def test_a_scan_of_its_ports_keeps_nobody_out(kind: str, data: Path) -> None:
+    with everything(kind, str(data / "count-15.mp4")) as (url, tcp_port, udp_port):
+        with ExitStack() as stack:
+            sender = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            for reset in (True, False):
+                for said in SAID:
+                    sender.sendto(said[:1400], ("127.0.0.1", udp_port))
+                    end = stack.enter_context(socket.create_connection(("127.0.0.1", tcp_port), 10))
+                    end.sendall(said)
+                    if reset:
+                        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+                        end.close()
+                        socket.create_connection(("127.0.0.1", tcp_port), 10).close()
+            with avlab.Client(url, audio="null") as client:  # while those are there who only hold a connection
+                until(lambda: len(client.trace.frames) > 5)
+        with avlab.Client(url, audio="null") as client:
+            until(lambda: len(client.trace.frames) > 5)

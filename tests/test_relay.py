@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import selectors
 import socket
@@ -16,6 +17,8 @@ import commands
 import numpy as np
 import pytest
 import tools
+from hypothesis import given
+from hypothesis import strategies as st
 from rawclient import RawClient, until
 
 import avlab
@@ -23,8 +26,7 @@ from avlab.measure import metrics
 from avlab.network.impairment import Impairment, Packet
 from avlab.network.settings import Network
 from avlab.stream import clock as stream_clock
-from avlab.stream import relay as module
-from avlab.stream import relay_session
+from avlab.stream import relay_places, relay_session
 from avlab.stream.relay import Relay
 from avlab.stream.relay_rtsp import Dialogue, Track
 from avlab.timing.stage import Dropped
@@ -164,18 +166,22 @@ def test_nobody_but_the_peer_is_listened_to() -> None:
 def test_each_address_is_a_client_with_its_own_losses_and_there_is_an_end_to_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_SESSIONS", 2)
+    monkeypatch.setattr(relay_places, "MAX_SESSIONS", 2)
     with plain() as (relay, client, peer), datagrams(("127.0.0.1", relay.port)) as second:
-        client.send(b"first")
-        first_from = peer.recvfrom(100)[1]
-        second.send(b"second")
-        second_from = peer.recvfrom(100)[1]
-        assert first_from != second_from
+        addresses = []
+        for end, words in ((client, b"first"), (second, b"second")):
+            end.send(words)
+            data, address = peer.recvfrom(100)
+            assert data == words
+            addresses.append(address)
+            peer.sendto(b"answer", address)
+            assert end.recv(100) == b"answer"
+        assert addresses[0] != addresses[1]
         with datagrams(("127.0.0.1", relay.port)) as third:
             third.send(b"third")
             client.send(b"first again")
             assert peer.recv(100) == b"first again"
-        peer.sendto(b"to the second", second_from)
+        peer.sendto(b"to the second", addresses[1])
         assert second.recv(100) == b"to the second"
         relay._idle_ns = 1  # from here on all are silent for too long
         until(lambda: relay.sessions == 0)
@@ -239,6 +245,47 @@ def test_messages_are_rewritten() -> None:
     ]
     with pytest.raises(WireError):
         ask("SETUP", "/a/b/track1", Transport="RTP/AVP;unicast;client_port=99999-100000")
+
+
+HOSTS = [
+    "[x",
+    "a\u2100b",
+    "a\\q",
+    "\\g<9>",
+    "h:port",
+    "@",
+    "a@b@",
+    "[::1]:99999",
+    "%",
+    "\udcff",
+    "x" * 5000,
+    "h?q",
+    "h#f",
+]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_whatever_host_a_client_names_is_given_back_to_it(host: str) -> None:
+    dialogue = Dialogue("10.0.0.5:554", bind=lambda: ((6000, 6001), (7000, 7001)), changed=lambda track: None)
+    asked = dialogue.request(rtsp.Request("DESCRIBE", f"rtsp://{host}/a", rtsp.Headers({"CSeq": "1"})))
+    assert asked.uri.startswith("rtsp://10.0.0.5:554")
+    body = b"v=0\r\ns=x\r\na=control:rtsp://10.0.0.5:554/a\r\nm=video 0 RTP/AVP 26\r\n"
+    headers = rtsp.Headers({"CSeq": "1", "Content-Base": "rtsp://10.0.0.5:554/a/"})
+    answer = dialogue.response(rtsp.Response(200, "", headers, body))
+    named = re.split(r"[?#]", host)[0].rpartition("@")[2] or "10.0.0.5:554"
+    assert answer.headers["Content-Base"] == f"rtsp://{named}/a/"
+    assert f"a=control:rtsp://{named}/a\r\n".encode("utf-8", "replace") in answer.body
+    answer.serialize()
+
+
+@given(st.text(), st.binary())
+def test_no_address_and_no_description_is_more_than_a_wire_error(uri: str, body: bytes) -> None:
+    dialogue = Dialogue("10.0.0.5:554", bind=lambda: ((6000, 6001), (7000, 7001)), changed=lambda track: None)
+    for number, method in enumerate(("DESCRIBE", "SETUP")):
+        with contextlib.suppress(WireError):
+            headers = rtsp.Headers({"CSeq": str(number), "Transport": "RTP/AVP;unicast;client_port=5000-5001"})
+            dialogue.request(rtsp.Request(method, f"rtsp://{uri}", headers)).serialize()
+            dialogue.response(rtsp.Response(200, "", headers, b"rtsp://" + body)).serialize()
 
 
 @pytest.mark.slow
@@ -473,9 +520,10 @@ def test_the_command_relays_and_saves_its_trace(data: Path, tmp_path: Path) -> N
     trace = tmp_path / "relay.avtrace"
     with avlab.Server(data / "count-15.mp4", width=320) as server:
         given = ["--preset", "home-wifi", "--loss", "0.1", "--seed", "4", "--trace", trace]
-        with commands.running("relay", "--listen", "0", "--to", server.url, *given) as relay:
+        with commands.running("relay", "--listen", "0", "--to", server.url.removeprefix("rtsp://"), *given) as relay:
             assert "loss 0.1, in bursts of 3, delay 1 ms, jitter 5 ms" in relay.first
-            with avlab.Client(relay.url.rstrip(":"), audio="null") as client:
+            url = f"{relay.url.rstrip(':')}/count-15"
+            with avlab.Client(url, audio="null") as client:
                 assert client.wait(60)
             code, _, said = relay.end()
     assert code in (0, 130)
@@ -484,6 +532,7 @@ def test_the_command_relays_and_saves_its_trace(data: Path, tmp_path: Path) -> N
     assert metrics.packet_ledger(passed).closes
     network = replace(Network.presets["home-wifi"], loss=0.1, seed=4)
     video = passed.packets[passed.packets["stream"] == "video"].sort_values("seq")
+    assert len(video) > 300
     assert list(np.flatnonzero(video["fate"] == "lost")) == expected_losses(network, len(video))
 
 

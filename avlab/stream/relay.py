@@ -2,14 +2,17 @@
 
 One thread owns every socket. What comes in is handed to the network of its session and direction, what comes out of
 that is sent on. Nothing goes anywhere but between the clients that came and the one peer that the relay was told of.
+Whatever a client, the peer or the system does ends one session at most: see `Relay._guard`.
 """
 
 from __future__ import annotations
 
+import errno
 import platform
 import selectors
 import socket
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,20 +20,37 @@ from avlab.measure.trace import PacketTuple, Recorder, Trace
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.settings import Network
 from avlab.stream.clock import MonotonicClock, clock_identity
-from avlab.stream.links import Address, TcpLink, UdpLink, Waker
-from avlab.stream.listening import Arrival, Listener
-from avlab.stream.relay_session import MAX_TRACKS, Carried, RtspSession, Session, Source
+from avlab.stream.links import SHORTAGES, Address, TcpLink, UdpLink, Waker
+from avlab.stream.listening import ACCEPTED_A_TURN, OUT_OF_DESCRIPTORS, Arrival, Listener
+from avlab.stream.relay_places import (
+    MAX_ASKING,
+    MAX_SESSIONS,
+    Room,
+    room_for_connection,
+    room_for_datagrams,
+    room_for_setup,
+)
+from avlab.stream.relay_session import MAX_TRACKS, Carried, Handler, RtspSession, Session, Source
 from avlab.stream.scratch import Scratch
 from avlab.stream.worker import Handle, Worker
 from avlab.timing.stage import Dropped
 from avlab.wire.rtp import HEADER, HEADER_BYTES, L16_MONO, L16_STEREO, VERSION_2, Unwrapper, is_rtcp
-from avlab.wire.units import NS
-
-MAX_SESSIONS = 64
-"""Of one relay: each has sockets of its own."""
+from avlab.wire.units import NS, WireError
 
 TURN = 256
 """Datagrams read from one socket before the others have their turn."""
+
+MAX_UNDER_WAY = 16 << 20
+"""Bytes of one client's datagrams that the network may hold: 130 Mbit/s for a second."""
+
+MAX_SOCKETS = 480 if sys.platform == "win32" else 1 << 16
+"""`select` on Windows takes 512."""
+
+NOTICES_TOLD = 64
+"""How many notices there are at most."""
+
+LONGEST_WAIT_NS = 3600 * NS
+"""A selector cannot be asked to wait for months."""
 
 
 class Relay(Handle):
@@ -77,7 +97,7 @@ class Relay(Handle):
         self._by_address: dict[Address, Session] = {}
         self._numbered = 0
         self._notices = self._recorder.notices
-        self._ways: dict[Impairment, None] = {}  # those that hold something
+        self._ways: dict[Impairment, Session] = {}  # those that hold something
         self._unwrap: dict[tuple[str, int], Unwrapper] = {}
         self._rows: list[PacketTuple] = []
         self.network = network if network is not None else Network()
@@ -149,16 +169,16 @@ class Relay(Handle):
         self._front: UdpLink | None = None
         try:
             found = socket.getaddrinfo(self._to_host, self._to_port, type=socket.SOCK_DGRAM)
-        except socket.gaierror as error:
+        except (socket.gaierror, UnicodeError) as error:  # the latter for a name that is none, such as a..b
             raise OSError(f"the host {self._to_host!r} is not known: check its spelling") from error
         # A name such as localhost may have addresses of both kinds; servers here listen on IPv4 unless told otherwise.
         address = min(found, key=lambda info: info[0] != socket.AF_INET)[4]
         self._peer: Address = (str(address[0]), int(address[1]))
         self._listener, self._front = self._bind()
         self._port = self._front.port
-        self._listener.watch(self._selector, self._accept)
-        self._selector.register(self._front, selectors.EVENT_READ, self._hear_clients)
-        self._selector.register(self._waker, selectors.EVENT_READ, self._waker.clear)
+        self._listener.watch(self._selector, Handler(None, self._accept))
+        self._selector.register(self._front, selectors.EVENT_READ, Handler(None, self._hear_clients))
+        self._selector.register(self._waker, selectors.EVENT_READ, Handler(None, self._waker.clear))
         self.spawn("relay", self._run, self._waker.wake)
 
     def _bind(self) -> tuple[Listener, UdpLink]:
@@ -194,7 +214,11 @@ class Relay(Handle):
         try:
             while not worker.stopping.is_set():
                 for key, _ in self._clock.wait(self._selector, self._wake_at(), attentive=True):
-                    key.data()
+                    handler: Handler = key.data
+                    if handler.session is None:
+                        handler.act()
+                    else:
+                        self._guard(handler.session, handler.act)
                 now_ns = self._clock.now_ns()
                 if self._listener is not None:
                     self._listener.resume(now_ns)
@@ -205,43 +229,71 @@ class Relay(Handle):
         finally:
             self._close_books()
 
-    def _wake_at(self) -> int | None:
+    def _guard(self, session: Session, act: Callable[..., None], *args: Any) -> None:
+        """Do something for a session, and part from it if that fails: it is the one that pays for what it led to."""
+        if session.gone:  # since this was found to be due
+            return
+        try:
+            act(*args)
+        except Exception as error:
+            self._tell_of(error, "session broken off", session.host)
+            session.gone = True
+        if session.gone:
+            self._part(session)
+
+    def _tell_of(self, error: Exception, name: str, host: str) -> None:
+        if isinstance(error, OSError) and error.errno in SHORTAGES:
+            self.note(*OUT_OF_DESCRIPTORS, tell=True)
+        elif isinstance(error, WireError | OSError):
+            self.note(name, str(error), host=host)
+        else:  # nobody thought of this one
+            self.note(name, f"a client was parted from after an error of the relay's: {error!r:.200}", tell=True)
+
+    def _wake_at(self) -> int:
         moments = [wake_ns for way in self._ways if (wake_ns := way.wake_at()) is not None]
-        if self._sessions:
-            moments.append(self._clock.now_ns() + NS // 4)
+        moments.append(self._clock.now_ns() + (NS // 4 if self._sessions else LONGEST_WAIT_NS))
         if self._listener is not None and (resume_ns := self._listener.wake_at()) is not None:
             moments.append(resume_ns)
-        return min(moments, default=None)
+        return min(moments)
 
     def _send_due(self, now_ns: int) -> None:
-        """Send on what has come through the networks by now, in that order: a BYE is not to overtake its packets."""
-        run: list[tuple[Carried, bool]] = []  # datagrams in a row from one socket to one address
-        streams: dict[tuple[RtspSession, TcpLink], list[Carried]] = {}
-        for way in list(self._ways):
-            for outcome in way.pull(now_ns):
-                if isinstance(outcome, Dropped):
-                    self._write(outcome.item.item, None, outcome.reason)
-                    continue
-                copy = isinstance(outcome, Copy)
-                carried: Carried = outcome.packet.item if isinstance(outcome, Copy) else outcome.item
-                if isinstance(carried.out, TcpLink):
-                    assert carried.session is not None
-                    streams.setdefault((carried.session, carried.out), []).append(carried)
-                    continue
-                if run and (run[0][0].out is not carried.out or run[0][0].to != carried.to):
-                    self._send_run(run)
-                    run = []
-                run.append((carried, copy))
-            if way.wake_at() is None:
-                del self._ways[way]
-        self._send_run(run)
-        for (session, connection), parts in streams.items():
-            session.say(connection, b"".join(carried.data for carried in parts), now_ns)
-            for carried in parts:
-                self._write(carried, now_ns, "used")
+        """Send on what has come through the networks by now."""
+        for way, session in list(self._ways.items()):
+            self._guard(session, self._deliver, session, way, now_ns)
         if self._rows:
             self._recorder.packets(self._rows)
             self._rows = []
+
+    def _deliver(self, session: Session, way: Impairment, now_ns: int) -> None:
+        """Send on what has come through one of them, in that order: a BYE is not to overtake its packets."""
+        run: list[tuple[Carried, bool]] = []  # datagrams in a row from one socket to one address
+        said: list[Carried] = []  # on the session's connection
+        for outcome in way.pull(now_ns):
+            if isinstance(outcome, Dropped):
+                lost: Carried = outcome.item.item
+                session.under_way -= len(lost.data)  # what comes over TCP is not lost
+                self._write(lost, None, outcome.reason)
+                continue
+            copy = isinstance(outcome, Copy)
+            carried: Carried = outcome.packet.item if isinstance(outcome, Copy) else outcome.item
+            if isinstance(carried.out, TcpLink):
+                said.append(carried)
+                continue
+            if not copy:
+                session.under_way -= len(carried.data)
+            if run and (run[0][0].out is not carried.out or run[0][0].to != carried.to):
+                self._send_run(run)
+                run = []
+            run.append((carried, copy))
+        if way.wake_at() is None:
+            del self._ways[way]
+        self._send_run(run)
+        if said:
+            assert isinstance(session, RtspSession)
+            assert isinstance(said[0].out, TcpLink)
+            session.say(said[0].out, b"".join(carried.data for carried in said), now_ns)
+            for carried in said:
+                self._write(carried, now_ns, "used")
 
     def _send_run(self, run: Sequence[tuple[Carried, bool]]) -> None:
         if not run:
@@ -286,25 +338,45 @@ class Relay(Handle):
             self._admit_connection(arrival)
 
     def _admit_connection(self, arrival: Arrival) -> None:
-        if len(self._sessions) >= MAX_SESSIONS:
+        host = arrival.address[0]
+        if not self._make(room_for_connection(self._sessions, host), host):
             arrival.link.close()
             return
         down, up = self._ways_of_one()
         session = RtspSession(
-            arrival.link, self._peer, self._target_name, down=down, up=up, desk=self, selector=self._selector
+            arrival.link, host, self._peer, self._target_name, down=down, up=up, desk=self, selector=self._selector
         )
         self._sessions.append(session)
+        self._guard(session, session.begin)
+
+    def _make(self, room: Room[Session], host: str) -> bool:
+        """Make room for a client from `host`, as was decided; whether there is some."""
+        if room.words:
+            self.note("made way" if room.admitted else "client refused", room.words, tell=True, host=host)
+        if room.leaves is not None:
+            self._part(room.leaves)
+        return room.admitted
 
     def _see_to_sessions(self, now_ns: int) -> None:
-        """Part from sessions that have ended, or are silent for too long."""
+        """Part from sessions that have ended, are silent for too long, or have asked nothing in time."""
         for session in list(self._sessions):
-            session.tend()
-            if session.gone or session.over or now_ns - session.heard_ns > self._idle_ns:
-                self._forget_under_way(session)
-                self._sessions.remove(session)
-                if session.address is not None:
-                    del self._by_address[session.address]
-                session.close(self._unwatch)
+            self._guard(session, session.tend)
+            if session.gone:
+                continue
+            if words := session.overdue(now_ns):
+                self.note("client timed out", words, tell=True, host=session.host)
+            if words or session.over or now_ns - session.heard_ns > self._idle_ns:
+                self._part(session)
+
+    def _part(self, session: Session) -> None:
+        """Let go of a session and of all that is under way in it."""
+        session.gone = True
+        if session in self._sessions:
+            self._sessions.remove(session)
+            if session.address is not None:
+                del self._by_address[session.address]
+            self._forget_under_way(session)
+            session.close(self._unwatch)
 
     def _unwatch(self, link: Any) -> None:
         if link in self._selector.get_map():
@@ -312,15 +384,21 @@ class Relay(Handle):
 
     # ---- for the sessions: relay_session.Desk
 
-    def push(self, way: Impairment, stream: str, carried: Carried, now_ns: int, *, reliable: bool = False) -> None:
+    def push(
+        self, session: Session, way: Impairment, stream: str, carried: Carried, now_ns: int, *, reliable: bool = False
+    ) -> None:
         """Hand something to the network."""
         way.push(Packet(stream, len(carried.data), carried, reliable), now_ns)
-        self._ways[way] = None
+        self._ways[way] = session
 
-    def note(self, name: str, words: str, *, tell: bool = False) -> None:
-        """Something happened; `tell` it to whoever runs the relay."""
-        self._recorder.event(self._clock.now_ns(), name, words)
-        if tell and words not in self._notices:
+    def has_place(self, session: Session) -> bool:
+        """Whether there is room for its first track. It takes its place once the peer has granted it."""
+        return self._make(room_for_setup(self._sessions), session.host)
+
+    def note(self, name: str, words: str, *, tell: bool = False, host: str = "") -> None:
+        """Something happened, because of a client at `host`; `tell` it to whoever runs the relay."""
+        self._recorder.event(self._clock.now_ns(), name, f"{host}: {words}" if host else words)
+        if tell and words not in self._notices and len(self._notices) < NOTICES_TOLD:
             self._notices.append(words)
 
     def now_ns(self) -> int:
@@ -330,8 +408,11 @@ class Relay(Handle):
     # ---- datagrams
 
     def listen_to(self, link: UdpLink, source: Source) -> None:
-        """Pass on the datagrams of a socket."""
-        self._selector.register(link, selectors.EVENT_READ, lambda: self._hear(link, source))
+        """Pass on the datagrams of a socket. OSError when there are too many sockets."""
+        if len(self._selector.get_map()) >= MAX_SOCKETS:
+            raise OSError(errno.EMFILE, "too many sockets")
+        handler = Handler(source.session, lambda: self._hear(link, source))
+        self._selector.register(link, selectors.EVENT_READ, handler)
 
     def _hear(self, link: UdpLink, source: Source) -> None:
         packets = link.receive(TURN)
@@ -339,14 +420,23 @@ class Relay(Handle):
         self._note_drops(link, now_ns)
         for data, address in packets:
             if address[0] == source.host and source.port in (None, address[1]):  # nobody else is listened to
+                source.session.answered = True  # a client of datagrams: its peer is who sends here
                 self._take(data, source, now_ns)
 
     def _take(self, data: bytes, source: Source, now_ns: int) -> None:
         source.session.heard_ns = now_ns
         stream = source.stream or _kind(data)
         row = self.row(stream.partition(" ")[0], data, now_ns) if source.recorded and " " not in stream else None
-        lane = source.session.lane(stream, data)
-        self.push(source.way, lane, Carried(data, source.out, source.to, row=row), now_ns)
+        session, carried = source.session, Carried(data, source.out, source.to, row=row)
+        if session.under_way + len(data) > MAX_UNDER_WAY:
+            words = (
+                f"more than {MAX_UNDER_WAY >> 20} MB of a client's datagrams were under way: later ones were dropped"
+            )
+            self.note("too much under way", words, tell=True, host=session.host)
+            self._write(carried, None, "socket_dropped")
+            return
+        session.under_way += len(data)
+        self.push(session, source.way, session.lane(stream, data), carried, now_ns)
 
     def _hear_clients(self) -> None:
         """Plain datagrams: each address that sends some is a client, with a socket of its own towards the peer."""
@@ -354,22 +444,32 @@ class Relay(Handle):
         packets = self._front.receive(TURN)
         now_ns = self._clock.now_ns()
         self._note_drops(self._front, now_ns)
+        new = 0
         for data, address in packets:
             session = self._by_address.get(address)
             if session is None:
-                if len(self._sessions) >= MAX_SESSIONS:
-                    continue
-                session = self._admit(address, now_ns)
-            self._take(data, Source(session, session.up, session.links[0], self._peer, *address, None, True), now_ns)
+                new += 1
+                session = self._admit(address, now_ns) if new <= ACCEPTED_A_TURN else None
+            if session is not None:
+                source = Source(session, session.up, session.links[0], self._peer, *address, None, True)
+                self._guard(session, self._take, data, source, now_ns)
 
-    def _admit(self, address: Address, now_ns: int) -> Session:
-        assert self._front is not None
-        link = UdpLink(_local_address(self._peer))
-        session = Session(*self._ways_of_one(), now_ns, address, [link])
+    def _admit(self, address: Address, now_ns: int) -> Session | None:
+        """A session for whoever sends datagrams from an address; None when there is no room or no socket for it."""
+        if not self._make(room_for_datagrams(self._sessions, address[0]), address[0]):
+            return None
+        session = Session(*self._ways_of_one(), address[0], now_ns, now_ns, address)
         self._sessions.append(session)
         self._by_address[address] = session
-        self.listen_to(link, Source(session, session.down, self._front, address, *self._peer, None, True))
-        return session
+        self._guard(session, self._reach, session, address)
+        return None if session.gone else session
+
+    def _reach(self, session: Session, address: Address) -> None:
+        """A socket of a client's own towards the peer."""
+        assert self._front is not None
+        session.links.append(UdpLink(_local_address(self._peer)))
+        source = Source(session, session.down, self._front, address, *self._peer, None, True)
+        self.listen_to(session.links[0], source)
 
     def _note_drops(self, link: UdpLink, now_ns: int) -> None:
         if dropped := link.dropped():
@@ -382,7 +482,9 @@ class Relay(Handle):
         _, second, sequence, timestamp, ssrc = HEADER.unpack_from(data)
         unwrap = self._unwrap.get((stream, ssrc))
         if unwrap is None:
-            if len(self._unwrap) > 4 * MAX_SESSIONS * MAX_TRACKS:  # a sender that takes a new source for each packet
+            if (
+                len(self._unwrap) > 4 * (MAX_SESSIONS + MAX_ASKING) * MAX_TRACKS
+            ):  # a sender that takes a new source for each packet
                 self._unwrap.clear()
             unwrap = self._unwrap[stream, ssrc] = Unwrapper(16)
         return stream, ssrc, unwrap(sequence), timestamp, second >= 0x80, len(data), now_ns

@@ -9,14 +9,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from avlab.wire import rtsp, sdp
 from avlab.wire.units import WireError
 
 PortPair = tuple[int, int]
 
-_AUTHORITY = re.compile(r"(rtsp[su]?://)[^/\s;,\"]+", re.IGNORECASE)
+_AUTHORITY = re.compile(r"(rtsp[su]?://)([^/?#\s;,\"]+)", re.IGNORECASE)
+"""Where an address says who is meant (RFC 3986 3.2). What stands there is anybody's: it is led elsewhere, not read."""
 _REWRITTEN = ("content-base", "content-location", "location", "rtp-info")
 MAX_ASKED = 64
 """Requests that wait for an answer; of more than these the oldest are forgotten."""
@@ -52,9 +52,8 @@ class Dialogue:
 
     def request(self, message: rtsp.Request) -> rtsp.Request:
         """What the client asks, as the server is to be asked. WireError for a transport that cannot be."""
-        netloc = urlsplit(message.uri).netloc
-        if netloc:
-            self._relay = netloc.rpartition("@")[2]
+        if asked := _AUTHORITY.match(message.uri):
+            self._relay = asked[2].rpartition("@")[2] or self._relay
         headers = dict(message.headers)
         track = None
         if message.method == "SETUP":
@@ -103,7 +102,7 @@ class Dialogue:
         kinds = [(m.control.rstrip("/").rsplit("/", 1)[-1], m.kind) for m in media if m.kind in ("video", "audio")]
         self._kinds = [(control, kind) for control, kind in kinds if control]
         # A description without an absolute address goes through byte by byte.
-        return _AUTHORITY.sub(rf"\g<1>{self._relay}", text).encode() if b"rtsp" in body.lower() else body
+        return _to(self._relay, text).encode("utf-8", "replace") if b"rtsp" in body.lower() else body
 
     def _offered(self, track: Track, offer: str) -> str:
         """One transport as the server is to be offered it: the relay's ports in the place of the client's."""

@@ -10,17 +10,21 @@ import selectors
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from avlab.network.impairment import Impairment
 from avlab.stream.links import Address, TcpLink, UdpLink, udp_pair
+from avlab.stream.relay_places import Standing
 from avlab.stream.relay_rtsp import Dialogue, PortPair, Track
 from avlab.wire import rtsp
 from avlab.wire.rtp import HEADER_BYTES, VERSION_2, is_rtcp
-from avlab.wire.units import WireError
+from avlab.wire.units import NS, WireError
 
 MAX_TRACKS = 8
 """Of one session: each has sockets of its own."""
+
+FIRST_REQUEST_NS = 15 * NS
+"""A connection on which no request has come by then is closed."""
 
 HELD_BYTES = 1 << 20
 """When so much of a connection is under way, no more is read from whoever sends it."""
@@ -33,7 +37,6 @@ class Carried:
     data: bytes
     out: UdpLink | TcpLink
     to: Address | None = None
-    session: RtspSession | None = None  # whose connection `out` is; None for datagrams
     row: tuple[Any, ...] | None = None
 
 
@@ -57,9 +60,13 @@ class Session:
 
     down: Impairment
     up: Impairment
+    host: str  # of the client
+    since_ns: int
     heard_ns: int
     address: Address | None = None  # of a client that sends plain datagrams
     links: list[UdpLink] = field(default_factory=list)
+    answered: bool = False  # the peer has: by a datagram, or by granting a SETUP
+    under_way: int = 0  # bytes of datagrams that the network holds
     gone: bool = False
     media_types: dict[str, int] = field(default_factory=dict)  # each stream's first payload type
 
@@ -75,9 +82,18 @@ class Session:
         return stream if self.media_types.setdefault(stream, kind) == kind else f"{stream} {kind}"
 
     @property
+    def standing(self) -> Standing:
+        """How it came by its place."""
+        return Standing.SERVED if self.answered else Standing.UNANSWERED
+
+    @property
     def over(self) -> bool:
         """Whether one side has ended and all that it said has been passed on."""
         return False
+
+    def overdue(self, now_ns: int) -> str:
+        """What it should have done by now, in a sentence; empty when nothing."""
+        return ""
 
     def tend(self) -> None:
         """What the moment asks for."""
@@ -89,11 +105,23 @@ class Session:
             link.close()
 
 
+class Handler(NamedTuple):
+    """What each socket is registered with: what to do when it is ready, and whose it is. None: the relay's own."""
+
+    session: Session | None
+    act: Callable[[], None]
+
+
 class Desk(Protocol):
     """What a session asks of its relay."""
 
-    def push(self, way: Impairment, stream: str, carried: Carried, now_ns: int, *, reliable: bool = False) -> None:
+    def push(
+        self, session: Session, way: Impairment, stream: str, carried: Carried, now_ns: int, *, reliable: bool = False
+    ) -> None:
         """Hand something to the network."""
+
+    def has_place(self, session: Session) -> bool:
+        """Whether there is room for its first track."""
 
     def row(self, stream: str, data: bytes, now_ns: int) -> tuple[Any, ...]:
         """What the record says of a packet, up to the moment when it came."""
@@ -111,12 +139,13 @@ class Desk(Protocol):
 class RtspSession(Session):
     """A connection taken for RTSP, the connection to the server on its behalf, and the media that belongs to them.
 
-    `server` is the peer's address, `name` how it is written.
+    `server` is the peer's address, `name` how it is written. Nothing happens before `begin`.
     """
 
     def __init__(
         self,
         client: TcpLink,
+        host: str,
         server: Address,
         name: str,
         *,
@@ -125,21 +154,40 @@ class RtspSession(Session):
         desk: Desk,
         selector: selectors.BaseSelector,
     ) -> None:
-        super().__init__(down, up, desk.now_ns())
-        self._name, self._desk, self._selector = name, desk, selector
-        upstream = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET)
-        self._ends = {"client": client, "server": TcpLink(upstream)}
+        now_ns = desk.now_ns()
+        super().__init__(down, up, host, now_ns, now_ns)
+        self._server, self._name, self._desk, self._selector = server, name, desk, selector
+        self._ends = {"client": client}
+        self._asked = False
         self._readers: dict[str, rtsp.Receiver] = {}  # none before it is clear that the server is there
         self._ended: set[str] = set()  # those that will say nothing more
         self._refused = False  # the server cannot be reached
         self._near: dict[PortPair, tuple[UdpLink, UdpLink]] = {}  # towards the client
         self._far: dict[PortPair, tuple[UdpLink, UdpLink]] = {}  # towards the server
         self._dialogue = Dialogue(name, bind=self._bind_track, changed=self._connect_track)
-        code = upstream.connect_ex(server)
+
+    def begin(self) -> None:
+        """Reach for the server. OSError when there is no socket for it."""
+        upstream = socket.socket(socket.AF_INET6 if ":" in self._server[0] else socket.AF_INET)
+        self._ends["server"] = TcpLink(upstream)
+        code = upstream.connect_ex(self._server)
         if code in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-            selector.register(self._ends["server"], selectors.EVENT_WRITE, self._connected)
+            self._selector.register(self._ends["server"], selectors.EVENT_WRITE, Handler(self, self._connected))
         else:
             self._refuse(code)
+
+    @property
+    def standing(self) -> Standing:
+        """How it came by its place."""
+        return Standing.SERVED if self.answered else Standing.ASKING
+
+    def overdue(self, now_ns: int) -> str:
+        """What it should have done by now, in a sentence; empty when nothing."""
+        if self._asked or now_ns - self.since_ns <= FIRST_REQUEST_NS:
+            return ""
+        if not self._readers:
+            return f"{self._name} cannot be reached: it has not answered for {FIRST_REQUEST_NS // NS} s"
+        return f"connections on which no request came for {FIRST_REQUEST_NS // NS} s were closed"
 
     @property
     def over(self) -> bool:
@@ -191,17 +239,13 @@ class RtspSession(Session):
     def _attend(self, end: str) -> None:
         """Something comes from one end of a session, or can be said to it."""
         link, now_ns = self._ends[end], self._desk.now_ns()
-        try:
-            link.flush(now_ns)
-            data = link.receive() if self._reads(end) else b""
-            if data is None:
-                self._ended.add(end)
-            elif data:
-                self.heard_ns = now_ns
-                self._pass_on(end, data, now_ns)
-        except (WireError, OSError) as error:
-            self._desk.note("session broken off", str(error))
-            self.gone = True
+        link.flush(now_ns)
+        data = link.receive() if self._reads(end) else b""
+        if data is None:
+            self._ended.add(end)
+        elif data:
+            self.heard_ns = now_ns
+            self._pass_on(end, data, now_ns)
         self._watch(end)
 
     def _pass_on(self, end: str, data: bytes, now_ns: int) -> None:
@@ -209,22 +253,33 @@ class RtspSession(Session):
         way = self.up if up else self.down
         for event in self._readers[end].feed(data):
             row = None
+            self._asked |= up and isinstance(event, rtsp.Request)
             if isinstance(event, rtsp.Interleaved):
                 stream = None if up else dialogue.stream_of(event.channel)
                 row = self._desk.row(stream, event.data, now_ns) if stream else None
                 data = event.serialize()
             elif self._refused:
-                answer = rtsp.Response(503, "", rtsp.Headers({"CSeq": event.headers.get("cseq", "0")}))
-                self.say(self._ends["client"], answer.serialize(), now_ns)
+                self._decline(event, now_ns)
                 self._ended.add("server")
                 return
+            elif up and self._wants_place(event) and not self._desk.has_place(self):
+                self._decline(event, now_ns)
+                continue
             elif isinstance(event, rtsp.Request):
                 data = (dialogue.request(event) if up else event).serialize()
             else:
                 data = (event if up else dialogue.response(event)).serialize()
             # One lane for all of a connection: its bytes keep their order.
-            carried = Carried(data, self._ends["server" if up else "client"], session=self, row=row)
-            self._desk.push(way, "tcp", carried, now_ns, reliable=True)
+            carried = Carried(data, self._ends["server" if up else "client"], row=row)
+            self._desk.push(self, way, "tcp", carried, now_ns, reliable=True)
+
+    def _wants_place(self, event: rtsp.Event) -> bool:
+        return not self.answered and isinstance(event, rtsp.Request) and event.method == "SETUP"
+
+    def _decline(self, event: rtsp.Request | rtsp.Response, now_ns: int) -> None:
+        """503: the server cannot be reached, or there is no room."""
+        answer = rtsp.Response(503, "", rtsp.Headers({"CSeq": event.headers.get("cseq", "0")}))
+        self.say(self._ends["client"], answer.serialize(), now_ns)
 
     def _reads(self, end: str) -> bool:
         """Whether there is room for more of what an end says."""
@@ -241,7 +296,7 @@ class RtspSession(Session):
             if watched:
                 self._selector.unregister(link)
         elif not watched:
-            self._selector.register(link, events, lambda: self._attend(end))
+            self._selector.register(link, events, Handler(self, lambda: self._attend(end)))
         elif self._selector.get_key(link).events != events:
             self._selector.modify(link, events, self._selector.get_key(link).data)
 
@@ -260,6 +315,7 @@ class RtspSession(Session):
 
     def _connect_track(self, track: Track) -> None:
         """A track has been agreed on: from here on its packets are passed on."""
+        self.answered = True
         if track.client_port is None or track.to_client is None or track.to_server is None:
             return
         near, far = self._near[track.to_client], self._far[track.to_server]
