@@ -33,6 +33,9 @@ _FAMILIAR = {"MPEG4-GENERIC": "AAC", "MP4A-LATM": "AAC", "MPA": "MPEG audio"}  #
 MAX_MOVES = 3
 """How often a server may send on to another address."""
 
+OTHER_WAY = (400, 403, 406, 455, 459, 461, 462, 500, 501, 551)
+"""Statuses by which servers refuse a transport in SETUP: another one may be granted."""
+
 EARLY_PACKETS = 2048
 EARLY_BYTES = 2 << 20
 """The most that is kept of what is interleaved before the dialogue is over; of more the newest, as they join what
@@ -72,7 +75,7 @@ class RefusedError(OSError):
     """The server answered with another status than 200."""
 
     def __init__(self, where: str, method: str, response: rtsp.Response) -> None:
-        self.status = response.status
+        self.method, self.status = method, response.status
         if response.status in (401, 407):
             words = (
                 f"the server at {where} wants a user name and a password ({response.status}), which avlab cannot give "
@@ -154,7 +157,7 @@ class Session:
             try:
                 granted = self._set_up(plan, bind)
             except RefusedError as error:
-                if plan is unique[-1] or error.status not in (455, 459, 461, 500):
+                if plan is unique[-1] or error.method != "SETUP" or error.status not in OTHER_WAY:
                     raise
                 self.close()
             else:
