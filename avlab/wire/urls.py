@@ -66,7 +66,7 @@ def redacted(url: str) -> str:
 
 
 def _cut_password(url: str) -> bool:
-    """Whether a slash, a question mark or a # in a password ends the authority before its @: what precedes is no port."""
+    """Whether a slash, a question mark or a # in a password ends the authority before its @: no port is before it."""
     match = _AUTHORITY.match(url)
     return match is not None and "@" in match[3] and bool(re.fullmatch(r"[^@\]]*:(?![0-9]+$).*", match[2], re.DOTALL))
 
