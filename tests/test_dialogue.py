@@ -219,6 +219,26 @@ def test_avlabs_own_server_is_played_with_a_query_too() -> None:
     assert set(infos) == set(granted) == {"video"}
 
 
+@pytest.mark.parametrize(
+    ("source", "sources"),
+    [
+        ("192.168.1.10", ("192.168.1.10",)),
+        ("localhost", ("127.0.0.1",)),
+        ("::ffff:10.0.0.1", ("::ffff:10.0.0.1",)),
+        ("no.such.host.invalid", ()),
+        ("0.0.0.0", ()),
+        ("224.1.1.1", ()),
+        ("a" * 300, ()),
+        ("..", ()),
+    ],
+)
+def test_where_datagrams_are_said_to_come_from(source: str, sources: tuple[str, ...]) -> None:
+    with OddServer(transport=f";source={source}") as server:
+        granted = opened(server, UDP)
+        assert granted["video"].host == "127.0.0.1"
+        assert granted["video"].sources == sources
+
+
 # ---- sent on, and refused
 
 
