@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from rawclient import until
-from scripted import AUDIO, VIDEO, ScriptedServer, description, playing
+from scripted import AUDIO, VIDEO, Pictures, ScriptedServer, Sound, bye, description, playing
 
 import avlab
 from avlab.measure import metrics
+from avlab.stream import rtsp_receiver
+from avlab.wire import rtsp
+from avlab.wire.units import NS
 
 pytestmark = pytest.mark.slow
 
@@ -83,3 +87,187 @@ def test_a_playout_delay_that_is_set_while_the_client_starts_holds(moment: str, 
             else:
                 assert client.playout_target == pytest.approx(delay)
                 assert waits.median() > 0.25
+
+
+# ---- silence is no death
+
+
+SLOWER = 5.0
+"""How much faster than in earnest the patience of these tests runs out."""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds that a client has patience for, a fifth of each."""
+    for name in ("SILENCE_NS", "ANSWER_NS", "LATE_START_NS", "LONG_SILENCE_NS", "AFTER_END_NS"):
+        monkeypatch.setattr(rtsp_receiver, name, round(getattr(rtsp_receiver, name) / SLOWER))
+
+
+def slides(server: ScriptedServer, seconds: float = 60, *, every: float = 2.6) -> None:
+    """A script: a picture now and then, and nothing else."""
+    pictures = Pictures()
+    for number in range(round(seconds / every)):
+        server.send("video", *pictures.frame(round(number * every * NS), number))
+        if not server.pause(every):
+            return
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("over", ["udp", "tcp"])
+def test_a_slide_now_and_then_is_no_end(over: Any) -> None:
+    with (
+        ScriptedServer(description(VIDEO), lambda s: slides(s)) as server,
+        client_of(server, video_over=over) as client,
+    ):
+        assert not client.wait(8)
+        assert metrics.summary(client.trace).shown >= 3
+        assert "GET_PARAMETER" in server.asked  # it was asked whether it is there
+    assert client.error is None
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("described", [(VIDEO,), (VIDEO, AUDIO)])
+@pytest.mark.parametrize("over", ["udp", "tcp"])
+def test_pictures_that_begin_late_are_waited_for(described: tuple[tuple[str, ...], ...], over: Any) -> None:
+    def late(server: ScriptedServer) -> None:
+        if server.pause(3.5):
+            playing(server, sound=len(described) == 2)
+
+    with ScriptedServer(description(*described), late) as server, client_of(server, video_over=over) as client:
+        until(lambda: (client.trace.frames["fate"] == "shown").sum() > 10, 20)
+        assert any(words.startswith("no pictures for 1 s") for words in client.notices)
+        assert ["firewall" in words for words in client.notices if words.startswith("no pictures")] == [over == "udp"]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("deaf", [True, False])
+def test_a_server_that_says_nothing_any_more_is_gone_when_it_does_not_answer_either(deaf: bool) -> None:
+    def falls_silent(server: ScriptedServer) -> None:
+        playing(server, seconds=0.5)
+        if deaf:
+            server.deaf |= {"GET_PARAMETER", "OPTIONS"}
+
+    with ScriptedServer(description(VIDEO, AUDIO), falls_silent) as server:
+        client = client_of(server).start()
+        try:
+            if deaf:
+                with pytest.raises(TimeoutError, match="it does not answer any more: see whether it still runs"):
+                    client.wait(20)
+            else:
+                assert not client.wait(6)
+                assert any(words.startswith("no sound for") for words in client.notices)
+                assert any(words.startswith("no pictures for") for words in client.notices)
+        finally:
+            client.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_has_forgotten_the_session_is_named() -> None:
+    class Forgetful(ScriptedServer):
+        def _answer(self, connection: Any, head: str) -> None:
+            if head.startswith("GET_PARAMETER"):
+                number = head.partition("CSeq: ")[2].partition("\r\n")[0]
+                connection.sendall(f"RTSP/1.0 454 Session Not Found\r\nCSeq: {number}\r\n\r\n".encode())
+                return
+            super()._answer(connection, head)
+
+    with Forgetful(description(VIDEO), lambda s: playing(s, seconds=0.5, sound=False)) as server:
+        client = client_of(server).start()
+        with pytest.raises(ConnectionError, match="has ended the session"):
+            client.wait(20)
+        client.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("answers", ["GET_PARAMETER", "nothing"])
+def test_answers_to_other_requests_are_no_sign_of_life(answers: str) -> None:
+    class Stale(ScriptedServer):
+        def _answer(self, connection: Any, head: str) -> None:
+            if head.startswith("GET_PARAMETER") and answers == "nothing":
+                connection.sendall(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")  # that of OPTIONS, once more
+                return
+            super()._answer(connection, head)
+
+    with Stale(description(VIDEO), lambda s: playing(s, seconds=0.5, sound=False)) as server:
+        client = client_of(server).start()
+        if answers == "nothing":
+            with pytest.raises(TimeoutError, match="does not answer any more"):
+                client.wait(20)
+        else:
+            assert not client.wait(5)
+        client.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("closes", [True, False])
+@pytest.mark.parametrize("told", ["PLAY", "description"])
+def test_a_film_whose_server_says_no_bye_ends_where_its_range_does(closes: bool, told: str) -> None:
+    def film(server: ScriptedServer) -> None:
+        playing(server, seconds=2.5)
+        if closes:
+            server.hang_up()
+
+    described = description(VIDEO, AUDIO)
+    if told == "description":
+        described = described.replace("a=control:*", "a=control:*\r\na=range:npt=0-2.5", 1)
+    headers = ("Range: npt=0-2.5",) if told == "PLAY" else ()
+    with ScriptedServer(described, film, headers=headers) as server:
+        client = client_of(server).start()
+        assert client.wait(20)
+        client.stop()
+    assert metrics.summary(client.trace).shown > 50
+
+
+@pytest.mark.parametrize("headers", [("Range: npt=0-",), ("Range: npt=0-60",), ()])
+def test_a_server_that_closes_before_its_end_has_failed(headers: tuple[str, ...]) -> None:
+    def breaks(server: ScriptedServer) -> None:
+        playing(server, seconds=1)
+        server.hang_up()
+
+    with ScriptedServer(description(VIDEO, AUDIO), breaks, headers=headers) as server:
+        client = client_of(server).start()
+        with pytest.raises(ConnectionError, match="closed the connection in mid-stream"):
+            client.wait(20)
+        client.stop()
+
+
+def test_the_end_is_the_bye_of_the_streams_that_live() -> None:
+    def pictures_alone(server: ScriptedServer) -> None:
+        playing(server, seconds=1, sound=False)
+        server.send("video", bye(0x1111), control=True)
+
+    with ScriptedServer(description(VIDEO, AUDIO), pictures_alone) as server:
+        client = client_of(server).start()
+        assert client.wait(20)
+        client.stop()
+
+
+def test_sound_that_goes_on_after_the_pictures_bye_is_heard() -> None:
+    def longer(server: ScriptedServer) -> None:
+        playing(server, seconds=1)
+        server.send("video", bye(0x1111), control=True)
+        tones = Sound(sequence=550)
+        for number in range(50, 200):
+            server.send("audio", tones.packet(number * NS // 50))
+            if not server.pause(0.02):
+                return
+        server.send("audio", bye(0x2222), control=True)
+
+    with ScriptedServer(description(VIDEO, AUDIO), longer) as server:
+        client = client_of(server).start()
+        assert client.wait(30)
+        client.stop()
+    assert client.audio_seconds > 3.5
+
+
+def test_a_server_of_this_process_is_known_behind_another_source_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SETUP's answers tell a stale SSRC: the record is joined with the server's all the same."""
+    serialize = rtsp.Transport.serialize
+    stale = lambda self: re.sub(r"ssrc=\w+", "ssrc=0BADCAFE", serialize(self))  # noqa: E731
+    monkeypatch.setattr(rtsp.Transport, "serialize", stale)
+    images = [np.full((48, 64, 3), number, np.uint8) for number in range(200)]
+    with avlab.Server(images, fps=25, loop=True) as server, avlab.Client(server.url, audio="null") as client:
+        until(lambda: (client.trace.frames["fate"] == "shown").sum() > 10)
+        trace = client.trace
+    assert trace.meta["joined"]
+    assert (trace.packets["sent"].notna() & trace.packets["received"].notna()).sum() > 10

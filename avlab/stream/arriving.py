@@ -47,6 +47,9 @@ MALFORMED = 3
 NOT_DESCRIBED = 25
 """So many packets of a payload type that was not described are worth a notice, while none comes of the one that was."""
 
+SLIDE_S = 60
+"""Seconds from one picture to the next, at the most that makes two after a leap of one stretch."""
+
 NOUNS = {"video": "pictures", "audio": "sound"}
 
 
@@ -56,7 +59,7 @@ class _Candidate:
 
     ssrc: int
     follows: int  # the sequence number that the next packet has
-    runs: list[RtpRun]
+    runs: list[tuple[RtpRun, int]]  # with their arrivals
     packets: int
 
 
@@ -236,20 +239,20 @@ class Arriving:
             self._write_ssrcs()
         if run.ssrc == incoming.ssrc:
             incoming.candidate = None
-            self._take_in_line(incoming, run, now_ns)
+            self._take_in_line(incoming, run, now_ns, now_ns)
         elif self._proved(incoming, run, now_ns):
             candidate, incoming.candidate = incoming.candidate, None
             assert candidate is not None
             self._change_source(incoming, run.ssrc, now_ns)
-            for each in candidate.runs:
-                self._take_in_line(incoming, each, now_ns)
+            for each, arrived_ns in candidate.runs:
+                self._take_in_line(incoming, each, arrived_ns, now_ns)
 
     def _proved(self, incoming: Incoming, run: RtpRun, now_ns: int) -> bool:
         """Whether another source than the stream's is to take its place (RFC 3550 8.2)."""
         candidate = incoming.candidate
         if candidate is None or run.ssrc != candidate.ssrc or run.sequence != candidate.follows:
             candidate = incoming.candidate = _Candidate(run.ssrc, 0, [], 0)
-        candidate.runs.append(run)
+        candidate.runs.append((run, now_ns))
         del candidate.runs[:-MOST_HELD]
         candidate.packets += len(run.packets)
         candidate.follows = (run.sequence + len(run.packets)) & 0xFFFF
@@ -278,7 +281,7 @@ class Arriving:
         if incoming.repairing is not None:
             incoming.repairing = Repairing(incoming.repairing.kind, incoming.granted.media, rtx_ssrc)
 
-    def _take_in_line(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
+    def _take_in_line(self, incoming: Incoming, run: RtpRun, arrived_ns: int, now_ns: int) -> None:
         """Packets of the stream's source: whether their numbers and timestamps are to be believed.
 
         One packet that is out of line with those before it is held until the next one follows it.
@@ -286,38 +289,41 @@ class Arriving:
         incoming.heard_ns = now_ns
         numbers = incoming.stats.numbers
         newest, restarts = numbers.highest, numbers.restarts
-        sequence = incoming.stats.update(run.sequence, run.timestamp, now_ns, count=len(run.packets))
+        sequence = incoming.stats.update(run.sequence, run.timestamp, arrived_ns, count=len(run.packets))
         held, incoming.held = incoming.held, None
         if held is not None and run.sequence != (held[0].sequence + 1) & 0xFFFF:
             self._note_stray(incoming, held[0], now_ns)
             held = None
         if sequence is None:
-            incoming.held = run, now_ns
+            incoming.held = run, arrived_ns
             return
         if numbers.restarts != restarts:
             self._recorder.event(now_ns, f"{incoming.stream} numbers began again", run.sequence)
             rtx = incoming.repairing.rtx if incoming.repairing is not None else None
             self._forget_repair(incoming, rtx_ssrc=rtx.rtx_ssrc if rtx is not None else None)
         if incoming.came_ns is None:
-            self._begin_stamps(incoming, (held[0] if held else run).timestamp, now_ns)
+            first, first_ns = held or (run, arrived_ns)
+            self._begin_stamps(incoming, first.timestamp, first_ns)
         elif newest is not None and sequence > newest:
-            if held is not None and not self._continues(incoming, *held, run, now_ns):
+            if held is not None and not self._continues(incoming, held[0], run, arrived_ns):
                 self._note_stray(incoming, held[0], now_ns)
+                incoming.stats.clock_stepped()
                 held = None
-            first = held[0] if held is not None else run
+            first, first_ns = held or (run, arrived_ns)
             seen = incoming.ticks.peek(first.timestamp)
-            if self._timeline.leaps(incoming.stream, seen, now_ns):
+            if self._timeline.leaps(incoming.stream, seen, first_ns):
+                if held is None:
+                    incoming.stats.clock_stepped()
                 if held is None and len(run.packets) == 1:
-                    incoming.held = run, now_ns
+                    incoming.held = run, arrived_ns
                     return
                 incoming.first = sequence - (held is not None)
                 ticks = incoming.ticks.after(first.timestamp)
-                leap_ns = self._timeline.resume(incoming.stream, ticks, now_ns, seen=seen)
-                incoming.stats.clock_stepped()
+                leap_ns = self._timeline.resume(incoming.stream, ticks, first_ns, seen=seen)
                 self._note_leap(incoming, leap_ns, now_ns)
         if held is not None:
-            self._use(incoming, held[0], sequence - 1, now_ns)
-        self._use(incoming, run, sequence, now_ns)
+            self._use(incoming, held[0], sequence - 1, held[1], now_ns)
+        self._use(incoming, run, sequence, arrived_ns, now_ns)
 
     def _begin_stamps(self, incoming: Incoming, timestamp: int, now_ns: int) -> None:
         """The first timestamp of a source."""
@@ -326,23 +332,28 @@ class Arriving:
             return
         self._timeline.resume(incoming.stream, incoming.ticks.after(timestamp), now_ns)
 
-    @staticmethod
-    def _continues(incoming: Incoming, held: RtpRun, held_ns: int, run: RtpRun, now_ns: int) -> bool:
-        """Whether a packet is on the same stretch of the sender's clock as the one before it, which was held."""
-        step = ((run.timestamp - held.timestamp + 0x8000_0000) & 0xFFFFFFFF) - 0x8000_0000
-        return 0 <= step <= incoming.granted.media.clock_rate * (now_ns - held_ns + NS) // NS
+    def _continues(self, incoming: Incoming, held: RtpRun, run: RtpRun, now_ns: int) -> bool:
+        """Whether a packet is on the same stretch of the sender's clock as the one before it, which was held.
 
-    def _use(self, incoming: Incoming, run: RtpRun, sequence: int, now_ns: int) -> None:
+        One that was held for its number alone is on that of those before it.
+        """
+        held_leaps, leaps = (
+            self._timeline.leaps(incoming.stream, incoming.ticks.peek(each.timestamp), now_ns) for each in (held, run)
+        )
+        step = ((run.timestamp - held.timestamp + 0x8000_0000) & 0xFFFFFFFF) - 0x8000_0000
+        return held_leaps == leaps and 0 <= step <= SLIDE_S * incoming.granted.media.clock_rate
+
+    def _use(self, incoming: Incoming, run: RtpRun, sequence: int, arrived_ns: int, now_ns: int) -> None:
         """Packets of media, numbered: to whom they are for, into the record, and to the repair."""
         ahead = incoming.ticks.peek(run.timestamp) - (incoming.ticks.highest or 0)
         overtaken = incoming.stats.numbers.highest != sequence + len(run.packets) - 1
         if sequence < incoming.first or (overtaken and ahead > incoming.granted.media.clock_rate):
             # Overtaken by packets with timestamps of another stretch.
-            self._write_run(incoming, run, sequence, ["late"] * len(run.packets), now_ns)
+            self._write_run(incoming, run, sequence, ["late"] * len(run.packets), arrived_ns)
             return
         incoming.came_ns = now_ns
         ticks = incoming.ticks(run.timestamp)
-        if not self._timeline.arrived(incoming.stream, ticks, now_ns):
+        if not self._timeline.arrived(incoming.stream, ticks, arrived_ns):
             self._recorder.event(now_ns, "RTP-Info not believed", incoming.stream)
         incoming.media_ns = media_ns = self._timeline.media_ns(incoming.stream, ticks)
         fates: Sequence[str | None]
@@ -355,7 +366,7 @@ class Arriving:
                 self._take_sound(incoming, payload, number, ticks, now_ns)
                 for number, payload in enumerate(run.payloads, sequence)
             ]
-        self._write_run(incoming, run, sequence, fates, now_ns)
+        self._write_run(incoming, run, sequence, fates, arrived_ns)
         repairing = incoming.repairing
         if repairing is None:
             return

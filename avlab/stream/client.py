@@ -82,6 +82,7 @@ class Client(Handle):
         self._delay_ns: int | None = 0
         self.repair = check_repair(repair)
         self._peer: Server | None = None
+        self._sought: set[int] = set()  # the sources that a server of this process was looked for by
         self._final: Trace | None = None
         self._presentation = Presentation(self._recorder)
         self._sounding: Sounding | None = None
@@ -271,7 +272,7 @@ class Client(Handle):
         self._waker = waker = Waker()
         self._drained_ns: int | None = None  # when the device will have played the last of the sound
         offer = self._receiver.open()
-        self._peer = self._find_server()
+        self._find_server()
         self._recorder.meta |= {"target_fps": offer.fps, "audio_rate": offer.rate, "clip": offer.clip}
         if "audio" in offer.streams:
             self._open_sound(offer)
@@ -296,10 +297,14 @@ class Client(Handle):
         self._waker.close()
         self._presentation.close_taps()
 
-    def _find_server(self) -> Server | None:
+    def _find_server(self) -> None:
+        """The server, if it is one of this process; its sources are known for sure once their packets have come."""
         ssrcs = self._receiver.ssrcs
+        if ssrcs == self._sought:
+            return
+        self._sought = ssrcs
         servers = (handle for handle in running_handles() if isinstance(handle, Server))
-        return next((server for server in servers if ssrcs & server.ssrcs), None)
+        self._peer = next((server for server in servers if ssrcs & server.ssrcs), None)
 
     def _open_sound(self, offer: Offer) -> None:
         """Open the device and let it run before anything is played: it takes a while until it asks steadily."""
@@ -349,6 +354,8 @@ class Client(Handle):
             self._presentation.set_delay(self._delay_ns)  # what the browser needed for the sound holds no more
         self._presentation.move_along(now_ns)
         self._receiver.move_along(now_ns)
+        if self._peer is None:
+            self._find_server()
         if self._receiver.over(now_ns) and self._presentation.finished(now_ns):
             lead_ns = 0 if self._sounding is None else max(0, self._sounding.lead_ns)
             self._drained_ns = self._drained_ns or now_ns + lead_ns

@@ -20,6 +20,10 @@ from avlab.wire.units import NS, Samples, WireError
 VERDICT_PATIENCE_NS = NS
 """At the end of the stream, how long a view may take to say what became of its last pictures."""
 
+MUTE_NS = 2 * NS
+"""With no packet of sound for so long, or none yet, pictures go by the monotonic clock: nothing is heard that they
+could keep to. Sound that comes later is taken up where it belongs."""
+
 MOST_OWED = 2048
 """Verdicts waited for, a minute of 30 fps; beyond it the oldest picture counts as skipped."""
 
@@ -59,6 +63,7 @@ class Presentation:
         self._presented_ns = 0
         self._recent: deque[int] = deque(maxlen=240)  # when the newest pictures were shown
         self._offset_ns: int | None = None
+        self._sound_ns: int | None = None  # when the newest sound came
         self._dropped = 0
         self._numbers: tuple[int, int] | None = None  # of the packets of video: the lowest and the highest
         self._packets = 0
@@ -199,6 +204,7 @@ class Presentation:
     def take_sound(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> str:
         """A packet of sound; its fate: used or late."""
         assert self._sounding is not None
+        self._sound_ns = now_ns
         self._start.arrived("audio", pts_ns, now_ns)
         self._steering.target.observe("audio", pts_ns, now_ns)
         return "used" if self._sounding.take(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns) else "late"
@@ -215,8 +221,7 @@ class Presentation:
             self._try_to_start(now_ns)
         if self._sounding is not None:
             self._follow_sink(self._sounding)
-            for reading in self._sounding.readings():
-                self._clock.feed(reading)
+            self._follow_sound(self._sounding, now_ns)
         if self._adaptive:
             self._steer(now_ns)
         for item in self._playout.pull(now_ns):
@@ -303,9 +308,24 @@ class Presentation:
                 self._decide(frame.item, None, frame.reason)
             else:
                 self._start.arrived("video", frame.pts_ns, now_ns)
-                self._playout.push(frame, now_ns)
+                self._push(frame, now_ns)
                 for tap in self._ahead if self._clock.running and not self._playout.at_once else ():
                     self._give(tap, frame, self._clock.when_ns(frame.pts_ns))
+
+    def _push(self, frame: Frame, now_ns: int) -> None:
+        """Hand a picture to playout; where that follows a sender that stood still, sound does, too."""
+        before_ns = self.base_ns
+        self._playout.push(frame, now_ns)
+        if self._sounding is not None and before_ns is not None and self.base_ns not in (None, before_ns):
+            self._sounding.follow(self._clock.when_ns(0) - before_ns)
+
+    def _follow_sound(self, sounding: Sounding, now_ns: int) -> None:
+        """Steer by what the device says is heard, while there is sound to be heard."""
+        mute = self._timed and (self._sound_ns is None or now_ns - self._sound_ns > MUTE_NS)
+        readings = sounding.readings()
+        self._clock.led = self._clock.led and not mute
+        for reading in () if mute else readings:
+            self._clock.feed(reading)
 
     def _try_to_start(self, now_ns: int) -> None:
         wait_ns = self.least_delay_ns

@@ -188,6 +188,12 @@ class Sounding:
             self._readings.clear()
             self._buffer.shift(by_ns)
 
+    def follow(self, by_ns: int) -> None:
+        """Be heard later by `by_ns` from here on, as pictures are: the sender stood still so long."""
+        with self._lock:
+            self._readings.clear()
+            self._buffer.follow(by_ns)
+
     def ease(self, by_ns: int) -> None:
         """Hear everything earlier by `by_ns` in the end, unheard; 0 for no more than has been."""
         with self._lock:

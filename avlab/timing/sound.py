@@ -145,6 +145,10 @@ class SoundBuffer:
         self._move(by_ns)
         self.control.shift(by_ns)
 
+    def follow(self, by_ns: int) -> None:
+        """Hear everything later by `by_ns`, as everything comes later by that: the sender stood still."""
+        self._move(by_ns)
+
     def ease(self, by_ns: int) -> None:
         """Hear everything earlier by `by_ns` in the end, by so few samples a block that none is missed; 0: no more."""
         self.control.ease(by_ns)

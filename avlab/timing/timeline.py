@@ -7,7 +7,7 @@ the clip arrive within seconds of each other, and each stream's own packets at t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from avlab.wire.rtp import ticks_to_ns
@@ -24,7 +24,7 @@ other, and not by more."""
 FITS_NS = NS
 """So far from where RTP-Info says that a stream begins may its first packet be, besides the time that has passed."""
 
-TOGETHER_NS = NS
+TOGETHER_NS = NS // 4
 """First packets of two streams that come within this are of one moment, when the sender says nothing better."""
 
 BACK_NS = NS // 10
@@ -40,7 +40,9 @@ LEAP_NS = 5 * NS
 """Streams that leap by about the same within this time have leapt together, and stay as they were to each other."""
 
 WINDOW_NS = 5 * NS
-"""The quickest packet is remembered for one to two of these."""
+RECENT_NS = NS // 2
+"""The quickest packet is remembered for one to two of these: the former to tell a leap from a packet that others were
+held up before, the latter to tell what arrives at the same time."""
 
 
 class _Report(NamedTuple):
@@ -58,6 +60,31 @@ class _Newest(NamedTuple):
     now_ns: int
 
 
+class _Quickest:
+    """Arrival less media time of the quickest packet of one to two windows."""
+
+    def __init__(self, window_ns: int) -> None:
+        self._window_ns = window_ns
+        self._end_ns: int | None = None
+        self._least_ns = 0
+        self._before_ns: int | None = None
+
+    def add(self, offset_ns: int, now_ns: int) -> None:
+        if self._end_ns is None or now_ns >= self._end_ns:
+            self._before_ns = self._least_ns if self._end_ns is not None else None
+            self._least_ns, self._end_ns = offset_ns, now_ns + self._window_ns
+        elif offset_ns < self._least_ns:
+            self._least_ns = offset_ns
+
+    def value_ns(self) -> int:
+        return self._least_ns if self._before_ns is None else min(self._least_ns, self._before_ns)
+
+    def shift(self, by_ns: int) -> None:
+        self._least_ns += by_ns
+        if self._before_ns is not None:
+            self._before_ns += by_ns
+
+
 @dataclass(slots=True)
 class _Stream:
     rate: int
@@ -66,25 +93,19 @@ class _Stream:
     heard: _Report | None = None  # the newest sender report
     newest: _Newest | None = None
     step_ns: int = 0  # from one timestamp to the next
-    window_ns: int = 0  # when the present window ends
-    quickest_ns: int = 0  # in the present window: arrival less media time, by the stream's own anchor
-    before_ns: int | None = None  # in the window before
+    quickest: _Quickest = field(default_factory=lambda: _Quickest(WINDOW_NS))  # by the stream's own anchor
+    recent: _Quickest = field(default_factory=lambda: _Quickest(RECENT_NS))
 
     def own_ns(self, ticks: int) -> int:
         assert self.anchor is not None
         return self.anchor[1] + ticks_to_ns(ticks - self.anchor[0], self.rate)
 
-    def offset_ns(self) -> int:
-        """Arrival less media time of the quickest packet of late."""
-        return self.quickest_ns if self.before_ns is None else min(self.quickest_ns, self.before_ns)
-
     def shift(self, by_ns: int) -> None:
         """The same timestamps stand for media times later by `by_ns`."""
         assert self.anchor is not None
         self.anchor = self.anchor[0], self.anchor[1] + by_ns
-        self.quickest_ns -= by_ns
-        if self.before_ns is not None:
-            self.before_ns -= by_ns
+        self.quickest.shift(-by_ns)
+        self.recent.shift(-by_ns)
 
 
 class Timeline:
@@ -128,14 +149,11 @@ class Timeline:
         fits = True
         if own.newest is None:
             fits = self._place_first(own, ticks, now_ns)
-            own.quickest_ns, own.window_ns = now_ns - own.own_ns(ticks), now_ns + WINDOW_NS
         elif ticks > own.newest.ticks:
             own.step_ns = ticks_to_ns(ticks - own.newest.ticks, own.rate)
         offset_ns = now_ns - own.own_ns(ticks)
-        if now_ns >= own.window_ns:
-            own.before_ns, own.quickest_ns, own.window_ns = own.quickest_ns, offset_ns, now_ns + WINDOW_NS
-        elif offset_ns < own.quickest_ns:
-            own.quickest_ns = offset_ns
+        own.quickest.add(offset_ns, now_ns)
+        own.recent.add(offset_ns, now_ns)
         if own.newest is None or ticks > own.newest.ticks:
             own.newest = _Newest(ticks, now_ns)
         return fits
@@ -148,7 +166,7 @@ class Timeline:
         step_ns = ticks_to_ns(ticks - own.newest.ticks, own.rate)
         if step_ns < -BACK_NS:
             return True
-        early_ns = own.own_ns(ticks) - (now_ns - own.offset_ns())
+        early_ns = own.own_ns(ticks) - (now_ns - own.quickest.value_ns())
         return step_ns - (now_ns - own.newest.now_ns) > AHEAD_NS and early_ns > AHEAD_NS
 
     def resume(self, stream: str, ticks: int, now_ns: int, *, seen: int | None = None) -> int:
@@ -163,7 +181,7 @@ class Timeline:
         if own.newest is None or own.anchor is None:
             return 0
         goes_on_ns = own.own_ns(own.newest.ticks) + own.step_ns
-        due_ns = now_ns - own.offset_ns()
+        due_ns = now_ns - own.recent.value_ns()
         passed_ns = now_ns - own.newest.now_ns
         if abs(passed_ns - own.step_ns) > STEADY_NS:
             goes_on_ns = max(goes_on_ns, due_ns)
@@ -221,7 +239,7 @@ class Timeline:
         by_ns = reference.anchor[1] + sender_ns - reference_ns - own.anchor[1]
         if own.newest is None or reference.newest is None:
             return by_ns if abs(by_ns) <= BELIEVED_NS else 0
-        apart_ns = own.offset_ns() - by_ns - reference.offset_ns()
+        apart_ns = own.recent.value_ns() - by_ns - reference.recent.value_ns()
         return by_ns if abs(by_ns) <= APART_NS or abs(apart_ns) <= APART_NS else 0
 
     def _freeze(self) -> None:
@@ -236,7 +254,7 @@ class Timeline:
         due_ns = self._first_media_ns
         if others:
             other = others[0]
-            by_arrival_ns = now_ns - other.offset_ns() + self._follows_ns(other)
+            by_arrival_ns = now_ns - other.recent.value_ns() + self._follows_ns(other)
             if abs(by_arrival_ns - due_ns) > TOGETHER_NS:
                 due_ns = by_arrival_ns
         if own.anchor is None:

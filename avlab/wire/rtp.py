@@ -236,6 +236,8 @@ class SequenceNumbers:
         self.restarts = 0
         self.proved = 0
         """1 after a packet that has proved the one before it, for which the answer was None: that one counts, too."""
+        self.odd = False
+        """Whether the newest packet's number is a little old and its timestamp is not."""
         self._rate = rate
         self._above = above  # numbers of an earlier source, which these come after
         self._shift = 0  # a number less its 16 bits, modulo 65,536
@@ -247,7 +249,7 @@ class SequenceNumbers:
 
     def __call__(self, sequence: int, timestamp: int, now_ns: int, *, count: int = 1) -> int | None:
         """The number of a packet, or of the first of `count` that came together; None while it is not believed."""
-        self.proved = 0
+        self.proved, self.odd = 0, False
         if self.highest is None:
             first = sequence if self._above is None else self._above + 1 + ((sequence - self._above - 1) & 0xFFFF)
             self._first_ns = now_ns
@@ -264,7 +266,7 @@ class SequenceNumbers:
                 self._move_to(number + count - 1, timestamp, now_ns, 0)
             return number
         elif -MAX_MISORDER < ahead <= 0 and self._behind + count < 3:
-            self._awaited = None
+            self._awaited, self.odd = None, True
             self._behind += count
             self._count += count
             return self.highest + ahead
@@ -382,6 +384,8 @@ class ReceiverStats:
             self._received = self._expected_before = self._received_before = 0
         self._received += count + self.numbers.proved
         self._jitter_before = self._jitter_16ths
+        if self.numbers.odd:
+            return number
         if arrival_ns != self._arrival_ns:  # packets that came together share it, and these numbers are large
             self._arrival_ns, self._arrival_ticks = arrival_ns, arrival_ns * self._rate // NS
         transit = (self._arrival_ticks - timestamp) & 0xFFFFFFFF
