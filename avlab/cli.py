@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -13,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import avlab
 from avlab.arguments import CLASSIC_PORT, DEFAULT_PORT, NETWORK, parse
+from avlab.wire.text import printable
 
 if TYPE_CHECKING:
     from avlab.measure.metrics import Summary
@@ -26,11 +28,16 @@ if TYPE_CHECKING:
     from avlab.stream.server import Server
 
 INTERRUPTED = 130
+MOST_PRINTED = 100_000
+"""Characters of one table: more than any has."""
 _BEGAN = time.perf_counter()  # near enough the process's start, from which serve --seconds counts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 1 it failed, 2 it was asked wrongly, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # cp1252 has no Japanese: a name is said as far as it can be
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     options = parse(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a record is saved then, too
     try:
@@ -41,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        print(f"avlab: {_sentence(error)}", file=sys.stderr)
+        _say(f"avlab: {_sentence(error)}", file=sys.stderr)
         return 1
     return code
 
@@ -51,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _probe(options: argparse.Namespace) -> int:
     info = avlab.probe(options.clip)
-    print(json.dumps(info.to_dict(), indent=2) if options.json else info)
+    if options.json:
+        print(json.dumps(info.to_dict(), indent=2))
+    else:
+        _say(info)
     return 0
 
 
@@ -66,18 +76,24 @@ def _demo(options: argparse.Namespace) -> int:
         reason = _sentence(error)
         raise OSError(f"plots cannot be put into {out} ({reason}): name another folder with --out") from error
     server = avlab.Server(clip, width=options.width, quality=options.quality)
-    with server, avlab.Client(server.url, audio=options.audio) as client:
-        sound = f"sound to {client.speaker_name}" if client.speaker_name else "no sound"
-        print(f"streaming {clip} over {server.url}, {sound}", flush=True)
-        with _progress(client) as tell:
+    with _progress(server) as tell_server, server:
+        client = avlab.Client(server.url, audio=options.audio)
+        with _progress(client) as tell_client, client:
+            sound = f"sound to {client.speaker_name}" if client.speaker_name else "no sound"
+            _say(f"streaming {clip} over {server.url}, {sound}")
+
+            def tell() -> None:
+                tell_server(status=False)
+                tell_client()
+
             _until(client, options.seconds, tell)
     trace = client.trace
-    print(metrics.summary(trace))
+    _say(metrics.summary(trace))
     for name in ("fps", "interval_error", "sync", "loss"):
         getattr(avlab.plots, name)(trace).savefig(out / f"{name}.png")
     avlab.plots.page(trace).savefig(out / "page.png")
     trace.save(out / "demo.avtrace")
-    print(f"plots and trace are in {out}{os.sep}: look at page.png first")
+    _say(f"plots and trace are in {out}{os.sep}: look at page.png first")
     return 0
 
 
@@ -101,13 +117,12 @@ def _serve(options: argparse.Namespace) -> int:
         loop=options.loop,
         once=options.once,
     )
-    with _saving(server, options.trace), server:
-        print(f"serving {clip or 'a microphone'} at {server.url}", flush=True)
+    with _saving(server, options.trace), _progress(server) as tell, server:
+        _say(f"serving {clip or 'a microphone'} at {server.url}")
         other = f"ffplay {server.url}" if options.wire == "rtsp" else "the tutorial's own client"
-        print(f"  play it: avlab play {server.url}    or: {other}    Ctrl-C ends it", flush=True)
-        with _progress(server) as tell:
-            left = None if options.seconds is None else options.seconds - (time.perf_counter() - _BEGAN)
-            _until(server, left, tell)
+        _say(f"  play it: avlab play {server.url}    or: {other}    Ctrl-C ends it")
+        left = None if options.seconds is None else options.seconds - (time.perf_counter() - _BEGAN)
+        _until(server, left, tell)
     return 0
 
 
@@ -131,13 +146,10 @@ def _play(options: argparse.Namespace) -> int:
         )
         window = Window(client) if _wants_window(options.window) else None
         try:
-            with _saving(client, options.trace), client:
+            with _saving(client, options.trace), _progress(client) as tell, client:
                 if not options.json:
-                    print(
-                        f"playing {client.url}, sound to {client.speaker_name or 'nowhere: there is none'}", flush=True
-                    )
-                with _progress(client) as tell:
-                    _until(client, options.seconds, tell, window.step if window else None)
+                    _say(f"playing {client.url}, sound to {client.speaker_name or 'nowhere: there is none'}")
+                _until(client, options.seconds, tell, window.step if window else None)
         finally:
             if window is not None:
                 window.close()
@@ -146,15 +158,15 @@ def _play(options: argparse.Namespace) -> int:
     except (OSError, ValueError, RuntimeError) as failure:
         error, code = failure, 1
     if error is not None:
-        print(f"avlab: {_sentence(error)}", file=sys.stderr)
+        _say(f"avlab: {_sentence(error)}", file=sys.stderr)
     if client is not None and client.started:
         summary = metrics.summary(client.trace)
         if options.json:
             print(_as_json(summary, error))
         else:
-            print(summary)
+            _say(summary)
             if client.trace.meta["wire"] == "classic":
-                print("lost and av: not available on the classic wire, which carries neither numbers nor timestamps")
+                _say("lost and av: not available on the classic wire, which carries neither numbers nor timestamps")
     elif options.json:
         print(_as_json(None, error))
     return code
@@ -164,12 +176,11 @@ def _relay(options: argparse.Namespace) -> int:
     relay = avlab.Relay(
         options.to, host=options.host, port=options.listen, network=_network(options), one_way=options.one_way
     )
-    with _saving(relay, options.trace), relay:
-        print(f"relaying to {options.to} at {relay.url}: {relay.network}", flush=True)
+    with _saving(relay, options.trace), _progress(relay) as tell, relay:
+        _say(f"relaying to {options.to} at {relay.url}: {relay.network}")
         url = relay.url if options.to.count("/") > 2 else f"{relay.url}/PATH"
-        print(f"  play through it: avlab play {url}    or: ffplay {url}    Ctrl-C ends it", flush=True)
-        with _progress(relay) as tell:
-            _until(relay, options.seconds, tell)
+        _say(f"  play through it: avlab play {url}    or: ffplay {url}    Ctrl-C ends it")
+        _until(relay, options.seconds, tell)
     return 0
 
 
@@ -185,7 +196,10 @@ def _doctor(options: argparse.Namespace) -> int:
     from avlab.lab import doctor
 
     findings = doctor.doctor()
-    print(doctor.as_json(findings) if options.json else doctor.as_text(findings))
+    if options.json:
+        print(doctor.as_json(findings))
+    else:
+        _say(doctor.as_text(findings))
     return 0 if doctor.works(findings) else 1
 
 
@@ -279,33 +293,44 @@ def _saving(handle: Server | Client | Relay, path: str | None) -> Iterator[None]
     finally:
         if path is not None and handle.started:
             handle.trace.save(path)
-            print(f"trace saved in {path}", file=sys.stderr)
+            _say(f"trace saved in {path}", file=sys.stderr)
 
 
 @contextmanager
-def _progress(handle: Server | Client | Relay) -> Iterator[Callable[[], None]]:
-    """A line that is written anew twice a second, on a terminal alone; and notices, as they come."""
+def _progress(handle: Server | Client | Relay) -> Iterator[Callable[..., None]]:
+    """A line that is written anew twice a second, on a terminal alone; and notices as they come, the last at the end.
+
+    What it gives is to be called often; not with `status`, it tells of notices alone.
+    """
     terminal = sys.stderr.isatty()
     began = told = time.perf_counter()
     noticed = 0
 
-    def tell() -> None:
+    def tell(*, status: bool = True) -> None:
         nonlocal told, noticed
         now = time.perf_counter()
         for words in handle.notices[noticed:]:
-            print("\r\x1b[K" * terminal + f"note: {words}", file=sys.stderr, flush=True)
+            if terminal:
+                print("\r\x1b[K", end="", file=sys.stderr)
+            _say(f"note: {words}", file=sys.stderr)
             noticed += 1
-        if terminal and now - told >= 0.5:
+        if terminal and status and now - told >= 0.5:
             told = now
-            print(f"\r{now - began:6.1f} s  {handle.status()}\x1b[K", end="", file=sys.stderr, flush=True)
+            line = printable(handle.status())
+            print(f"\r{now - began:6.1f} s  {line}\x1b[K", end="", file=sys.stderr, flush=True)
 
     try:
-        tell()
+        tell(status=False)
         yield tell
     finally:
-        tell()  # what was noticed at the very end
         if terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        tell(status=False)
+
+
+def _say(text: object, *, file: TextIO | None = None) -> None:
+    """Print for a person: nothing that a peer or a file says gets through as a command to the terminal."""
+    print(printable(text, most=MOST_PRINTED, lines=True), file=file, flush=True)
 
 
 def _as_json(summary: Summary | None, error: BaseException | None) -> str:

@@ -32,6 +32,7 @@ from avlab.measure.tables import (
     Table,
     plain_text,
 )
+from avlab.wire.text import Notices, printable
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -123,7 +124,7 @@ class Recorder:
         if side not in ("server", "client", "simulation", "relay"):
             raise ValueError(f"side must be 'server', 'client', 'simulation' or 'relay', not {side!r}")
         self.meta: dict[str, Any] = {"side": side, "epoch_ns": epoch_ns, "clock": clock}
-        self.notices: list[str] = []
+        self.notices = Notices()
         """What a person should know of the record itself, a sentence each."""
         self._cut = False
         budget = _BUDGET if budget is None else budget
@@ -252,7 +253,7 @@ class Recorder:
             reason = error.strerror or str(error) or type(error).__name__
             words = f"a part of the record is missing, as it could not be put on the disk ({reason}): make room there"
             self.event(time_ns, "record cut", words)
-            self.notices.append(words)
+            self.notices.add(words)
 
     def trace(self) -> Trace:
         """What has been recorded so far. From any thread, while recording goes on."""
@@ -498,9 +499,9 @@ class Trace:
         return lines
 
     def _title(self) -> str:
-        clip = f" of {self._meta['clip']}" if self._meta.get("clip") else ""
+        clip = f" of {printable(self._meta['clip'])}" if self._meta.get("clip") else ""
         joined = ", joined with the server's" if self._meta.get("joined") else ""
-        return f"Trace{clip}, seen by the {self._meta['side']}{joined}"
+        return f"Trace{clip}, seen by the {printable(self._meta['side'])}{joined}"
 
     def __repr__(self) -> str:
         return "\n".join([self._title(), *(f"  {label:<16}{text}" for label, text in self._counts())])

@@ -20,6 +20,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from avlab.media.packets import by_position, open_clip, picture_stream, picture_ticks, played, sound_stream, survey
+from avlab.wire.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class ClipInfo:
             "  ".join([row[0].ljust(wide[0]), *(row[i].rjust(wide[i]) for i in (1, 2, 3))]).rstrip() for row in table
         ]
         lines.insert(1, "-" * (sum(wide) + 6))
-        return "\n".join([self.path, "", *lines, "", self.disagreements()])
+        return "\n".join([printable(self.path), "", *lines, "", self.disagreements()])
 
     def _repr_html_(self) -> str:
         def cells(row: tuple[str, ...], tag: str) -> str:
@@ -220,6 +221,10 @@ def _measure(ticks: list[int], base: Fraction, joins: int) -> Measured:
 
 
 def _ask_opencv(path: str | os.PathLike[str]) -> OpenCV:
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:  # a name that is no UTF-8 ends the process in cv2
+        return OpenCV(None, None, None, None)
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(0)  # what it cannot open it says in the table, not on standard error
     capture = cv2.VideoCapture(os.fspath(path))

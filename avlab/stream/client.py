@@ -29,6 +29,7 @@ from avlab.stream.tap import Received, Tap
 from avlab.stream.worker import Handle, Worker, running_handles
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.playout import DEFAULT_DELAY_NS
+from avlab.wire.text import printable
 from avlab.wire.units import NS
 from avlab.wire.urls import redacted
 
@@ -198,11 +199,10 @@ class Client(Handle):
 
     def _notice(self, name: str, words: str) -> None:
         self._recorder.event(self._clock.now_ns(), name, words)
-        if words not in self._notices:
-            self._notices.append(words)
+        self._notices.add(words)
 
     def __repr__(self) -> str:
-        return f"<Client of {self.url}, {'playing' if self.running else 'not running'}>"
+        return f"<Client of {printable(self.url)}, {'playing' if self.running else 'not running'}>"
 
     # ---- pictures
 
@@ -273,7 +273,11 @@ class Client(Handle):
         self._drained_ns: int | None = None  # when the device will have played the last of the sound
         offer = self._receiver.open()
         self._find_server()
-        self._recorder.meta |= {"target_fps": offer.fps, "audio_rate": offer.rate, "clip": offer.clip}
+        self._recorder.meta |= {
+            "target_fps": offer.fps,
+            "audio_rate": offer.rate,
+            "clip": offer.clip and printable(offer.clip),
+        }
         if "audio" in offer.streams:
             self._open_sound(offer)
         timed = offer.delay_ns is None

@@ -93,9 +93,9 @@ class _Process:
         try:
             self._server.wait()
         except BaseException as error:
-            self._say({"failed": packed_error(error)})
+            self._say({"failed": packed_error(error), "state": self._state(self._server)})
         else:
-            self._say({"ended": True})
+            self._say({"ended": True, "state": self._state(self._server)})
 
     def _say(self, message: dict[str, Any], trace: Trace | None = None, have: Mapping[str, int] | None = None) -> None:
         parts: list[Iterator[Rows]] = []

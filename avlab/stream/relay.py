@@ -398,8 +398,8 @@ class Relay(Handle):
     def note(self, name: str, words: str, *, tell: bool = False, host: str = "") -> None:
         """Something happened, because of a client at `host`; `tell` it to whoever runs the relay."""
         self._recorder.event(self._clock.now_ns(), name, f"{host}: {words}" if host else words)
-        if tell and words not in self._notices and len(self._notices) < NOTICES_TOLD:
-            self._notices.append(words)
+        if tell and len(self._notices) < NOTICES_TOLD:
+            self._notices.add(words)
 
     def now_ns(self) -> int:
         """The moment."""

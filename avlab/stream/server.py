@@ -5,6 +5,7 @@ That thread owns the sending and the audience with its sockets; two others read 
 
 from __future__ import annotations
 
+import os
 import platform
 import selectors
 from functools import update_wrapper
@@ -29,6 +30,7 @@ from avlab.stream.sending import Sending
 from avlab.stream.worker import Handle, Worker
 from avlab.timing.pacing import Pacer, pacer_named
 from avlab.timing.spreading import check_spread
+from avlab.wire.text import printable
 from avlab.wire.units import NS
 
 
@@ -89,7 +91,9 @@ class Server(Handle):
         if not session_timeout > 0:
             raise ValueError(f"session_timeout must be more than 0 seconds, not {session_timeout}")
         self._source = open_source(source, loop=loop, fps=fps, microphone=microphone)
-        self._clip = str(source) if isinstance(source, str | Path) else "live" if self._source.live else "pictures"
+        # A file's name is bytes; what is said, recorded and sent of it is UTF-8, whatever this process takes it for.
+        path = Path(os.fsencode(source).decode(errors="replace")) if isinstance(source, str | Path) else None
+        self._clip = str(path or ("live" if self._source.live else "pictures"))
         self._once = once
         self._clock = MonotonicClock()
         self._recorder = Recorder(side="server", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=Scratch())
@@ -117,7 +121,7 @@ class Server(Handle):
         if wire == "classic":
             self._audience = ClassicAudience(self._source, **common)
         else:
-            name = Path(str(source)).stem if isinstance(source, str | Path) else "live"
+            name = path.stem if path else "live"
             self._audience = RtspAudience(self._source, name=name, loop=loop, delivery=self._delivery, **common)
         self._sending = Sending(
             self._source,
@@ -270,8 +274,7 @@ class Server(Handle):
 
     def _notice(self, name: str, words: str) -> None:
         self._recorder.event(self._clock.now_ns(), name, words)
-        if words not in self._notices:
-            self._notices.append(words)
+        self._notices.add(words)
 
     @property
     def trace(self) -> Trace:
@@ -296,7 +299,7 @@ class Server(Handle):
 
     def __repr__(self) -> str:
         state = f"at {self.url}, {self._counted()}" if self.running else "not running"
-        return f"<Server of {self._clip}, {state}>"
+        return f"<Server of {printable(self._clip)}, {state}>"
 
     @property
     def ssrcs(self) -> set[int]:

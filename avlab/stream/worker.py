@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from avlab.stream.registry import Registry
+from avlab.wire.text import tidied
 
 _handles: Registry[Handle] = Registry()  # what runs in this process, for stop_all and for joining traces
 _failed: Registry[Handle] = Registry()  # what has failed, and has told nobody
@@ -171,6 +172,7 @@ class Handle:
             if self._starting:
                 raise RuntimeError
         except BaseException as error:
+            tidied(error)
             with self._state:
                 called_off, self._stopped = self._stopped, True
             self._told = True  # the caller sees this one now
@@ -310,7 +312,7 @@ class Handle:
 
     def _fail(self, error: BaseException) -> None:
         if self._error is None:
-            self._error = error
+            self._error = tidied(error)
             _failed.add(self)
         self._ended.set()
         for worker in list(self._workers):

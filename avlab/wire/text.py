@@ -1,0 +1,77 @@
+"""What a peer or a file says, made fit to be printed: it may hold what commands a terminal, or turns its text about.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar, overload
+
+E = TypeVar("E", bound=BaseException)
+
+MOST_CHARACTERS = 1_000
+"""As long as a sentence may be, whoever says it."""
+
+MOST_NOTICES = 500
+"""So many different things are said of one server, client or relay at the most."""
+
+_JOINERS = (
+    "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # words and emoji are written with them, and they move nothing
+)
+
+
+def printable(text: object, *, most: int = MOST_CHARACTERS, lines: bool = False) -> str:
+    """`str(text)` without anything that a terminal acts on, of at most `most` characters.
+
+    Control characters (escape sequences begin with one), those that turn the writing direction, and halves of
+    surrogates come out as `\\x1b` or `\\u202e`; line breaks and other white space as blanks, but for the line breaks of
+    a text of several `lines`.
+    """
+    said = str(text)
+    if not said.isprintable():
+        said = "".join(_shown(character, lines) for character in said[: most + 1])
+    return said if len(said) <= most else said[: max(0, most - 3)] + "..."
+
+
+def _shown(character: str, lines: bool) -> str:
+    if character.isprintable() or character in _JOINERS or (lines and character == "\n"):
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
+
+
+def tidied(error: E) -> E:
+    """The very error, with its message printable: an exception may quote a peer, and a notebook prints it as it is."""
+    if error.args and any(isinstance(said, str) and not said.isprintable() for said in error.args):
+        error.args = tuple(printable(said, lines=True) if isinstance(said, str) else said for said in error.args)
+    if isinstance(error, OSError) and isinstance(error.strerror, str):  # said instead of the arguments
+        error.strerror = printable(error.strerror)
+    return error
+
+
+class Notices(Sequence[str]):
+    """What a person should know of a handle, a sentence each, oldest first: each once, and fit to be printed.
+
+    Peers are quoted in them: beyond `MOST_NOTICES` nothing is kept, so that none can fill the memory with its words.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[str] = []
+
+    def add(self, words: str) -> None:
+        """Keep a sentence, unless it is known; from any thread."""
+        words = printable(words)
+        if words not in self._kept and len(self._kept) < MOST_NOTICES:
+            self._kept.append(words)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        return self._kept[at]
