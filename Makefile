@@ -25,7 +25,7 @@ EXTRAS_lab := $(if $(APT),[pyaudio])
 EXTRAS_test := $(if $(APT),[pyaudio$(comma)test],[test])
 EXTRAS_bench := $(if $(APT),[pyaudio$(comma)test$(comma)bench],[test$(comma)bench])
 
-.PHONY: help lab demo test check bench setup setup-lab setup-test setup-check setup-bench clean
+.PHONY: help lab demo test check fuzz bench setup setup-lab setup-test setup-check setup-bench clean
 .SECONDARY:
 
 help:  ## say what there is
@@ -47,6 +47,10 @@ check: setup-check  ## lint, format, types on Linux, Windows and macOS, and whic
 	@$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	@$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	@$(BIN)/lint-imports
+
+fuzz: export FUZZ_SECONDS ?= 600
+fuzz: setup-check  ## feed hostile bytes to all that reads bytes of others; FUZZ_SECONDS=600
+	@cd tests && ../$(BIN)/python -W error -m fuzz
 
 bench: setup-bench  ## measure speed beside other systems, on an otherwise idle machine; takes 25 minutes
 	@$(BIN)/python benchmarks/pacing.py
