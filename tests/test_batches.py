@@ -107,7 +107,7 @@ def test_reading_goes_on_while_rows_are_added_and_put_away() -> None:
     fill(made, 1000, 200_000)
     done.set()
     for reader in readers:
-        reader.join()
+        reader.join(60)
     assert not wrong
 
 
