@@ -6,13 +6,11 @@ anybody's datagrams arrive. Owned by the client's thread.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
-from contextlib import suppress
 
 from avlab.stream.links import Address
 from avlab.wire.rtp import HEADER_BYTES, VERSION_2
-from avlab.wire.urls import ip_address, same_host
+from avlab.wire.urls import same_host
 
 STRANGERS = 5
 """So many packets in a row of the described source, and none of the server's own, and another address is taken."""
@@ -26,8 +24,8 @@ Datagrams = Sequence[tuple[bytes, Address]]
 class Origin:
     """Judges the datagrams of one stream by the address that they come from.
 
-    `host` is the address at the other end of the RTSP connection and `source` what SETUP's answer says: a name, an
-    address, or "". Both are the server's own, and always win, also later. Another address is taken only after
+    `host` is the address at the other end of the RTSP connection, and `sources` are those that SETUP's answer leads to.
+    All are the server's own, and always win, also later. Another address is taken only after
     `STRANGERS` consecutive packets of the payload type and SSRC that were described, while none has come from the
     server's own.
     """
@@ -36,7 +34,7 @@ class Origin:
         self,
         host: str,
         *,
-        source: str = "",
+        sources: Sequence[str] = (),
         server_port: tuple[int, int] | None = None,
         payload_type: int = 0,
         ssrc: int | None = None,
@@ -47,7 +45,7 @@ class Origin:
         """Whether that is one which nobody has vouched for."""
         self.reached = False
         """Whether any datagram came, from wherever: then no firewall is shut."""
-        self._own = [host, *_resolved(source, six=":" in host)]
+        self._own = [host, *sources]
         self._server_port = server_port
         self._kind, self._ssrc = payload_type, ssrc
         self._own_came = False
@@ -142,17 +140,3 @@ class Origin:
         if len(data) < HEADER_BYTES or data[0] & 0xC0 != VERSION_2 or data[1] & 0x7F != self._kind:
             return False
         return self._ssrc is None or int.from_bytes(data[8:12], "big") == self._ssrc
-
-
-def _resolved(source: str, *, six: bool) -> list[str]:
-    """The addresses that `source=` stands for, of the family in use: itself, or what its name leads to."""
-    if not source:
-        return []
-    address = ip_address(source)
-    if address is not None:
-        return [] if address.is_multicast or address.is_unspecified else [source]
-    found: list[str] = []
-    with suppress(OSError, UnicodeError):
-        family = socket.AF_INET6 if six else socket.AF_INET
-        found += [str(entry[4][0]) for entry in socket.getaddrinfo(source, None, family, socket.SOCK_DGRAM)]
-    return list(dict.fromkeys(found))[:4]

@@ -21,7 +21,7 @@ from avlab.stream.links import UdpLink
 from avlab.wire import rtsp, sdp
 from avlab.wire.answers import Answers
 from avlab.wire.units import NS, WireError
-from avlab.wire.urls import Place, redacted, request_uri, track_of
+from avlab.wire.urls import Place, ip_address, redacted, request_uri, track_of
 
 PLAYABLE = {"video": "JPEG", "audio": "L16"}
 CLOCKS = {"video": range(1_000, 10_000_001), "audio": range(4_000, 384_001)}
@@ -33,6 +33,9 @@ _FAMILIAR = {"MPEG4-GENERIC": "AAC", "MP4A-LATM": "AAC", "MPA": "MPEG audio"}  #
 MAX_MOVES = 3
 """How often a server may send on to another address."""
 
+OTHER_WAY = (400, 403, 406, 455, 459, 461, 462, 500, 501, 551)
+"""Statuses by which servers refuse a transport in SETUP: another one may be granted."""
+
 EARLY_PACKETS = 2048
 EARLY_BYTES = 2 << 20
 """The most that is kept of what is interleaved before the dialogue is over; of more the newest, as they join what
@@ -40,6 +43,9 @@ follows PLAY's answer without a gap, and older ones would only be late."""
 
 QUIET = 0.5
 """Seconds without a byte after which a body is whole whose length the answer does not tell."""
+
+LOOKUP_TIMEOUT = 2.0
+"""Seconds at most to learn where a name leads that SETUP's answer has for an address."""
 
 KEEP_ALIVE_NS = 30 * NS
 """The longest between two signs of life, whatever the server says of its patience."""
@@ -58,8 +64,8 @@ class Granted:
     media: sdp.Media
     host: str
     """The address at the other end of the RTSP connection."""
-    source: str = ""
-    """The address that the server says datagrams come from, if it says one."""
+    sources: tuple[str, ...] = ()
+    """The addresses that the server says datagrams come from, if it says any."""
     links: tuple[UdpLink, UdpLink] | None = None
     server_port: tuple[int, int] | None = None
     channels: tuple[int, int] | None = None
@@ -72,7 +78,7 @@ class RefusedError(OSError):
     """The server answered with another status than 200."""
 
     def __init__(self, where: str, method: str, response: rtsp.Response) -> None:
-        self.status = response.status
+        self.method, self.status = method, response.status
         if response.status in (401, 407):
             words = (
                 f"the server at {where} wants a user name and a password ({response.status}), which avlab cannot give "
@@ -154,7 +160,7 @@ class Session:
             try:
                 granted = self._set_up(plan, bind)
             except RefusedError as error:
-                if plan is unique[-1] or error.status not in (455, 459, 461, 500):
+                if plan is unique[-1] or error.method != "SETUP" or error.status not in OTHER_WAY:
                     raise
                 self.close()
             else:
@@ -373,7 +379,7 @@ class Session:
         return Granted(
             media,
             host,
-            source=given.source,
+            sources=self._resolved(given.source, host) if links is not None else (),
             links=links,
             server_port=server_port,
             channels=channels,
@@ -381,6 +387,18 @@ class Session:
             repair=repair,
             rtx_ssrc=int(ssrc[1], 16) if ssrc is not None else None,
         )
+
+    def _resolved(self, source: str, host: str) -> tuple[str, ...]:
+        """The addresses that `source=` stands for, of the host's family: itself, or what its name leads to."""
+        address = ip_address(source)
+        if address is not None:
+            return () if address.is_multicast or address.is_unspecified else (source,)
+        found: list[str] = []
+        if source:
+            with contextlib.suppress(OSError, UnicodeError, ValueError):  # a name that nobody knows is as good as none
+                known = self._dialler.lookup(source, self._place.port, min(self._timeout, LOOKUP_TIMEOUT))
+                found += [str(address[0]) for _, address in known if (":" in address[0]) == (":" in host)]
+        return tuple(dict.fromkeys(found))[:4]
 
     def _take_session(self, value: str) -> None:
         """The session's name and patience; a server that names none wants none named."""

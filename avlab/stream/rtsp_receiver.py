@@ -81,6 +81,8 @@ class RtspReceiver:
     ) -> None:
         self._session = Session(url, timeout=timeout, repair=repair)
         self._url, self._timeout = url, timeout
+        self._trying: Session | None = None  # while everything is asked for over TCP
+        self._cancelled = False
         self._over, self._fixed, self._repair = over, fixed, repair
         self._presentation, self._clock, self._recorder = presentation, clock, recorder
         self._notice = notice
@@ -136,7 +138,7 @@ class RtspReceiver:
         for stream, grant in granted.items():
             origin = Origin(
                 grant.host,
-                source=grant.source,
+                sources=grant.sources,
                 server_port=grant.server_port,
                 payload_type=grant.media.payload_type,
                 ssrc=grant.ssrc,
@@ -181,6 +183,9 @@ class RtspReceiver:
         for left_first in (False, True):
             new = Session(self._url, timeout=min(self._timeout, FALL_BACK_TIMEOUT), repair=self._repair)
             new.ssrc = old.ssrc
+            self._trying = new
+            if self._cancelled:
+                new.cancel()
             try:
                 granted = new.open(plan, self._bind)
                 alike = {stream: _format(one.media) for stream, one in granted.items()} == {
@@ -191,10 +196,13 @@ class RtspReceiver:
                 playing = None
             except OSError:
                 new.close()
-                if left_first:
+                if left_first or self._cancelled:
                     raise
                 old.leave()
                 continue
+            except BaseException:
+                new.close()
+                raise
             if playing is None:
                 new.leave()
                 return None
@@ -219,7 +227,10 @@ class RtspReceiver:
 
     def cancel(self) -> None:
         """See `ends.Receiver`."""
-        self._session.cancel()
+        self._cancelled = True
+        for session in (self._session, self._trying):
+            if session is not None:
+                session.cancel()
 
     def close(self) -> None:
         """Close every socket."""

@@ -34,7 +34,7 @@ class Place:
             host = unquote(parts.hostname or "")
         except ValueError:  # brackets or a port that cannot be, characters that look like others
             parts, host, port = urlsplit(""), "", 0
-        if parts.scheme != "rtsp" or not host or not port or re.search(r"[\s\\]", host):
+        if parts.scheme != "rtsp" or not host or not port or re.search(r"[\s\\]", host) or _cut_password(url):
             raise ValueError(f"{redacted(url)!r} is no address to play: write it as rtsp://host:port/path")
         return cls(host, port, request_uri(url))
 
@@ -59,10 +59,16 @@ def redacted(url: str) -> str:
     """A text that may be an address, for messages and records: without anything that may be user and password."""
     match = _AUTHORITY.match(url)
     if match is not None and "@" in match[2]:
-        url = f"{match[1]}{match[2].rpartition('@')[2]}{match[3]}"
-    elif match is not None and re.search(r":[^/]*/.*@", match[2] + match[3]):  # a slash in a password, perhaps
-        url = f"{match[1]}{url.rpartition('@')[2]}"
+        return f"{match[1]}{match[2].rpartition('@')[2]}{match[3]}"
+    if match is not None and _cut_password(url):
+        return f"{match[1]}{match[3].rpartition('@')[2]}"
     return url
+
+
+def _cut_password(url: str) -> bool:
+    """Whether a slash, a question mark or a # in a password ends the authority before its @: no port is before it."""
+    match = _AUTHORITY.match(url)
+    return match is not None and "@" in match[3] and bool(re.fullmatch(r"[^@\]]*:(?![0-9]+$).*", match[2], re.DOTALL))
 
 
 def track_of(url: str) -> str:
