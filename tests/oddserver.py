@@ -76,9 +76,11 @@ class OddServer:
         ports: bool = True,
         stray: bytes = b"",
         path: str = "odd",
+        one_at_a_time: bool = False,
     ) -> None:
         self.answers, self.described, self.udp, self.address = dict(answers or {}), described, udp, address
         self.transport, self.ports, self.stray = transport, ports, stray
+        self.one_at_a_time = one_at_a_time
         self.asked: list[Asked] = []
         self.knocks: list[tuple[str, bool, bytes]] = []  # stream, whether at the RTCP port, what
         self.reports: list[bytes] = []
@@ -127,7 +129,10 @@ class OddServer:
             connection, _ = self._listener.accept()
             visit = Visit(connection)
             self.visits.append(visit)
-            self._begin(lambda visit=visit: self._serve(visit))  # type: ignore[misc]
+            if self.one_at_a_time:
+                self._serve(visit)
+            else:
+                self._begin(lambda visit=visit: self._serve(visit))  # type: ignore[misc]
 
     def _serve(self, visit: Visit) -> None:
         data = b""

@@ -198,6 +198,16 @@ def test_after_stray_bytes_it_is_in_step_again(stray: bytes, size: int) -> None:
     assert not answers.stray
 
 
+@pytest.mark.parametrize("stray", [b"\0", b"\0\0\0\0", b"pad", b"$", b"\x80\x1a\0\0"])
+def test_stray_bytes_after_every_packet(stray: bytes) -> None:
+    """Of a source that was heard, a packet is known by itself."""
+    answers = Answers()
+    answers.channels = (0, 1)
+    events = answers.feed(OK + b"".join(packet + stray for packet in PACKETS * 20))
+    assert sum(isinstance(event, Interleaved) for event in events) >= 90
+    assert answers.skipped <= 100 * len(stray)
+
+
 def test_a_length_that_lies_costs_no_more_than_it_says() -> None:
     lie = b"$\0\x03\xe8" + RTP  # 1,000 bytes, and there are 12
     data = OK + lie + b"".join(PACKETS * 100)

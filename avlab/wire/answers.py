@@ -27,6 +27,7 @@ MAX_STRAY = 256 << 10
 _ONCE = ("cseq", "session", "content-length", "content-type", "content-base", "content-location", "location", "range")
 """Headers that have one value: the first, when a server writes them twice."""
 
+_RTCP = 192  # stands for all of its packet types
 _LEAST = 8
 """Bytes of the smallest RTP or RTCP packet that is looked for: a BYE."""
 
@@ -43,9 +44,9 @@ class Answers:
     """Turns the bytes of a client's connection, however cut, into the answers and packets that they hold.
 
     Between packets and before answers there may be bytes that belong to neither: the way back into step is found at
-    the next answer, or at a packet that is where it should be: on a channel that is known, with the version of RTP,
-    and followed by another one or by an answer. Held at any time are at most one head and one body, or one packet,
-    beside the bytes just fed.
+    the next answer, or at a packet that is where it should be: on a channel that is known, with the version of RTP, and
+    either of a source that was heard before or followed by another one or by an answer. Held at any time are at most
+    one head and one body, or one packet, beside the bytes just fed.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,9 @@ class Answers:
         self._sample = b""  # how they began
         self._lost = False  # whether the way back into step is looked for
         self._heard = False  # whether anything was understood yet
+        self._last: dict[int, bytes] = {}  # the last packet of each channel
+        self._sources: set[tuple[int, bytes]] = set()  # theirs, once they are asked for
+        self._ssrcs: set[bytes] = set()
 
     @property
     def open_ended(self) -> bool:
@@ -132,7 +136,9 @@ class Answers:
             if self._known(buffer[position + 1]) and (buffer[position + 4] & 0xC0 == 0x80 or end == position + 4):
                 if size < end:
                     return None, position
-                return Interleaved(buffer[position + 1], bytes(buffer[position + 4 : end])), end
+                data = bytes(buffer[position + 4 : end])
+                self._last[buffer[position + 1]] = data
+                return Interleaved(buffer[position + 1], data), end
         elif self._wanted or _MESSAGE.match(buffer, position):
             return self._read_message(position)
         elif size < position + 32 and _BEGINNING.fullmatch(buffer, position):
@@ -183,6 +189,8 @@ class Answers:
         if not self._heard and _OTHERS.match(buffer, position):
             line = bytes(buffer[position : position + 60]).splitlines()[0].decode("ascii", "replace")
             raise RtspError(f"This is no RTSP message: its first line is {line!r}.")
+        self._sources = {source for packet in self._last.values() if (source := _source(packet)) is not None}
+        self._ssrcs = {ssrc for _, ssrc in self._sources}
         found = undecided = None
         for sign in _SIGNS.finditer(buffer, position):
             at = sign.start()
@@ -212,6 +220,9 @@ class Answers:
         length = buffer[at + 2] << 8 | buffer[at + 3]
         if not self._known(buffer[at + 1]) or length < _LEAST or buffer[at + 4] & 0xC0 != 0x80:
             return False
+        source = _source(buffer[at + 4 : at + 16])
+        if source is not None and (source in self._sources or (source[0] == _RTCP and source[1] in self._ssrcs)):
+            return True
         end = at + 4 + length
         if size < end + 2:
             return None if size <= end or buffer[end] in b"$R\r\n" else False
@@ -227,6 +238,13 @@ class Answers:
             raise RtspError(
                 f"This is no RTSP: {self._stray} bytes had to be passed over, the first of them {self._sample!r}."
             )
+
+
+def _source(packet: bytes | bytearray) -> tuple[int, bytes] | None:
+    """The payload type and the SSRC of an RTP packet, or the SSRC of an RTCP one; None when they are not all there."""
+    if len(packet) >= _LEAST and 192 <= packet[1] <= 223:  # RFC 5761 section 4
+        return _RTCP, bytes(packet[4:8])
+    return (packet[1] & 0x7F, bytes(packet[8:12])) if len(packet) >= 12 else None
 
 
 def _headers(items: list[tuple[str, str]]) -> Headers:
