@@ -21,6 +21,9 @@ import psutil
 import pytest
 import tools
 
+from avlab.stream.rtsp_audience import RtspAudience
+from avlab.stream.rtsp_server import Peer
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 DATA = Path(__file__).parents[1] / "data"
@@ -123,6 +126,24 @@ def nothing_is_left() -> Iterator[None]:
         time.sleep(0.01)
         left = Holdings().beyond(before)
     assert not left, f"the test left behind: {', '.join(left)}"
+
+
+@pytest.fixture(autouse=True)
+def hidden_faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Fail a test in which a server parted from a peer over an error that nobody has foreseen: one of its own, then.
+
+    A test that brings one about looks for it here, and clears the list.
+    """
+    faults: list[str] = []
+    blame = RtspAudience._blame
+
+    def tell(self: RtspAudience, peer: Peer, now_ns: int, error: Exception) -> None:
+        faults.append(f"{type(error).__name__}: {error}")
+        blame(self, peer, now_ns, error)
+
+    monkeypatch.setattr(RtspAudience, "_blame", tell)
+    yield faults
+    assert not faults, f"a peer had the server fail: {'; '.join(faults)}"
 
 
 @pytest.fixture(scope="module")

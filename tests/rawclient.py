@@ -32,7 +32,7 @@ class RawClient:
         parts = urlsplit(url)
         assert parts.hostname is not None
         self.url = url
-        self.socket = socket.socket()
+        self.socket = socket.socket(socket.AF_INET6 if ":" in parts.hostname else socket.AF_INET)
         self.socket.settimeout(SECONDS)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

@@ -123,7 +123,7 @@ def test_a_flood_of_nacks_is_bounded_and_the_stream_goes_on(data: Path) -> None:
         until(lambda: len(client.trace.packets) > 50)
         packets = client.trace.packets.query("stream == 'video'")
         ssrc = int(packets["ssrc"].iloc[0])
-        port = server._audience._udp["video"][1].port  # type: ignore[attr-defined]
+        port = server._audience._sockets.take("video", "127.0.0.1")[1].port  # type: ignore[attr-defined]
         for first in range(0, 65_536, 4096):
             nack = rtcp.Nack(1, ssrc, tuple(range(first, first + 4096)))
             data_ = rtcp.serialize_compound([rtcp.ReceiverReport(1), rtcp.Sdes(1, "x"), nack])

@@ -57,9 +57,13 @@ class Aimd:
     no reason to send less.
 
     A rate becomes a `Choice` by what the last choices cost: first quality goes down, to half of the best one's, then
-    width. `best` is never exceeded; without it, it is what was sent when the first report came. With several clients
-    the slowest decides, as all get the same pictures.
+    width. `best` is never exceeded; without it, it is what was sent when the first report came. All clients get the
+    same pictures: of what their paths take, the lower median decides, of two the lower, so that one client by itself
+    does not make the picture poor for many. Reports whose numbers do not add up are not for it to see.
     """
+
+    believed_only = True
+    """A server hands it only reports that can be true; controllers without this are given every one."""
 
     def __init__(
         self,
@@ -83,6 +87,7 @@ class Aimd:
         self._ladder: list[Choice] = []
         self._unit_kbps: float | None = None  # what a choice of cost 1 sends
         self._now: Choice | None = None
+        self._decisive: int | None = None  # whose path decides
 
     def settings(self) -> dict[str, Any]:
         """What it was made with, by name; `best` as learnt, where it was not given."""
@@ -107,13 +112,24 @@ class Aimd:
         path.update(report, self._queue, self._increase, self._decrease)
         for client in [c for c, known in self._clients.items() if report.time - known.time > FORGET_S]:
             del self._clients[client]
-        rate = min(known.kbps for known in self._clients.values())
+        self._decisive, rate = self._lower_median()
         if self._unit_kbps is None:
             return None
         affordable = (choice for choice in self._ladder if cost(choice) * self._unit_kbps <= rate)
         choice = next(affordable, self._ladder[-1])
         self._now = choice
         return choice if choice != sent else None
+
+    @property
+    def held_back_by(self) -> int | None:
+        """The client (its SSRC) for whose path less than the best is sent; None while the best is."""
+        return self._decisive if self._now is not None and self._now != self.best else None
+
+    def _lower_median(self) -> tuple[int, float]:
+        """Whose path decides, and what it takes."""
+        paths = sorted(self._clients.items(), key=lambda item: item[1].kbps)
+        client, path = paths[(len(paths) - 1) // 2]
+        return client, path.kbps
 
     def _learn(self, report: Report, sent: Choice) -> None:
         """What pictures of these contents cost; not from a time in which the choice was another."""
@@ -189,11 +205,7 @@ def ladder(best: Choice, least_width: int = 160) -> list[Choice]:
 
 
 def _sane(report: Report) -> bool:
-    """Whether a report can be true; one that lies in other ways costs its own client quality, and the others' no more.
-
-    A receiver may understate what it gets, and then gets less: that is its affair, but for the other clients' sake the
-    ladder has an end.
-    """
+    """Whether a report's numbers are of their kind; whether they can be true is known to whoever sent the packets."""
     numbers = (report.time, report.loss, report.jitter, report.sent_kbps, report.round_trip or 0.0)
     return all(math.isfinite(number) and number >= 0 for number in numbers) and report.loss <= 1
 

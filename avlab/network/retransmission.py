@@ -116,11 +116,19 @@ class RtxSender:
     ) -> None:
         self.ssrc, self.payload_type, self.sequence = ssrc, payload_type, sequence
         self.history: History[bytes] = History(keep_ns=keep_ns, keep_bytes=keep_bytes)
+        self._last = 0
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Which packets are kept: the first one's 16-bit sequence number, and how many follow upon each other."""
+        count = len(self.history)
+        return (self._last - count + 1) & 0xFFFF, count
 
     def sent(self, packets: Iterable[bytes], now_ns: int) -> None:
         """Packets have left for the first time."""
         for packet in packets:
-            self.history.sent((packet[2] << 8) | packet[3], len(packet), packet, now_ns)
+            self._last = (packet[2] << 8) | packet[3]
+            self.history.sent(self._last, len(packet), packet, now_ns)
 
     def answer(self, numbers: Iterable[int], now_ns: int) -> list[bytes]:
         """The retransmissions of packets asked for by their 16-bit sequence numbers, in that order."""

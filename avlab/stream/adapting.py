@@ -17,6 +17,9 @@ from avlab.wire.units import NS
 MOST_TRIP_NS = 30 * NS
 """A round trip that is longer, by what a report says, is a report that lies or is of another clock."""
 
+SENT_BEFORE_NS = NS
+"""A sender report may have gone out so long before the first packet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Heard:
@@ -28,14 +31,19 @@ class Heard:
     rate: int  # of the RTP clock
     sent_bytes: int
     since_ns: int | None  # how long ago the last one came
+    elapsed_ns: int = MOST_TRIP_NS  # since the first packet was sent to it
+    doubt: str | None = None  # why it cannot be true, if it cannot
 
     def round_trip_ns(self, unix_ns: int) -> int | None:
-        """From the sender report that this one answers to now, without the client's own time (RFC 3550 6.4.1)."""
+        """From the sender report that this one answers to now, without the client's own time (RFC 3550 6.4.1).
+
+        None when it answers to none, or to one that it cannot have heard.
+        """
         if not self.block.last_sr:
             return None
         now = ns_to_ntp(unix_ns) >> 16 & 0xFFFFFFFF
         trip_ns = ((now - self.block.last_sr - self.block.delay_since_sr) & 0xFFFFFFFF) * NS >> 16
-        return trip_ns if trip_ns <= MOST_TRIP_NS else None
+        return trip_ns if trip_ns <= min(MOST_TRIP_NS, self.elapsed_ns + SENT_BEFORE_NS) else None
 
 
 @dataclass(slots=True)
@@ -66,6 +74,8 @@ class Adapting:
             self._recorder.event(now_ns, f"reported {heard.stream} round_trip", trip_ns / NS)
         width = self._sending.width or self._sending.encoded_width
         if heard.stream != "video" or self.controller is None or not heard.since_ns or width is None:
+            return
+        if heard.doubt is not None and getattr(self.controller, "believed_only", False):
             return
         report = Report(
             time=now_ns / NS,

@@ -6,7 +6,7 @@ it belongs to the server's thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,6 @@ import numpy as np
 from avlab.measure.trace import PacketTuple, Recorder
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.settings import Network
-from avlab.stream.links import UdpLink
 from avlab.stream.rtsp_server import FEC_TYPE, STALL_BYTES, Outlet, Peer
 from avlab.timing.stage import Dropped
 from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER, RtpPacket
@@ -34,10 +33,10 @@ class _Parcel(NamedTuple):
 
 
 class Dispatch:
-    """Sends from the sockets `udp` (RTP and RTCP by stream), or over a peer's connection, through `network`."""
+    """Sends from an outlet's own sockets, or over a peer's connection, through `network`."""
 
-    def __init__(self, udp: Mapping[str, tuple[UdpLink, UdpLink]], recorder: Recorder) -> None:
-        self._udp, self._recorder = udp, recorder
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
         self.network = Network()
         self._ways: dict[int, tuple[Peer, Impairment]] = {}  # by the number of the client
         self._numbered = 0
@@ -72,6 +71,8 @@ class Dispatch:
     def send(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> None:
         """Packets of media, with parity among them: counted, kept for a client that may ask again, and sent."""
         stream, ssrc, first = outlet.track.stream, outlet.ssrc, outlet.first_sequence + outlet.packets
+        if outlet.began_ns is None:
+            outlet.began_ns = now_ns
         outlet.packets += len(packets)
         outlet.octets += sum(map(len, packets)) - HEADER_BYTES * len(packets)
         if outlet.again is not None:
@@ -123,14 +124,16 @@ class Dispatch:
                 if isinstance(outcome, Dropped):
                     self._note(outcome, lost)
                     continue
+                copied = isinstance(outcome, Copy)
                 parcel: _Parcel = outcome.packet.item if isinstance(outcome, Copy) else outcome.item
+                parcel.outlet.copies += copied and parcel.row is not None
                 if parcel.row is None or (run and run[0][0].outlet is not parcel.outlet):
                     self._hand_over_run(run, now_ns)
                     run = []
                 if parcel.row is None:
                     self._hand_over_rtcp(parcel.peer, parcel.outlet, parcel.data, now_ns)
                 else:  # a copy that the network made was never sent: it has no row here
-                    run.append((parcel, None if isinstance(outcome, Copy) else parcel.row))
+                    run.append((parcel, None if copied else parcel.row))
             self._hand_over_run(run, now_ns)
             self._recorder.packets(lost)
 
@@ -167,7 +170,7 @@ class Dispatch:
     def _give(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> int:
         """Give packets of media to the system; how many it took."""
         if outlet.addresses is not None:
-            return self._udp[outlet.track.stream][0].send(packets, outlet.addresses[0])
+            return outlet.links[0].send(packets, outlet.addresses[0]) if outlet.links is not None else 0
         if outlet.channels is not None:
             if peer.link.waiting > STALL_BYTES:
                 return 0
@@ -194,8 +197,8 @@ class Dispatch:
     def _hand_over_rtcp(self, peer: Peer, outlet: Outlet, data: bytes, now_ns: int) -> None:
         if outlet.channels is not None:
             self._interleave(peer, outlet.channels[1], [data], now_ns)
-        elif outlet.addresses is not None:
-            self._udp[outlet.track.stream][1].send([data], outlet.addresses[1])
+        elif outlet.addresses is not None and outlet.links is not None:
+            outlet.links[1].send([data], outlet.addresses[1])
 
     def _interleave(self, peer: Peer, channel: int, packets: list[bytes], now_ns: int) -> None:
         try:

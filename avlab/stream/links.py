@@ -57,7 +57,7 @@ class UdpLink:
             self._gro = linux and _try_option(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
             if linux:
                 _try_option(self.socket, socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
-            self.socket.bind((host, port))
+            self.socket.bind(_local(host, port))
         except BaseException:
             self.socket.close()
             raise
@@ -234,6 +234,13 @@ def _bursts(packets: list[bytes]) -> list[list[bytes]]:
             last.append(equal.pop(0))
         bursts += [equal[at : at + most] for at in range(0, len(equal), most)]
     return bursts
+
+
+def _local(host: str, port: int) -> Any:
+    """Where to bind: the address of a link-local one has its interface in it, `fe80::1%eth0`, and in a field apart."""
+    if "%" not in host:
+        return host, port
+    return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4]
 
 
 def bind_udp(host: str, port: int) -> UdpLink:

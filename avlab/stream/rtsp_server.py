@@ -6,9 +6,11 @@ Bytes come in and go out through a TcpLink; what a request means for the stream 
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from avlab.media.sources import Source
 from avlab.network.parity import ParityEncoder
@@ -95,11 +97,16 @@ class Outlet:
     packetizer: JpegPacketizer | L16Packetizer
     channels: tuple[int, int] | None = None  # interleaved: RTP, RTCP
     addresses: tuple[Address, Address] | None = None  # UDP: RTP, RTCP
+    links: tuple[UdpLink, UdpLink] | None = None  # which of the server's sockets it leaves from, while it is set up
+    url: str = ""  # by which the client has asked for it
     packets: int = 0
+    copies: int = 0  # that a network between has made of them
+    began_ns: int | None = None  # when the first packet left
     octets: int = 0
     first_sequence: int = 0
     reported_ns: int | None = None  # when the last sender report went out; None: one is owed
     reception: rtcp.ReportBlock | None = None  # what the client last said it received
+    doubted: bool = False  # what it said could not be true, and the record says so
     again: RtxSender | None = None  # packets that the client may ask for
     parity: ParityEncoder | None = None
     again_sequence: Unwrapper = field(default_factory=lambda: Unwrapper(16))  # of what is sent again
@@ -144,17 +151,20 @@ class Stage(Protocol):
     def describe(self, host: str) -> str:
         """The session description."""
 
-    def udp(self, stream: str) -> tuple[UdpLink, UdpLink]:
-        """The RTP and RTCP sockets of a stream."""
+    def admit(self, peer: Peer) -> None:
+        """Let a peer have a session. RtspError when there is no place left."""
+
+    def set_up(self, peer: Peer, outlet: Outlet) -> None:
+        """Let a peer have an outlet, and the sockets for it. RtspError when there are none left."""
+
+    def tear_down(self, peer: Peer, outlet: Outlet) -> None:
+        """An outlet is used no more."""
 
     def play(self, peer: Peer, now_ns: int) -> int:
         """Let a peer have the stream from now on; media time at this moment, in ns."""
 
-    def clip_ns(self) -> int | None:
-        """How long the clip is; None when nobody knows, or it plays for ever."""
 
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Peer:
     """A client's connection: its session, its outlets, when it was last heard of."""
 
@@ -162,13 +172,16 @@ class Peer:
     address: Address
     local: Address
     stage: Stage
-    heard_ns: int
+    heard_ns: int  # when anything complete came: a request, a packet, a report
+    scope: tuple[int, ...] = ()  # of a link-local address, as the system has it: flow and interface
+    asked_ns: int = 0  # when a request came
     session: str | None = None
     state: rtsp.State = rtsp.State.INIT
     outlets: dict[str, Outlet] = field(default_factory=dict)
     has_played: bool = False
     finished: bool = False  # the clip has ended since PLAY
     gone: bool = False
+    reports: deque[bytes] = field(default_factory=deque)  # that there was no time to read yet
     _receiver: rtsp.Receiver = field(default_factory=rtsp.Receiver)
 
     @property
@@ -181,24 +194,35 @@ class Peer:
         """Whether it has asked to be sent media and not to stop; the clip may have ended."""
         return self.state == rtsp.State.PLAYING and not self.gone
 
-    def feed(self, data: bytes, now_ns: int) -> list[tuple[Outlet, bytes]]:
+    def feed(self, data: bytes, now_ns: int) -> list[bytes]:
         """Take what came over the connection, answer requests; RTCP that came interleaved is returned.
 
         WireError when it is not RTSP, OSError when the connection is gone.
         """
-        self.heard_ns = now_ns
         reports = []
         events = self._receiver.feed(data)
         if sum(isinstance(event, rtsp.Request) for event in events) > MAX_REQUESTS:
             raise WireError("it asks more at once than a client does")
         for event in events:
+            self.heard_ns = now_ns  # bytes that complete nothing are no sign of life
             if isinstance(event, rtsp.Request):
+                self.asked_ns = now_ns
                 self.link.send(self._answer(event, now_ns).serialize(), now_ns)
-            elif isinstance(event, rtsp.Interleaved):
-                reports += [
-                    (o, event.data) for o in self.outlets.values() if o.channels and event.channel in o.channels
-                ]
+            elif isinstance(event, rtsp.Interleaved) and any(
+                outlet.channels and event.channel in outlet.channels for outlet in self.outlets.values()
+            ):
+                reports.append(event.data)
         return reports
+
+    def outlet_of(self, ssrc: int) -> Outlet | None:
+        """The outlet that the client knows by this source; None when it is none of its own."""
+        return next((outlet for outlet in self.outlets.values() if outlet.ssrc == ssrc), None)
+
+    def release(self) -> None:
+        """Give up the session and all that it has taken."""
+        for outlet in self.outlets.values():
+            self.stage.tear_down(self, outlet)
+        self.session, self.outlets = None, {}
 
     def report_due(self, outlet: Outlet, now_ns: int, unix_ns: int, media_ns: int) -> bytes | None:
         """A sender report with both clocks of this moment, before the first packet and every half second after."""
@@ -218,6 +242,7 @@ class Peer:
 
     def _answer(self, request: rtsp.Request, now_ns: int) -> rtsp.Response:
         """Carry a request out, or refuse it with the status that RFC 2326 has for it."""
+        request = replace(request, uri=rtsp.without_credentials(request.uri))  # addresses are told again
         try:
             request.cseq  # noqa: B018 - raises when there is none
             state = rtsp.next_state(self.state, request.method)
@@ -234,13 +259,14 @@ class Peer:
         except rtsp.RtspError as error:
             refusal = {405: "Allow", 455: "Allow", 501: "Public"}.get(error.status)
             offered = rtsp.METHODS if error.status == 501 else rtsp.allowed(self.state)
-            return _reply(request, error.status, {refusal: ", ".join(offered)} if refusal else {})
+            reason = str(error) if error.status == 503 else ""  # RFC 2326 has no word for what is short
+            return _reply(request, error.status, {refusal: ", ".join(offered)} if refusal else {}, reason=reason)
         self.state = state
         if self.session is not None:
             timeout = max(1, int(self.stage.session_timeout))
             headers["Session"] = rtsp.SessionHeader(self.session, timeout).serialize()
         if request.method == "TEARDOWN":
-            self.session, self.outlets = None, {}
+            self.release()
         return _reply(request, 200, headers, body)
 
     def _options(self, request: rtsp.Request, now_ns: int) -> _Answer:
@@ -260,24 +286,29 @@ class Peer:
         return headers, self.stage.describe(self.local[0]).encode()
 
     def _setup(self, request: rtsp.Request, now_ns: int) -> _Answer:
-        stream = request.uri.rstrip("/").rsplit("/", 1)[-1]
+        stream = _track_of(request.uri, self.stage.tracks)
         track = self.stage.tracks.get(stream)
         if track is None:
             raise rtsp.RtspError(f"There is no track {stream[:40]!r}.", 404)
         # destination= is ignored: media goes only to the address that asked.
-        offers = rtsp.parse_transport(request.headers.get("transport", ""))
+        offers = rtsp.transports_offered(request.headers.get("transport", ""))
         outlet = next((o for offer in offers if (o := self._outlet(track, offer)) is not None), None)
         if outlet is None:
-            raise rtsp.RtspError("Unicast over UDP or interleaved is offered.", 461)
-        headers = self._repair(outlet, request.headers.get(rtsp.REPAIR_HEADER, ""))
-        self.session = self.session or secrets.token_hex(8)
+            raise rtsp.RtspError("Unicast RTP/AVP over UDP or interleaved is offered.", 461)
+        if self.session is None:
+            self.stage.admit(self)
+        outlet.url = request.uri
+        self.stage.set_up(self, outlet)
+        if stream in self.outlets:
+            self.stage.tear_down(self, self.outlets[stream])
         self.outlets[stream] = outlet
-        if outlet.addresses is None:
+        self.session = self.session or secrets.token_hex(8)
+        headers = self._repair(outlet, request.headers.get(rtsp.REPAIR_HEADER, ""))
+        if outlet.addresses is None or outlet.links is None:
             granted = rtsp.Transport(lower="TCP", interleaved=outlet.channels, ssrc=outlet.ssrc)
         else:
-            links = self.stage.udp(stream)
             client_port = (outlet.addresses[0][1], outlet.addresses[1][1])
-            server_port = (links[0].port, links[1].port)
+            server_port = (outlet.links[0].port, outlet.links[1].port)
             granted = rtsp.Transport(lower="UDP", client_port=client_port, server_port=server_port, ssrc=outlet.ssrc)
         return headers | {"Transport": granted.serialize()}, b""
 
@@ -296,20 +327,19 @@ class Peer:
     def _play(self, request: rtsp.Request, now_ns: int) -> _Answer:
         joins = not self.playing
         media_ns = self.stage.play(self, now_ns)
-        base = request.uri.rstrip("/")
         infos = []
-        for stream, outlet in self.outlets.items():
+        for outlet in self.outlets.values():
             if joins:
                 outlet.reported_ns = None
                 outlet.packetizer.timestamp_offset = outlet.track.timestamp_offset
-            url = base if base.endswith(f"/{stream}") else f"{base}/{stream}"
-            infos.append(rtsp.RtpInfo(url, outlet.packetizer.sequence, outlet.track.timestamp(media_ns)))
+            infos.append(rtsp.RtpInfo(outlet.url, outlet.packetizer.sequence, outlet.track.timestamp(media_ns)))
         self.has_played, self.finished = True, False
-        span = sdp.NptRange(media_ns, self.stage.clip_ns())
-        return {"Range": span.serialize(), "RTP-Info": rtsp.serialize_rtp_info(infos)}, b""
+        # All share the clip: nobody seeks it, and nobody plays it faster (RFC 2326 12.29, 12.34).
+        headers = {"Range": sdp.NptRange(media_ns).serialize(), "RTP-Info": rtsp.serialize_rtp_info(infos)}
+        return headers | ({"Scale": "1"} if "scale" in request.headers else {}), b""
 
     def _outlet(self, track: Track, offer: rtsp.Transport) -> Outlet | None:
-        if not offer.unicast or offer.mode not in ("", "PLAY"):
+        if offer.profile != "RTP/AVP" or not offer.unicast or offer.mode not in ("", "PLAY"):
             return None
         common: dict[str, Any] = {
             "payload_type": track.payload_type,
@@ -330,17 +360,32 @@ class Peer:
                 free = [c for c in range(0, 254, 2) if not taken & {c, c + 1}]
                 pair = (free[0], free[0] + 1)
             outlet.channels = pair
-        elif offer.client_port is not None:
+        elif offer.lower == "UDP" and offer.client_port is not None:
             rtp_port, rtcp_port = offer.client_port
-            outlet.addresses = ((self.address[0], rtp_port), (self.address[0], rtcp_port))
+            outlet.addresses = self._towards(rtp_port), self._towards(rtcp_port)
         else:
             return None
         return outlet
+
+    def _towards(self, port: int) -> Any:
+        """A port of the client's own address; of a link-local one, with the interface that it is at."""
+        return (self.address[0], port, *self.scope)
 
 
 _Answer = tuple[dict[str, str], bytes]
 
 
-def _reply(request: rtsp.Request, status: int, headers: Mapping[str, str], body: bytes = b"") -> rtsp.Response:
+def _track_of(uri: str, tracks: Mapping[str, Track]) -> str:
+    """The track that an address names: its last part, before a query or after it, as clients put together the two.
+
+    `rtsp://h/clip?key=1` and `video` make `rtsp://h/clip?key=1/video` for some, `rtsp://h/clip/video?key=1` for others.
+    """
+    ends = [unquote(part.rstrip("/").rsplit("/", 1)[-1]) for part in (uri, uri.partition("?")[0])]
+    return next((end for end in ends if end in tracks), ends[-1])
+
+
+def _reply(
+    request: rtsp.Request, status: int, headers: Mapping[str, str], body: bytes = b"", *, reason: str = ""
+) -> rtsp.Response:
     known = {"CSeq": request.headers.get("cseq", "0"), "Server": SERVER_NAME}
-    return rtsp.Response(status, "", rtsp.Headers(known | dict(headers)), body)
+    return rtsp.Response(status, reason, rtsp.Headers(known | dict(headers)), body)

@@ -24,6 +24,7 @@ from avlab.stream.classic_server import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Audience
 from avlab.stream.links import Waker
+from avlab.stream.places import Places
 from avlab.stream.rtsp_audience import RtspAudience
 from avlab.stream.scratch import Scratch
 from avlab.stream.sending import Sending
@@ -57,6 +58,9 @@ class Server(Handle):
     `update(Report)` that returns a `Choice` or None. All three act while it runs, from the next frame on; the classic
     wire has neither packets nor reports, so there they only lead to a notice.
 
+    `clients` is how many may have a session at a time, `clients_per_address` how many of them from one address, but for
+    this machine's own; further ones are refused, and `notices` says so. Whole numbers of 1 or more, for the rtsp wire.
+
     Raises FileNotFoundError, ValueError or TypeError for a source or setting that cannot be; `start` raises OSError
     when the port is taken. A source that fails in mid-stream is played as far as it goes; then clients get BYE, and
     `wait` and `stop` raise what it raised.
@@ -80,6 +84,8 @@ class Server(Handle):
         spread: float = 0.0,
         parity: float = 0.25,
         rate_control: str | RateController | None = None,
+        clients: int = 256,
+        clients_per_address: int = 64,
         session_timeout: float = 60.0,
         isolated: bool = False,
     ) -> None:
@@ -90,6 +96,7 @@ class Server(Handle):
             raise ValueError(f"wire must be 'rtsp' or 'classic', not {wire!r}")
         if not session_timeout > 0:
             raise ValueError(f"session_timeout must be more than 0 seconds, not {session_timeout}")
+        places = Places(clients, clients_per_address)
         self._source = open_source(source, loop=loop, fps=fps, microphone=microphone)
         # A file's name is bytes; what is said, recorded and sent of it is UTF-8, whatever this process takes it for.
         path = Path(os.fsencode(source).decode(errors="replace")) if isinstance(source, str | Path) else None
@@ -122,7 +129,8 @@ class Server(Handle):
             self._audience = ClassicAudience(self._source, **common)
         else:
             name = path.stem if path else "live"
-            self._audience = RtspAudience(self._source, name=name, loop=loop, delivery=self._delivery, **common)
+            common |= {"loop": loop, "delivery": self._delivery, "places": places}
+            self._audience = RtspAudience(self._source, name=name, **common)
         self._sending = Sending(
             self._source,
             loop=loop,
@@ -237,6 +245,17 @@ class Server(Handle):
         self._needs_rtsp("rate_control", controller is not None, "its clients report nothing")
         name = None if controller is None else type(controller).__name__
         self._recorder.setting(self._clock.now_ns(), "rate_control", name)
+
+    @property
+    def held_back_by(self) -> str | None:
+        """The address of the client for whose path `rate_control` sends less than the best; None while it does not.
+
+        A controller of one's own tells by an attribute of the same name: the client of the report that decided.
+        """
+        client = getattr(self._adapting.controller, "held_back_by", None)
+        if client is None or not isinstance(self._audience, RtspAudience):
+            return None
+        return self._audience.address_of(client)
 
     def _needs_rtsp(self, name: str, asked: bool, why: str) -> None:
         if asked and self._wire == "classic":

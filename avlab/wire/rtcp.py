@@ -6,9 +6,9 @@ Pure: compound packets in, values out, and back. Wall-clock time comes in as nan
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from avlab.wire.rtp import Reception
 from avlab.wire.units import NS, WireError
@@ -214,10 +214,16 @@ def parse_compound(data: bytes | memoryview) -> list[RtcpPacket]:
     Any type may come first, as RFC 5506 lets senders leave out the report. Raises WireError when a length or a
     version is wrong; then nothing of the datagram is to be believed.
     """
-    data = bytes(data)
+    packets: list[RtcpPacket] = []
+    for packet_type, count, body in _bodies(bytes(data)):
+        packets += _parse_body(packet_type, count, body)
+    return packets
+
+
+def _bodies(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, count and body of each packet of a datagram, without padding. Raises WireError."""
     if not data:
         raise WireError("An RTCP datagram is empty.")
-    packets: list[RtcpPacket] = []
     position = 0
     while position < len(data):
         if len(data) - position < 4:
@@ -231,9 +237,66 @@ def parse_compound(data: bytes | memoryview) -> list[RtcpPacket]:
         body = data[position + 4 : end]
         if first & _PADDING:
             body = _without_padding(body)
-        packets += _parse_body(packet_type, first & 0x1F, body)
+        yield packet_type, first & 0x1F, body
         position = end
-    return packets
+
+
+class Asked(NamedTuple):
+    """A NACK as it came: its fields are read for the packets that exist, and not one by one."""
+
+    media_ssrc: int
+    fields: bytes
+
+    def within(self, first: int, count: int) -> list[int]:
+        """Which of the `count` packets from the 16-bit number `first` on are asked for, in the order asked."""
+        numbers: list[int] = []
+        for number, others in _NACK_FIELD.iter_unpack(self.fields):
+            ahead = (number - first) & 0xFFFF
+            if ahead >= count and ahead <= 0xFFFF - 16:
+                continue  # neither it nor the sixteen after it
+            if ahead < count:
+                numbers.append(number)
+            if others:
+                after = ((number + 1 + bit) & 0xFFFF for bit in range(16) if others >> bit & 1)
+                numbers += [one for one in after if (one - first) & 0xFFFF < count]
+        return numbers
+
+
+def subjects(data: bytes) -> list[int]:
+    """The sources whose reception a datagram reports, or whose packets it asks for; looked at, and not yet read.
+
+    Cheap, for whoever is sent more than there is time to read. Empty where a length cannot be.
+    """
+    found: list[int] = []
+    position, size = 0, len(data)
+    while position + 8 <= size:
+        first, packet_type, words = _HEADER.unpack_from(data, position)
+        end = position + 4 + 4 * words
+        if first & 0xC0 != _VERSION_2 or end > size:
+            return []
+        if packet_type in (SR, RR):
+            start = position + (4 + _SENDER.size if packet_type == SR else 8)
+            blocks = range(start, min(start + (first & 0x1F) * _BLOCK.size, end - 3), _BLOCK.size)
+            found += [int.from_bytes(data[at : at + 4], "big") for at in blocks]
+        elif packet_type == RTPFB and first & 0x1F == GENERIC_NACK and end >= position + 12:
+            found.append(int.from_bytes(data[position + 8 : position + 12], "big"))
+        position = end
+    return found
+
+
+def parse_feedback(data: bytes) -> tuple[list[ReportBlock], list[Asked]]:
+    """What receivers tell a sender: the blocks of all reports of a datagram, and its NACKs. Raises WireError."""
+    blocks: list[ReportBlock] = []
+    asked: list[Asked] = []
+    for packet_type, count, body in _bodies(data):
+        if packet_type in (SR, RR):
+            start = _SENDER.size if packet_type == SR else 4
+            _need(body, start, "report")
+            blocks += _parse_blocks(body, start, count)
+        elif packet_type == RTPFB and count == GENERIC_NACK:
+            _check_nack(body)
+            asked.append(Asked(int.from_bytes(body[4:8], "big"), body[8:]))
+    return blocks, asked
 
 
 def _without_padding(body: bytes) -> bytes:
@@ -266,17 +329,21 @@ def _parse_body(packet_type: int, count: int, body: bytes) -> Sequence[RtcpPacke
 
 
 def _parse_nack(body: bytes) -> Nack:
-    _need(body, 8 + _NACK_FIELD.size, "NACK")
+    _check_nack(body)
     ssrc, media_ssrc = struct.unpack_from("!II", body)
-    if len(body) > 8 + MAX_NACK_FIELDS * _NACK_FIELD.size:
-        raise WireError(f"A NACK of {len(body)} bytes asks for more packets than any receiver lacks.")
-    if len(body) % _NACK_FIELD.size:
-        raise WireError("An RTCP NACK is cut short: its last field has four bytes.")
     sequences: list[int] = []
     for number, others in _NACK_FIELD.iter_unpack(body[8:]):
         sequences.append(number)
         sequences += [(number + 1 + bit) & 0xFFFF for bit in range(16) if others >> bit & 1]
     return Nack(ssrc, media_ssrc, tuple(sequences))
+
+
+def _check_nack(body: bytes) -> None:
+    _need(body, 8 + _NACK_FIELD.size, "NACK")
+    if len(body) > 8 + MAX_NACK_FIELDS * _NACK_FIELD.size:
+        raise WireError(f"A NACK of {len(body)} bytes asks for more packets than any receiver lacks.")
+    if len(body) % _NACK_FIELD.size:
+        raise WireError("An RTCP NACK is cut short: its last field has four bytes.")
 
 
 def _parse_blocks(body: bytes, start: int, count: int) -> tuple[ReportBlock, ...]:

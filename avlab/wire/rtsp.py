@@ -197,6 +197,15 @@ class Interleaved(NamedTuple):
 Event: TypeAlias = Request | Response | Interleaved
 
 
+def without_credentials(uri: str) -> str:
+    """An address without the `user:password@` that it may have."""
+    return CREDENTIALS.sub("//", uri, count=1)
+
+
+CREDENTIALS = re.compile(r"//[^/?#\s]*@")
+"""What is to be replaced by `//` in an address, or in words that cite one, before anybody reads it."""
+
+
 def interleave(channel: int, packet: bytes) -> bytes:
     """Frame a packet for the RTSP connection: `$`, channel, length (RFC 2326 10.12). Raises WireError on size."""
     if not 0 <= channel <= 255 or len(packet) > 0xFFFF:
@@ -318,9 +327,9 @@ def parse_start(line: str, headers: Headers, body: bytes) -> Request | Response:
         return Response(int(match[1]), match[2], headers, body)
     match = re.fullmatch(r"(\S+) +(\S+) +(\S+)", line)
     if match is None or not _TOKEN.fullmatch(match[1]):
-        raise RtspError(f"This is no RTSP message: its first line is {line[:60]!r}.")
+        raise RtspError(f"This is no RTSP message: its first line is {CREDENTIALS.sub('//', line)[:60]!r}.")
     if not re.fullmatch(r"RTSP/1\.[0-9]", match[3]):
-        raise RtspError(f"RTSP/1.0 is spoken here, not {match[3][:20]!r}.", 505)
+        raise RtspError(f"RTSP/1.0 is spoken here, not {CREDENTIALS.sub('//', match[3])[:20]!r}.", 505)
     return Request(match[1], match[2], headers, body)
 
 
@@ -370,6 +379,20 @@ def parse_transport(value: str) -> list[Transport]:
     Raises RtspError for one with a port or channel that cannot be.
     """
     return [_parse_one_transport(part) for part in _split(value, ",")]
+
+
+def transports_offered(value: str) -> list[Transport]:
+    """Those of a header's transports that are understood, the most wanted first; RtspError when there is none."""
+    found: list[Transport] = []
+    refusal: RtspError | None = None
+    for part in _split(value, ","):
+        try:
+            found.append(_parse_one_transport(part))
+        except RtspError as error:
+            refusal = refusal or error
+    if refusal is not None and not found:
+        raise refusal
+    return found
 
 
 def _parse_one_transport(text: str) -> Transport:
