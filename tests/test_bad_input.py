@@ -112,7 +112,9 @@ def test_a_port_in_use(short: Path, taken: int) -> None:
 
 PLAYS = [
     ("http://127.0.0.1:80/", "'http://127.0.0.1:80/' is no address to play: write it as rtsp://host:port/path"),
-    ("count.mp4", "'count.mp4' is no address to play: write it as rtsp://host:port/path"),
+    ("count.mp4", "'count.mp4' is a file, and a client plays an address: serve it"),
+    ("/films/A Film.MKV", "'/films/A Film.MKV' is a file, and a client plays an address"),
+    ("server.local", "'server.local' is no address to play: write it as rtsp://host:port/path"),
     ("rtsp://127.0.0.1:99999/x", "is no address to play"),
     ("rtsp://", "'rtsp://' is no address to play"),
 ]

@@ -6,6 +6,7 @@ Reads files with PyAV; every other room that opens a clip does so through `open_
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -39,6 +40,7 @@ def open_clip(path: str | os.PathLike[str]) -> InputContainer:
     Raises FileNotFoundError when there is no such file, MediaError (a ValueError) when it cannot be played.
     """
     name = os.fspath(path)
+    refuse_address(name)
     if not Path(name).exists():
         raise FileNotFoundError(f"There is no file {name!r}; check the name and the folder ({Path.cwd()}).")
     advice = "give a video or sound file that FFmpeg reads, such as MP4, MKV, WebM, MOV or WAV"
@@ -57,6 +59,23 @@ def open_clip(path: str | os.PathLike[str]) -> InputContainer:
         container.close()
         raise MediaError(_unfinished(name) or nothing)
     return container
+
+
+_ADDRESS = re.compile(r"(?:rtsps?|classic|https?|ftp|file|udp|rtp|rtmp|srt):/|[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+def refuse_address(name: str) -> None:
+    """MediaError, saying what to do, for an address where a file is meant: unless there is a file of that name."""
+    found = _ADDRESS.match(name)
+    if found is None or Path(name).exists():
+        return
+    scheme = found[0].partition(":")[0].lower()
+    advice = "download it first, and give the path of the file"
+    if scheme in ("rtsp", "rtsps", "classic"):
+        advice = "play it with 'avlab play' or avlab.Client, or relay it with 'avlab relay'"
+    elif scheme == "file":
+        advice = "leave out what stands before its path"
+    raise MediaError(f"{name!r} is an address, and the path of a clip is meant: {advice}.")
 
 
 def _unfinished(name: str) -> str | None:
@@ -87,8 +106,9 @@ def picture_stream(container: InputContainer) -> VideoStream | None:
 
 
 def sound_stream(container: InputContainer) -> AudioStream | None:
-    """The first audio stream that FFmpeg can decode."""
-    return next((a for a in container.streams.audio if a.codec_context), None)
+    """The audio stream that players take, the default one, else the first, of those that FFmpeg can decode."""
+    known = [stream for stream in container.streams.audio if stream.codec_context]
+    return next((a for a in known if a.disposition & Disposition.default), known[0] if known else None)
 
 
 def played(container: InputContainer) -> list[VideoStream | AudioStream]:

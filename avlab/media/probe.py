@@ -6,6 +6,7 @@ Reads files with PyAV and cv2.
 from __future__ import annotations
 
 import html
+import math
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -65,7 +66,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class OpenCV:
-    """What cv2.VideoCapture answers for the same file; None when it cannot open it."""
+    """What cv2.VideoCapture answers for the same file; None where it cannot open it, or answers what cannot be."""
 
     fps: float | None
     frames: int | None
@@ -149,7 +150,7 @@ class ClipInfo:
 
         body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows())
         head = f"<thead><tr>{cells(_HEAD, 'th')}</tr></thead>"
-        caption = f'<caption style="text-align:left"><b>{html.escape(self.path)}</b></caption>'
+        caption = f'<caption style="text-align:left"><b>{html.escape(printable(self.path))}</b></caption>'
         return f"<table>{caption}{head}<tbody>{body}</tbody></table><p>{html.escape(self.disagreements())}</p>"
 
 
@@ -227,16 +228,24 @@ def _ask_opencv(path: str | os.PathLike[str]) -> OpenCV:
         return OpenCV(None, None, None, None)
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(0)  # what it cannot open it says in the table, not on standard error
-    capture = cv2.VideoCapture(os.fspath(path))
+    # Whole, as a name that begins with a word and a colon is an address to it.
+    capture = cv2.VideoCapture(os.path.abspath(path))
     try:
         if not capture.isOpened():
             return OpenCV(None, None, None, None)
-        fps, frames = capture.get(cv2.CAP_PROP_FPS), round(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-        return OpenCV(fps, frames, round(width), round(height))
+        fps, frames, width, height = (_answer(capture.get(what)) for what in _ASKED)
+        return OpenCV(fps or None, *(None if number is None else round(number) for number in (frames, width, height)))
     finally:
         capture.release()
         cv2.utils.logging.setLogLevel(level)
+
+
+_ASKED = (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+
+
+def _answer(value: float) -> float | None:
+    """None for what is no answer: of a file that tells no duration, cv2 counts some -10^17 frames."""
+    return value if math.isfinite(value) and value >= 0 else None
 
 
 def _text(value: float | None, form: str = "") -> str:

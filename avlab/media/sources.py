@@ -50,6 +50,17 @@ CHUNK_NS = 20_000_000
 SENT_RATES = (44_100, 48_000)
 """Rates of sound that are sent as they are; every other is resampled to 44,100 sample frames a second."""
 
+UNDECODED = (
+    "The {what} of {path!r} ({codec}) cannot be decoded here: only the {rest} will be streamed; convert the file with "
+    "ffmpeg to have both."
+)
+
+HDR = (
+    "{path!r} is HDR ({kind}), and its pictures are sent without tone mapping: their colours look pale, or too bright "
+    "or dark; convert it to BT.709 first to have them right."
+)
+
+_HDR = {16: "PQ", 18: "HLG"}  # FFmpeg's AVCOL_TRC_SMPTE2084 and AVCOL_TRC_ARIB_STD_B67
 _SLACK_NS = 10_000_000  # containers round a block's time (Matroska to 1 ms): only what is further off is a gap
 _SHORT_NS = 250_000_000  # a header's duration may be off by a frame or a block of sound; more than this is missing
 _LARGE = 1280 * 720  # pixels that one core decodes well in time: 5 ms each at this size
@@ -62,6 +73,9 @@ class ClipSource:
     `width` and `height` (upright, pixels) and `fps` (nominal) are None without pictures; `rate` (44100 or 48000) and
     `channels` (1 or 2), both as sent, are None without sound. `duration_ns` is one pass: the longer of both tracks,
     the last picture's own time included; with `loop`, every pass is exactly that long for both.
+
+    `notices` are sentences that a person should know: sound or pictures that are there and do not decode, colours that
+    are sent as they are.
 
     Raises FileNotFoundError when there is no such file, MediaError (a ValueError) when it is not a clip. A file that
     is damaged or cut short gives all that decodes; then its iterators raise MediaError.
@@ -77,6 +91,7 @@ class ClipSource:
         self.rate: int | None = None
         self.channels: int | None = None
         self._matrix: Matrix | None = None
+        self.notices: tuple[str, ...] = ()
         starts: list[int] = []
         with open_clip(path) as container:
             video = picture_stream(container)
@@ -87,9 +102,19 @@ class ClipSource:
                 self.width, self.height = (down, across) if self._matrix and not self._matrix[0] else (across, down)
                 self.fps = video.guessed_rate or video.average_rate or Fraction(25)
                 starts.append(_ns(picture, picture.pts) or 0)
+                if picture.color_trc in _HDR:
+                    self._note(HDR.format(path=self.path, kind=_HDR[picture.color_trc]))
+            elif video:
+                self._note(
+                    UNDECODED.format(what="pictures", path=self.path, codec=video.codec_context.name, rest="sound")
+                )
         with open_clip(path) as container:
-            sound = next(_decoded(container, sound_stream(container), []), None)
-            if isinstance(sound, AudioFrame):
+            track = sound_stream(container)
+            sound = next(self._audible(container, track), None)
+            if sound is None and container.streams.audio and starts:
+                codec = track.codec_context.name if track else "a codec that FFmpeg has no decoder for"
+                self._note(UNDECODED.format(what="sound", path=self.path, codec=codec, rest="pictures"))
+            if sound is not None:
                 self.rate = sound.sample_rate if sound.sample_rate in SENT_RATES else SENT_RATES[0]
                 self.channels = min(2, sound.layout.nb_channels)
                 starts.append(_ns(sound, sound.pts) or 0)
@@ -98,6 +123,18 @@ class ClipSource:
         self._origin_ns = min(starts)
         self._joins: tuple[Join, ...] = ()
         self._claimed_ns, self.duration_ns = self._measure()
+
+    def _note(self, words: str) -> None:
+        self.notices = (*self.notices, words)
+
+    @staticmethod
+    def _audible(container: InputContainer, track: AudioStream | None) -> Iterator[AudioFrame]:
+        """The frames of sound that can be decoded, and made into samples."""
+        for frame in _decoded(container, track, []):
+            assert isinstance(frame, AudioFrame)
+            with suppress(av.error.FFmpegError, ValueError):
+                AudioResampler("s16", "stereo", SENT_RATES[0]).resample(frame)
+                yield frame
 
     @property
     def has_video(self) -> bool:
@@ -176,7 +213,12 @@ class ClipSource:
                 if shape not in (None, found := (frame.format.name, frame.layout.name, frame.sample_rate)):
                     resampler = AudioResampler("s16", layout, rate)
                 shape = found
-                for part in resampler.resample(frame):
+                try:
+                    parts = resampler.resample(frame)
+                except (av.error.FFmpegError, ValueError):  # sound of a kind that FFmpeg cannot convert
+                    faults.append("")
+                    continue
+                for part in parts:
                     yield self._sound(part, channels)
             for part in resampler.resample(None) if shape else ():
                 yield self._sound(part, channels)

@@ -7,9 +7,11 @@ Pictures leave through taps, and no taker can hold up the stream.
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import selectors
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any, Literal
 
 from avlab.measure.join import join
@@ -73,6 +75,7 @@ class Client(Handle):
                 raise ValueError(f"{name} must be 'udp' or 'tcp', not {way!r}")
         if audio not in ("auto", "speaker", "null"):
             raise ValueError(f"audio must be 'auto', 'speaker' or 'null', not {audio!r}")
+        _refuse_file(url)
         self.url = redacted(url) if isinstance(url, str) else url
         self._audio: Literal["auto", "speaker", "null"] = audio
         self._av_offset_ns = round(av_offset * NS)
@@ -371,3 +374,33 @@ class Client(Handle):
         self._presentation.close_books(now_ns)
         self._recorder.meta["end_ns"] = now_ns
         self._receiver.leave(now_ns)
+
+
+_CLIPS = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".wav",
+    ".mp3",
+    ".m4a",
+    ".ogg",
+    ".flac",
+)
+
+
+def _refuse_file(url: Any) -> None:
+    """ValueError, saying what to do, for a file where an address is meant."""
+    if not isinstance(url, str | os.PathLike):
+        return
+    name = os.fspath(url)
+    if isinstance(url, os.PathLike) or ("://" not in url and (url.lower().endswith(_CLIPS) or Path(url).is_file())):
+        raise ValueError(
+            f"{name!r} is a file, and a client plays an address: serve it, with avlab.Server({name!r}) or 'avlab "
+            "serve', and play the server's url"
+        )

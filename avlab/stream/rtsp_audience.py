@@ -33,6 +33,7 @@ from avlab.timing.spreading import Burst
 from avlab.wire import rtcp, rtsp, sdp
 from avlab.wire.rtp import HEADER_BYTES, RtpPacket
 from avlab.wire.rtpjpeg import Fragments, fragments
+from avlab.wire.text import printable
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 
 TURN_BYTES = 8_192
@@ -145,7 +146,7 @@ class RtspAudience:
     def describe(self, host: str) -> str:
         """The session description (RFC 4566, RFC 2326 appendix C)."""
         description = sdp.SessionDescription(
-            name=self._name,
+            name=printable(self._name),
             session_id=self._session_id,
             origin=host,
             address="::" if ":" in host else "0.0.0.0",  # and no range: nobody seeks in a clip that all share

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from avlab.measure.trace import Recorder, Trace
 from avlab.media import codec
 from avlab.media.microphone import Microphone
-from avlab.media.sources import open_source
+from avlab.media.sources import ClipSource, open_source
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
@@ -149,6 +149,9 @@ class Server(Handle):
         self.spread = spread
         self.parity = parity
         self.rate_control = rate_control
+        if isinstance(self._source, ClipSource):
+            for words in self._source.notices:
+                self._notice("source", words)
 
     def __new__(cls, *args: Any, isolated: bool = False, **settings: Any) -> Self:
         """A server that works in this process, or one that has another do it."""
