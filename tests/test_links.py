@@ -505,3 +505,14 @@ def test_a_refusal_of_something_sent_earlier_hides_no_datagram(pair: Pair, monke
     monkeypatch.setattr(socket.socket, "recvfrom", once_refused)
     assert pair.carry([b"after it"]) == [b"after it"]
     assert next(refused, None) is None
+
+
+def test_a_link_local_address_keeps_its_scope() -> None:
+    """Sockets have it as a number beside the address, texts behind it."""
+    assert links.sockaddr(("fe80::1%1", 5)) == ("fe80::1", 5, 0, 1)
+    assert links.sockaddr(("::1", 5)) == ("::1", 5)
+    assert links.sockaddr(("127.0.0.1", 5)) == ("127.0.0.1", 5)
+    assert links.host_of(("fe80::1", 5, 0, 1)) == "fe80::1%1"
+    assert links.host_of(("fe80::1%eth0", 5, 0, 1)) == "fe80::1%eth0"
+    assert links.host_of(("::1", 5, 0, 0)) == "::1"
+    assert links.host_of(("127.0.0.1", 5)) == "127.0.0.1"

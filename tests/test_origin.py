@@ -36,6 +36,8 @@ def test_however_it_is_written(written: str) -> None:
     six = Origin("fe80::1%eth0", payload_type=26)
     assert len(six.media([(packet(), ("FE80:0::1%eth0", 5))])) == 1
     assert not six.media([(packet(), ("fe80::1%eth1", 5))])
+    assert len(six.media([(packet(), ("fe80::1", 5))])) == 1  # as sockets tell it, whose scope is a number beside it
+    assert six.reports_to == ("fe80::1%eth0", 6)
 
 
 def test_what_setup_says_is_the_servers_own_too() -> None:

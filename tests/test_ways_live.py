@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oddserver import Asked, OddServer, reply
+from oddserver import DESCRIBED, Asked, OddServer, reply
 from rawclient import until
 from scripted import bye
 
@@ -109,6 +109,25 @@ def test_udp_that_was_asked_for_stays(settings: dict[str, Any]) -> None:
         assert client.notices == ()
     assert "SETUP 1" not in server.events
     assert dict(ways(client))["video_over"] == "udp"
+
+
+@pytest.mark.parametrize(
+    ("udp", "described", "blamed"),
+    [
+        ("shut", "RTP/AVP 26", True),
+        ("reports alone", "RTP/AVP 26", False),
+        ("open", "RTP/AVP 96", False),  # packets come, of a payload type that was not described
+    ],
+)
+def test_a_firewall_is_blamed_only_where_it_can_be_the_cause(
+    udp: Any, described: str, blamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rtsp_receiver, "LATE_START_NS", 500_000_000)
+    text = DESCRIBED.replace("RTP/AVP 26", described).replace("a=control:0", "a=rtpmap:96 JPEG/90000\r\na=control:0")
+    with OddServer(udp=udp, described=text) as server:
+        with avlab.Client(server.url, audio="null", video_over="udp") as client:
+            until(lambda: client.wait(0) or any("no picture" in words for words in client.notices))
+        assert any("firewall" in words for words in client.notices) is blamed
 
 
 def test_reports_alone_show_that_the_way_is_open() -> None:

@@ -10,6 +10,7 @@ import selectors
 import socket
 import struct
 import sys
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -42,6 +43,23 @@ FAULTS = frozenset((errno.EBADF, errno.ENOTSOCK, errno.EFAULT))
 Address = tuple[str, int]
 
 
+def sockaddr(address: Address) -> Any:
+    """An address as sockets take it: a link-local one of IPv6, as in `fe80::1%eth0`, with its scope as a number."""
+    return _scoped(*address[:2]) if "%" in address[0] else address
+
+
+@lru_cache(64)
+def _scoped(host: str, port: int) -> Any:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4]
+
+
+def host_of(address: Any) -> str:
+    """The host of a socket's address, with the scope that a link-local one of IPv6 is nothing without."""
+    host = str(address[0])
+    scope = address[3] if len(address) == 4 else 0
+    return f"{host}%{scope}" if scope and "%" not in host else host
+
+
 class UdpLink:
     """A UDP socket that sends and receives many packets a call. Non-blocking."""
 
@@ -57,7 +75,7 @@ class UdpLink:
             self._gro = linux and _try_option(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
             if linux:
                 _try_option(self.socket, socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
-            self.socket.bind(_local(host, port))
+            self.socket.bind(sockaddr((host, port)))
         except BaseException:
             self.socket.close()
             raise
@@ -95,7 +113,7 @@ class UdpLink:
                 continue
             control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", len(burst[0])))]
             try:
-                self._messages.sendmsg(burst, control, 0, to)
+                self._messages.sendmsg(burst, control, 0, sockaddr(to))
                 sent += len(burst)
             except BlockingIOError:
                 return sent
@@ -121,7 +139,7 @@ class UdpLink:
         """Send one packet of any size; whether the system took it. OSError, EMSGSIZE, when it is too large for it."""
         for _ in range(2):
             try:
-                self.socket.sendto(packet, to)
+                self.socket.sendto(packet, sockaddr(to))
             except BlockingIOError:
                 return False
             except OSError as error:  # else the pending error of an earlier packet, as in `send`
@@ -210,7 +228,7 @@ class UdpLink:
         for count, packet in enumerate(packets):
             for attempt in (1, 2):
                 try:
-                    self.socket.sendto(packet, to)
+                    self.socket.sendto(packet, sockaddr(to))
                     break
                 except BlockingIOError:
                     return count
@@ -234,13 +252,6 @@ def _bursts(packets: list[bytes]) -> list[list[bytes]]:
             last.append(equal.pop(0))
         bursts += [equal[at : at + most] for at in range(0, len(equal), most)]
     return bursts
-
-
-def _local(host: str, port: int) -> Any:
-    """Where to bind: the address of a link-local one has its interface in it, `fe80::1%eth0`, and in a field apart."""
-    if "%" not in host:
-        return host, port
-    return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4]
 
 
 def bind_udp(host: str, port: int) -> UdpLink:
@@ -358,7 +369,7 @@ def listen(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)  # type: ignore[attr-defined, unused-ignore]
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        listener.bind(sockaddr((host, port)))
         listener.listen(64)
         listener.setblocking(False)
     except OSError as error:

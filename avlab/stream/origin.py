@@ -49,7 +49,7 @@ class Origin:
         self._server_port = server_port
         self._kind, self._ssrc = payload_type, ssrc
         self._own_came = False
-        self._judged: dict[str, bool] = {}
+        self._judged: dict[str, str | None] = {}  # which of the server's own it is
         self._candidate: tuple[str, bytes] | None = None  # who, and which SSRC
         self._held: list[bytes] = []  # the candidate's packets
         self._media_port: int | None = None
@@ -79,8 +79,8 @@ class Origin:
         taken: list[bytes] = []
         for data, (host, port) in datagrams:
             self.reached = True
-            if self._is_own(host):
-                self._use(host, adopted=False)
+            if (own := self._own_one(host)) is not None:
+                self._use(own, adopted=False)
                 self._own_came = True
             elif not (self.adopted and host == self.host):
                 taken += self._weigh(data, host)
@@ -97,7 +97,7 @@ class Origin:
         taken = []
         for data, (host, port) in datagrams:
             self.reached = True
-            if not (self._is_own(host) or (self.adopted and host == self.host)):
+            if self._own_one(host) is None and not (self.adopted and host == self.host):
                 continue
             if self._control_port is None or (self._server_port is not None and port == self._server_port[1]):
                 self._control_port = port
@@ -105,11 +105,12 @@ class Origin:
                 taken.append(data)
         return taken
 
-    def _is_own(self, host: str) -> bool:
+    def _own_one(self, host: str) -> str | None:
+        """Which of the server's own addresses that is, as it was first written: with its scope, where it has one."""
         if host not in self._judged:
             if len(self._judged) >= MAX_JUDGED:
                 self._judged.clear()
-            self._judged[host] = any(same_host(host, own) for own in self._own)
+            self._judged[host] = next((own for own in self._own if same_host(host, own)), None)
         return self._judged[host]
 
     def _use(self, host: str, *, adopted: bool) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from avlab.stream.dialling import Dialler
-from avlab.stream.links import UdpLink
+from avlab.stream.links import UdpLink, host_of
 from avlab.wire import rtsp, sdp
 from avlab.wire.answers import Answers
 from avlab.wire.units import NS, WireError
@@ -359,10 +359,10 @@ class Session:
 
     def _set_up_stream(self, stream: str, media: sdp.Media, over: str, channel: int, bind: Bind) -> Granted:
         assert self._socket is not None
-        host = self._socket.getpeername()[0]
+        host = host_of(self._socket.getpeername())
         links = None
         if over == "udp":
-            links = bind(self._socket.getsockname()[0])
+            links = bind(host_of(self._socket.getsockname()))
             wish = rtsp.Transport(lower="UDP", client_port=(links[0].port, links[1].port))
         else:
             wish = rtsp.Transport(lower="TCP", interleaved=(channel, channel + 1))

@@ -413,7 +413,7 @@ class RtspReceiver:
             words = (
                 f"no {noun} for {(now_ns - since_ns) // NS} s from {self._session.where}, which is still there: {on}"
             )
-            if incoming.heard_ns is None and not incoming.foreign and incoming.granted.links is not None:
+            if incoming.granted.links is not None and not incoming.origin.reached:
                 words += f"; if a firewall holds back datagrams, ask for {incoming.stream}_over='tcp'"
             self._notice(f"no {noun}", words)
 
