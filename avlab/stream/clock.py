@@ -12,9 +12,14 @@ from pathlib import Path
 
 from avlab.stream.scratch import Scratch
 
-MARGIN_NS = 20_000_000 if sys.platform == "win32" else 2_000_000
+WINDOWS = sys.platform == "win32"
+
+MARGIN_NS = 20_000_000 if WINDOWS else 2_000_000
 """Sockets are waited for until this long before a deadline, the rest is slept: Python's epoll rounds its timeout up to
 whole milliseconds, and Windows' select has steps of 15 ms."""
+
+NAP_NS = 1_000_000
+"""On Windows the rest is slept in naps, with a look at the sockets after each: 20 ms are too long not to look."""
 
 FD_SETSIZE = 1024
 """From this number on, `select` takes no descriptor."""
@@ -39,14 +44,19 @@ class MonotonicClock:
         """Ready sockets, or an empty list at `deadline_ns` (None: no deadline), to a fraction of a millisecond.
 
         The last of it is slept through, unless `attentive`: then, where the system can, a socket ends it at any time.
+        On Windows sockets are looked at each millisecond of it.
         """
         if deadline_ns is None:
             return selector.select(None)
-        remaining_ns = deadline_ns - time.perf_counter_ns()
+        remaining_ns = deadline_ns - self.now_ns()
         if remaining_ns > MARGIN_NS:
             ready = selector.select((remaining_ns - MARGIN_NS) / 1e9)
             if ready:
                 return ready
+        if WINDOWS:
+            while not (ready := selector.select(0)) and (now_ns := self.now_ns()) < deadline_ns:
+                self.sleep_until(min(deadline_ns, now_ns + NAP_NS))
+            return ready
         if not (attentive and self._watch(selector, deadline_ns)):
             self.sleep_until(deadline_ns)
         return selector.select(0)
