@@ -48,8 +48,15 @@ def function(work: Any, cases: Mapping[Any, Any], *, within: float = 1e-6) -> Ve
 
     A case is `argument: result`, or `(argument, argument, ...): result`. Numbers may differ by the part `within`.
     """
+    cases = dict(cases)  # a mistake in these is the teacher's, and raises
+    return _guarded(work, lambda: _function(work, cases, within))
+
+
+def _function(work: Any, cases: Mapping[Any, Any], within: float) -> Verdict:
     if not callable(work):
-        return Verdict(False, f"{work!r} is no function: it is made with def, and handed over without parentheses.")
+        return Verdict(
+            False, f"{_short(work)} is no function: it is made with def, and handed over without parentheses."
+        )
     name = _name(work)
     for key, right in cases.items():
         arguments = key if isinstance(key, tuple) else (key,)
@@ -60,7 +67,14 @@ def function(work: Any, cases: Mapping[Any, Any], *, within: float = 1e-6) -> Ve
             return Verdict(False, f"{call} fails with {_told(error)}.")
         if (words := _nothing(call, given)) is not None:
             return Verdict(False, words)
-        if not _same(given, right, within):
+        try:
+            same = _same(given, right, within)
+        except Exception as error:
+            right_text = f"should give {_short(right)}"
+            return Verdict(
+                False, f"{call} {right_text}; what it gives cannot be compared with that: it fails with {_told(error)}."
+            )
+        if not same:
             return Verdict(False, f"{call} gives {_short(given)} and should give {_short(right)}.")
     return Verdict(True, f"{name} is right in all {len(cases)} cases.")
 
@@ -70,14 +84,21 @@ def rule(work: Any, *, fps: float = 30.0, seconds: float = 60.0) -> Verdict:
 
     What the rule must be is told by `FeedbackPacer`: a function of (delay, measured_fps, target_fps), in seconds.
     """
+    return _guarded(work, lambda: _rule(work, fps, seconds))
+
+
+def _rule(work: Any, fps: float, seconds: float) -> Verdict:
     name = _name(work)
     try:
         pacer = FeedbackPacer(work)
         trace = simulate(fps, pacer=pacer, seconds=seconds)
     except (TypeError, ValueError, RuntimeError) as error:  # a pacer's own sentences
-        if "returned Ellipsis" in str(error):
+        said = _said(error)
+        if "returned Ellipsis" in said:
             return Verdict(False, f"{name} is not written yet: put your own in place of ...")
-        return Verdict(False, _sentence(str(error)))
+        # What a `reset` or a constructor raises comes as it is, and its words alone would not say whose they are.
+        own = name in said or "rule" in said
+        return Verdict(False, _sentence(said if own else f"{name} fails with {_told(error)}"))
     found = metrics.convergence(trace, at="sent")
     if pacer.stalls:
         return Verdict(
@@ -101,6 +122,10 @@ def controller(work: Any, *, rate: float = 3_000.0, seconds: float = 60.0) -> Ve
     What it must be is told by `RateController`: an object with `update(report)`, which returns a `Choice` or None. The
     bottleneck takes `rate` kbit/s, a tenth less than the stream begins with; what waits longer than 0.2 s is dropped.
     """
+    return _guarded(work, lambda: _controller(work, rate, seconds))
+
+
+def _controller(work: Any, rate: float, seconds: float) -> Verdict:
     try:
         judged = _Judged(work() if isinstance(work, type) else work)
         network = Network(rate=rate, queue=0.2, delay=0.02)
@@ -133,7 +158,7 @@ class _Judged:
     """A rate controller whose choices are looked at before they count."""
 
     def __init__(self, work: Any) -> None:
-        self.name, self.chosen = type(work).__name__, 0
+        self.name, self.chosen = _name(type(work)), 0
         self._update = getattr(work, "update", None)
         if not callable(self._update):
             raise _WrongError(f"{_short(work)} is no controller: it wants a class with a method update(self, report).")
@@ -152,10 +177,10 @@ class _Judged:
             quality, width = given
             check_quality(quality)
             check_width(width)
-        except (TypeError, ValueError) as error:
+        except Exception as error:
             text = "it is to return Choice(quality=..., width=...), or None"
             raise _WrongError(
-                f"{self.name}.update returned {_short(given)}: {text}. {_sentence(str(error))}"
+                f"{self.name}.update returned {_short(given)}: {text}. {_sentence(_said(error))}"
             ) from error
         self.chosen += 1
         return Choice(quality, width)
@@ -194,6 +219,10 @@ def receiver(work: Any) -> Verdict:
 
     At the connection's end it is to raise ConnectionError, or another OSError or EOFError.
     """
+    return _guarded(work, lambda: _receiver(work))
+
+
+def _receiver(work: Any) -> Verdict:
     if not callable(work):
         return function(work, {})
     name = _name(work)
@@ -232,6 +261,19 @@ def receiver(work: Any) -> Verdict:
     return Verdict(False, f"{name} returns {_short(given)} when the connection ends after 4 of 10 bytes: {text}.")
 
 
+def _guarded(work: Any, check: Callable[[], Verdict]) -> Verdict:
+    """The check's verdict, whatever the student's objects do when they are called, compared, measured or printed.
+
+    Ctrl-C alone gets through: it is the person's. What else is no Exception, as `exit()`, ends a check and no notebook.
+    """
+    try:
+        return check()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return Verdict(False, f"{_name(work)} cannot be checked: something of it fails with {_told(error)}.")
+
+
 def _nothing(call: str, given: Any) -> str | None:
     """What is to be said of a function that is not written yet, or forgot its return."""
     if given is ...:
@@ -242,23 +284,47 @@ def _nothing(call: str, given: Any) -> str | None:
 def _same(given: Any, right: Any, within: float) -> bool:
     if isinstance(given, Real) and isinstance(right, Real):
         return math.isclose(given, right, rel_tol=within, abs_tol=within)
+    same = given == right
     try:
-        return bool(given == right)
+        return bool(same)
     except ValueError:  # arrays compare one by one
-        return bool((given == right).all())
+        return bool(same.all())
+
+
+# What is said of a student's objects asks them: their names, their repr. They may fail at that, too.
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return f"a {type(value).__name__} whose repr fails with {type(error).__name__}"
     return text if len(text) <= 60 else f"{text[:40]} ... ({len(text)} characters)"
 
 
 def _name(work: Any) -> str:
-    return str(getattr(work, "__name__", type(work).__name__))
+    try:
+        return str(getattr(work, "__name__", type(work).__name__))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return str(type.__getattribute__(type(work), "__name__"))
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return ""
 
 
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    said = _said(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _sentence(text: str) -> str:
@@ -283,7 +349,7 @@ def begin() -> None:
     if not _watching:
         _watching = True
         threading.excepthook = _kept(threading.excepthook, lambda args: f"thread {args.thread and args.thread.name}")
-        sys.unraisablehook = _kept(sys.unraisablehook, lambda args: f"{args.object!r}")
+        sys.unraisablehook = _kept(sys.unraisablehook, lambda args: _short(args.object))
 
 
 def nothing_left() -> Verdict:
