@@ -81,3 +81,29 @@ def test_demo_prints_the_notices_of_both(
     monkeypatch.setattr(avlab, kind, Noting)
     assert main(["demo", str(clip), "--seconds", "0.5", "--audio", "null", "--out", str(tmp_path)]) == 0
     assert f"note: the {kind} ends\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize("parity", [0.25, 0.5, 1.0])
+def test_parity_on_the_classic_wire_is_told_to_do_nothing(clip: Path, parity: float, isolated: bool) -> None:
+    server = avlab.Server(clip, wire="classic", parity=parity, isolated=isolated)
+    assert [words for words in server.notices if "parity does nothing on the classic wire" in words]
+    changed = avlab.Server(clip, wire="classic")
+    assert changed.notices == ()
+    changed.parity = parity
+    assert len(changed.notices) == 1
+
+
+@pytest.mark.parametrize("settings", [{"wire": "rtsp", "parity": 0.5}, {"wire": "classic", "parity": 0.0}])
+def test_parity_that_acts_or_is_none_is_not_worth_a_word(clip: Path, settings: dict[str, Any]) -> None:
+    assert avlab.Server(clip, **settings).notices == ()
+
+
+def test_an_isolated_server_passes_on_what_its_process_says(clip: Path) -> None:
+    with avlab.Server(clip, wire="classic", isolated=True) as quiet:
+        assert quiet.notices == ()
+    with avlab.Server(clip, wire="classic", isolated=True, parity=0.5) as server:
+        assert len(server.notices) == 1
+        server.spread = 0.5
+        assert len(server.notices) == 2
+    assert len(server.notices) == 2

@@ -25,6 +25,7 @@ import numpy as np
 from avlab.measure.batches import Batch
 from avlab.measure.tables import TABLES, Rows
 from avlab.measure.trace import SettingRow, Trace
+from avlab.stream.adapting import Delivery
 from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
 from avlab.stream.parcel import packed, unpacked, unpacked_error
 from avlab.stream.scratch import Scratch
@@ -115,6 +116,8 @@ class IsolatedServer(Server):
             ) from None
         self.spawn("isolated", self._listen, self._say_stop)
         settings = self._asked_for | {name: getattr(self, name) for name in _SETTABLE}
+        if "parity" not in self._asked_for and self.parity == Delivery().parity:
+            del settings["parity"]  # what was asked for is told of where it does not apply, as on the classic wire
         answer = self._ask("start", START_SECONDS, **{name: packed(name, value) for name, value in settings.items()})
         if answer is None:
             raise RuntimeError(self._why_ended())

@@ -147,7 +147,10 @@ class Server(Handle):
         self.pacer = pacer
         self.network = Network() if network is None else network
         self.spread = spread
-        self.parity = parity
+        if "parity" in self._made_with[1]:  # what was asked for, and no default, is told of where it does not apply
+            self.parity = parity
+        else:
+            self._recorder.setting(self._clock.now_ns(), "parity", self.parity)
         self.rate_control = rate_control
         if isinstance(self._source, ClipSource):
             for words in self._source.notices:
@@ -235,6 +238,7 @@ class Server(Handle):
     @parity.setter
     def parity(self, value: float) -> None:
         self._delivery.parity = check_overhead(value)
+        self._needs_rtsp("parity", bool(value), "its packets have no numbers to tell which one is missing")
         self._recorder.setting(self._clock.now_ns(), "parity", value)
 
     @property
