@@ -16,7 +16,7 @@ import avlab
 from avlab.lab import live
 from avlab.lab import panel as module
 from avlab.lab.controls import held
-from avlab.lab.panel import Panel, hint, situation
+from avlab.lab.panel import NOTICES_SHOWN, Panel, hint, noticed, situation
 from avlab.measure.recent import Numbers
 from avlab.measure.trace import Recorder, Trace
 from avlab.network.settings import Network
@@ -137,6 +137,52 @@ def playing() -> Iterator[Pair]:
 def networked() -> Iterator[Pair]:
     with Networked() as server, FakeClient(server.url) as client:
         yield made(server, client)
+
+
+# ---- notices
+
+
+def test_every_notice_of_server_and_client_is_shown_with_whose_it_is() -> None:
+    server, client, _, page = made(FakeServer(), FakeClient("rtsp://a/b"))
+    page.says(hello=True)
+    assert page.last["notices"] == []
+    server.notices, client.notices = ("frames are skipped",), ("sound is silent", "pictures are damaged")
+    page.says(hello=True)
+    assert page.last["notices"] == [
+        "server: frames are skipped",
+        "client: sound is silent",
+        "client: pictures are damaged",
+    ]
+
+
+def test_of_many_notices_the_latest_are_shown_and_all_are_counted() -> None:
+    server = FakeServer()
+    server.notices = tuple(f"notice {number}" for number in range(40))
+    shown = noticed(server, None)
+    assert shown[:-1] == [f"server: notice {number}" for number in range(40 - NOTICES_SHOWN, 40)]
+    assert shown[-1] == "server: 40 notices in all are in server.notices"
+
+
+def test_notices_come_with_the_numbers_and_stay_after_the_end(playing: Pair) -> None:
+    server, _, panel, page = playing
+    server.notices = ("frames are skipped",)
+    page.says(hello=True)
+    while not page.words.get(timeout=30).get("notices"):
+        page.says(seen=page.last["number"] or 0)
+    panel.stop()
+    page.says(hello=True)
+    assert page.last["notices"] == ["server: frames are skipped"]
+
+
+def test_a_server_whose_process_does_not_answer_spoils_no_panel() -> None:
+    class Deaf(FakeServer):
+        @property
+        def notices(self) -> tuple[str, ...]:
+            raise RuntimeError("the server's process has not answered for 5 s")
+
+    client = FakeClient("rtsp://a/b")
+    client.notices = ("sound is silent",)
+    assert noticed(Deaf(), client) == ["client: sound is silent"]
 
 
 # ---- sliders

@@ -31,6 +31,7 @@ export default () => {
     render({ model, el }) {
       const desk = make("div", "avlab-desk"), bar = make("div", "bar"), state = make("span", "state");
       const list = make("div", "numbers"), say = make("p"), waits = make("p", "quiet");
+      const notices = make("ul", "notices");
       const buttons = BUTTONS.map(([name, label, help]) => {
         const button = make("button", "", label);
         button.type = "button";
@@ -46,8 +47,9 @@ export default () => {
       });
       state.setAttribute("role", "status");
       say.setAttribute("role", "alert");
+      notices.setAttribute("role", "log");
       bar.append(...buttons.map(([, button]) => button), state);
-      desk.append(bar, list, say, waits);
+      desk.append(bar, list, say, notices, waits);
       el.append(desk);
 
       const painter = () => {
@@ -59,6 +61,11 @@ export default () => {
         list.classList.toggle("old", newest.state !== "playing");
         if (say.textContent !== newest.say) say.textContent = newest.say;
         say.classList.toggle("wrong", newest.wrong);
+        const words = newest.notices ?? [], told = words.join("\n");
+        if (notices.dataset.told !== told) { // or a reader of the screen hears them anew each time
+          notices.dataset.told = told;
+          notices.replaceChildren(...words.map((each) => make("li", "", each)));
+        }
         waits.textContent = newest.waits ? WAITS : "";
       };
       painters.add(painter);

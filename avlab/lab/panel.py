@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,6 +35,9 @@ EVERY_S = 0.4
 
 LOOK_S = 3.0
 """How much of the trace they are taken from: what is of the last second, and what has yet to be decided, are in it."""
+
+NOTICES_SHOWN = 5
+"""Of each handle: a notice that matters is no use below a hundred others."""
 
 _SERVER_HAS = ("width", "quality", "pacer", "network")
 _CLIENT_HAS = ("playout_delay",)
@@ -225,6 +228,7 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
             "start": not all(handle.running for handle in handles),
             "stop": any(handle.running for handle in handles),
             "waits": _sliders_wait(),
+            "notices": noticed(self.server, self.client),
         }
         if seen is not None:
             content["numbers"] = _words(seen)
@@ -279,6 +283,19 @@ def situation(server: Handle | None, client: Handle | None) -> tuple[str, str]:
     if handles[other].fresh:
         return "ready", f"The {other} has not been started yet: press Start."
     return "stopped", f"The {other} has ended, the {running[0]} still runs. Start makes a new {other}."
+
+
+def noticed(server: Handle | None, client: Handle | None) -> list[str]:
+    """The latest notices of both, each with whose it is, oldest first; where there are more, their number."""
+    found = []
+    for name, handle in (("server", server), ("client", client)):
+        own: Sequence[str] = ()
+        with contextlib.suppress(RuntimeError):  # an isolated server's process does not answer
+            own = getattr(handle, "notices", ())
+        found += [f"{name}: {words}" for words in own[-NOTICES_SHOWN:]]
+        if len(own) > NOTICES_SHOWN:
+            found.append(f"{name}: {len(own)} notices in all are in {name}.notices")
+    return found
 
 
 def hint(seen: Numbers) -> str:
