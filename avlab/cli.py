@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 import avlab
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a record is saved then, too
+    _end_by_signals()
     try:
         code = COMMANDS[options.command](options)
     except KeyboardInterrupt:
@@ -51,6 +52,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"avlab: {_sentence(error)}", file=sys.stderr)
         return 1
     return code
+
+
+def _end_by_signals() -> None:
+    """End by SIGTERM, and by the terminal's end, as by Ctrl-C: so that a record is saved then, too.
+
+    One is enough: those that follow, as when a terminal is closed, do not cut the saving short. What is ignored from
+    the start (nohup) stays so.
+    """
+    ended = False
+    terminals = [name for name in ("stdout", "stderr") if (stream := getattr(sys, name)) and stream.isatty()]
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal ended
+        if number != signal.SIGTERM:  # the terminal is gone, and what is said to it would be an error
+            for name in terminals:
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
+        if not ended:
+            ended = True
+            signal.default_int_handler(number, frame)
+
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # the last is Windows', which has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
 
 
 # ---- commands
@@ -285,15 +310,40 @@ def _until(
 
 @contextmanager
 def _saving(handle: Server | Client | Relay, path: str | None) -> Iterator[None]:
-    """Save the record at the end, however it ends. A place where it cannot be saved is refused before it begins."""
-    if path is not None and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
-        raise FileNotFoundError(f"the trace cannot be saved in {path}: name a file in a folder that is there")
+    """Save the record at the end, however it ends. A place where it cannot be saved is refused before it begins.
+
+    While the run goes on, the record is kept beside that place, so that a kill costs its last seconds and no more.
+    """
+    if path is None:
+        yield
+        return
+    from avlab.lab import files, unfinished
+
+    try:
+        files.refuse_place(Path(path))
+    except OSError as error:
+        ask = "name a file in a folder that is there"
+        raise type(error)(f"the trace cannot be saved in {path}: {ask}") from None
+    try:
+        files.refuse_file(Path(path))
+        keeping = unfinished.Keeping(path, lambda: handle.trace, lambda words: _say(f"note: {words}", file=sys.stderr))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"the trace cannot be saved in {path} ({reason}): name a place that can be written") from None
+    saved = True
     try:
         yield
     finally:
-        if path is not None and handle.started:
-            handle.trace.save(path)
-            _say(f"trace saved in {path}", file=sys.stderr)
+        try:
+            if handle.started:
+                saved = False
+                handle.trace.save(path)
+                saved = True
+                _say(f"trace saved in {path}", file=sys.stderr)
+        finally:
+            keeping.end(saved=saved)
+            if not saved:
+                _say(f"avlab: what was recorded is kept in {keeping.path}", file=sys.stderr)
 
 
 @contextmanager

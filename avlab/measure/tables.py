@@ -36,22 +36,6 @@ _PACKED = {"time": "q", "span": "q", "count": "q", "size": "i", "flag": "b", "ra
 _NUMPY = {"q": "<i8", "i": "<i4", "b": "i1", "d": "<f8"}
 
 
-_CONTROLS = dict.fromkeys(
-    [*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A),
-     *range(0xD800, 0xE000)], "\N{REPLACEMENT CHARACTER}",
-)  # fmt: skip
-MOST_LETTERS = 2_000
-
-
-def plain_text(text: str, most: int = MOST_LETTERS) -> str:
-    """A text that a stranger may have written, fit for a terminal, a page and a plot.
-
-    Control characters, what turns the direction of writing, and halves of characters are replaced; it is cut at `most`.
-    """
-    text = text if len(text) <= most else f"{text[: most - 3]}..."
-    return text if text.isascii() and text.isprintable() else text.translate(_CONTROLS)
-
-
 class Table:
     """What a table's rows are: a column's name and kind, in packing order.
 

@@ -30,7 +30,6 @@ from avlab.measure.tables import (
     UNKNOWN32,
     Rows,
     Table,
-    plain_text,
 )
 from avlab.wire.text import Notices, printable
 
@@ -45,6 +44,9 @@ Side = Literal["server", "client", "simulation", "relay"]
 
 MOST_OF_A_NAME = 20_000
 """Settings and events of one name that a record keeps: half an hour of the reports of thirty clients."""
+
+MOST_LETTERS = 2_000
+"""Letters of a text that a record keeps."""
 
 MOST_NAMES = 1_000
 """Names of settings and events that a record keeps."""
@@ -262,7 +264,10 @@ class Recorder:
             packets=self._packets.snapshot(),
             sync=self._sync.snapshot(),
             settings=tuple(self._settings),
-            meta={key: plain_text(value) if isinstance(value, str) else value for key, value in self.meta.items()},
+            meta={
+                key: printable(value, most=MOST_LETTERS) if isinstance(value, str) else value
+                for key, value in self.meta.items()
+            },
         )
 
 
@@ -280,7 +285,7 @@ def _unknown_packet(word: object) -> ValueError:
 def _plain(value: Any) -> str | int | float | bool | None:
     if isinstance(value, np.generic):
         value = value.item()
-    return value if value is None or isinstance(value, int | float) else plain_text(str(value))
+    return value if value is None or isinstance(value, int | float) else printable(value, most=MOST_LETTERS)
 
 
 class Trace:
@@ -501,7 +506,8 @@ class Trace:
     def _title(self) -> str:
         clip = f" of {printable(self._meta['clip'])}" if self._meta.get("clip") else ""
         joined = ", joined with the server's" if self._meta.get("joined") else ""
-        return f"Trace{clip}, seen by the {printable(self._meta['side'])}{joined}"
+        cut = ", cut short: it was never saved" if self._meta.get("unfinished") else ""
+        return f"Trace{clip}, seen by the {printable(self._meta['side'])}{joined}{cut}"
 
     def __repr__(self) -> str:
         return "\n".join([self._title(), *(f"  {label:<16}{text}" for label, text in self._counts())])
