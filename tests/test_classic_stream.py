@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 import pickle
 import socket
 import struct
@@ -35,7 +37,7 @@ from avlab.media.sources import ClipSource
 from avlab.stream import classic_client, classic_server
 from avlab.timing.allowance import Allowance
 from avlab.wire.classic import ForeignPickleError
-from avlab.wire.units import NS, Chunk
+from avlab.wire.units import NS, Chunk, WireError
 
 RATE = 44_100
 SECONDS = 2
@@ -906,6 +908,46 @@ def test_a_server_that_is_gone_before_a_picture_is_an_error() -> None:
     with fake(play) as server:
         client = avlab.Client(f"classic://127.0.0.1:{server.port}", audio="null").start()
         with pytest.raises(ConnectionError, match="closed the connection before a picture came"):
+            client.wait(20)
+        client.stop()
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETDOWN])
+def test_a_network_that_goes_down_is_told_as_a_server_that_is_gone(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jpeg = base64.b64encode(encode_jpeg(pictures(1)[0])[0])
+    receive = classic_client.TcpLink.receive
+
+    def fail(link: Any, *args: Any) -> bytes | None:
+        data = receive(link, *args)
+        if data is None:
+            raise OSError(number, os.strerror(number))
+        return data
+
+    def play(udp: socket.socket, client: tuple[str, int], connection: socket.socket) -> None:
+        for _ in range(5):
+            udp.sendto(jpeg, client)
+            time.sleep(0.02)
+
+    monkeypatch.setattr(classic_client.TcpLink, "receive", fail)
+    with fake(play) as server, avlab.Client(f"classic://127.0.0.1:{server.port}", audio="null") as client:
+        assert client.wait(20)
+    assert "was stopped or lost in mid-stream" in client.notices[0]
+
+
+def test_what_nobody_thought_of_in_its_sound_ends_a_client_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, data: bytes, now_ns: int) -> Any:
+        raise ZeroDivisionError("nobody thought of this")
+
+    def play(udp: socket.socket, client: tuple[str, int], connection: socket.socket) -> None:
+        connection.sendall(CHUNK)
+        until_closed(connection)
+
+    monkeypatch.setattr(classic_client.ClassicSound, "feed", fail)
+    with fake(play) as server:
+        client = avlab.Client(f"classic://127.0.0.1:{server.port}", audio="null").start()
+        with pytest.raises(WireError, match=r"the sound from .* cannot be taken \(ZeroDivisionError: nobody thought"):
             client.wait(20)
         client.stop()
 

@@ -299,7 +299,10 @@ class ClassicReceiver:
         self._presentation.take_frame(frame, now_ns)
 
     def _take_bytes(self, link: TcpLink, most: int = TURN_BYTES) -> None:
-        data = link.receive(most)
+        try:
+            data = link.receive(most)
+        except OSError:  # nobody is reached there any more: as good as closed
+            data = None
         now_ns = self._clock.now_ns()
         if data is None:
             self._read(False)
@@ -311,10 +314,16 @@ class ClassicReceiver:
                     self._tell("broken off", BROKEN_OFF)
             return
         try:
-            units = self._sound.feed(data, now_ns)
+            self._take_sound(self._sound.feed(data, now_ns), now_ns)
         except WireError as error:
             self._recorder.event(now_ns, "sound refused", str(error))
             raise
+        except Exception as error:  # whatever its bytes have led to ends with a sentence, as this is the only peer
+            words = f"the sound from {self.where} cannot be taken ({type(error).__name__}: {error})"
+            self._recorder.event(now_ns, "sound refused", words)
+            raise WireError(words) from error
+
+    def _take_sound(self, units: list[ClassicChunk | ClassicEnd], now_ns: int) -> None:
         if units:
             self._sound_ns = now_ns
         chunks = [unit for unit in units if isinstance(unit, ClassicChunk)]

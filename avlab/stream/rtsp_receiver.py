@@ -99,12 +99,12 @@ class RtspReceiver:
     @property
     def ssrcs(self) -> set[int]:
         """The sources of the streams, as far as they are known."""
-        return {incoming.ssrc for incoming in self.incoming.values() if incoming.ssrc is not None}
+        return {incoming.ssrc for incoming in list(self.incoming.values()) if incoming.ssrc is not None}
 
     @property
     def said_goodbye(self) -> bool:
         """Whether a BYE has come for each stream."""
-        return bool(self.incoming) and all(incoming.ended for incoming in self.incoming.values())
+        return bool(self.incoming) and all(incoming.ended for incoming in list(self.incoming.values()))
 
     # ---- before and after the client's thread
 
