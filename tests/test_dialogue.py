@@ -198,6 +198,7 @@ def test_tracks_are_asked_for_as_cameras_expect(base: str, control: str, asked: 
         "url=/0;rtptime=7,url=/1;rtptime=9",
         "url=rtsp://elsewhere/another/0;rtptime=7,url=rtsp://elsewhere/another/1;rtptime=9",
         "url=rtsp://127.0.0.1/odd?x=1;rtptime=1,url=1;rtptime=9,url=0;rtptime=7,url=;rtptime=3",
+        "url=0;seq=1;rtptime=7,url=1;seq=1;rtptime=9,url=1;seq=99999;rtptime=5,url=0;rtptime=-1",
     ],
 )
 def test_each_track_has_its_own_place_in_rtp_info(info: str) -> None:
@@ -336,6 +337,22 @@ def test_another_track_of_a_kind_is_played_where_the_first_cannot_be() -> None:
     odd = ["m=audio 0 RTP/AVP 98", "a=rtpmap:98 L16/1", "a=control:9"]
     with OddServer(described=description(odd, AUDIO)) as server:
         assert opened(server)["audio"].media.clock_rate == 8000
+
+
+def test_of_several_formats_the_one_that_is_played_is_taken() -> None:
+    many = ["m=video 0 RTP/AVP 96 26 97", "a=rtpmap:96 H264/90000", "a=rtpmap:97 rtx/90000", "a=control:0"]
+    with OddServer(described=description(many)) as server:
+        media = opened(server)["video"].media
+    assert (media.payload_type, media.encoding, media.clock_rate) == (26, "JPEG", 90_000)
+    assert [number for number, _ in media.others] == [96, 97]
+
+
+def test_a_cameras_way_back_is_not_taken_for_its_sound() -> None:
+    back = ["m=audio 0 RTP/AVP 98", "a=rtpmap:98 L16/16000", "a=control:5", "a=sendonly"]
+    with OddServer(described=description(VIDEO, back, AUDIO)) as server:
+        assert opened(server)["audio"].media.clock_rate == 8000
+    with OddServer(described=description(VIDEO, back)) as server:  # some mark what they send so
+        assert opened(server)["audio"].media.clock_rate == 16_000
 
 
 def test_what_is_no_description_is_a_sentence() -> None:

@@ -14,7 +14,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from avlab.stream.dialling import Dialler
 from avlab.stream.links import UdpLink, host_of
@@ -177,8 +177,9 @@ class Session:
         start_ns, infos = 0, {}
         with contextlib.suppress(WireError):  # a range or an RTP-Info that is not understood is as good as none
             start_ns = sdp.NptRange.parse(playing.headers.get("Range", "npt=0-")).start_ns or 0
-        with contextlib.suppress(WireError):
-            for info in rtsp.parse_rtp_info(playing.headers.get("RTP-Info", "")):
+        for entry in rtsp.split_rtp_info(playing.headers.get("RTP-Info", "")):
+            with contextlib.suppress(WireError):
+                [info] = rtsp.parse_rtp_info(entry)
                 stream = self._stream_of(sdp.resolve_control(self._base, info.url))
                 if stream is not None and info.rtptime is not None:
                     infos[stream] = info.rtptime
@@ -298,9 +299,12 @@ class Session:
                 f"what the server at {self.where} says of its stream is not understood: {error}"
             ) from error
         wanted: dict[str, sdp.Media] = {}
-        for media in self.description.media:
-            if _playable(media) and media.kind not in wanted:
+        # A camera's way back, for who speaks to it, is marked sendonly: what another track carries is rather taken.
+        for each in sorted(self.description.media, key=lambda one: ("sendonly", "") in one.attributes):
+            media = _as_played(each)
+            if media is not None and media.kind not in wanted:
                 wanted[media.kind] = media
+        wanted = {each.kind: wanted[each.kind] for each in self.description.media if each.kind in wanted}
         if not wanted:
             offered = ", ".join(_name(media) for media in self.description.media)
             raise ValueError(
@@ -517,11 +521,16 @@ def _transport(value: str, wish: rtsp.Transport) -> rtsp.Transport | None:
     return None
 
 
-def _playable(media: sdp.Media) -> bool:
-    """Whether a medium is one that avlab decodes, with a clock that can be its."""
-    if PLAYABLE.get(media.kind) != media.encoding:
-        return False
-    return media.clock_rate in CLOCKS[media.kind] and 1 <= media.channels <= MAX_CHANNELS
+def _as_played(media: sdp.Media) -> sdp.Media | None:
+    """The medium by that of its formats which avlab decodes, with a clock that can be its; None when there is none."""
+    own = sdp.Format(media.encoding, media.clock_rate, media.channels)
+    formats = ((media.payload_type, own), *media.others)
+    for number, form in formats:
+        fits = form.clock_rate in CLOCKS.get(media.kind, ()) and 1 <= form.channels <= MAX_CHANNELS
+        if PLAYABLE.get(media.kind) == form.encoding and fits:
+            others = tuple(one for one in formats if one[0] != number)
+            return replace(media, payload_type=number, others=others, **form._asdict())
+    return None
 
 
 def _name(media: sdp.Media) -> str:

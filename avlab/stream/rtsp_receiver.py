@@ -55,6 +55,9 @@ REPORT_NS = NS // 2
 STRANGER_REPORT_NS = 5 * NS
 """To an address that nobody has vouched for, no more often than RFC 3550 6.2 allows: it might be anybody's."""
 
+STRAYS_TOLD = 100
+"""How often the record says that bytes on the connection belonged to nothing; a server may send them all the time."""
+
 FALL_BACK_TIMEOUT = 3.0
 """Seconds at most for each answer when everything is asked for over TCP: the server has just answered."""
 
@@ -81,6 +84,7 @@ class RtspReceiver:
     ) -> None:
         self._session = Session(url, timeout=timeout, repair=repair)
         self._url, self._timeout = url, timeout
+        self._strays = 0
         self._trying: Session | None = None  # while everything is asked for over TCP
         self._cancelled = False
         self._over, self._fixed, self._repair = over, fixed, repair
@@ -295,7 +299,9 @@ class RtspReceiver:
             else:
                 self._take_message(event, now_ns)
         if self._session.skipped != skipped:
-            self._recorder.event(now_ns, "stray bytes", self._session.skipped - skipped)
+            self._strays += 1
+            if self._strays <= STRAYS_TOLD:
+                self._recorder.event(now_ns, "stray bytes", self._session.skipped - skipped)
         interest(self._selector, self._link)
 
     def _take_message(self, event: rtsp.Request | rtsp.Response, now_ns: int) -> None:

@@ -452,11 +452,15 @@ def serialize_rtp_info(infos: Iterable[RtpInfo]) -> str:
     )
 
 
+def split_rtp_info(value: str) -> list[str]:
+    """The entries of an RTP-Info header. An address may contain commas and semicolons: one begins at ",url=" alone."""
+    return re.split(r",\s*(?=url=)", value.strip(), flags=re.IGNORECASE)
+
+
 def parse_rtp_info(value: str) -> list[RtpInfo]:
     """The streams of an RTP-Info header; raises RtspError for a number that does not fit 16 and 32 bits."""
     infos = []
-    # An address may contain commas and semicolons: a new entry begins at ",url=" alone.
-    for entry in re.split(r",\s*(?=url=)", value.strip(), flags=re.IGNORECASE):
+    for entry in split_rtp_info(value):
         numbers: dict[str, int] = {}
         address = []
         for part in entry.split(";"):
