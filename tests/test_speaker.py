@@ -13,12 +13,14 @@ import pytest
 import tools
 
 from avlab.media import speaker as module
+from avlab.media.resampling import ResampledFill
 from avlab.media.speaker import (
     HeardClock,
     NullSpeaker,
     PyAudioSpeaker,
     SoundDeviceSpeaker,
     SpeakerError,
+    WillingSpeaker,
     open_speaker,
 )
 from avlab.wire.units import NS, Samples
@@ -329,6 +331,119 @@ def test_sounddevice_plays_what_fill_gives(monkeypatch: pytest.MonkeyPatch, cloc
     speaker.stop()
     speaker.stop()
     assert fake.streams[0].calls == ["start", "abort", "close"]
+
+
+class Picky:
+    """What a fake library's device takes; other rates and channels are refused as PortAudio does."""
+
+    def __init__(self) -> None:
+        self.takes: set[tuple[int, int]] = set()
+        self.asked: list[tuple[int, int]] = []
+
+    def __call__(self, rate: int, channels: int) -> None:
+        self.asked.append((rate, channels))
+        if (rate, channels) not in self.takes:
+            raise OSError(-9997, "Invalid sample rate")
+
+
+Both = tuple[FakePyAudio, Picky, FakeSoundDevice, Picky]
+
+
+@pytest.fixture
+def picky(monkeypatch: pytest.MonkeyPatch) -> Both:
+    """Both libraries, whose devices take nothing until their `takes` says so."""
+    one, first, two, second = FakePyAudio("One"), Picky(), FakeSoundDevice("Two"), Picky()
+    opened_one, opened_two = one.open, two.RawOutputStream
+
+    def open_one(**asked: Any) -> FakeStream:
+        first(asked["rate"], asked["channels"])
+        return opened_one(**asked)
+
+    def open_two(**asked: Any) -> FakeStream:
+        try:
+            second(asked["samplerate"], asked["channels"])
+        except OSError as error:
+            raise two.PortAudioError(str(error)) from error
+        return opened_two(**asked)
+
+    monkeypatch.setattr(one, "open", open_one)
+    monkeypatch.setattr(two, "RawOutputStream", open_two)
+    monkeypatch.setitem(sys.modules, "pyaudio", one)
+    monkeypatch.setitem(sys.modules, "sounddevice", two)
+    return one, first, two, second
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "name", "resampled"),
+    [
+        ([(22_050, 1)], [(22_050, 1)], "One (PyAudio)", ""),
+        ([], [(22_050, 1)], "Two (sounddevice)", ""),
+        ([(48_000, 1)], [(22_050, 1)], "Two (sounddevice)", ""),
+        ([(48_000, 1)], [(48_000, 1)], "One (PyAudio)", "22,050 Hz and 1 channel is resampled to 48,000 Hz and 1:"),
+        ([], [(48_000, 1)], "Two (sounddevice)", "resampled to 48,000 Hz and 1: Two (sounddevice)"),
+        ([(48_000, 2)], [], "One (PyAudio)", "resampled to 48,000 Hz and 2"),
+        ([(48_000, 2)], [(48_000, 1)], "Two (sounddevice)", "resampled to 48,000 Hz and 1"),
+    ],
+)
+def test_a_device_that_refuses_the_rate_is_tried_by_the_other_library_and_then_resampled(
+    picky: Both, one: list[tuple[int, int]], two: list[tuple[int, int]], name: str, resampled: str
+) -> None:
+    fake_one, takes_one, _, takes_two = picky
+    takes_one.takes, takes_two.takes = set(one), set(two)
+    speaker = open_speaker("speaker", rate=22_050, channels=1)
+    assert isinstance(speaker, WillingSpeaker)
+    for _ in range(2):  # and so again, when it is started anew
+        speaker.start(lambda count, _: np.ones((count, 1), np.int16))
+        assert speaker.name == name
+        assert (resampled in speaker.notice) if resampled else speaker.notice == ""
+        assert fake_one.initialised == name.startswith("One")
+        speaker.stop()
+    assert fake_one.initialised == 0
+
+
+def test_a_device_that_takes_nothing_says_what_it_said_of_the_sounds_own_rate(picky: Both) -> None:
+    one, first, _, second = picky
+    speaker = open_speaker("speaker", rate=22_050, channels=1)
+    with pytest.raises(SpeakerError, match=r"One .PyAudio. does not open for 22050 Hz and 1 channels"):
+        speaker.start(lambda count, _: np.ones((count, 1), np.int16))
+    assert first.asked == second.asked == [(22_050, 1), (48_000, 1), (48_000, 2)]
+    assert one.initialised == 0
+    speaker.stop()
+
+
+# ---- another rate
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_resampled_sound_is_the_same_tone_and_is_asked_for_when_it_is_heard(rate: int, channels: int) -> None:
+    """A sine made for the moments at which it is said to be heard comes out then, whatever waits within."""
+    asked: list[tuple[int, int]] = []
+
+    def fill(count: int, heard_ns: int) -> Samples:
+        asked.append((count, heard_ns))
+        at = heard_ns / NS + np.arange(count) / rate
+        wave = np.round(10_000 * np.sin(2 * np.pi * 440 * at)).astype(np.int16)
+        return np.repeat(wave[:, None], channels, axis=1)
+
+    to_channels = min(channels, 2)
+    resampled = ResampledFill(fill, rate=rate, channels=channels, to_rate=48_000, to_channels=to_channels)
+    blocks = [resampled(960, block * 20 * MS) for block in range(100)]
+    assert all(block.shape == (960, to_channels) and block.dtype == np.int16 for block in blocks)
+    samples = np.concatenate(blocks)[48_000:, 0].astype(float)
+    tone = (samples * np.exp(-2j * np.pi * 440 * (1 + np.arange(len(samples)) / 48_000))).mean()
+    # Where the tone lies in time, by its phase; and there is next to nothing else.
+    assert abs(np.angle(tone) + np.pi / 2) / (2 * np.pi * 440) < 0.0005
+    assert 2 * abs(tone) ** 2 > 0.99 * (samples**2).mean()
+    assert sum(count for count, _ in asked) == pytest.approx(2 * rate, rel=0.01)
+    ends = [heard_ns + count * NS // rate for count, heard_ns in asked]
+    assert all(abs(heard_ns - end) < 0.2 * MS for (_, heard_ns), end in zip(asked[1:], ends, strict=False))
+
+
+@pytest.mark.parametrize("samples", [np.zeros((0, 1), np.int16), np.zeros((5, 2), np.int16), np.zeros(5, np.int16)])
+def test_a_fill_that_gives_something_else_is_named_and_asked_no_further(samples: Samples) -> None:
+    with pytest.raises(ValueError, match="fill gave int16 of shape"):
+        ResampledFill(lambda *_: samples, rate=22_050, channels=1, to_rate=48_000, to_channels=1)(960, 0)
 
 
 @pytest.mark.parametrize(

@@ -511,6 +511,7 @@ def test_a_device_that_does_not_open_gives_way_to_the_null_speaker(data: Path, m
         with avlab.Client(server.url, audio="auto") as client:
             assert "null speaker" in client.speaker_name
             assert "sound device refused" in list(client.trace.settings["name"])
+            assert [words for words in client.notices if words.startswith("there is no sound to be heard. ")]
         with pytest.raises(speaker.SpeakerError, match="it does not open"):
             avlab.Client(server.url, audio="speaker").start()
 

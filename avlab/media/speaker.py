@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from avlab.media.resampling import ResampledFill
 from avlab.wire.units import NS, Samples
 
 Fill = Callable[[int, int], Samples]
@@ -33,6 +34,9 @@ DEVICE_BLOCKS_PER_SECOND = 50
 """A device asks for 20 ms at a time, heard some 40 ms later. With 10 ms it ran dry beside busy Python threads."""
 
 NULL_BLOCKS_PER_SECOND = 100
+
+RESAMPLED = 48_000
+"""Hz. What a device takes that refuses the sound's own rate: all do, but for the oddest."""
 
 _MS = 1_000_000
 _LATENCY_LIMIT_NS = 2 * NS  # no device holds more than this: a larger figure is a driver's mistake
@@ -83,7 +87,8 @@ def open_speaker(kind: Kind = "auto", *, rate: int, channels: int) -> Speaker:
 
     `auto` takes PyAudio where it is installed and has an output device, else sounddevice, else the null speaker;
     `speaker` demands a device and raises SpeakerError when there is none; `null` keeps time and makes no sound.
-    Nothing sounds, and no device stays open, before `start`.
+    Nothing sounds, and no device stays open, before `start`: that goes on to the next library when one refuses, and
+    to 48,000 Hz, resampled, when all do; `notice` says so then.
     """
     if not 8_000 <= rate <= 192_000:
         raise ValueError(f"rate is {rate} Hz: give 8000 to 192000")
@@ -91,13 +96,15 @@ def open_speaker(kind: Kind = "auto", *, rate: int, channels: int) -> Speaker:
         raise ValueError(f"channels is {channels}: give 1 to 8")
     if kind not in ("auto", "speaker", "null"):
         raise ValueError(f"kind is {kind!r}: give 'auto', 'speaker' or 'null'")
-    reasons = []
+    reasons, found = [], []
     if kind != "null":
         for library in (PyAudioSpeaker, SoundDeviceSpeaker):
             try:
-                return library(rate=rate, channels=channels)
+                found.append(library(rate=rate, channels=channels))
             except SpeakerError as error:
                 reasons.append(str(error))
+    if found:
+        return WillingSpeaker(found)
     if kind == "speaker":
         raise SpeakerError(
             f"There is no sound output here ({'; '.join(reasons)}): connect a device or start a sound server, "
@@ -203,6 +210,14 @@ class _Device(_Asking):
     """A PortAudio device, by whichever library: the block's stamps in, bytes out."""
 
     _usual_s = 0.0
+
+    def start(self, fill: Fill, /) -> None:
+        """See `Speaker`."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """See `Speaker`."""
+        raise NotImplementedError
 
     def _block(self, count: int, current_s: float, dac_s: float) -> bytes:
         now_ns = time.perf_counter_ns()
@@ -320,6 +335,71 @@ class SoundDeviceSpeaker(_Device):
             with _portaudio, contextlib.suppress(self._library.PortAudioError):
                 stream.abort()
                 stream.close()
+
+
+class WillingSpeaker:
+    """The first of several devices that opens: at the sound's own rate and channels, else resampled. A `Speaker`.
+
+    Drivers differ: WASAPI takes the mixer's rate alone, a card on ALSA the rates of its converter, and what one library
+    opens by default may be another's second choice. `notice` is a sentence for a person on a device that was not opened
+    as it was asked for; else it is empty.
+    """
+
+    def __init__(self, devices: Sequence[_Device]) -> None:
+        self._devices = devices
+        self._opened: _Device = devices[0]
+        self.notice = ""
+
+    @property
+    def name(self) -> str:
+        """See `Speaker`."""
+        return self._opened.name
+
+    @property
+    def latency_ns(self) -> int:
+        """See `Speaker`."""
+        return self._opened.latency_ns
+
+    @property
+    def error(self) -> BaseException | None:
+        """See `Speaker`."""
+        return self._opened.error
+
+    @property
+    def stalled(self) -> bool:
+        """See `Speaker`."""
+        return self._opened.stalled
+
+    def start(self, fill: Fill, /) -> None:
+        """See `Speaker`. What is said when none opens is what the first one said of the sound's own rate."""
+        rate, channels = self._opened.rate, self._opened.channels
+        refusals = []
+        for to_rate, to_channels in dict.fromkeys(((rate, channels), (RESAMPLED, channels), (RESAMPLED, 2))):
+            for device in self._devices:
+                as_it_is = (to_rate, to_channels) == (rate, channels)
+                speaker = device if as_it_is else type(device)(rate=to_rate, channels=to_channels)
+                try:
+                    speaker.start(
+                        fill
+                        if as_it_is
+                        else ResampledFill(fill, rate=rate, channels=channels, to_rate=to_rate, to_channels=to_channels)
+                    )
+                except SpeakerError as error:
+                    refusals.append(error)
+                    continue
+                self._opened = speaker
+                if not as_it_is:
+                    self.notice = (
+                        f"the sound of {rate:,} Hz and {channels} channel{'s' * (channels > 1)} is resampled to "
+                        f"{to_rate:,} Hz and {to_channels}: {speaker.name} takes no other"
+                    )
+                return
+        raise refusals[0]
+
+    def stop(self) -> None:
+        """See `Speaker`."""
+        self._opened.stop()
+        self._opened, self.notice = self._devices[0], ""
 
 
 class NullSpeaker(_Asking):

@@ -325,6 +325,7 @@ class Client(Handle):
             clock=self._clock,
             recorder=self._recorder,
             timed=offer.delay_ns is None,
+            notice=self._notice,
         )
         worker = self.spawn("speaker", self._sounding.run)
         self._sounding.ready.wait(3.0)

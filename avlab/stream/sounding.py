@@ -57,6 +57,7 @@ class Sounding:
         clock: MonotonicClock,
         recorder: Recorder,
         timed: bool = True,
+        notice: Callable[[str, str], None] | None = None,
     ) -> None:
         self.rate, self.channels = rate, channels
         self.speaker: Speaker | None = None
@@ -64,6 +65,7 @@ class Sounding:
         """Set once the device has asked for its first block, or failed."""
         self._audio, self._av_offset_ns = audio, av_offset_ns
         self._clock, self._recorder, self._timed = clock, recorder, timed
+        self._notice = notice or (lambda name, words: recorder.event(clock.now_ns(), name, words))
         self._lock = threading.Lock()
         self._buffer = SoundBuffer(rate=rate, channels=channels)
         self._readings: deque[ClockReading] = deque(maxlen=256)
@@ -242,7 +244,10 @@ class Sounding:
                         continue
                     if self._audio == "speaker" and not isinstance(playing, Sink):
                         raise SpeakerError(f"{speaker.name} has stopped: see whether it is connected, then play again")
-                    self._recorder.event(self._clock.now_ns(), "sound device lost", speaker.name)
+                    words = (
+                        f"{speaker.name} has stopped, and the pictures go on without it: see whether it is connected"
+                    )
+                    self._notice("sound device lost", words)
                     speaker.stop()
                     speaker = self._start(NullSpeaker(rate=self.rate, channels=self.channels))
             finally:
@@ -273,9 +278,11 @@ class Sounding:
         except SpeakerError as error:
             if self._audio != "auto":
                 raise
-            self._recorder.event(self._clock.now_ns(), "sound device refused", str(error))
+            self._notice("sound device refused", f"there is no sound to be heard. {error}")
             speaker = NullSpeaker(rate=self.rate, channels=self.channels)
             speaker.start(self._fill)
+        if words := getattr(speaker, "notice", ""):
+            self._notice("sound resampled", words)
         self.speaker = speaker
         return speaker
 
