@@ -103,6 +103,8 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--spread", type=float, default=0.0, metavar="SHARE", help=text)
     text = "lower quality and width before the way to the clients overflows, by what they report"
     serve.add_argument("--rate-control", choices=["aimd"], help=text)
+    text = "have the system cut frames into packets, which a capture then does not see (auto: when there are very many)"
+    serve.add_argument("--offload", choices=["auto", "on", "off"], default="auto", help=text)
     serve.add_argument("--loop", action="store_true", help="play on without a seam")
     serve.add_argument("--once", action="store_true", help="end with the clip")
     serve.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")

@@ -139,6 +139,7 @@ def _serve(options: argparse.Namespace) -> int:
         network=_network(options),
         spread=options.spread,
         rate_control=options.rate_control,
+        offload=options.offload,
         loop=options.loop,
         once=options.once,
     )

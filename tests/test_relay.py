@@ -147,7 +147,8 @@ def test_the_network_acts_on_the_next_packet() -> None:
         with pytest.raises(TypeError, match=r"network must be an avlab\.Network, not 0\.5"):
             relay.network = 0.5  # type: ignore[assignment]
     assert list(relay.trace.packets["fate"]) == ["lost", "used", "used"]
-    assert list(relay.trace.settings["value"]) == ["loss 1", "clear", "delay 50 ms", "clear"]
+    networks = relay.trace.settings.query("name == 'network'")
+    assert list(networks["value"]) == ["loss 1", "clear", "delay 50 ms", "clear"]
 
 
 def test_nobody_but_the_peer_is_listened_to() -> None:

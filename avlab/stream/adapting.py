@@ -6,9 +6,10 @@ The settings may be set from any thread; reports come on the server's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from avlab.measure.trace import Recorder
+from avlab.network.offload import Offload
 from avlab.network.ratecontrol import Choice, RateController, Report
 from avlab.stream.sending import Sending
 from avlab.wire.rtcp import ReportBlock, ns_to_ntp
@@ -48,10 +49,12 @@ class Heard:
 
 @dataclass(slots=True)
 class Delivery:
-    """How packets go out: over which share of a frame's time, with how much parity, and who hears reports of it."""
+    """How packets go out: over which share of a frame's time, with how much parity, and who hears reports of it; and
+    whether the system cuts them up."""
 
     spread: float = 0.0
     parity: float = 0.25
+    offload: Offload = field(default_factory=Offload)
     heard: Callable[[Heard, int, int], None] | None = None  # with the moment, on both clocks
 
 

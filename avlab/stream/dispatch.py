@@ -13,6 +13,7 @@ import numpy as np
 
 from avlab.measure.trace import PacketTuple, Recorder
 from avlab.network.impairment import Copy, Impairment, Packet
+from avlab.network.offload import Offload
 from avlab.network.settings import Network
 from avlab.stream.rtsp_server import FEC_TYPE, STALL_BYTES, Outlet, Peer
 from avlab.timing.stage import Dropped
@@ -35,8 +36,8 @@ class _Parcel(NamedTuple):
 class Dispatch:
     """Sends from an outlet's own sockets, or over a peer's connection, through `network`."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, offload: Offload) -> None:
+        self._recorder, self._offload = recorder, offload
         self.network = Network()
         self._ways: dict[int, tuple[Peer, Impairment]] = {}  # by the number of the client
         self._numbered = 0
@@ -170,7 +171,11 @@ class Dispatch:
     def _give(self, peer: Peer, outlet: Outlet, packets: list[bytes], now_ns: int) -> int:
         """Give packets of media to the system; how many it took."""
         if outlet.addresses is not None:
-            return outlet.links[0].send(packets, outlet.addresses[0]) if outlet.links is not None else 0
+            if outlet.links is None:
+                return 0
+            link = outlet.links[0]
+            link.offload = self._offload.count(len(packets), link.can_segment, now_ns)
+            return link.send(packets, outlet.addresses[0])
         if outlet.channels is not None:
             if peer.link.waiting > STALL_BYTES:
                 return 0

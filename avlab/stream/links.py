@@ -131,6 +131,11 @@ class UdpLink:
         return sent
 
     @property
+    def can_segment(self) -> bool:
+        """Whether the system can take equal packets many at a time and cut them up, as far as is known."""
+        return self._segment
+
+    @property
     def segments(self) -> bool:
         """Whether equal packets leave many at a time: as `offload` says, where the system can."""
         return self._segment and self.offload

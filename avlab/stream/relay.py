@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from avlab.measure.trace import PacketTuple, Recorder, Trace
 from avlab.network.impairment import Copy, Impairment, Packet
+from avlab.network.offload import Offload
 from avlab.network.settings import Network
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.links import SHORTAGES, Address, TcpLink, UdpLink, Waker
@@ -97,6 +98,7 @@ class Relay(Handle):
         self._by_address: dict[Address, Session] = {}
         self._numbered = 0
         self._notices = self._recorder.notices
+        self._offload = Offload(self._tell_of_offload)
         self._ways: dict[Impairment, Session] = {}  # those that hold something
         self._unwrap: dict[tuple[str, int], Unwrapper] = {}
         self._rows: list[PacketTuple] = []
@@ -300,6 +302,7 @@ class Relay(Handle):
             return
         link, to = run[0][0].out, run[0][0].to
         assert isinstance(link, UdpLink)
+        link.offload = self._offload.count(len(run), link.can_segment, self._clock.now_ns())
         taken = link.send([carried.data for carried, _ in run], to) if to is not None else 0
         sent_ns = self._clock.now_ns()
         for at, (carried, copy) in enumerate(run):
@@ -400,6 +403,11 @@ class Relay(Handle):
         self._recorder.event(self._clock.now_ns(), name, f"{host}: {words}" if host else words)
         if tell and len(self._notices) < NOTICES_TOLD:
             self._notices.add(words)
+
+    def _tell_of_offload(self, used: str, words: str) -> None:
+        self._recorder.setting(self._clock.now_ns(), "offload in use", used)
+        if words:
+            self.note("offload", words, tell=True)
 
     def now_ns(self) -> int:
         """The moment."""

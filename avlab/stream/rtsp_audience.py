@@ -97,7 +97,7 @@ class RtspAudience:
         self._clients: dict[str, dict[int, Peer]] = {}  # by address, who gets which source
         self._feedback = Feedback(clock, self._clients)
         self._sockets = MediaSockets(host, self._feedback)
-        self._dispatch = Dispatch(recorder)
+        self._dispatch = Dispatch(recorder, delivery.offload)
         self._talking: OrderedDict[Peer, None] = OrderedDict()  # who has said something; whose turn it is comes first
         self._told, self._told_ns = 0, 0
         self._listener: Listener | None = None

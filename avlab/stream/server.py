@@ -16,6 +16,7 @@ from avlab.measure.trace import Recorder, Trace
 from avlab.media import codec
 from avlab.media.microphone import Microphone
 from avlab.media.sources import ClipSource, open_source
+from avlab.network.offload import Mode, Offload, check_offload
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
@@ -61,6 +62,11 @@ class Server(Handle):
     `clients` is how many may have a session at a time, `clients_per_address` how many of them from one address, but for
     this machine's own; further ones are refused, and `notices` says so. Whole numbers of 1 or more, for the rtsp wire.
 
+    `offload` is whether the system cuts a frame up into packets (UDP segmentation offload, Linux): "on" is least work,
+    and a capture on this machine shows a frame as one large datagram; "off" hands over each packet as it is on the
+    wire; "auto" is on from 5,000 packets a second for two seconds, off below 2,500, and `notices` says so. It may be
+    set while the server runs.
+
     Raises FileNotFoundError, ValueError or TypeError for a source or setting that cannot be; `start` raises OSError
     when the port is taken. A source that fails in mid-stream is played as far as it goes; then clients get BYE, and
     `wait` and `stop` raise what it raised.
@@ -86,6 +92,7 @@ class Server(Handle):
         rate_control: str | RateController | None = None,
         clients: int = 256,
         clients_per_address: int = 64,
+        offload: Mode = "auto",
         session_timeout: float = 60.0,
         isolated: bool = False,
     ) -> None:
@@ -114,7 +121,7 @@ class Server(Handle):
         }
         self._wire = wire
         self._notices = self._recorder.notices
-        self._delivery = Delivery()
+        self._delivery = Delivery(offload=Offload(self._tell_of_offload))
         common: dict[str, Any] = {
             "host": host,
             "port": port,
@@ -152,6 +159,7 @@ class Server(Handle):
         else:
             self._recorder.setting(self._clock.now_ns(), "parity", self.parity)
         self.rate_control = rate_control
+        self.offload = offload
         if isinstance(self._source, ClipSource):
             for words in self._source.notices:
                 self._notice("source", words)
@@ -263,6 +271,25 @@ class Server(Handle):
         if client is None or not isinstance(self._audience, RtspAudience):
             return None
         return self._audience.address_of(client)
+
+    @property
+    def offload(self) -> Mode:
+        """Whether the system cuts packets up, "auto", "on" or "off"; acts on the next packets. ValueError.
+
+        What is used is in the trace, as `offload in use`: on, off, or not available.
+        """
+        return self._delivery.offload.mode
+
+    @offload.setter
+    def offload(self, value: Mode) -> None:
+        self._delivery.offload.mode = check_offload(value)
+        self._needs_rtsp("offload", value == "on", "a frame is one datagram there")
+        self._recorder.setting(self._clock.now_ns(), "offload", value)
+
+    def _tell_of_offload(self, used: str, words: str) -> None:
+        self._recorder.setting(self._clock.now_ns(), "offload in use", used)
+        if words:
+            self._notice("offload", words + "; offload='off' leaves each as it is" * (used == "on"))
 
     def _needs_rtsp(self, name: str, asked: bool, why: str) -> None:
         if asked and self._wire == "classic":
