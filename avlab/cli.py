@@ -185,6 +185,8 @@ def _play(options: argparse.Namespace) -> int:
         error, code = failure, 1
     if error is not None:
         _say(f"avlab: {_sentence(error)}", file=sys.stderr)
+    if client is not None and client.started and error is None and (words := client.nothing_shown()) is not None:
+        _say(f"avlab: {words}", file=sys.stderr)
     if client is not None and client.started:
         summary = metrics.summary(client.trace)
         if options.json:

@@ -102,16 +102,19 @@ class Rig:
     repair: Any = None
     delay_ns: int | None = 100 * MS
     described: str = ""
+    turn_ms: int = 0  # how seldom the loop comes round to playout; 0 for at once
 
     def __post_init__(self) -> None:
         self.clock = Moments()
         self.recorder = Recorder(side="client", epoch_ns=0, clock="test")
         self.notices: list[str] = []
-        self.presentation = Presentation(self.recorder)
+        self.presentation = Presentation(self.recorder, self._notice)
         self.arriving = Arriving(presentation=self.presentation, recorder=self.recorder, notice=self._notice)
+        self._acts: list[tuple[int, Callable[[], None]]] = []
         self._events: list[tuple[int, int, str, list[bytes], bool]] = []
         self.moments: dict[int, list[float]] = {}  # of a picture's timestamp: the sender's moments
         media = sdp.parse(self.described or description(VIDEO, *([AUDIO] if self.sound else []))).media
+        self.size = next((each.size for each in media if each.kind == "video"), None)
         for each in media:
             granted = Granted(each, "127.0.0.1", ssrc=self.ssrcs.get(each.kind, {"video": V, "audio": A}[each.kind]))
             repair = self.repair if each.kind == "video" else None
@@ -121,6 +124,9 @@ class Rig:
         self.recorder.event(self.clock.now_ns(), name, words)
         if words not in self.notices:
             self.notices.append(words)
+
+    def at(self, moment: float, act: Callable[[], None]) -> None:
+        self._acts.append((round(moment * NS), act))
 
     def send(self, at: float, stream: str, *packets: bytes, control: bool = False) -> None:
         self._events.append((round(at * NS), len(self._events), stream, list(packets), control))
@@ -147,9 +153,12 @@ class Rig:
                     worker.join(5)
 
     def _run(self, seconds: float, device: Device, sounding: Sounding | None) -> Heard:
-        self.presentation.begin(streams=set(self.arriving.incoming), delay_ns=self.delay_ns, sounding=sounding)
+        self.presentation.begin(
+            streams=set(self.arriving.incoming), delay_ns=self.delay_ns, sounding=sounding, size=self.size
+        )
         self.arriving.begin(self.first_ns, self.infos, 0)
         heard: list[tuple[float, float]] = []
+        turn_ns = 0
         ticks = [(at * BLOCK_NS, -1, "", [], False) for at in range(round(seconds * NS) // BLOCK_NS)]
         for now_ns, order, stream, packets, control in sorted([*self._events, *ticks]):
             self.clock.at_ns = now_ns
@@ -161,7 +170,11 @@ class Rig:
                     at = int(np.argmax(block[:, 0] == code)) / RATE
                     start = (now_ns + LATENCY_NS) / NS + at
                     heard.append((start + 0.005 - at, (code - 1) * 0.02 + 0.01))
-            self.presentation.move_along(now_ns)
+            while self._acts and now_ns >= self._acts[0][0]:
+                self._acts.pop(0)[1]()
+            if now_ns >= turn_ns:
+                self.presentation.move_along(now_ns)
+                turn_ns = now_ns + self.turn_ms * MS
         self.presentation.close_books(self.clock.at_ns)
         trace = self.recorder.trace()
         frames = trace.frames[(trace.frames["stream"] == "video") & (trace.frames["fate"] == "shown")]
@@ -577,3 +590,45 @@ def test_a_payload_type_that_was_not_described_is_named() -> None:
     [words] = heard.notices
     assert "payload type 96" in words
     assert "JPEG as 26" in words
+
+
+@pytest.mark.parametrize("told", ["a=x-dimensions:2560,1440", "a=framesize:26 2560-1440", ""])
+def test_pictures_too_large_for_their_header(told: str) -> None:
+    """Shown where the description tells their size; else a notice says what is the matter, once."""
+    rig = Rig(sound=False, described=description((*VIDEO, *filter(None, [told]))))
+    source = Pictures()
+    for number in range(2 * FPS):
+        packets = source.frame(number * NS // FPS, number)
+        rig.moments[source.packer.timestamp(number * NS // FPS)] = [number / FPS]
+        rig.send(number / FPS, "video", *(packet[:18] + b"\0\0" + packet[20:] for packet in packets))
+    heard = rig.run(2)
+    if told:
+        assert len(heard.pictures) > 1.7 * FPS
+        assert heard.notices == []
+    else:
+        assert heard.pictures == []
+        [words] = heard.notices
+        assert "over 2040 pixels" in words
+        assert "have it send smaller ones" in words
+
+
+# ---- a machine that is too slow
+
+
+@pytest.mark.parametrize(("every_ms", "told"), [(10, False), (35, False), (130, True)])
+def test_a_loop_that_comes_round_too_seldom_is_told_of(every_ms: int, told: bool) -> None:
+    rig = Rig(sound=False)
+    rig.video(range(14 * FPS))
+    rig.turn_ms = every_ms
+    heard = rig.run(14)
+    assert bool([words for words in heard.notices if "too slow for the stream" in words]) == told
+    assert len(heard.notices) == told
+
+
+def test_pictures_that_are_skipped_for_another_delay_are_no_overload() -> None:
+    rig = Rig(sound=False, delay_ns=5 * NS)
+    rig.video(range(20 * FPS))
+    rig.at(8.0, lambda: rig.presentation.set_delay(100 * MS))
+    heard = rig.run(20)
+    assert (heard.trace.frames["fate"] == "skipped").sum() > 50
+    assert heard.notices == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import struct
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from packets import stored
 
+from avlab.media.codec import encode_jpeg
 from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, RtpPacket
 from avlab.wire.rtpjpeg import (
     IN_BAND_Q,
@@ -22,6 +24,7 @@ from avlab.wire.rtpjpeg import (
     MAX_SCAN,
     FrameAssembler,
     JpegPacketizer,
+    NoSizeError,
     check_jpeg,
     derived_tables,
     fragments,
@@ -357,7 +360,7 @@ def test_a_picture_that_carries_its_eoi_gets_no_second_one() -> None:
         ("00 000000 01 00 28 1e ab", "Q of 0 is reserved"),
         ("00 000000 01 64 28 1e ab", "Q of 100 is reserved"),
         ("00 000000 01 7f 28 1e ab", "Q of 127 is reserved"),
-        ("00 000000 01 50 00 1e ab", "over 2040 pixels"),
+        ("00 000000 01 50 00 1e ab", "over 2040 pixels.* have it send smaller ones"),
         ("00 000000 01 50 28 00 ab", "over 2040 pixels"),
         ("00 000000 01 50 28 1e", "fragment of 0 bytes at 0"),
         ("00 400000 01 50 28 1e ab", "fragment of 1 bytes at 4194304"),
@@ -410,3 +413,15 @@ def test_every_truncation_of_a_stored_fragment_is_a_value_or_a_wire_error(name: 
             except WireError:
                 continue
             assert len(fragment.data) < end
+
+
+@pytest.mark.parametrize("sides", [(0, 0), (0, 6), (8, 0)])
+def test_a_picture_too_large_for_its_header_has_the_size_that_was_described(sides: tuple[int, int]) -> None:
+    jpeg, _, _ = encode_jpeg(np.zeros((48, 64, 3), np.uint8))
+    payloads = [payload[:6] + bytes(sides) + payload[8:] for payload in fragments(jpeg).payloads]
+    told, untold = FrameAssembler(size=(2560, 1441)), FrameAssembler()
+    assert told.add_run(0, True, payloads) == []
+    assert told.complete
+    sof = told.jpeg().index(b"\xff\xc0")
+    assert told.jpeg()[sof + 5 : sof + 9] == struct.pack("!HH", 1441, 2560)
+    assert {type(refused) for refused in untold.add_run(0, True, payloads)} == {NoSizeError}

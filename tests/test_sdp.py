@@ -378,3 +378,21 @@ def test_any_range_is_a_value_or_a_wire_error(text: str) -> None:
 )
 def test_control_addresses(base: str, control: str, address: str) -> None:
     assert resolve_control(base, control) == address
+
+
+@pytest.mark.parametrize(
+    ("lines", "size"),
+    [
+        ("a=x-dimensions:2560,1440", (2560, 1440)),
+        ("a=x-dimensions: 2560 , 1440 ", (2560, 1440)),
+        ("a=framesize:26 3840-2160", (3840, 2160)),
+        ("a=framesize:96 3840-2160", None),  # of another format
+        ("a=x-dimensions:0,0", None),
+        ("a=x-dimensions:wide", None),
+        ("a=x-dimensions:wide\r\na=framesize:26 3840-2160", (3840, 2160)),
+        ("a=control:0", None),
+    ],
+)
+def test_the_size_of_pictures_that_their_packets_cannot_say(lines: str, size: tuple[int, int] | None) -> None:
+    [media] = parse(f"v=0\r\ns=x\r\nm=video 0 RTP/AVP 26\r\n{lines}\r\n").media
+    assert media.size == size

@@ -22,6 +22,7 @@ from avlab.timing.jitterbuffer import Run
 from avlab.timing.timeline import Timeline
 from avlab.wire import rtcp
 from avlab.wire.rtp import ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, parse_l16, runs
+from avlab.wire.rtpjpeg import NoSizeError
 from avlab.wire.units import NS, WireError
 
 PROBATION = 3
@@ -100,6 +101,7 @@ class Arriving:
         self._presentation, self._recorder, self._notice = presentation, recorder, notice
         self._timeline = Timeline(reference="audio")
         self._malformed = self._strays = 0
+        self._too_large = False  # and told of
         self._leapt_ns: int | None = None
         self._ssrcs: dict[int, None] = {}  # all that were heard of
         self._repair_ssrcs: dict[int, None] = {}  # those of them that send what was lost again
@@ -157,7 +159,10 @@ class Arriving:
         self._malformed += 1
         if self._malformed <= TOLD:
             self._recorder.event(now_ns, "malformed packet", str(error))
-        if self._malformed == MALFORMED:
+        if isinstance(error, NoSizeError) and not self._too_large:
+            self._too_large = True
+            self._notice("pictures too large", f"{str(error)[0].lower()}{str(error)[1:].rstrip('.')}")
+        elif self._malformed == MALFORMED and not self._too_large:
             self._notice(
                 "malformed packets",
                 f"packets come that cannot be read, and are passed over ({str(error).rstrip('.')}): see what the "

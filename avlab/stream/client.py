@@ -86,9 +86,10 @@ class Client(Handle):
         self._delay_ns: int | None = 0
         self.repair = check_repair(repair)
         self._peer: Server | None = None
+        self._offer: Offer | None = None
         self._sought: set[int] = set()  # the sources that a server of this process was looked for by
         self._final: Trace | None = None
-        self._presentation = Presentation(self._recorder)
+        self._presentation = Presentation(self._recorder, self._notice)
         self._sounding: Sounding | None = None
         self._waker: Waker | None = None
         common: dict[str, Any] = {
@@ -200,6 +201,23 @@ class Client(Handle):
         """What a person should know of, a sentence each, oldest first: a setting that does not apply, say."""
         return tuple(self._notices)
 
+    def nothing_shown(self) -> str | None:
+        """Why no picture was shown so far, in a sentence; None when one was, or when there are none in the stream."""
+        fates, (_, packets) = self._presentation.fates, self._presentation.received
+        if fates.get("shown") or (self._offer is not None and "video" not in self._offer.streams):
+            return None
+        if self._offer is None:
+            return "no picture was shown: the stream had not begun"
+        if fates.get("late"):
+            why = f"all {fates['late']} that came were too late"
+            why += "" if self._classic else ": a longer playout_delay gives them time"
+        elif packets:
+            why = f"{packets} packets came, and not one whole picture"
+        else:
+            why = "none came"
+        told = next(iter(self._notices), None)  # the first that went wrong is likely what the rest comes from
+        return f"no picture was shown: {why}" + (f" ({told})" if told is not None else "")
+
     def _notice(self, name: str, words: str) -> None:
         self._recorder.event(self._clock.now_ns(), name, words)
         self._notices.add(words)
@@ -274,7 +292,7 @@ class Client(Handle):
         self._selector = selectors.DefaultSelector()
         self._waker = waker = Waker()
         self._drained_ns: int | None = None  # when the device will have played the last of the sound
-        offer = self._receiver.open()
+        self._offer = offer = self._receiver.open()
         self._find_server()
         self._recorder.meta |= {
             "target_fps": offer.fps,
@@ -286,7 +304,9 @@ class Client(Handle):
         timed = offer.delay_ns is None
         self._presented_delay_ns = self._delay_ns  # read once: what is set from here on is seen to by the loop
         delay_ns = self._presented_delay_ns if offer.delay_ns is None else offer.delay_ns
-        self._presentation.begin(streams=set(offer.streams), delay_ns=delay_ns, sounding=self._sounding, timed=timed)
+        self._presentation.begin(
+            streams=set(offer.streams), delay_ns=delay_ns, sounding=self._sounding, timed=timed, size=offer.size
+        )
         self._receiver.play(self._selector)
         self._selector.register(waker, selectors.EVENT_READ)
         self.spawn("client", self._run, waker.wake)

@@ -100,6 +100,8 @@ class Offer:
     rate: int | None = None  # of the sound, in sample frames a second
     channels: int | None = None
     clip: str = ""
+    size: tuple[int, int] | None = None
+    """Of the pictures, where it is told beforehand."""
     delay_ns: int | None = None
     """How long sound is held back by a wire without timestamps, whose pictures are shown as they come. None: by a wire
     with timestamps, both are held back by the client's playout delay."""

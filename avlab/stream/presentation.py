@@ -5,7 +5,8 @@ All of it belongs to the client's thread, but for taps, which anyone may hold, a
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from avlab.measure.trace import FrameRow, Recorder
@@ -23,6 +24,12 @@ VERDICT_PATIENCE_NS = NS
 MUTE_NS = 2 * NS
 """With no packet of sound for so long, or none yet, pictures go by the monotonic clock: nothing is heard that they
 could keep to. Sound that comes later is taken up where it belongs."""
+
+SLOW_NS = 5 * NS
+SLOW_PICTURES = 10
+SLOW_SHARE = 0.1
+"""In so long, so many pictures, and such a part of all, that were there in time and not shown in time: the machine is
+too slow, and a notice says so."""
 
 MOST_OWED = 2048
 """Verdicts waited for, a minute of 30 fps; beyond it the oldest picture counts as skipped."""
@@ -42,11 +49,12 @@ class _Owed:
 class Presentation:
     """Puts frames together and shows each when the sound reaches it; with no sound, by the monotonic clock.
 
-    Taps may be opened at any time; nothing is taken before `begin`.
+    Taps may be opened at any time; nothing is taken before `begin`. `notice(name, words)` tells a person a sentence.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, notice: Callable[[str, str], None] | None = None) -> None:
         self._recorder = recorder
+        self._notice = notice or (lambda name, words: None)
         self._sounding: Sounding | None = None
         self._clock = MediaClock()
         self._buffer = JitterBuffer()
@@ -65,6 +73,9 @@ class Presentation:
         self._offset_ns: int | None = None
         self._sound_ns: int | None = None  # when the newest sound came
         self._dropped = 0
+        self._fates: Counter[str] = Counter()
+        self._moved_ns = 0  # when playout was last looked at
+        self._slow: tuple[int, int, int] | None = None  # since when; how many pictures; how many that we were late for
         self._numbers: tuple[int, int] | None = None  # of the packets of video: the lowest and the highest
         self._packets = 0
         self.least_ns = 0
@@ -72,11 +83,21 @@ class Presentation:
         self._steering = Steering()
         self._adaptive = False
 
-    def begin(self, *, streams: set[str], delay_ns: int | None, sounding: Sounding | None, timed: bool = True) -> None:
+    def begin(
+        self,
+        *,
+        streams: set[str],
+        delay_ns: int | None,
+        sounding: Sounding | None,
+        timed: bool = True,
+        size: tuple[int, int] | None = None,
+    ) -> None:
         """The server is about to send `streams`; `delay_ns` is the playout delay (0: shown at once, None: adaptive).
 
         Pictures of a wire that is not `timed` are shown as they come; nothing tells how far they are from the sound.
+        `size` is their width and height, where a description tells them.
         """
+        self._buffer = JitterBuffer(size=size)
         self._sounding = sounding
         self._adaptive = delay_ns is None
         self._delay_ns = delay_ns = DEFAULT_DELAY_NS if delay_ns is None else delay_ns
@@ -118,6 +139,11 @@ class Presentation:
     def offset_ns(self) -> int | None:
         """Picture against sound at the newest picture shown, positive when the sound is early; None without sound."""
         return self._offset_ns
+
+    @property
+    def fates(self) -> Mapping[str, int]:
+        """How many pictures came to which end so far, by the record's words."""
+        return self._fates
 
     @property
     def timed(self) -> bool:
@@ -226,9 +252,12 @@ class Presentation:
             self._steer(now_ns)
         for item in self._playout.pull(now_ns):
             if isinstance(item, Dropped):
+                self._see_that_it_keeps_up(item.item, item.reason, now_ns)
                 self._drop(item.item, item.reason, now_ns)
             else:
+                self._see_that_it_keeps_up(item, "shown", now_ns)
                 self._present(item, now_ns)
+        self._moved_ns = now_ns
         if self._playout.shown_pts_ns is not None:
             self._buffer.expire(self._playout.shown_pts_ns)
             self._take_frames(now_ns)
@@ -352,6 +381,23 @@ class Presentation:
         if self._wait_ns is not None and sounding.sink_lead_ns > self._wait_ns:
             self._shift(sounding.sink_lead_ns - self._wait_ns)
 
+    def _see_that_it_keeps_up(self, frame: Frame, fate: str, now_ns: int) -> None:
+        """Count the pictures that were there in time, and skipped as playout was not looked at until the next one."""
+        began_ns, all_of_them, missed = self._slow or (now_ns, 0, 0)
+        if fate == "skipped" and self._clock.running and not self._playout.at_once and frame.complete_ns is not None:
+            missed += frame.complete_ns <= self._moved_ns < self._clock.when_ns(frame.pts_ns)
+        self._slow = began_ns, all_of_them + 1, missed
+        if now_ns - began_ns < SLOW_NS:
+            return
+        self._slow = None
+        if missed >= SLOW_PICTURES and missed >= SLOW_SHARE * all_of_them:
+            self._recorder.event(now_ns, "too slow", missed)
+            self._notice(
+                "overload",
+                "this computer is too slow for the stream: pictures that came in time are skipped; have the server "
+                "send smaller ones or fewer, or close other programs",
+            )
+
     # ---- taps
 
     def _follow_taps(self, now_ns: int) -> None:
@@ -435,6 +481,7 @@ class Presentation:
 
     def _decide(self, frame: Frame, shown_ns: int | None, fate: str, heard_ns: int | None = None) -> None:
         """A frame's row, written once its fate is known; `heard_ns` is for a view that plays the sound itself."""
+        self._fates[fate] += 1
         self._recorder.frame(
             FrameRow(
                 "video",

@@ -22,6 +22,7 @@ from avlab.stream.presentation import Presentation
 from avlab.stream.repairing import Repair
 from avlab.stream.rtsp_client import Granted, RefusedError, Session
 from avlab.wire import rtcp, rtsp, sdp
+from avlab.wire.jpeg import check_size
 from avlab.wire.units import NS, WireError
 
 BYE_PATIENCE_NS = NS // 4
@@ -46,6 +47,9 @@ NEAR_END_NS = NS
 
 AFTER_BYE_NS = NS // 10
 """A source may say BYE and another one go on in its place (RFC 3550 8.2)."""
+
+OVERLOAD = 50
+"""So many datagrams dropped by the system, for want of being read, are worth a notice."""
 
 SESSION_NOT_FOUND = 454
 
@@ -92,6 +96,7 @@ class RtspReceiver:
         self._notice = notice
         self._arriving = Arriving(presentation=presentation, recorder=recorder, notice=notice)
         self.incoming = self._arriving.incoming
+        self._dropped = 0  # datagrams that the system has dropped
         self._links: list[UdpLink] = []
         self._link: TcpLink | None = None
         self._asked: dict[int, int] = {}  # keep-alives that have no answer: when each was sent, by number
@@ -134,7 +139,19 @@ class RtspReceiver:
             rate=sound.clock_rate if sound else None,
             channels=sound.channels if sound else None,
             clip=self._session.description.name,
+            size=self._size_told(granted["video"].media) if "video" in granted else None,
         )
+
+    def _size_told(self, media: sdp.Media) -> tuple[int, int] | None:
+        """The pictures' size as the description has it; None for one that is not decoded."""
+        size = media.size
+        if size is not None:
+            try:
+                check_size(*size)
+            except WireError as error:
+                self._notice("pictures too large", f"the server describes pictures that are not shown: {error}")
+                return None
+        return size
 
     def _take_grants(self, granted: Mapping[str, Granted]) -> None:
         """What is to come, before anything has."""
@@ -272,6 +289,13 @@ class RtspReceiver:
         now_ns = self._clock.now_ns()
         if dropped := link.dropped():
             self._recorder.event(now_ns, "socket_dropped", dropped)
+            self._dropped += dropped
+            if self._dropped - dropped < OVERLOAD <= self._dropped:
+                self._notice(
+                    "overload",
+                    "this computer is too slow for the stream: the system drops packets that wait to be read; have the "
+                    "server send smaller pictures or fewer, or close other programs",
+                )
         control = link is what.granted.links[1]
         judge = what.origin.control if control else what.origin.media
         before = what.origin.host

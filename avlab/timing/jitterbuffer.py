@@ -105,13 +105,16 @@ class JitterBuffer:
 
     Every packet has one fate and every frame one exit. What a packet is judged by is its own number and its frame's
     timestamp, never how far ahead of the others it is: one stray packet does not make those that follow late.
-    `assembler` makes what puts a frame together, RTP/JPEG by default.
+    `assembler` makes what puts a frame together, RTP/JPEG by default; `size` is for pictures that are too large for its
+    header, as the session's description tells it (width, height).
     """
 
-    def __init__(self, assembler: Callable[[], Assembler] | None = None) -> None:
+    def __init__(
+        self, assembler: Callable[[], Assembler] | None = None, *, size: tuple[int, int] | None = None
+    ) -> None:
         self.malformed = 0
         tables: dict[int, bytes] = {}
-        self._assembler = assembler or (lambda: FrameAssembler(tables))
+        self._assembler = assembler or (lambda: FrameAssembler(tables, size=size))
         self._unfinished: dict[int, _Unfinished] = {}  # by ticks, the one begun first in front
         self._held = 0  # bytes in those
         self._seen = _Recent()  # sequence numbers

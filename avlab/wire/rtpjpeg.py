@@ -335,8 +335,16 @@ class Fragment(NamedTuple):
     data: bytes
 
 
-def parse_fragment(payload: bytes) -> Fragment:
-    """Read one RTP payload. Raises WireError when it is not RFC 2435, or not what this receiver can rebuild."""
+class NoSizeError(WireError):
+    """A picture whose size neither its packets nor the session's description tells."""
+
+
+def parse_fragment(payload: bytes, size: tuple[int, int] | None = None) -> Fragment:
+    """Read one RTP payload. Raises WireError when it is not RFC 2435, or not what this receiver can rebuild.
+
+    `size` is the pictures' width and height where the session's description tells them: a header that has no room for
+    them says 0.
+    """
     if len(payload) < 8:
         raise WireError(f"An RTP/JPEG payload has at least 8 bytes; this one has {len(payload)}.")
     offset, kind, q, columns, rows = _HEADER.unpack_from(payload)
@@ -353,8 +361,14 @@ def parse_fragment(payload: bytes) -> Fragment:
         raise WireError(f"RTP/JPEG of type {kind} is not known; 0 (4:2:2) and 1 (4:2:0) are, with or without restarts.")
     if q == 0 or 100 <= q < 128:
         raise WireError(f"RTP/JPEG with a Q of {q} is reserved; 1 to 99 and 128 to 255 have a meaning.")
+    width, height = columns * 8, rows * 8
     if not columns or not rows:
-        raise WireError(f"The RTP/JPEG header gives no size: the picture is over {MAX_SIDE} pixels wide or high.")
+        if size is None:
+            raise NoSizeError(
+                f"The pictures are over {MAX_SIDE} pixels wide or high, which RTP/JPEG has no room to say (RFC 2435 "
+                "3.1.5), and the server's description does not tell their size: have it send smaller ones."
+            )
+        width, height = size
     tables = None
     if q >= 128 and offset == 0:
         tables, start = _read_tables(payload, start, q)
@@ -364,7 +378,7 @@ def parse_fragment(payload: bytes) -> Fragment:
             f"An RTP/JPEG fragment of {len(data)} bytes at {offset} is empty or ends past {MAX_SCAN} bytes."
         )
     # Past the named tuple's own constructor, as in RtpPacket.parse.
-    return tuple.__new__(Fragment, (offset, kind, q, columns * 8, rows * 8, restart_interval, tables, data))
+    return tuple.__new__(Fragment, (offset, kind, q, width, height, restart_interval, tables, data))
 
 
 def _read_tables(payload: bytes, start: int, q: int) -> tuple[bytes | None, int]:
@@ -388,9 +402,13 @@ class FrameAssembler:
 
     `tables` is the stream's cache of tables for Q from 128 to 254, which a sender may leave out once it has sent
     them (RFC 2435 3.1.8); hand the same mapping to all frames of a stream. Fragments may come in any order and twice.
+    `size` is as for `parse_fragment`.
     """
 
-    def __init__(self, tables: MutableMapping[int, bytes] | None = None) -> None:
+    def __init__(
+        self, tables: MutableMapping[int, bytes] | None = None, *, size: tuple[int, int] | None = None
+    ) -> None:
+        self._size_told = size
         self._cache: MutableMapping[int, bytes] = {} if tables is None else tables
         self._parts: dict[int, tuple[int, bytes]] = {}  # by sequence number: where in the scan, and the bytes
         self._shape: Fragment | None = None  # the fragment that came first, for what all of a frame share
@@ -425,7 +443,7 @@ class FrameAssembler:
                     # Checked with the frame's first: what is left is where it belongs, and the data.
                     offset, data = int.from_bytes(payload[1:4], "big"), payload[8:]
                     if not data or offset + len(data) > MAX_SCAN:
-                        parse_fragment(payload)  # says why not
+                        parse_fragment(payload, self._size_told)  # says why not
                 else:
                     offset, data = self._read(payload)
                 if number != highest + 1 or highest - self._lowest >= MAX_FRAGMENTS - 1:
@@ -452,7 +470,7 @@ class FrameAssembler:
 
     def _read(self, payload: bytes) -> tuple[int, bytes]:
         """Where a fragment's data belongs, and the data; the frame's first says what all of them share."""
-        fragment = parse_fragment(payload)
+        fragment = parse_fragment(payload, self._size_told)
         if not self._parts:
             self._shape, self._kind = fragment, payload[4:8]
             self._bare = fragment.q < 128 and not fragment.restart_interval and payload[4] < _RESTART

@@ -148,6 +148,23 @@ class Media:
                 found["rtx"] = payload_type
         return found
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height of the pictures, where an attribute tells them: `x-dimensions` or `framesize` (3GPP 26.234).
+
+        For JPEG over 2,040 pixels, whose packets cannot say it (RFC 2435 3.1.5).
+        """
+        for name, value in self.attributes:
+            if name == "x-dimensions":
+                match = re.fullmatch(r"\s*([0-9]{1,5})\s*,\s*([0-9]{1,5})\s*", value, re.ASCII)
+            elif name == "framesize":
+                match = re.fullmatch(rf"\s*{self.payload_type}\s+([0-9]{{1,5}})-([0-9]{{1,5}})\s*", value, re.ASCII)
+            else:
+                continue
+            if match is not None and int(match[1]) and int(match[2]):
+                return int(match[1]), int(match[2])
+        return None
+
     def _format_parameters(self, payload_type: int) -> dict[str, str]:
         lines = (value.partition(" ") for name, value in self.attributes if name == "fmtp")
         words = next((parameters for number, _, parameters in lines if number == str(payload_type)), "").split(";")
