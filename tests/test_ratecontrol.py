@@ -104,18 +104,51 @@ def report(**changed: Any) -> Report:
     return replace(known, **changed)
 
 
-def test_of_several_clients_the_slowest_decides_until_it_is_gone() -> None:
+def settled(controller: Aimd, poor: set[int], clients: int, seconds: int = 60) -> Choice:
+    """What is sent in the end when the paths to some clients are poor: half of what goes there is lost."""
+    now = BEST
+    for at in range(2 * seconds):
+        for client in range(1, clients + 1):
+            kbps = 2000 * cost(now) / cost(BEST)
+            said = report(time=0.5 * at, client=client, sent_kbps=kbps, quality=now.quality, width=now.width)
+            now = controller.update(replace(said, loss=0.5 * (client in poor))) or now
+    return now
+
+
+@pytest.mark.parametrize(
+    ("clients", "poor", "decides"),
+    [
+        (1, {1}, True),
+        (2, {1}, True),
+        (2, {2}, True),
+        (3, {2}, False),
+        (3, {1, 3}, True),
+        (4, {4}, False),
+        (4, {2, 3}, True),
+        (9, {1, 2, 3, 4}, False),
+        (9, {1, 2, 3, 4, 5}, True),
+    ],
+)
+def test_of_what_the_paths_take_the_lower_median_decides(clients: int, poor: set[int], decides: bool) -> None:
     controller = Aimd()
-    for at in range(20):
-        controller.update(report(time=0.5 * at, client=1))
-        slow = controller.update(report(time=0.5 * at, client=2, round_trip=0.04 + 0.01 * at, loss=0.2 * (at > 3)))
-    assert slow is not None
-    assert cost(slow) < 0.5 * cost(BEST)
-    now = slow
-    for at in range(20, 200):
+    choice = settled(controller, poor, clients)
+    if decides:
+        assert choice == ladder(BEST)[-1]
+        assert controller.held_back_by in poor
+    else:
+        assert choice == BEST
+        assert controller.held_back_by is None
+
+
+def test_who_is_gone_holds_nobody_back() -> None:
+    controller = Aimd()
+    now = settled(controller, {2}, 2)
+    assert controller.held_back_by == 2
+    for at in range(120, 320):
         kbps = 2000 * cost(now) / cost(BEST)
         now = controller.update(report(time=0.5 * at, sent_kbps=kbps, quality=now.quality, width=now.width)) or now
     assert now == BEST
+    assert controller.held_back_by is None
 
 
 @pytest.mark.parametrize("best", [BEST, Choice(100, 2040), Choice(1, 16), Choice(50, 160), Choice(95, 400)])

@@ -223,7 +223,7 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
         content: dict[str, Any] = {
             "number": number,
             "state": state,
-            "say": self._said or text or ("" if seen is None or self.client is None else hint(seen)),
+            "say": self._said or text or ("" if seen is None else self._hints(seen)),
             "wrong": bool(self._said) or state == "failed",
             "start": not all(handle.running for handle in handles),
             "stop": any(handle.running for handle in handles),
@@ -233,6 +233,11 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
         if seen is not None:
             content["numbers"] = _words(seen)
         self.desk.send(content)
+
+    def _hints(self, seen: Numbers) -> str:
+        """What is to be known of how things are, while all goes its way."""
+        said = ["" if self.client is None else hint(seen), "" if self.server is None else held_back(self.server)]
+        return " ".join(words for words in said if words)
 
     def _say(self, said: str) -> None:
         """What a slider's handle refuses; empty when it does not."""
@@ -318,6 +323,14 @@ def hint(seen: Numbers) -> str:
         order = "after" if seen.offset_ms > 0 else "before"
         return f"The picture comes {abs(seen.offset_ms):,.0f} ms {order} its sound.{slow}"
     return ""
+
+
+def held_back(server: Server) -> str:
+    """Whose path it is that quality and width are lowered for; empty when they are not."""
+    address = server.held_back_by if server.running else None
+    if address is None:
+        return ""
+    return f"Rate control: less is sent to all, as the path to the client at {address} takes no more."
 
 
 def panel(server: Server | None, client: Client | None = None) -> Panel:
