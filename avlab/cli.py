@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import avlab
 from avlab.arguments import CLASSIC_PORT, DEFAULT_PORT, NETWORK, parse
+from avlab.stream.addresses import ways_in
 from avlab.wire.text import printable
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ def _serve(options: argparse.Namespace) -> int:
     )
     with _saving(server, options.trace), _progress(server) as tell, server:
         _say(f"serving {clip or 'a microphone'} at {server.url}")
+        for line in ways_in(server.url, options.host):
+            _say(f"  {line}")
         other = f"ffplay {server.url}" if options.wire == "rtsp" else "the tutorial's own client"
         _say(f"  play it: avlab play {server.url}    or: {other}    Ctrl-C ends it")
         left = None if options.seconds is None else options.seconds - (time.perf_counter() - _BEGAN)
