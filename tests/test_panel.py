@@ -31,6 +31,7 @@ class FakeServer(Handle):
     """Has what a panel sets; refuses a quality above 95."""
 
     clip_width = 320
+    held_back_by: str | None = None
 
     def __init__(self, source: Any = "clip", *, port: int = 0, pacer: str = "deadline") -> None:
         super().__init__()
@@ -504,6 +505,16 @@ def test_numbers_come_from_one_thread_and_one_at_a_time(playing: Pair) -> None:
         "sent", "received", "shown", "A/V offset", "loss", "bit rate", "buffer",
     ]  # fmt: skip
     assert page.threads == {"MainThread", "avlab-panel"}
+
+
+def test_whose_path_holds_the_others_back_is_said(playing: Pair) -> None:
+    server, _, _, page = playing
+    server.held_back_by = "10.0.0.7"  # type: ignore[attr-defined]
+    page.says(hello=True)
+    word: dict[str, Any] = {"say": ""}
+    while "10.0.0.7" not in word["say"]:
+        word = page.words.get(timeout=60)
+    assert "Rate control: less is sent to all" in word["say"]
 
 
 def test_a_server_that_fails_is_named_with_its_reason(playing: Pair) -> None:
