@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scripted import AUDIO, RATE, SOUND, VIDEO, Pictures, bye, description, jpeg, sender_report
 
 from avlab.measure.trace import Recorder, Trace
@@ -131,7 +133,7 @@ class Rig:
     def send(self, at: float, stream: str, *packets: bytes, control: bool = False) -> None:
         self._events.append((round(at * NS), len(self._events), stream, list(packets), control))
 
-    def run(self, seconds: float) -> Heard:
+    def run(self, seconds: float, *, trust: bool = True) -> Heard:
         """Everything that was scheduled, in order; a device's block and a turn of the loop each 10 ms, and between."""
         device = Device()
         with pytest.MonkeyPatch.context() as patch:
@@ -146,13 +148,13 @@ class Rig:
                 while device.fill is None:
                     assert worker.alive
             try:
-                return self._run(seconds, device, sounding)
+                return self._run(seconds, device, sounding, trust)
             finally:
                 if worker is not None:
                     worker.signal()
                     worker.join(5)
 
-    def _run(self, seconds: float, device: Device, sounding: Sounding | None) -> Heard:
+    def _run(self, seconds: float, device: Device, sounding: Sounding | None, trust: bool) -> Heard:
         self.presentation.begin(
             streams=set(self.arriving.incoming), delay_ns=self.delay_ns, sounding=sounding, size=self.size
         )
@@ -181,6 +183,7 @@ class Rig:
         pictures = [
             (float(row.shown), max(at for at in self.moments[int(row.timestamp)] if at <= row.shown))
             for row in frames.sort_values("shown").itertuples()
+            if trust  # that each picture is one of the sender's below
         ]
         events = [row.name for row in trace.setting_rows]
         return Heard(trace, self.notices, events, pictures, heard)
@@ -632,3 +635,102 @@ def test_pictures_that_are_skipped_for_another_delay_are_no_overload() -> None:
     heard = rig.run(20)
     assert (heard.trace.frames["fate"] == "skipped").sum() > 50
     assert heard.notices == []
+
+
+# ---- repair, and whatever comes
+
+REPAIRED = (
+    "m=video 0 RTP/AVP 26 98 99", "a=rtpmap:98 rtx/90000", "a=fmtp:98 apt=26;rtx-time=1000", "a=rtpmap:99 ulpfec/90000",
+    "a=control:0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["source", "numbers"])
+def test_repair_begins_anew_with_what_it_repairs(change: str) -> None:
+    """After another source, or other numbers, what is lost is asked for by the numbers of now, and taken back."""
+    rig = Rig(sound=False, described=description(REPAIRED), repair="rtx")
+    rig.video(range(2 * FPS))
+    if change == "source":
+        rig.send(2.0, "video", bye(V), control=True)
+    ssrc = 0x3333 if change == "source" else V
+    packer = Pictures(ssrc=ssrc, sequence=40_000, ticks=5_000).packer
+    lost: list[rtp.RtpPacket] = []
+    for number in range(2 * FPS, 4 * FPS):
+        pts_ns = number * NS // FPS
+        rig.moments[packer.timestamp(pts_ns)] = [number / FPS]
+        packets = packer.pack(EncodedFrame(0, pts_ns, jpeg(number), 64, 48))
+        if number == 3 * FPS:
+            lost += [rtp.RtpPacket.parse(packet) for packet in packets]
+        else:
+            rig.send(number / FPS + 0.02, "video", *packets)
+    incoming, asked = rig.arriving.incoming["video"], []
+
+    def ask() -> None:
+        """What the client's loop does with a NACK that is due; the server's answer comes at once."""
+        assert incoming.repairing is not None
+        nack = incoming.repairing.nack(7, ssrc, None, rig.clock.at_ns, wire=incoming.stats.numbers.wire)
+        for packet in rtcp.parse_compound(nack) if nack is not None else []:
+            for sequence in packet.sequences if isinstance(packet, rtcp.Nack) else ():
+                asked.append(sequence)
+                for one in lost:
+                    if one.sequence == sequence:
+                        again = one._replace(
+                            payload_type=98, ssrc=0x7777, payload=sequence.to_bytes(2, "big") + one.payload
+                        )
+                        rig.arriving.take(incoming, [again.serialize()], rig.clock.at_ns, control=False)
+
+    for at in range(210, 400):
+        rig.at(at / 100, ask)
+    heard = rig.run(4)
+    assert {packet.sequence for packet in lost} <= set(asked)
+    assert (heard.trace.packets["fate"] == "recovered").sum() == len(lost)
+    assert 3.0 in [moment for _, moment in heard.pictures]
+    assert 0x7777 in heard.trace.meta["ssrcs"]
+
+
+HOSTILE = st.builds(
+    rtp.RtpPacket,
+    payload_type=st.sampled_from((26, 26, 26, 97, 98, 99, 96)),
+    sequence=st.one_of(st.integers(0, 0xFFFF), st.integers(100, 110)),
+    timestamp=st.one_of(st.integers(0, 0xFFFFFFFF), st.sampled_from((5_000, 8_600, 12_200))),
+    ssrc=st.sampled_from((V, V, V, A, 0x3333)),
+    marker=st.booleans(),
+    payload=st.one_of(st.binary(max_size=12), st.just(Pictures().frame(0)[0][12:]), st.just(bytes(320))),
+)
+CONTROL = st.one_of(
+    st.builds(
+        sender_report,
+        st.sampled_from((V, A, 0x3333)),
+        st.integers(0, 0xFFFFFFFF_FFFFFFFF),
+        st.integers(0, 0xFFFFFFFF),
+    ),
+    st.builds(bye, st.sampled_from((V, A, 0x3333))),
+    st.binary(max_size=40),
+)
+ARRIVALS = st.tuples(
+    st.integers(0, 3_000),
+    st.sampled_from(("video", "audio")),
+    st.one_of(
+        st.tuples(st.just(False), st.lists(HOSTILE.map(lambda packet: packet.serialize()), min_size=1, max_size=4)),
+        st.tuples(st.just(True), st.lists(CONTROL, min_size=1, max_size=2)),
+    ),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(ARRIVALS, max_size=40),
+    st.sampled_from((None, "rtx", "fec")),
+    st.dictionaries(st.sampled_from(("video", "audio")), st.integers(0, 0xFFFFFFFF)),
+)
+def test_whatever_comes_raises_nothing_and_pictures_are_shown_in_order(
+    arrivals: list[tuple[int, str, tuple[bool, list[bytes]]]], repair: Any, infos: dict[str, int]
+) -> None:
+    rig = Rig(described=description(REPAIRED, AUDIO), repair=repair, infos=infos)
+    for at_ms, stream, (control, packets) in arrivals:
+        rig.send(at_ms / 1000, stream, *packets, control=control)
+    heard = rig.run(3.2, trust=False)
+    assert (np.diff(heard.pts()) > 0).all()
+    assert len(heard.notices) < 20
+    numbers = heard.trace.packets.groupby("ssrc")["seq"].agg(["min", "max"])
+    assert ((numbers["max"] - numbers["min"]) <= 3_000 * 4 * len(arrivals) + 2 * 65_536).all()
