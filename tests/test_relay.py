@@ -472,6 +472,8 @@ def test_gstreamer_plays_through_the_relay_at_two_percent_loss(data: Path, tmp_p
         ({"to": 8554}, "8554 is no peer to relay to"),
         ({"to": "127.0.0.1:8554", "port": -1}, "port must be 0 (any free one) to 65535, not -1"),
         ({"to": "127.0.0.1:8554", "idle_timeout": 0}, "idle_timeout must be more than 0 seconds, not 0"),
+        ({"to": "127.0.0.1:8554", "idle_timeout": float("nan")}, "idle_timeout must be more than 0 seconds, not nan"),
+        ({"to": "127.0.0.1:8554", "idle_timeout": float("inf")}, "idle_timeout must be at most 31,622,400 seconds"),
     ],
 )
 def test_what_cannot_be(settings: dict[str, Any], words: str) -> None:

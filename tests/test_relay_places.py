@@ -22,15 +22,14 @@ from rawclient import RawClient, until
 from test_relay import datagrams, plain
 
 import avlab
+from avlab.stream import places, relay_places, relay_session
 from avlab.stream import relay as module
-from avlab.stream import relay_places, relay_session
+from avlab.stream.places import MOST_WAITING
 from avlab.stream.relay import Relay
 from avlab.stream.relay_places import (
-    MAX_ASKING,
     MAX_PER_ADDRESS,
     MAX_SESSIONS,
     Standing,
-    is_loopback,
     room_for_connection,
     room_for_datagrams,
     room_for_setup,
@@ -71,9 +70,17 @@ def test_who_is_served_makes_way_for_nobody() -> None:
 
 
 def test_of_those_who_only_ask_the_oldest_makes_way() -> None:
-    there = [Guest(ASKING, since_ns=100 - n, heard_ns=n) for n in range(MAX_ASKING)]
+    there = [Guest(ASKING, since_ns=100 - n, heard_ns=n) for n in range(MOST_WAITING)]
+    assert room_for_connection(there, HERE) == (True, there[-1], relay_places.HUNG_UP)
     assert room_for_connection(there, ELSEWHERE) == (True, there[-1], relay_places.HUNG_UP)
     assert room_for_setup(there) == (True, None, "")  # they have no place
+
+
+def test_whoever_opens_many_connections_is_the_first_to_lose_one() -> None:
+    others = [Guest(ASKING, f"192.0.2.{n}", n) for n in range(10)]
+    many = [Guest(ASKING, HERE, 100 + n) for n in range(MOST_WAITING - 10)]
+    for host in (HERE, ELSEWHERE):
+        assert room_for_connection(others + many, host) == (True, many[0], relay_places.HUNG_UP)
 
 
 @pytest.mark.parametrize("standing", Standing)
@@ -96,24 +103,6 @@ def test_whoever_goes_was_there_and_is_not_served(there: list[Guest]) -> None:
             assert room.leaves.standing is not SERVED
             assert any(guest is room.leaves for guest in there)
         assert bool(room.words) == (not room.admitted or room.leaves is not None)
-
-
-@pytest.mark.parametrize(
-    ("host", "ours"),
-    [
-        ("127.0.0.1", True),
-        ("127.1.2.3", True),
-        ("::1", True),
-        ("::ffff:127.0.0.1", True),
-        ("192.168.1.2", False),
-        ("::ffff:192.168.1.2", False),
-        ("fe80::1%eth0", False),
-        ("localhost.example", False),
-        ("", False),
-    ],
-)
-def test_which_addresses_are_this_machines_own(host: str, ours: bool) -> None:
-    assert is_loopback(host) == ours
 
 
 # ---- tried
@@ -139,7 +128,7 @@ def test_a_place_is_not_kept_by_a_datagram_alone(monkeypatch: pytest.MonkeyPatch
 
 
 def test_connections_that_set_up_nothing_make_way_the_oldest_first(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_places, "MAX_ASKING", 3)
+    monkeypatch.setattr(places, "MOST_WAITING", 3)
     with avlab.Server(data / "count-15.mp4") as server, Relay(server.url) as relay, ExitStack() as stack:
         player = stack.enter_context(RawClient(relay.url))
         player.set_up("video", "RTP/AVP/TCP;unicast;interleaved=0-1")

@@ -23,8 +23,8 @@ from avlab.network.settings import Network
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.links import SHORTAGES, Address, TcpLink, UdpLink, Waker
 from avlab.stream.listening import ACCEPTED_A_TURN, OUT_OF_DESCRIPTORS, Arrival, Listener
+from avlab.stream.places import MOST_WAITING
 from avlab.stream.relay_places import (
-    MAX_ASKING,
     MAX_SESSIONS,
     Room,
     room_for_connection,
@@ -49,6 +49,9 @@ MAX_SOCKETS = 480 if sys.platform == "win32" else 1 << 16
 
 NOTICES_TOLD = 64
 """How many notices there are at most."""
+
+LONGEST_IDLE = 366 * 86_400
+"""Seconds that `idle_timeout` may be."""
 
 LONGEST_WAIT_NS = 3600 * NS
 """A selector cannot be asked to wait for months."""
@@ -81,8 +84,9 @@ class Relay(Handle):
         self._to_host, self._to_port, self._path = _target(to)
         if not 0 <= port <= 65_535:
             raise ValueError(f"port must be 0 (any free one) to 65535, not {port}")
-        if not idle_timeout > 0:
-            raise ValueError(f"idle_timeout must be more than 0 seconds, not {idle_timeout}")
+        if not 0 < idle_timeout <= LONGEST_IDLE:
+            words = "more than 0 seconds" if not idle_timeout > 0 else f"at most {LONGEST_IDLE:,} seconds, a year"
+            raise ValueError(f"idle_timeout must be {words}, not {idle_timeout}")
         self._host, self._port = host, port
         self._one_way = one_way
         self._idle_ns = round(idle_timeout * NS)
@@ -491,7 +495,7 @@ class Relay(Handle):
         unwrap = self._unwrap.get((stream, ssrc))
         if unwrap is None:
             if (
-                len(self._unwrap) > 4 * (MAX_SESSIONS + MAX_ASKING) * MAX_TRACKS
+                len(self._unwrap) > 4 * (MAX_SESSIONS + MOST_WAITING) * MAX_TRACKS
             ):  # a sender that takes a new source for each packet
                 self._unwrap.clear()
             unwrap = self._unwrap[stream, ssrc] = Unwrapper(16)

@@ -5,16 +5,14 @@ Pure: it is told who is there, and answers with whom to part from. Counts are of
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from avlab.stream.places import MOST_WAITING, is_loopback, one_too_many
+
 MAX_SESSIONS = 64
 """Clients with a place: each has sockets of its own."""
-
-MAX_ASKING = 64
-"""Connections that have set up nothing yet."""
 
 MAX_PER_ADDRESS = 16
 """Clients and connections of one address, but for this machine's own."""
@@ -54,19 +52,18 @@ class Room(NamedTuple, Generic[G]):
 FULL = f"{MAX_SESSIONS} clients pass through the relay, which is the most: others were refused"
 CROWDED = f"an address may have {MAX_PER_ADDRESS} clients and connections at the relay: more of them were refused"
 MADE_WAY = "clients whose datagrams the peer had not answered made way for others: there is an end to their number"
-HUNG_UP = f"of more than {MAX_ASKING} connections on which nothing was set up the oldest were closed"
+HUNG_UP = f"of more than {MOST_WAITING} connections on which nothing was set up the oldest were closed"
 
 
 def room_for_connection(there: Sequence[G], host: str) -> Room[G]:
-    """Whether a connection from `host` is taken. The oldest that has set up nothing goes first: its address's own, if
-    that is why."""
-    asking = [guest for guest in there if guest.standing is Standing.ASKING]
+    """Whether a connection is taken. One that has set up nothing goes for it: the oldest of `host` when that
+    has too many, else the oldest of the address that has the most."""
+    asking = sorted((guest for guest in there if guest.standing is Standing.ASKING), key=lambda guest: guest.since_ns)
     if _crowded(there, host):
-        own = _first_to_come(guest for guest in asking if guest.host == host)
+        own = next((guest for guest in asking if guest.host == host), None)
         return Room(own is not None, own, CROWDED)
-    if len(asking) >= MAX_ASKING:
-        return Room(True, _first_to_come(asking), HUNG_UP)
-    return Room(True)
+    leaves = one_too_many([*(guest.host for guest in asking), host])
+    return Room(True) if leaves is None else Room(True, asking[leaves], HUNG_UP)
 
 
 def room_for_datagrams(there: Sequence[G], host: str) -> Room[G]:
@@ -85,22 +82,8 @@ def room_for_setup(there: Sequence[G]) -> Room[G]:
     return Room(False, None, FULL) if leaves is None else Room(True, leaves, MADE_WAY)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own: not to be told apart by it are all who use the machine."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
 def _crowded(there: Iterable[G], host: str) -> bool:
     return not is_loopback(host) and sum(guest.host == host for guest in there) >= MAX_PER_ADDRESS
-
-
-def _first_to_come(guests: Iterable[G]) -> G | None:
-    return min(guests, key=lambda guest: guest.since_ns, default=None)
 
 
 def _longest_silent(guests: Iterable[G]) -> G | None:
