@@ -11,13 +11,20 @@ from collections import Counter
 from functools import cache
 from itertools import product
 
+import numpy as np
 import pytest
 
-from avlab.measure.trace import Trace
+from avlab.measure.trace import Recorder, Trace
+from avlab.media import codec
 from avlab.network.retransmission import ASKING, LAST_NS, QUIET_NS, Requester
 from avlab.network.settings import Network
+from avlab.stream.presentation import Presentation
 from avlab.stream.simulate import simulate
+from avlab.timing.jitterbuffer import Run
 from avlab.timing.playout import TARDY_NS
+from avlab.wire.rtp import RtpPacket
+from avlab.wire.rtpjpeg import JpegPacketizer
+from avlab.wire.units import EncodedFrame
 
 MS = 1_000_000
 RTX_SSRC = 2
@@ -279,3 +286,29 @@ def test_a_repair_at_the_very_start_adds_nothing_to_the_playout_delay() -> None:
         trace = simulate(30.0, seconds=5, width=400, work=0, network=network, repair="rtx", playout_delay=0.12)
         shown = trace.frames.query("fate == 'shown'")
         assert (shown["shown"] - shown["pts"]).min() == pytest.approx(0.15, abs=1e-6)
+
+
+@pytest.mark.parametrize("repaired_ms", [None, 5, 80])
+def test_nor_does_it_on_sockets(repaired_ms: int | None) -> None:
+    """The client's own presentation, at literal moments: a picture comes, of which one packet was lost and repaired."""
+    noise = np.random.default_rng(1).integers(0, 255, (240, 320, 3), np.uint8)
+    picture, width, height = codec.encode_jpeg(noise, quality=60)
+    packer = JpegPacketizer(ssrc=1, sequence=0, timestamp_offset=0)
+    packets = [RtpPacket.parse(data) for data in packer.pack(EncodedFrame(0, 0, picture, width, height))]
+    assert len(packets) > 3
+    presentation = Presentation(Recorder(side="client", epoch_ns=0, clock="virtual:1"))
+    presentation.begin(streams={"video"}, delay_ns=100 * MS, sounding=None, timed=True)
+
+    def arrives(number: int, now_ns: int, *, back: bool) -> None:
+        packet = packets[number]
+        run = Run(packet.sequence, packet.timestamp, 0, packet.marker, (packet.payload,))
+        presentation.take_run(run, now_ns, back=back)
+        presentation.move_along(now_ns)
+
+    for number in range(len(packets)):
+        if number != 1 or repaired_ms is None:
+            arrives(number, 10 * MS, back=False)
+    if repaired_ms is not None:
+        assert presentation.base_ns is None
+        arrives(1, (10 + repaired_ms) * MS, back=True)
+    assert presentation.base_ns == 110 * MS

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from avlab.measure.trace import FrameRow, Recorder
 from avlab.stream.sounding import Sounding
 from avlab.stream.tap import Tap, Verdict
-from avlab.timing.jitterbuffer import Frame, JitterBuffer, Run
+from avlab.timing.jitterbuffer import MAX_FRAMES, Frame, JitterBuffer, Run
 from avlab.timing.playout import DEFAULT_DELAY_NS, TARDY_NS, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.timing.target import Steering
@@ -76,6 +76,7 @@ class Presentation:
         self._fates: Counter[str] = Counter()
         self._moved_ns = 0  # when playout was last looked at
         self._slow: tuple[int, int, int] | None = None  # since when; how many pictures; how many that we were late for
+        self._by_itself: dict[int, int] = {}  # when the latest of a picture came unrepaired, by ticks, before the start
         self._numbers: tuple[int, int] | None = None  # of the packets of video: the lowest and the highest
         self._packets = 0
         self.least_ns = 0
@@ -199,6 +200,10 @@ class Presentation:
         """Packets of a picture; the fate of each: used, duplicate or late. `back`: they were lost, and repaired."""
         if not back:
             self._steering.target.observe("video", run.media_ns, now_ns)
+            if not self._clock.running:
+                self._by_itself[run.ticks] = now_ns
+                if len(self._by_itself) > MAX_FRAMES:
+                    del self._by_itself[next(iter(self._by_itself))]
         fates = self._buffer.push_run(run, now_ns)
         new = len(fates) - fates.count("duplicate")
         if new:
@@ -336,7 +341,8 @@ class Presentation:
             if isinstance(frame, Dropped):
                 self._decide(frame.item, None, frame.reason)
             else:
-                self._start.arrived("video", frame.pts_ns, now_ns)
+                # Not when it was repaired: a loss at the start would add its repair to the playout delay for good.
+                self._start.arrived("video", frame.pts_ns, self._by_itself.get(frame.ticks, now_ns))
                 self._push(frame, now_ns)
                 for tap in self._ahead if self._clock.running and not self._playout.at_once else ():
                     self._give(tap, frame, self._clock.when_ns(frame.pts_ns))
@@ -363,6 +369,7 @@ class Presentation:
             return
         self._wait_ns = max(self._delay_ns, wait_ns)
         self._clock.set(base_ns)
+        self._by_itself.clear()
         if self._sounding is not None:
             self._sounding.begin(base_ns)
         for tap in self._ahead:

@@ -22,6 +22,9 @@ from avlab.wire.units import NS, Chunk, EncodedFrame, FrameTooLargeError
 
 TOO_SLOW = "pictures are skipped, as this machine is too slow for all of them: lower the quality or the width"
 
+TOLD_AGAIN_NS = 10 * NS
+"""The record has it so often that a machine is too slow; thirty times a second would be no help, and fill it."""
+
 SOUND_AHEAD = 32
 """Chunks of sound that are ready: over half a second, so that long turns of the server's thread hold up none."""
 
@@ -154,10 +157,12 @@ class Sending:
         """
         skipper = self._skipper = Skipper(live=self._source.live)
         skipped: list[EncodedFrame] = []
+        told_ns = 0
         for picture in self._source.pictures():
             start_ns, now_ns = self.start_ns, self._clock.now_ns()
             if start_ns is not None and self._punctual and skipper.skips(start_ns + picture.pts_ns, now_ns):
-                if not skipped:
+                if now_ns >= told_ns:
+                    told_ns = now_ns + TOLD_AGAIN_NS
                     self._notice("overload", TOO_SLOW)
                 skipped.append(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0))
                 continue
