@@ -211,6 +211,18 @@ def test_sync_is_the_size_of_the_offset(av_ms: float) -> None:
     assert found.count == 150
 
 
+@pytest.mark.parametrize(("av_ms", "early"), [(60, 1.0), (-60, 0.0)])
+def test_sync_says_which_is_early(av_ms: float, early: float) -> None:
+    trace = joined(seconds=5, av_ms=av_ms)
+    found = metrics.sync_summary(trace)
+    assert found.signed_median_ms == pytest.approx(av_ms, abs=1)
+    sides = (found.early_p95_ms, found.late_p95_ms)
+    assert (sides if early else sides[::-1]) == (pytest.approx(63, abs=3), 0.0)
+    assert found.early == early
+    assert metrics.summary(trace).av_signed_ms == found.signed_median_ms
+    assert "av signed" in str(metrics.summary(trace))
+
+
 def test_seconds_of_sound_are_those_that_were_played() -> None:
     assert metrics.audio_seconds(joined(seconds=5)) == pytest.approx(5)
     half = traces.run(seconds=5)

@@ -54,7 +54,7 @@ def title(figure: Figure) -> str:
 
 
 def said(figure: Figure) -> str:
-    assert isinstance(figure, plots.Plot)
+    assert isinstance(figure, Plot)
     return figure.described()
 
 
@@ -64,7 +64,7 @@ def said(figure: Figure) -> str:
 @pytest.mark.parametrize("name", ALL)
 def test_it_shows_itself_with_its_units_large_enough_and_in_words(name: str) -> None:
     figure = ALL[name](recorded("classroom"))
-    assert isinstance(figure, plots.Plot)
+    assert isinstance(figure, Plot)
     assert figure._repr_png_().startswith(b"\x89PNG")
     sizes = [
         text.get_fontsize()

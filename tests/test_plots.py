@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import traces
 from matplotlib.figure import Figure
 
 from avlab.lab import plots
+from avlab.lab.drawing import Plot
 from avlab.measure import metrics
 from avlab.measure.join import join
 from avlab.measure.trace import FrameRow, Recorder, Trace
@@ -45,7 +49,7 @@ def words(figure: Figure) -> str:
 
 def test_the_module_and_its_figures_do_without_pyplot() -> None:
     code = (
-        "import sys, avlab.lab.plots as p; from matplotlib.figure import Figure; p.Plot().savefig(sys.argv[1]); "
+        "import sys, avlab.lab.drawing as p; p.plot().savefig(sys.argv[1]); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     tools.run(sys.executable, "-c", code, "/dev/null")
@@ -54,7 +58,7 @@ def test_the_module_and_its_figures_do_without_pyplot() -> None:
 @pytest.mark.parametrize("plot", [*PLOTS, plots.page])
 def test_a_figure_shows_itself_in_a_notebook(plot: Callable[..., Figure]) -> None:
     figure = plot(joined(seconds=1, loss=0.1))
-    assert isinstance(figure, plots.Plot)
+    assert isinstance(figure, Plot)
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
@@ -156,7 +160,7 @@ def labels(figure: Figure, row: int) -> list[str]:
 def test_pacing_rules_are_laid_over_each_other() -> None:
     runs = {name: simulate(30.0, pacer=name, seconds=8, work=0.0041) for name in ("deadline", "tutorial", "pi")}
     figure = plots.pacers(runs)
-    assert isinstance(figure, plots.Plot)
+    assert isinstance(figure, Plot)
     assert figure._repr_png_().startswith(b"\x89PNG")
     above, below = figure.axes
     for lines, compute, column in ((above.lines[1:], metrics.fps, "fps"), (below.lines[1:], metrics.drift, "drift_ms")):
@@ -220,3 +224,88 @@ def test_the_titles_numbers_are_the_ledgers() -> None:
         fate = "incomplete" if index % 2 else "shown"
         record.frame(FrameRow("video", index, index, sent_ns=index * 20_000_000, shown_ns=index, fate=fate))
     assert title(plots.loss(record.trace())) == "25 % of the packets lost, and with them 50 % of the frames"
+
+
+# ---- in a script
+
+WINDOWS = """
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.backend_bases import FigureManagerBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+
+class FigureManager(FigureManagerBase):
+    @classmethod
+    def pyplot_show(cls, *, block=None):
+        for manager in Gcf.get_all_fig_managers():
+            print("shown:", manager.canvas.figure.axes[0].get_title(loc="left") or "untitled")
+        Gcf.destroy_all()
+
+
+class FigureCanvas(FigureCanvasAgg):
+    manager_class = FigureManager
+"""
+"""A toolkit of windows that says what it shows."""
+
+SCRIPT = """
+import sys, threading
+import matplotlib.pyplot as plt
+import avlab, traces
+from avlab.measure.join import join
+made = traces.run(seconds=2)
+trace = join(made.server, made.client)
+"""
+
+
+def said_by_script(tmp_path: Path, script: str, backend: str = "module://windows") -> list[str]:
+    (tmp_path / "windows.py").write_text(WINDOWS)
+    paths = os.pathsep.join([str(tmp_path), os.path.dirname(__file__)])
+    env = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", SCRIPT + script],
+        env=env, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_script_shows_its_figures_once(tmp_path: Path) -> None:
+    said = said_by_script(tmp_path, "avlab.plots.fps(trace); avlab.plots.page(trace)\nplt.show(); plt.show()")
+    assert len(said) == 2
+    assert all("fps on average" in line for line in said)
+
+
+def test_a_script_draws_on_in_its_own_figure_and_none_is_left_from_threads(tmp_path: Path) -> None:
+    said = said_by_script(
+        tmp_path,
+        "plt.figure(); mine = plt.gcf()\n"
+        "avlab.plots.sync(trace)\n"
+        "assert plt.gcf() is mine\n"
+        "thread = threading.Thread(target=avlab.plots.fps, args=[trace]); thread.start(); thread.join()\n"
+        "print(len(plt.get_fignums()))",
+    )
+    assert said == ["2"]
+
+
+def test_many_figures_that_are_never_shown_are_let_go(tmp_path: Path) -> None:
+    said = said_by_script(
+        tmp_path,
+        "for _ in range(30): avlab.plots.fps(trace).savefig('/dev/null', format='png', dpi=10)\n"
+        "print(len(plt.get_fignums()) < 20)",
+    )
+    assert said == ["True"]
+
+
+@pytest.mark.parametrize("backend", ["agg", "svg"])
+def test_pyplot_without_windows_is_left_alone(tmp_path: Path, backend: str) -> None:
+    assert said_by_script(tmp_path, "avlab.plots.fps(trace); print(plt.get_fignums())", backend) == ["[]"]
+
+
+def test_a_toolkit_that_cannot_open_windows_costs_no_figure(tmp_path: Path) -> None:
+    said = said_by_script(tmp_path, "print(type(avlab.plots.fps(trace)).__name__)", "module://nowhere.at.all")
+    assert said == ["Plot"]
+
+
+def test_the_title_of_sync_says_which_is_early() -> None:
+    assert "the sound is 40 ms early" in title(plots.sync(joined(seconds=3, av_ms=40)))
+    assert "the sound is 40 ms late" in title(plots.sync(joined(seconds=3, av_ms=-40)))

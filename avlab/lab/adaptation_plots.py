@@ -21,13 +21,13 @@ from avlab.lab.drawing import (
     GREY,
     ORANGE,
     VERMILION,
-    Plot,
     axes,
     check_trace,
     legend,
     milliseconds,
     missing,
     of_trace,
+    plot,
     titled,
 )  # fmt: skip
 from avlab.measure import adaptation as adapting
@@ -49,7 +49,7 @@ def adaptation(trace: Trace) -> Figure:
 
     The bottleneck takes all packets, those of the sound and of repairs, too; it is drawn where the settings have it.
     """
-    figure = Plot(figsize=(12, 6.8), layout="constrained")
+    figure = plot(figsize=(12, 6.8), layout="constrained")
     above, middle, below = figure.subplots(3, 1, sharex=True)
     axes(above, "", "sent (kbit/s)")
     axes(middle, "", "queue (ms)")
@@ -126,7 +126,7 @@ def reports(trace: Trace) -> Figure:
 
     The truth is known where the record is of both sides: a server's, joined with its client's.
     """
-    figure = Plot(figsize=(12, 6.2), layout="constrained")
+    figure = plot(figsize=(12, 6.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     axes(above, "", "lost since the last report (%)")
     axes(below, "time (s)", "jitter (ms)")
@@ -165,7 +165,7 @@ def real_against_simulated(real: Trace, simulated: Trace) -> Figure:
     """
     check_trace("real_against_simulated", real)
     check_trace("real_against_simulated", simulated)
-    figure = Plot(figsize=(12, 6.2), layout="constrained")
+    figure = plot(figsize=(12, 6.2), layout="constrained")
     above, below = figure.subplots(2, 1)
     axes(above, "packet, counted from the first", "")
     axes(below, "frame", "")

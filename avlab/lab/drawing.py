@@ -1,6 +1,7 @@
 """What all figures share: colours, axes, labels, what is no trace, how one shows itself in a notebook. Draws no data.
 
-Figures are made without pyplot, so they are safe on any thread and none is left open.
+Figures are made without pyplot, so they are safe on any thread and none is left open; but where a script has imported
+pyplot to show figures in windows, it is told of those that are made on the main thread.
 """
 
 from __future__ import annotations
@@ -8,6 +9,10 @@ from __future__ import annotations
 import base64
 import html
 import io
+import sys
+import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -101,6 +106,55 @@ class Plot(Figure):
         return {"text/html": image, "image/png": png, "text/plain": text}, {"image/png": {"alt": text}}
 
 
+MOST_SHOWN = 19
+"""Figures that wait for `plt.show()`: one more, and pyplot would warn of too many. The oldest is let go of."""
+
+_waiting: deque[weakref.ref[Plot]] = deque()
+
+
+def plot(**settings: Any) -> Plot:
+    """A new figure, which `plt.show()` shows where it is a script's; `settings` are a figure's own.
+
+    In a notebook it shows itself and pyplot is left alone, as on other threads and where pyplot has no windows.
+    """
+    pyplot = _pyplot_of_script()
+    if pyplot is None:
+        return Plot(**settings)
+    while len(_waiting) >= MOST_SHOWN or (_waiting and _waiting[0]() is None):
+        oldest = _waiting.popleft()()
+        if oldest is not None:
+            pyplot.close(oldest)
+    # What the script itself draws into stays that.
+    before = pyplot.gcf() if pyplot.get_fignums() else None
+    try:
+        made: Plot = pyplot.figure(FigureClass=Plot, **settings)
+    except Exception:  # of whatever toolkit was chosen: without a display there is no window, but there is a figure
+        return Plot(**settings)
+    if before is not None:
+        pyplot.figure(before.number)
+    _waiting.append(weakref.ref(made))
+    return made
+
+
+def _pyplot_of_script() -> Any:
+    """pyplot, if whoever runs this has imported it and will want windows; else None."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None or threading.current_thread() is not threading.main_thread():
+        return None
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is not None and hasattr(shell, "kernel"):
+        return None
+    try:
+        name = pyplot.get_backend().lower()
+    except Exception:  # a toolkit that is not there
+        return None
+    return None if name in _WINDOWLESS or "inline" in name else pyplot
+
+
+_WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
+
+
 def _words(ax: Axes) -> str:
     if not ax.axison and not ax.get_title(loc="left"):
         return ""
@@ -115,7 +169,7 @@ def _words(ax: Axes) -> str:
 def axes(ax: Axes | None, x: str, y: str) -> tuple[Figure, Axes]:
     """Axes with their labels, in a figure of their own unless they are handed in."""
     if ax is None:
-        ax = Plot(figsize=(10, 5.6), layout="constrained").add_subplot()
+        ax = plot(figsize=(10, 5.6), layout="constrained").add_subplot()
     ax.set_xlabel(x, size=BODY)
     ax.set_ylabel(y, size=BODY)
     ax.tick_params(labelsize=BODY)

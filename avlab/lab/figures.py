@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from avlab.lab.drawing import BODY, GREEN, GREY, MANY, Plot, axes, label_ends, missing, titled
+from avlab.lab.drawing import BODY, GREEN, GREY, MANY, axes, label_ends, missing, plot, titled
 from avlab.measure import timelines
 from avlab.measure.sizes import LIMITS
 from avlab.wire.fields import Field
@@ -183,7 +183,7 @@ def packets(shown: Mapping[str, tuple[bytes, Sequence[Field]]], *, rows: int = 2
     Sixteen bytes a row. Fields are told apart by frame, number and colour; the numbers' meanings stand to the right.
     """
     heights = [max(rows, 0.62 * len(fields)) + 1.1 for _, fields in shown.values()]
-    figure = Plot(figsize=(12, 0.42 * sum(heights) + 0.3), layout="constrained")
+    figure = plot(figsize=(12, 0.42 * sum(heights) + 0.3), layout="constrained")
     if not shown:
         return missing(figure, figure.add_subplot(), "No packets to look at", "it needs bytes, and their fields")
     grid = figure.subplots(len(shown), 1, height_ratios=heights, squeeze=False)[:, 0]

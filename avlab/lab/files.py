@@ -44,8 +44,8 @@ FREE_BYTES = 4 << 20
 """What a member may have, however little of the file it comes from."""
 
 SECONDS = 20.0
-BYTES_A_SECOND = 1 << 20
-"""A file may take that long to be read: 20 s, and a second more for each megabyte."""
+BYTES_A_SECOND = 1 << 18
+"""A file may take that long to be read: 20 s, and four seconds more for each megabyte."""
 
 _SETTINGS = "settings.json"
 _READ = 1 << 20

@@ -24,7 +24,6 @@ from avlab.lab.drawing import (
     ORANGE,
     PAPER,
     VERMILION,
-    Plot,
     axes,
     label_ends,
     legend,
@@ -33,6 +32,7 @@ from avlab.lab.drawing import (
     named,
     of_trace,
     percent,
+    plot,
     titled,
 )  # fmt: skip
 from avlab.measure import metrics, network
@@ -164,7 +164,7 @@ def delays(trace: Trace) -> Figure:
     Above, each packet's one-way delay, or how much longer than the quickest it took where the sides share no clock: the
     part of the packets that took no longer. Jitter is what receivers report (RFC 3550, A.8).
     """
-    figure = Plot(figsize=(12, 6.4), layout="constrained")
+    figure = plot(figsize=(12, 6.4), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(3, 2))
     found = network.delays(trace)
     axes(above, "one-way delay (ms)" if found.absolute else "delay beyond the quickest packet's (ms)", "packets (%)")
@@ -209,7 +209,7 @@ def playout(traces: Mapping[str, Trace] | Sequence[Trace]) -> Figure:
     of its frames that took longer. A picture is late when the next one's moment has come, or 40 ms after its own.
     """
     runs = named("playout", traces)
-    figure = Plot(figsize=(12, 6.6), layout="constrained")
+    figure = plot(figsize=(12, 6.6), layout="constrained")
     above, below = figure.subplots(2, 1)
     axes(above, "time (s)", "buffer depth (ms)")
     axes(below, "playout delay as it was, from the quickest arrival on (ms)", "frames late (%)")

@@ -1,6 +1,7 @@
 """Plots of a trace: a trace in, a matplotlib figure out. Computes nothing: the numbers come from avlab.measure.metrics.
 
 Figures are made without pyplot, so they are safe on any thread and none is left open; each shows itself in a notebook.
+In a script that has imported pyplot, `plt.show()` shows them.
 Those that need no trace are in lab.figures, those of networks in lab.network_plots and lab.adaptation_plots; all have
 their names here too.
 """
@@ -16,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from avlab.lab.adaptation_plots import adaptation, real_against_simulated, reports
-from avlab.lab.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION, Plot
+from avlab.lab.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION, plot
 from avlab.lab.drawing import BODY as _BODY
 from avlab.lab.drawing import MANY as _MANY
 from avlab.lab.drawing import PAPER as _PAPER
@@ -130,7 +131,10 @@ def sync(trace: Trace, *, ax: Axes | None = None) -> Figure:
     ):
         ax.annotate(text, (1, low), (-6, 4), xycoords=("axes fraction", "data"), textcoords="offset points",
                     ha="right", color=colour, size=_BODY)  # fmt: skip
-    return _titled(figure, ax, f"Picture and sound are within {_ms(size.p95_ms)} of each other 95 % of the time")
+    middle = size.signed_median_ms or 0.0
+    side = "in time" if abs(middle) < 0.5 else f"{_ms(abs(middle))} {'early' if middle > 0 else 'late'}"
+    within = f"Picture and sound are within {_ms(size.p95_ms)} of each other 95 % of the time"
+    return _titled(figure, ax, f"{within}; in the middle reading the sound is {side}")
 
 
 @_of_trace
@@ -207,7 +211,7 @@ def pacers(traces: Mapping[str, Trace]) -> Figure:
     Any trace that says when frames were sent will do: a simulated one, a server's, a joined one.
     """
     traces = _named("pacers", traces)
-    figure = Plot(figsize=(12, 6.2), layout="constrained")  # both halves fit a projector of 1280x800
+    figure = plot(figsize=(12, 6.2), layout="constrained")  # both halves fit a projector of 1280x800
     above, below = figure.subplots(2, 1, sharex=True)
     _axes(above, "", "frames a second")
     _axes(below, "time (s)", "behind its timestamps by (ms)")
@@ -287,7 +291,7 @@ def page(trace: Trace, *, kinds: Sequence[str] = ("fps", "interval_error", "sync
         raise ValueError(f"kinds must be of {', '.join(draws)}, not {', '.join(map(repr, unknown)) or 'none'}")
     across = min(2, len(kinds))
     down = -(-len(kinds) // across)
-    figure = Plot(figsize=(9 * across, 5 * down), layout="constrained")
+    figure = plot(figsize=(9 * across, 5 * down), layout="constrained")
     axes = np.ravel(figure.subplots(down, across, squeeze=False))
     for ax, kind in zip(axes, kinds, strict=False):
         draws[kind](trace, ax=ax)

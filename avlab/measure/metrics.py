@@ -359,7 +359,7 @@ def jitter(trace: Trace) -> pd.DataFrame:
             pd.DataFrame(
                 {
                     "time": seconds(trace, told["received"]),
-                    "stream": np.array(STREAMS, object)[lane % len(STREAMS)],
+                    "stream": _streams((lane % len(STREAMS)).astype(np.int8)),
                     "ssrc": lane // len(STREAMS),
                     "jitter_ms": told["jitter"] * np.where(np.isnan(rates), np.nan, 1e3)[lane % len(STREAMS)],
                 }
