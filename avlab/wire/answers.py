@@ -231,7 +231,7 @@ class Answers:
 
     def _pass_over(self, position: int, stop: int) -> None:
         if not self._stray:
-            self._sample = bytes(self._buffer[position : min(stop, position + 40)])
+            self._sample = bytes(self._buffer[position : min(stop, position + 24)])
         self._stray += stop - position
         self.skipped += stop - position
         if self._stray > MAX_STRAY:
