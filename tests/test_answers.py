@@ -124,6 +124,12 @@ def test_a_body_without_a_length_ends_with_the_next_answer() -> None:
     assert second == one(OK)
 
 
+def test_among_packets_no_answer_has_a_body_without_a_length() -> None:
+    answer, packet = read(UNSAID + PACKETS[0], channels=(0, 1))
+    assert isinstance(answer, Response)
+    assert (answer.body, packet) == (b"", Interleaved(0, RTP))
+
+
 def test_a_body_that_is_cut_short_is_what_came() -> None:
     answers = Answers()
     assert answers.feed(b"RTSP/1.0 200 OK\r\nContent-Length: 400\r\n\r\n" + SDP) == []

@@ -164,6 +164,8 @@ class Answers:
         start, items = parse_head(buffer[position:head_end].decode("utf-8", "replace"))
         headers = _headers(items)
         length = _body_length(headers)
+        if length is None and self.channels:
+            length = 0  # packets follow; the one body that counts came before there were any
         if length is None:
             following = re.compile(rb"\r?\n(?=RTSP/[0-9]\.[0-9] )").search(buffer, match.end())
             if following is None and len(buffer) - match.end() > MAX_BODY:
