@@ -209,6 +209,18 @@ def test_numbers_are_the_same_whether_folded_at_once_or_some_at_a_time(
         assert found == expected
 
 
+def test_sides_are_joined_alike_whether_read_at_once_or_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = traces.run(seconds=3, loss=0.1, duplication=0.05)
+    made_of = {"settings": [SettingRow(traces.EPOCH + at * NS // 10, "socket_dropped", 1, "event") for at in range(25)]}
+    client = Trace(**{name: [made.client.rows(name)] for name in TABLES}, **made_of, meta=made.client.meta)
+    expected = join(made.server, client)
+    monkeypatch.setattr(tracing, "CHUNK", 100)
+    found = join(made.server, client)
+    for name in TABLES:
+        assert found.rows(name).tobytes() == expected.rows(name).tobytes()
+    assert metrics.packet_ledger(found).socket_dropped == 24  # when the first was told, nothing was missing yet
+
+
 def test_a_large_table_is_asked_for_in_parts_and_its_numbers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     made = traces.run(seconds=4, loss=0.05)
     monkeypatch.setattr(tracing, "MOST_ROWS", 300)

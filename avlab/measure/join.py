@@ -57,18 +57,20 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
             "traces of the classic wire cannot be joined: it carries no number by which a packet could be known again"
         )
     ours = client.rows("packets")
-    sent = server.rows("packets")
     ssrcs = np.union1d(ours["ssrc"], np.array(client.meta.get("ssrcs", []), np.int64))
     ssrcs = ssrcs[ssrcs != UNKNOWN]
     shared = server.meta["clock"] == client.meta["clock"]
     known = {key: value for key, value in client.meta.items() if value is not None}
     meta = {**server.meta, **known, "joined": True, "shared_clock": shared, "server": server.meta}
-    mine = sent[np.isin(sent["ssrc"], ssrcs)]
+    # A server of many clients has much more in its record than one of them needs: some of it at a time.
+    mine = np.concatenate([rows[np.isin(rows["ssrc"], ssrcs)] for rows in server.chunks("packets")])
     if not len(mine):
         # In its first moments a client may have what a busy server has yet to write down: no reason to complain.
-        heard, latest = ours["received"][ours["ssrc"] != UNKNOWN], PACKETS.newest(sent)
+        heard = ours["received"][ours["ssrc"] != UNKNOWN]
+        latest = max(map(PACKETS.newest, server.chunks("packets")), default=UNKNOWN)
         fresh = shared and len(heard) and abs(int(heard.min()) - latest) < NS
-        if len(heard) and (sent["ssrc"] != UNKNOWN).any() and not fresh:
+        named = any((rows["ssrc"] != UNKNOWN).any() for rows in server.chunks("packets"))
+        if len(heard) and named and not fresh:
             raise ValueError(
                 "these traces are of different runs: the server sent nothing with an SSRC that the client received"
             )
@@ -232,12 +234,18 @@ def _merge_packets(server: Rows, client: Rows, at: Ints, to: Ints, still_ns: int
 def _mark_socket_drops(packets: Rows, unexplained: NDArray[np.bool_], settings: tuple[SettingRow, ...]) -> None:
     """A socket tells how many datagrams it had no room for, not which: they are the last ones missing by then."""
     lost, dropped = PACKET_FATES.index("lost"), PACKET_FATES.index("socket_dropped")
-    for row in settings:
-        if row.kind == "event" and row.name == "socket_dropped" and isinstance(row.value, int):
-            missing = unexplained & (packets["fate"] == lost) & (packets["stream"] == _VIDEO)
-            missing &= packets["sent"] <= row.time_ns
-            found = np.flatnonzero(missing)
-            packets["fate"][found[max(0, len(found) - row.value) :]] = dropped
+    missing = np.flatnonzero(unexplained & (packets["fate"] == lost) & (packets["stream"] == _VIDEO))
+    sent = packets["sent"][missing]  # in order, as the packets are
+    told = [row for row in settings if row.kind == "event" and row.name == "socket_dropped"]
+    by_then: list[int] = []
+    seen = 0
+    for row in sorted(told, key=lambda row: row.time_ns):
+        until = int(np.searchsorted(sent, row.time_ns, side="right"))
+        by_then += missing[seen:until].tolist()
+        seen = max(seen, until)
+        if isinstance(row.value, int) and row.value > 0:
+            packets["fate"][by_then[-row.value :]] = dropped
+            del by_then[-row.value :]
 
 
 def _merge_frames(server: Rows, client: Rows, arrived: Rows, still_ns: int) -> Rows:
