@@ -29,10 +29,10 @@ import avlab
 from avlab.media.packets import MediaError
 from avlab.network.ratecontrol import Aimd, Choice, Report
 from avlab.network.settings import Network
-from avlab.stream import isolated
 from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
-from avlab.stream.isolated import IsolatedServer
-from avlab.stream.parcel import packed, packed_error, unpacked, unpacked_error
+from avlab.stream.isolated import server as isolated
+from avlab.stream.isolated.parcel import packed, packed_error, unpacked, unpacked_error
+from avlab.stream.isolated.server import IsolatedServer
 from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, PiRule, TutorialPacer, tutorial_rule
 from avlab.wire.units import NS, WireError
 
@@ -377,8 +377,8 @@ def test_its_clock_is_this_ones(server: avlab.Server) -> None:
 
 
 def test_many_fetches_make_one_trace(server: avlab.Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("avlab.stream.isolated.MANY_PARTS", 3)
-    monkeypatch.setattr("avlab.stream.isolated.MUCH_BYTES", 4_000)
+    monkeypatch.setattr("avlab.stream.isolated.server.MANY_PARTS", 3)
+    monkeypatch.setattr("avlab.stream.isolated.server.MUCH_BYTES", 4_000)
     with avlab.Client(server.url, audio="null"):
         counts = [0]
         while counts[-1] < 200:

@@ -168,7 +168,7 @@ class Server(Handle):
         """A server that works in this process, or one that has another do it."""
         kind: type[Any] = cls
         if isolated and cls is Server:
-            from avlab.stream.isolated import IsolatedServer  # which is a server, and so comes after this
+            from avlab.stream.isolated.server import IsolatedServer  # which is a server, and so comes after this
 
             kind = IsolatedServer
         made: Self = object.__new__(kind)

@@ -34,8 +34,8 @@ from avlab.network.parity import ParityDecoder, ParityEncoder, parse_parity
 from avlab.network.ratecontrol import Aimd, Report
 from avlab.network.retransmission import Requester, RtxReceiver, RtxSender
 from avlab.stream.arriving import Arriving
+from avlab.stream.isolated.parcel import unpacked, unpacked_error
 from avlab.stream.origin import Origin
-from avlab.stream.parcel import unpacked, unpacked_error
 from avlab.stream.presentation import Presentation
 from avlab.stream.relay_rtsp import Dialogue
 from avlab.stream.rtsp_client import Granted

@@ -1,6 +1,6 @@
 """A server in a process of its own, behind the same handle: a busy notebook cannot hold up its pacing.
 
-The handle starts `isolated_process` as a program, and they talk in lines of JSON over its standard input and output;
+The handle starts `process` as a program, and they talk in lines of JSON over its standard input and output;
 the rows of a trace follow their line as they are.
 """
 
@@ -27,12 +27,12 @@ from avlab.measure.tables import TABLES, Rows
 from avlab.measure.trace import SettingRow, Trace
 from avlab.stream.adapting import Delivery
 from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
-from avlab.stream.parcel import packed, unpacked, unpacked_error
+from avlab.stream.isolated.parcel import packed, unpacked, unpacked_error
 from avlab.stream.scratch import Scratch
 from avlab.stream.server import Server
 from avlab.stream.worker import Worker
 
-PROGRAM = "avlab.stream.isolated_process"
+PROGRAM = "avlab.stream.isolated.process"
 
 START_SECONDS = 60.0
 """A laptop that is busy and has never loaded avlab takes that long, at worst, until the process answers."""
@@ -348,7 +348,7 @@ class _Mirror:
 
 def _started(errors: IO[bytes]) -> subprocess.Popen[bytes]:
     """The program: the same interpreter, avlab from where this one has it, nothing from the folder."""
-    home = str(Path(__file__).resolve().parents[2])
+    home = str(Path(__file__).resolve().parents[3])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     windows = sys.platform == "win32"
     return subprocess.Popen(

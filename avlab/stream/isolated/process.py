@@ -1,4 +1,4 @@
-"""The program that runs a server for the handle in `isolated`: told what to do by lines of JSON, until they end.
+"""The program that runs a server for the handle in `isolated.server`: told what to do by lines of JSON, until they end.
 
 When its input ends, whoever started it is gone, and it ends too. It says nothing on its output but answers.
 """
@@ -16,8 +16,8 @@ from typing import IO, Any
 
 from avlab.measure.tables import TABLES, Rows
 from avlab.measure.trace import Trace
-from avlab.stream.isolated import CHOSEN, READABLE
-from avlab.stream.parcel import packed, packed_error, unpacked
+from avlab.stream.isolated.parcel import packed, packed_error, unpacked
+from avlab.stream.isolated.server import CHOSEN, READABLE
 from avlab.stream.server import Server
 
 
