@@ -226,6 +226,16 @@ def test_the_titles_numbers_are_the_ledgers() -> None:
     assert title(plots.loss(record.trace())) == "25 % of the packets lost, and with them 50 % of the frames"
 
 
+def test_what_a_trace_says_is_drawn_as_it_is() -> None:
+    record = Recorder(side="server", epoch_ns=0, clock="one")
+    for index in range(3):
+        record.frame(FrameRow("video", index, sent_ns=index, bytes=100))
+    record.setting(1, "quality", "$\\frac{$ \x1b[2J")
+    figure = plots.frame_bytes(record.trace())
+    figure.canvas.draw()
+    assert words(figure) == "quality \\$\\frac{\\$ \\x1b[2J"
+
+
 # ---- in a script
 
 WINDOWS = """

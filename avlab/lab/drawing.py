@@ -22,6 +22,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from avlab.measure.trace import Trace
+from avlab.wire.text import printable
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
@@ -238,6 +239,11 @@ def legend(
     if handles:
         look: dict[str, Any] = {"loc": at, "ncols": len(rows) if beside else 1, "framealpha": 0.85, "edgecolor": "none"}
         ax.legend(handles, [text for text, *_ in rows], fontsize=BODY, **look)
+
+
+def plain(text: object) -> str:
+    """What a trace says, as it is: in a plot, dollars would make a formula of it, and a wrong one an error."""
+    return printable(text, most=60).replace("$", r"\$")
 
 
 def milliseconds(value: float) -> str:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from avlab.lab.adaptation_plots import adaptation, real_against_simulated, reports
-from avlab.lab.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION, plot
+from avlab.lab.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION, plain, plot
 from avlab.lab.drawing import BODY as _BODY
 from avlab.lab.drawing import MANY as _MANY
 from avlab.lab.drawing import PAPER as _PAPER
@@ -198,7 +198,7 @@ def frame_bytes(trace: Trace, *, ax: Axes | None = None) -> Figure:
             time, value = float(rows["time"].iloc[at]), rows["value"].iloc[at]
             ax.axvline(time, color=colour, linewidth=1.2, linestyle=":")
             ax.annotate(
-                f"{name} {value}", (time, height), (5, 0), xycoords=("data", "axes fraction"),
+                f"{name} {plain(value)}", (time, height), (5, 0), xycoords=("data", "axes fraction"),
                 textcoords="offset points", va="top", color=colour, size=_BODY, bbox=_PAPER,
             )  # fmt: skip
     half, largest = float(sizes.median()), float(sizes.max())
