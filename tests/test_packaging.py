@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
 import json
 import re
@@ -197,6 +198,16 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert "set -euo pipefail" in run.read_text()
     assert run.read_text().splitlines()[-1] == "make test"
     assert "--require-all" in MAKEFILE
+
+
+def test_limits_are_as_told() -> None:
+    """Each row of docs/trust.md that names a constant has its value: in whole units, and seconds where it is in ns."""
+    rows = re.findall(r"^\| .* \| ([\d,]+) \| ([\w.]+)\.([A-Z_]+) \|$", (ROOT / "docs/trust.md").read_text(), re.M)
+    assert len(rows) > 20
+    for told, module, name in rows:
+        value = getattr(importlib.import_module(f"avlab.{module}"), name)
+        value = value / 1e9 if name.endswith("_NS") else value
+        assert int(told.replace(",", "")) == value, f"docs/trust.md says {told}; {module}.{name} is {value:,}"
 
 
 # --- files ------------------------------------------------------------------------------------------------------
