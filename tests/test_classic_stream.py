@@ -327,11 +327,11 @@ def test_a_frame_too_large_is_told_once_and_the_stream_goes_on() -> None:
         Raw(server) as raw,
     ):
         until(lambda: (server.trace.frames["fate"] == "skipped").sum() > 20)
-        [said] = server.notices
+        [said] = [words for words in server.notices if "datagram" in words]  # it may have been too slow, too
         assert "a datagram carries 65,507 at most here: lower the width to about" in said
         assert events(server.trace)["frame too large"] == said
         server.quality = 99
-        until(lambda: len(server.notices) == 2)
+        until(lambda: sum("datagram" in words for words in server.notices) == 2)
         server.width, server.quality = 160, 20
         assert decode_jpeg(raw.picture()).shape == (120, 160, 3)
     frames = server.trace.frames
@@ -378,7 +378,7 @@ def test_the_command_line_tells_it_too(tmp_path: Path) -> None:
         assert client.wait(60)
         code, _, said = serve.wait()
     assert code == 0
-    [note] = said.splitlines()
+    [note] = [line for line in said.splitlines() if "datagram" in line]
     assert note.startswith("note: Frame 0 (2040x")
     assert "lower the width to about" in note
 

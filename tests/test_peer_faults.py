@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tools
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rawclient import RawClient, until
@@ -202,7 +203,7 @@ with avlab.Server(pictures, fps=30, loop=True, host=sys.argv[1]) as server:
 def test_a_server_without_descriptors_goes_on(host: str) -> None:
     """A scan of its port, and clients at many of its addresses, of which each needs sockets of its own."""
     command = [sys.executable, "-c", SHORT, host]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with tools.started(*command, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -234,9 +235,9 @@ def test_a_server_without_descriptors_goes_on(host: str) -> None:
                 except OSError:
                     return False
 
-            until(served, 20)
+            until(served)
         finally:
-            out, _ = process.communicate("\n", 30)
+            out, _ = process.communicate("\n", timeout=tools.SECONDS)
     notices, state = out.splitlines()
     assert "raise the limit of open files" in notices
     assert state == "True None"

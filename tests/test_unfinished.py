@@ -13,6 +13,7 @@ from pathlib import Path
 import commands
 import numpy as np
 import pytest
+import tools
 import traces
 from commands import running
 
@@ -137,26 +138,24 @@ print("there", flush=True)
 sys.stdin.read()
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(target), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for name in "de"
-    ]
-    for process in started:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "there\n"
-    mine = unfinished.Unfinished(target)
-    other = tmp_path / "run.part-of-my-own"
-    other.write_text("x")
-    assert len(list(tmp_path.iterdir())) == 6
-    dead, alive = started
-    dead.communicate("", timeout=60)
-    traces.empty().save(target)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert {"run", "run.part-of-my-own", mine.path.name, ".run.0123abce"} < left
-    assert len(left) == 5
-    alive.communicate("", timeout=60)
+    command = [sys.executable, "-c", code, target]
+    with (
+        tools.started(*command, "d", stdin=subprocess.PIPE) as dead,
+        tools.started(*command, "e", stdin=subprocess.PIPE) as alive,
+    ):
+        for process in (dead, alive):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "there\n"
+        mine = unfinished.Unfinished(target)
+        other = tmp_path / "run.part-of-my-own"
+        other.write_text("x")
+        assert len(list(tmp_path.iterdir())) == 6
+        dead.communicate("", timeout=tools.SECONDS)
+        traces.empty().save(target)
+        left = {path.name for path in tmp_path.iterdir()}
+        assert {"run", "run.part-of-my-own", mine.path.name, ".run.0123abce"} < left
+        assert len(left) == 5
+        alive.communicate("", timeout=tools.SECONDS)
     mine.discard()
     traces.empty().save(target)
     assert {path.name for path in tmp_path.iterdir()} == {"run", "run.part-of-my-own"}

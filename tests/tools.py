@@ -103,12 +103,16 @@ def run(
 
 @contextmanager
 def started(
-    *command: object, env: Mapping[str, str | None] | None = None, cwd: Path | None = None, seconds: float = SECONDS
+    *command: object,
+    env: Mapping[str, str | None] | None = None,
+    cwd: Path | None = None,
+    stdin: int = subprocess.DEVNULL,
+    seconds: float = SECONDS,
 ) -> Iterator[subprocess.Popen[str]]:
     """A program in the background, with pipes; killed at the block's end, and after `seconds` so that no read waits."""
     with interruptible():
         child = subprocess.Popen(
-            [*map(str, command)], env=environment(env or {}), cwd=cwd, stdin=subprocess.DEVNULL,
+            [*map(str, command)], env=environment(env or {}), cwd=cwd, stdin=stdin,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     guard = threading.Timer(seconds, child.kill)

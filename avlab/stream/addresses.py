@@ -130,8 +130,10 @@ _UP = 1  # IFF_UP
 
 def _interfaces() -> list[str]:
     """The addresses of the interfaces that are up; empty where the system cannot be asked so."""
-    if sys.platform == "win32":
-        return []
+    return [] if sys.platform == "win32" else _of_getifaddrs()
+
+
+def _of_getifaddrs() -> list[str]:
     try:
         libc = ctypes.CDLL(None)
         first = ctypes.POINTER(_Interface)()

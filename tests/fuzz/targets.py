@@ -485,6 +485,9 @@ def _stage(tracks: dict[str, Track]) -> Any:
         udp=lambda stream: pair,
         play=lambda peer, now_ns: 0,
         clip_ns=lambda: 20 * NS,
+        admit=lambda peer: None,
+        set_up=lambda peer, outlet: None,
+        tear_down=lambda peer, outlet: None,
     )
 
 
@@ -703,6 +706,8 @@ TARGETS = (
         ],
         (Exception,),
     ),
+    Target("a saved trace", _load, lambda: [_saved()], (ValueError,), share=40, seconds=10.0),
+    Target("a saved trace's tables and settings", _load_member, _members, (ValueError,), share=40, seconds=10.0),
     Target("a trace's rows, summed up", _load_rows, _tables, (), share=20, seconds=10.0),
 )  # fmt: skip
 BY_NAME = {target.name: target for target in TARGETS}
