@@ -184,7 +184,7 @@ def test_files_are_taken_and_removed_by_many_at_once_without_loss(tmp_path: Path
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert not wrong
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -218,7 +218,7 @@ def test_a_terminal_that_is_closed_ends_it_and_loses_no_record(data: Path, tmp_p
 @pytest.mark.slow
 def test_what_is_told_to_ignore_the_end_of_its_terminal_does(data: Path) -> None:
     command = ["nohup", *commands.command("serve", data / "count.mp4", "--port", 0, "--loop")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with tools.started(*command) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("serving")
         process.send_signal(signal.SIGHUP)
