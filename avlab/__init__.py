@@ -12,20 +12,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from avlab.lab import check, plots
-    from avlab.lab.panel import panel
+    from avlab.lab.notebook.panel import panel
     from avlab.lab.predictions import predict
-    from avlab.measure import metrics
-    from avlab.measure.join import join
-    from avlab.measure.trace import Trace
+    from avlab.measure.numbers import metrics
+    from avlab.measure.record.join import join
+    from avlab.measure.record.trace import Trace
+    from avlab.media.frame_sizes import frame_sizes
     from avlab.media.probe import probe
-    from avlab.media.sizes import frame_sizes
     from avlab.network.ratecontrol import Aimd, Choice, Report
     from avlab.network.settings import Network
     from avlab.stream.client import Client
+    from avlab.stream.handle import stop_all
     from avlab.stream.relay import Relay
     from avlab.stream.server import Server
     from avlab.stream.simulate import simulate
-    from avlab.stream.worker import stop_all
     from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, TutorialPacer, pi_rule, tutorial_rule
 
 _HOMES = {
@@ -39,19 +39,19 @@ _HOMES = {
     "Relay": "avlab.stream.relay",
     "Report": "avlab.network.ratecontrol",
     "Server": "avlab.stream.server",
-    "Trace": "avlab.measure.trace",
+    "Trace": "avlab.measure.record.trace",
     "TutorialPacer": "avlab.timing.pacing",
     "check": "avlab.lab",
-    "frame_sizes": "avlab.media.sizes",
-    "join": "avlab.measure.join",
-    "metrics": "avlab.measure",
-    "panel": "avlab.lab.panel",
+    "frame_sizes": "avlab.media.frame_sizes",
+    "join": "avlab.measure.record.join",
+    "metrics": "avlab.measure.numbers",
+    "panel": "avlab.lab.notebook.panel",
     "pi_rule": "avlab.timing.pacing",
     "plots": "avlab.lab",
     "predict": "avlab.lab.predictions",
     "probe": "avlab.media.probe",
     "simulate": "avlab.stream.simulate",
-    "stop_all": "avlab.stream.worker",
+    "stop_all": "avlab.stream.handle",
     "tutorial_rule": "avlab.timing.pacing",
 }
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, TextIO
 
 import avlab
 from avlab.arguments import CLASSIC_PORT, DEFAULT_PORT, NETWORK, parse
-from avlab.stream.addresses import ways_in
+from avlab.stream.sockets.addresses import ways_in
 from avlab.wire.text import printable
 
 if TYPE_CHECKING:
-    from avlab.measure.metrics import Summary
+    from avlab.measure.numbers.metrics import Summary
     from avlab.network.settings import Network
     from avlab.stream.client import Client
     from avlab.stream.relay import Relay
@@ -92,7 +92,7 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from avlab.measure import metrics
+    from avlab.measure.numbers import metrics
 
     clip = options.clip or default_clip()
     out = Path(options.out)
@@ -157,7 +157,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _play(options: argparse.Namespace) -> int:
     from avlab.lab.window import Window, check_display
-    from avlab.measure import metrics
+    from avlab.measure.numbers import metrics
 
     error: BaseException | None = None
     code = 0
@@ -224,7 +224,7 @@ def _network(options: argparse.Namespace) -> Network:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from avlab.lab import doctor
+    from avlab.lab.doctor import machine as doctor
 
     findings = doctor.doctor()
     if options.json:
@@ -323,7 +323,7 @@ def _saving(handle: Server | Client | Relay, path: str | None) -> Iterator[None]
     if path is None:
         yield
         return
-    from avlab.lab import files, unfinished
+    from avlab.measure.record import files, unfinished
 
     try:
         files.refuse_place(Path(path))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import avlab
-from avlab.measure import metrics
+from avlab.measure.numbers import metrics
 
 DATA = Path(__file__).parents[1] / "data"
 

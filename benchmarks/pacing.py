@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import avlab
-from avlab.measure import metrics
-from avlab.stream.links import udp_pair
-from avlab.stream.rtsp_client import Session
+from avlab.measure.numbers import metrics
+from avlab.stream.rtsp.dialogue import Session
+from avlab.stream.sockets.links import udp_pair
 from avlab.wire.rtp import RtpPacket, Unwrapper
 
 DATA = Path(__file__).parents[1] / "data"

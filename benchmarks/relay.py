@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import psutil
 
-from avlab.stream.links import UdpLink
+from avlab.stream.sockets.links import UdpLink
 from avlab.wire.rtp import serialize_header
 
 STAMP = struct.Struct("!QI")

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 import avlab
-from avlab.measure.trace import FrameRow, Recorder
+from avlab.measure.record.trace import FrameRow, Recorder
 
 CLIP = Path(__file__).parents[1] / "data" / "count.mp4"
 MB = 1 << 20

@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 from avlab.media import codec
-from avlab.stream.sending import Sending
+from avlab.stream.sending.clip import Sending
 from avlab.stream.server import Server
 from avlab.timing.pacing import Due
 

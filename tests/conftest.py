@@ -21,8 +21,8 @@ import psutil
 import pytest
 import tools
 
-from avlab.stream.rtsp_audience import RtspAudience
-from avlab.stream.rtsp_server import Peer
+from avlab.stream.rtsp.audience import RtspAudience
+from avlab.stream.rtsp.peer import Peer
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

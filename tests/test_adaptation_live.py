@@ -10,7 +10,7 @@ import pytest
 from rawclient import until
 
 import avlab
-from avlab.measure import metrics
+from avlab.measure.numbers import metrics
 from avlab.network.ratecontrol import Choice, cost
 from avlab.network.settings import Network
 

@@ -11,8 +11,8 @@ import commands
 import psutil
 import pytest
 
-from avlab.stream import addresses
-from avlab.stream.addresses import OwnAddress, own_addresses, ways_in
+from avlab.stream.sockets import addresses
+from avlab.stream.sockets.addresses import OwnAddress, own_addresses, ways_in
 
 
 def known_to_psutil(family: int) -> set[str]:

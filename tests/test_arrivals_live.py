@@ -12,8 +12,8 @@ from rawclient import until
 from scripted import AUDIO, VIDEO, Pictures, ScriptedServer, Sound, bye, description, playing
 
 import avlab
-from avlab.measure import metrics
-from avlab.stream import rtsp_receiver
+from avlab.measure.numbers import metrics
+from avlab.stream.rtsp import receiver as rtsp_receiver
 from avlab.wire import rtsp
 from avlab.wire.units import NS
 

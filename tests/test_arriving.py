@@ -18,15 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import AUDIO, RATE, SOUND, VIDEO, Pictures, bye, description, jpeg, sender_report
 
-from avlab.measure.trace import Recorder, Trace
-from avlab.stream import sounding as sounding_module
-from avlab.stream.arriving import Arriving
+from avlab.measure.record.trace import Recorder, Trace
 from avlab.stream.clock import MonotonicClock
-from avlab.stream.origin import Origin
-from avlab.stream.presentation import Presentation
-from avlab.stream.rtsp_client import Granted
-from avlab.stream.sounding import Sounding
-from avlab.stream.worker import Worker
+from avlab.stream.handle import Worker
+from avlab.stream.playing import sound as sounding_module
+from avlab.stream.playing.presentation import Presentation
+from avlab.stream.playing.sound import Sounding
+from avlab.stream.rtsp.arriving import Arriving
+from avlab.stream.rtsp.dialogue import Granted
+from avlab.stream.rtsp.origin import Origin
 from avlab.wire import rtcp, rtp, sdp
 from avlab.wire.units import NS, EncodedFrame, Samples
 

@@ -21,9 +21,9 @@ from rawclient import RawClient, until
 import avlab
 from avlab import cli
 from avlab.lab.window import NoWindowError, check_display
-from avlab.measure import metrics
+from avlab.measure.numbers import metrics
 from avlab.media import synth
-from avlab.stream.tap import Received
+from avlab.stream.playing.tap import Received
 
 pytestmark = pytest.mark.slow
 
@@ -221,7 +221,7 @@ def test_a_server_that_is_killed_in_mid_stream(short: Path, tmp_path: Path) -> N
 
 def test_a_server_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection stands, nothing comes, and the server says that it is there: no error, and a notice says so."""
-    from avlab.stream import rtsp_receiver
+    from avlab.stream.rtsp import receiver as rtsp_receiver
 
     monkeypatch.setattr(rtsp_receiver, "SILENCE_NS", 300_000_000)
     monkeypatch.setattr(rtsp_receiver, "ANSWER_NS", 300_000_000)

@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 import traces
 
-from avlab.measure import adaptation, metrics, recent
-from avlab.measure import trace as tracing
-from avlab.measure.batches import BATCH, KEPT_BYTES, Budget
-from avlab.measure.join import join
-from avlab.measure.tables import PACKETS, TABLES
-from avlab.measure.trace import FrameRow, Recorder, SettingRow, Trace
-from avlab.stream.scratch import Scratch
+from avlab.measure.numbers import adaptation, metrics, recent
+from avlab.measure.record import trace as tracing
+from avlab.measure.record.batches import BATCH, KEPT_BYTES, Budget
+from avlab.measure.record.join import join
+from avlab.measure.record.scratch import Scratch
+from avlab.measure.record.tables import PACKETS, TABLES
+from avlab.measure.record.trace import FrameRow, Recorder, SettingRow, Trace
 
 NS = 1_000_000_000
 STEP_NS = 1_000_000

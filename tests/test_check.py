@@ -12,8 +12,9 @@ import pytest
 
 import avlab
 from avlab import Aimd, Choice, Report
-from avlab.lab import check, plots
-from avlab.stream.worker import Handle, Worker, untold_errors
+from avlab.lab import check
+from avlab.lab.plots import runs as plots
+from avlab.stream.handle import Handle, Worker, untold_errors
 
 
 @pytest.fixture(autouse=True)

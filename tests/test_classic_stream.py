@@ -29,12 +29,13 @@ from numpy.typing import NDArray
 from rawclient import until
 
 import avlab
-from avlab.measure import metrics
+from avlab.measure.numbers import metrics
 from avlab.media import synth
 from avlab.media.codec import decode_jpeg, encode_jpeg
 from avlab.media.pcm import stereo
 from avlab.media.sources import ClipSource
-from avlab.stream import classic_client, classic_server
+from avlab.stream.classic import audience as classic_server
+from avlab.stream.classic import receiver as classic_client
 from avlab.timing.allowance import Allowance
 from avlab.wire.classic import ForeignPickleError
 from avlab.wire.units import NS, Chunk, WireError

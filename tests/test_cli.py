@@ -19,7 +19,7 @@ from rawclient import RawClient, until
 import avlab
 from avlab import cli
 from avlab.arguments import PACERS, parse, parser
-from avlab.measure import metrics
+from avlab.measure.numbers import metrics
 from avlab.media import synth
 from avlab.timing import pacing
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import traces
 
-from avlab.measure import convergence as module
-from avlab.measure import metrics
-from avlab.measure.metrics import convergence, drift
-from avlab.measure.trace import FrameRow, Recorder, Trace
+from avlab.measure.numbers import convergence as module
+from avlab.measure.numbers import metrics
+from avlab.measure.numbers.metrics import convergence, drift
+from avlab.measure.record.trace import FrameRow, Recorder, Trace
 
 NS = 1_000_000_000
 

@@ -12,8 +12,8 @@ import pytest
 from rawclient import until
 
 import avlab
-from avlab.stream import dialling
-from avlab.stream.dialling import BrokenOffError, Dialler
+from avlab.stream.sockets import dialling
+from avlab.stream.sockets.dialling import BrokenOffError, Dialler
 
 
 @pytest.fixture

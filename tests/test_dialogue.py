@@ -18,9 +18,9 @@ from oddserver import DESCRIBED, Answer, Asked, OddServer, reply
 from scripted import AUDIO, VIDEO, description
 
 import avlab
-from avlab.stream import rtsp_client
-from avlab.stream.links import UdpLink, udp_pair
-from avlab.stream.rtsp_client import Granted, RefusedError, Session
+from avlab.stream.rtsp import dialogue as rtsp_client
+from avlab.stream.rtsp.dialogue import Granted, RefusedError, Session
+from avlab.stream.sockets.links import UdpLink, udp_pair
 from avlab.wire.rtsp import interleave
 
 TCP = {"video": "tcp", "audio": "tcp"}

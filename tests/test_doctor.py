@@ -17,9 +17,11 @@ import pytest
 import tools
 
 from avlab import cli
-from avlab.lab import diagnosis, doctor, window
-from avlab.lab.diagnosis import Judgement
-from avlab.lab.doctor import CHECKS, Finding, Machine
+from avlab.lab import window
+from avlab.lab.doctor import diagnosis
+from avlab.lab.doctor import machine as doctor
+from avlab.lab.doctor.diagnosis import Judgement
+from avlab.lab.doctor.machine import CHECKS, Finding, Machine
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rawclient import until
 
-from avlab.stream.feed import Feed
-from avlab.stream.worker import Worker
+from avlab.stream.handle import Worker
+from avlab.stream.sending.feed import Feed
 
 
 class Run:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avlab.stream.clock import VirtualClock
-from avlab.stream.feedback import MOST_WAITING, REST_NS, TURN_NS, Feedback
+from avlab.stream.rtsp.feedback import MOST_WAITING, REST_NS, TURN_NS, Feedback
 from avlab.wire import rtcp
 from avlab.wire.units import WireError
 

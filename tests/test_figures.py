@@ -11,11 +11,11 @@ import pytest
 from matplotlib.figure import Figure
 
 import avlab
-from avlab.lab import plots
-from avlab.lab.drawing import Plot
-from avlab.measure import sizes as measured
-from avlab.measure import timelines
-from avlab.measure.trace import FrameRow, Recorder
+from avlab.lab.plots import runs as plots
+from avlab.lab.plots.drawing import Plot
+from avlab.measure.numbers import datagrams as measured
+from avlab.measure.numbers import timelines
+from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.media.packets import MediaError
 from avlab.wire import fields
 from avlab.wire.classic import ClassicSound, ClassicVideo

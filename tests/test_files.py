@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 import traces
 
-from avlab.lab import files
-from avlab.measure import metrics
-from avlab.measure.join import join
-from avlab.measure.trace import Trace
+from avlab.measure.numbers import metrics
+from avlab.measure.record import files
+from avlab.measure.record.join import join
+from avlab.measure.record.trace import Trace
 
 
 @pytest.fixture

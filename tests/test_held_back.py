@@ -12,7 +12,7 @@ import pytest
 from rawclient import RawClient, until
 
 import avlab
-from avlab.lab.panel import held_back
+from avlab.lab.notebook.panel import held_back
 from avlab.network.ratecontrol import Choice, Report
 from avlab.wire import rtcp, rtsp
 

@@ -13,8 +13,8 @@ from rawclient import RawClient, until
 
 import avlab
 from avlab.network.retransmission import CREDIT_BYTES, SHARE
-from avlab.stream.feedback import MOST_WAITING, REPORT_BYTES
-from avlab.stream.rtsp_server import RTX_TYPE, Outlet
+from avlab.stream.rtsp.feedback import MOST_WAITING, REPORT_BYTES
+from avlab.stream.rtsp.peer import RTX_TYPE, Outlet
 from avlab.wire import rtcp, rtsp
 from avlab.wire.rtp import RtpPacket
 

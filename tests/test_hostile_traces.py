@@ -24,10 +24,10 @@ import traces
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from avlab.lab import files, unfinished
-from avlab.measure import metrics
-from avlab.measure.join import join
-from avlab.measure.trace import Recorder, Trace
+from avlab.measure.numbers import metrics
+from avlab.measure.record import files, unfinished
+from avlab.measure.record.join import join
+from avlab.measure.record.trace import Recorder, Trace
 
 Members = dict[str, bytes]
 
@@ -377,7 +377,7 @@ def test_what_is_refused_takes_little_memory(good: Path, tmp_path: Path) -> None
     packed(tmp_path / "rows", parts | {"packets.parquet": parquet(*[nulls(good, "packets", 10**6)] * 49)})
     packed(tmp_path / "text", parts | {"settings.json": b"[" + b"[]," * 50_000_000 + b"]"})
     code = (
-        "import resource, sys; from avlab.measure.trace import Trace; import pyarrow.parquet, pandas\n"
+        "import resource, sys; from avlab.measure.record.trace import Trace; import pyarrow.parquet, pandas\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (600 << 20),) * 2)\n"
         "for name in sys.argv[1:]:\n"

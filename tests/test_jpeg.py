@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avlab.media.codec import decode_jpeg, encode_jpeg
-from avlab.stream.tap import Received
+from avlab.stream.playing.tap import Received
 from avlab.wire.classic import ClassicVideo
 from avlab.wire.jpeg import MAX_SCANS, MAX_SIDE, check_jpeg
 from avlab.wire.units import WireError

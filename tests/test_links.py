@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rawclient import until
 
-from avlab.stream import links
-from avlab.stream.links import TcpLink, UdpLink, Waker, interest, listen, udp_pair
+from avlab.stream.sockets import links
+from avlab.stream.sockets.links import TcpLink, UdpLink, Waker, interest, listen, udp_pair
 
 linux = sys.platform.startswith("linux")
 

@@ -16,8 +16,8 @@ import pytest
 from rawclient import until
 
 import avlab
-from avlab.stream.links import SHORTAGES, TcpLink
-from avlab.stream.listening import REST_NS, Listener
+from avlab.stream.sockets.links import SHORTAGES, TcpLink
+from avlab.stream.sockets.listening import REST_NS, Listener
 
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 NOW_NS = 5_000_000_000

@@ -15,15 +15,15 @@ from rawclient import until
 from traces import EPOCH, MS, NS, Run, run
 
 import avlab
-from avlab.lab import live as module
-from avlab.lab.live import KINDS, Live, Post, chart
-from avlab.measure import metrics, recent
-from avlab.measure.recent import FOLDS, Recent, numbers
-from avlab.measure.tables import PACKET_FATES, TABLES
-from avlab.measure.trace import FrameRow, Recorder, SettingRow, Trace
+from avlab.lab.notebook import live as module
+from avlab.lab.notebook.live import KINDS, Live, Post, chart
+from avlab.measure.numbers import metrics, recent
+from avlab.measure.numbers.recent import FOLDS, Recent, numbers
+from avlab.measure.record.tables import PACKET_FATES, TABLES
+from avlab.measure.record.trace import FrameRow, Recorder, SettingRow, Trace
 from avlab.stream.client import Client
 from avlab.stream.clock import VirtualClock
-from avlab.stream.worker import Handle
+from avlab.stream.handle import Handle
 
 RUNS: list[dict[str, Any]] = [
     {},

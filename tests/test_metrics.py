@@ -11,9 +11,9 @@ import traces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avlab.measure import metrics
-from avlab.measure.join import join
-from avlab.measure.trace import FrameRow, Recorder, Trace
+from avlab.measure.numbers import metrics
+from avlab.measure.record.join import join
+from avlab.measure.record.trace import FrameRow, Recorder, Trace
 
 NS = 1_000_000_000
 MS = 1_000_000

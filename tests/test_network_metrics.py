@@ -12,9 +12,9 @@ import traces
 from rawclient import until
 
 import avlab
-from avlab.measure import adaptation, metrics, network
-from avlab.measure.join import join
-from avlab.measure.trace import FrameRow, Recorder, Trace
+from avlab.measure.numbers import adaptation, metrics, network
+from avlab.measure.record.join import join
+from avlab.measure.record.trace import FrameRow, Recorder, Trace
 from avlab.network.settings import Network
 from avlab.wire import rtcp
 

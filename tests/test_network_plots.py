@@ -15,11 +15,12 @@ import traces
 from matplotlib.figure import Figure
 
 import avlab
-from avlab.lab import network_plots, plots
-from avlab.lab.drawing import Plot
-from avlab.measure import adaptation, metrics, network
-from avlab.measure.join import join
-from avlab.measure.trace import Recorder, Trace
+from avlab.lab.plots import networks as network_plots
+from avlab.lab.plots import runs as plots
+from avlab.lab.plots.drawing import Plot
+from avlab.measure.numbers import adaptation, metrics, network
+from avlab.measure.record.join import join
+from avlab.measure.record.trace import Recorder, Trace
 from avlab.network.settings import Network
 
 DATA = Path(__file__).parents[1] / "data"

@@ -9,7 +9,7 @@ import pytest
 
 import avlab
 from avlab.cli import main
-from avlab.stream.worker import Worker
+from avlab.stream.handle import Worker
 
 SAID = ["before it began", "as it began", "as it failed", "as it ended"]
 

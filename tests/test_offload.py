@@ -19,7 +19,7 @@ from rawclient import RawClient, until
 import avlab
 from avlab.network import offload as module
 from avlab.network.offload import Offload, check_offload
-from avlab.stream.links import UdpLink
+from avlab.stream.sockets.links import UdpLink
 
 NS = 1_000_000_000
 linux = sys.platform.startswith("linux")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from avlab.stream.origin import STRANGERS, Origin
+from avlab.stream.rtsp.origin import STRANGERS, Origin
 from avlab.wire.rtp import RtpPacket
 
 SERVER, OTHER, THIRD = "192.0.2.1", "198.51.100.7", "203.0.113.9"

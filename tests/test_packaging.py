@@ -269,7 +269,7 @@ def test_the_wheel_is_whole(installed: Path, tmp_path: Path) -> None:
     """`simulate` and the checks read recorded work times and frame sizes, the notebook its page's code."""
     code = """
 import avlab
-from avlab.lab import view
+from avlab.lab.notebook import view
 
 network = avlab.Network(loss=0.1)
 print(avlab.__file__)

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from test_jitterbuffer import frame as packets
 
-from avlab.lab.page_sound import LEAD_NS, RING_NS, SWITCH_S, PageSpeaker
-from avlab.measure.trace import Recorder
+from avlab.lab.notebook.page_sound import LEAD_NS, RING_NS, SWITCH_S, PageSpeaker
+from avlab.measure.record.trace import Recorder
 from avlab.media.speaker import NullSpeaker, Speaker
-from avlab.stream import presentation as module
 from avlab.stream.clock import MonotonicClock, VirtualClock
-from avlab.stream.presentation import Presentation
-from avlab.stream.sounding import BELIEVED_BLOCKS, Pull, Sink, Sounding
-from avlab.stream.tap import Tap
-from avlab.stream.worker import Handle
+from avlab.stream.handle import Handle
+from avlab.stream.playing import presentation as module
+from avlab.stream.playing.presentation import Presentation
+from avlab.stream.playing.sound import BELIEVED_BLOCKS, Pull, Sink, Sounding
+from avlab.stream.playing.tap import Tap
 from avlab.timing.jitterbuffer import Fragment, Run
 from avlab.timing.playout import ClockReading
 from avlab.wire.units import NS, Samples

@@ -13,17 +13,17 @@ import pytest
 from rawclient import until
 
 import avlab
-from avlab.lab import live
-from avlab.lab import panel as module
-from avlab.lab.controls import held
-from avlab.lab.panel import NOTICES_SHOWN, Panel, hint, noticed, situation
-from avlab.measure.recent import Numbers
-from avlab.measure.trace import Recorder, Trace
+from avlab.lab.notebook import live
+from avlab.lab.notebook import panel as module
+from avlab.lab.notebook.controls import held
+from avlab.lab.notebook.panel import NOTICES_SHOWN, Panel, hint, noticed, situation
+from avlab.measure.numbers.recent import Numbers
+from avlab.measure.record.trace import Recorder, Trace
 from avlab.network.settings import Network
 from avlab.stream.client import Client
 from avlab.stream.clock import VirtualClock
+from avlab.stream.handle import Handle, Worker
 from avlab.stream.server import Server
-from avlab.stream.worker import Handle, Worker
 from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, Pacer, PiRule, TutorialPacer, pacer_named
 
 
@@ -586,7 +586,7 @@ def test_a_panel_for_handles_that_have_stopped_says_so_and_starts_no_thread() ->
 def test_the_panel_says_when_sliders_wait_while_a_cell_runs(
     playing: Pair, monkeypatch: pytest.MonkeyPatch, waits: bool
 ) -> None:
-    monkeypatch.setattr("avlab.lab.view.sliders_wait", lambda: waits, raising=False)
+    monkeypatch.setattr("avlab.lab.notebook.view.sliders_wait", lambda: waits, raising=False)
     playing[3].says(hello=True)
     assert playing[3].last["waits"] is waits
 
@@ -614,7 +614,7 @@ class FakeView(module.Desk):
 
 
 def test_the_picture_inside_follows_a_new_client(playing: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("avlab.lab.view.View", FakeView)
+    monkeypatch.setattr("avlab.lab.notebook.view.View", FakeView)
     monkeypatch.setattr(FakeView, "made", [])
     _, client, panel, page = playing
     assert panel.view(sound="none") is panel
@@ -630,7 +630,7 @@ def test_the_picture_inside_follows_a_new_client(playing: Pair, monkeypatch: pyt
 def test_what_shows_the_old_handles_shows_the_new_ones(playing: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     server, client, panel, page = playing
     followed: list[tuple[Any, Any]] = []
-    monkeypatch.setattr("avlab.lab.view.follow", lambda old, new: followed.append((old, new)))
+    monkeypatch.setattr("avlab.lab.notebook.view.follow", lambda old, new: followed.append((old, new)))
     second, others = Panel(server, client), Panel(None, client)
     page.press("stop")
     page.press("start")

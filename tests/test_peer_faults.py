@@ -19,8 +19,8 @@ from rawclient import RawClient, until
 
 import avlab
 from avlab.network.ratecontrol import Choice, Report
-from avlab.stream.links import udp_pair
-from avlab.stream.rtsp_audience import MOST_TOLD, RtspAudience
+from avlab.stream.rtsp.audience import MOST_TOLD, RtspAudience
+from avlab.stream.sockets.links import udp_pair
 from avlab.wire import rtcp, rtsp
 
 INTERLEAVED = "RTP/AVP/TCP;unicast;interleaved=0-1"

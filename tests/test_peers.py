@@ -15,7 +15,7 @@ import tools
 from pcap import Capture
 
 import avlab
-from avlab.measure import metrics
+from avlab.measure.numbers import metrics
 from avlab.media.sources import ClipSource
 from avlab.wire import rtsp
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rawclient import RawClient, until
 
 import avlab
-from avlab.stream import places, rtsp_audience
+from avlab.stream import places
 from avlab.stream.places import MOST_WAITING, Places, is_loopback, one_too_many
+from avlab.stream.rtsp import audience as rtsp_audience
 
 INTERLEAVED = "RTP/AVP/TCP;unicast;interleaved=0-1"
 PICTURES = [np.full((64, 64, 3), 9 * n, np.uint8) for n in range(20)]

@@ -16,11 +16,11 @@ import tools
 import traces
 from matplotlib.figure import Figure
 
-from avlab.lab import plots
-from avlab.lab.drawing import Plot
-from avlab.measure import metrics
-from avlab.measure.join import join
-from avlab.measure.trace import FrameRow, Recorder, Trace
+from avlab.lab.plots import runs as plots
+from avlab.lab.plots.drawing import Plot
+from avlab.measure.numbers import metrics
+from avlab.measure.record.join import join
+from avlab.measure.record.trace import FrameRow, Recorder, Trace
 from avlab.stream.simulate import simulate
 from avlab.timing.pacing import TutorialPacer
 
@@ -49,7 +49,7 @@ def words(figure: Figure) -> str:
 
 def test_the_module_and_its_figures_do_without_pyplot() -> None:
     code = (
-        "import sys, avlab.lab.drawing as p; p.plot().savefig(sys.argv[1]); "
+        "import sys, avlab.lab.plots.drawing as p; p.plot().savefig(sys.argv[1]); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     tools.run(sys.executable, "-c", code, "/dev/null")
@@ -261,7 +261,7 @@ SCRIPT = """
 import sys, threading
 import matplotlib.pyplot as plt
 import avlab, traces
-from avlab.measure.join import join
+from avlab.measure.record.join import join
 made = traces.run(seconds=2)
 trace = join(made.server, made.client)
 """

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 import avlab
 from avlab.cli import main
-from avlab.measure.trace import Recorder
-from avlab.stream.worker import Handle
+from avlab.measure.record.trace import Recorder
+from avlab.stream.handle import Handle
 from avlab.wire.text import MOST_CHARACTERS, MOST_NOTICES, Notices, printable, tidied
 
 EVIL = "\x1b]0;x\x07"

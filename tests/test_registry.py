@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
+from avlab.stream.handle import Handle, running_handles, stop_all, untold_errors
 from avlab.stream.registry import Registry
-from avlab.stream.worker import Handle, running_handles, stop_all, untold_errors
 
 
 class Thing:

@@ -22,13 +22,14 @@ from hypothesis import strategies as st
 from rawclient import RawClient, until
 
 import avlab
-from avlab.measure import metrics
+from avlab.measure.numbers import metrics
 from avlab.network.impairment import Impairment, Packet
 from avlab.network.settings import Network
 from avlab.stream import clock as stream_clock
-from avlab.stream import relay_places, relay_session
 from avlab.stream.relay import Relay
-from avlab.stream.relay_rtsp import Dialogue, Track
+from avlab.stream.relaying import places as relay_places
+from avlab.stream.relaying import session as relay_session
+from avlab.stream.relaying.dialogue import Dialogue, Track
 from avlab.timing.stage import Dropped
 from avlab.wire import rtsp
 from avlab.wire.rtp import serialize_header

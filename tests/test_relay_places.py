@@ -22,11 +22,13 @@ from rawclient import RawClient, until
 from test_relay import datagrams, plain
 
 import avlab
-from avlab.stream import places, relay_places, relay_session
+from avlab.stream import places
 from avlab.stream import relay as module
 from avlab.stream.places import MOST_WAITING
 from avlab.stream.relay import Relay
-from avlab.stream.relay_places import (
+from avlab.stream.relaying import places as relay_places
+from avlab.stream.relaying import session as relay_session
+from avlab.stream.relaying.places import (
     MAX_PER_ADDRESS,
     MAX_SESSIONS,
     Standing,

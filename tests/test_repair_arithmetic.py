@@ -14,11 +14,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from avlab.measure.trace import Recorder, Trace
+from avlab.measure.record.trace import Recorder, Trace
 from avlab.media import codec
 from avlab.network.retransmission import ASKING, LAST_NS, QUIET_NS, Requester
 from avlab.network.settings import Network
-from avlab.stream.presentation import Presentation
+from avlab.stream.playing.presentation import Presentation
 from avlab.stream.simulate import simulate
 from avlab.timing.jitterbuffer import Run
 from avlab.timing.playout import TARDY_NS

@@ -11,9 +11,9 @@ import pytest
 from rawclient import RawClient, until
 
 import avlab
-from avlab.measure import metrics
+from avlab.measure.numbers import metrics
 from avlab.network.ratecontrol import Choice, Report
-from avlab.stream.links import Address, UdpLink
+from avlab.stream.sockets.links import Address, UdpLink
 from avlab.wire import rtcp, sdp
 from avlab.wire.rtp import MAX_PACKET, RtpPacket, serialize_header
 

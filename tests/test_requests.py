@@ -11,7 +11,7 @@ from rawclient import RawClient, until
 
 import avlab
 from avlab.media import synth
-from avlab.stream.links import udp_pair
+from avlab.stream.sockets.links import udp_pair
 from avlab.wire import rtcp, rtsp, sdp
 from avlab.wire.rtp import RtpPacket
 

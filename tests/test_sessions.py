@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from rawclient import RawClient, until
 
 import avlab
-from avlab.measure import metrics
+from avlab.measure.numbers import metrics
 from avlab.media import synth
-from avlab.stream.links import UdpLink, udp_pair
-from avlab.stream.rtsp_client import RefusedError, Session
-from avlab.stream.rtsp_server import STALL_BYTES
+from avlab.stream.rtsp.dialogue import RefusedError, Session
+from avlab.stream.rtsp.peer import STALL_BYTES
+from avlab.stream.sockets.links import UdpLink, udp_pair
 from avlab.wire import rtcp, rtsp, sdp
 from avlab.wire.rtp import RtpPacket
 

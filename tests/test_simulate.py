@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from avlab.measure.metrics import convergence, drift, frame_ledger, pacing, packet_ledger, summary
+from avlab.measure.numbers.metrics import convergence, drift, frame_ledger, pacing, packet_ledger, summary
 from avlab.media import codec
 from avlab.media.sources import ClipSource
 from avlab.network.settings import Network
+from avlab.stream import recorded_sizes as sizes
 from avlab.stream import simulate as module
-from avlab.stream import sizes
+from avlab.stream.recorded_sizes import frame_bytes
 from avlab.stream.simulate import picture_times_ns, recorded_work, simulate
-from avlab.stream.sizes import frame_bytes
 from avlab.timing.pacing import DeadlinePacer, Due, FeedbackPacer, Pacer, TutorialPacer
 from benchmarks import work
 

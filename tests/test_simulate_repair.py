@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from avlab.measure import metrics
-from avlab.measure.trace import Trace
+from avlab.measure.numbers import metrics
+from avlab.measure.record.trace import Trace
 from avlab.network.settings import Network
 from avlab.stream.simulate import simulate
 from avlab.wire.rtp import MAX_PACKET

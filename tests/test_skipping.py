@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rawclient import until
 
-from avlab.measure import metrics
-from avlab.measure.trace import Recorder
+from avlab.measure.numbers import metrics
+from avlab.measure.record.trace import Recorder
 from avlab.media.sources import open_source
 from avlab.stream.clock import VirtualClock
-from avlab.stream.sending import Sending
-from avlab.stream.worker import Worker
+from avlab.stream.handle import Worker
+from avlab.stream.sending.clip import Sending
 from avlab.timing.skipping import BEHIND_NS, HOPELESS_NS, MOST_RUN_NS, Skipper
 
 MS, NS = 1_000_000, 1_000_000_000

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from rawclient import until
 
 import avlab
-from avlab.measure import metrics
+from avlab.measure.numbers import metrics
 from avlab.media import codec, synth
 from avlab.media.packets import MediaError
-from avlab.stream import presentation
-from avlab.stream.tap import Received, Tap
-from avlab.stream.worker import Handle
+from avlab.stream.handle import Handle
+from avlab.stream.playing import presentation
+from avlab.stream.playing.tap import Received, Tap
 from avlab.timing import skipping
 from avlab.timing.jitterbuffer import Frame
 
@@ -506,7 +506,7 @@ def test_a_device_that_does_not_open_gives_way_to_the_null_speaker(data: Path, m
         def stop(self) -> None:
             pass
 
-    monkeypatch.setattr("avlab.stream.sounding.open_speaker", lambda *_, **__: Shut())
+    monkeypatch.setattr("avlab.stream.playing.sound.open_speaker", lambda *_, **__: Shut())
     with avlab.Server(data / "count-15.mp4") as server:
         with avlab.Client(server.url, audio="auto") as client:
             assert "null speaker" in client.speaker_name

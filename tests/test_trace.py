@@ -13,10 +13,10 @@ import traces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avlab.measure import metrics
-from avlab.measure.join import join
-from avlab.measure.tables import FRAMES, PACKETS, TABLES
-from avlab.measure.trace import BATCH, FrameRow, Recorder, Trace
+from avlab.measure.numbers import metrics
+from avlab.measure.record.join import join
+from avlab.measure.record.tables import FRAMES, PACKETS, TABLES
+from avlab.measure.record.trace import BATCH, FrameRow, Recorder, Trace
 
 NS = 1_000_000_000
 FRAME_COLUMNS = (
@@ -173,7 +173,7 @@ def test_old_rows_are_spilled_one_batch_at_a_time_and_nothing_is_forgotten() -> 
 
 def test_importing_the_record_does_not_import_pandas() -> None:
     code = (
-        "import sys; from avlab.measure.trace import Recorder; from avlab.measure.join import join; "
+        "import sys; from avlab.measure.record.trace import Recorder; from avlab.measure.record.join import join; "
         "Recorder(side='server', epoch_ns=0, clock='c').trace(); assert 'pandas' not in sys.modules"
     )
     tools.run(sys.executable, "-c", code)

@@ -17,9 +17,9 @@ import tools
 import traces
 from commands import running
 
-from avlab.lab import files, locks, unfinished
-from avlab.measure import metrics
-from avlab.measure.trace import FrameRow, Recorder, Trace
+from avlab.measure.numbers import metrics
+from avlab.measure.record import files, locks, unfinished
+from avlab.measure.record.trace import FrameRow, Recorder, Trace
 
 NS = 1_000_000_000
 
@@ -131,7 +131,8 @@ def test_a_save_removes_what_dead_processes_left_and_nothing_of_the_living(tmp_p
     code = """
 import sys, os, signal
 from pathlib import Path
-from avlab.lab import locks, unfinished
+from avlab.measure.record import locks
+from avlab.measure.record import unfinished
 target = Path(sys.argv[1])
 kept = unfinished.Unfinished(target), locks.take(lambda: target.with_name(f".{target.name}.0123abc{sys.argv[2]}"))
 print("there", flush=True)
@@ -273,8 +274,8 @@ def test_a_place_that_may_only_be_read_is_refused_before_anything_begins(data: P
 def test_a_trace_of_millions_of_rows_is_saved_and_read_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from avlab.lab import checked
-    from avlab.measure import trace as tracing
+    from avlab.measure.record import checked
+    from avlab.measure.record import trace as tracing
 
     monkeypatch.setattr(tracing, "CHUNK", 1000)
     monkeypatch.setattr(checked, "IN_MEMORY_ROWS", 500)

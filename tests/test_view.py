@@ -12,14 +12,14 @@ from typing import Any, cast
 import pytest
 from rawclient import until
 
-from avlab.lab import hearing
-from avlab.lab import view as module
-from avlab.lab.flow import BUSY_GONE_NS, COAST_BYTES, GONE_NS, MOST_UNDER_WAY, Flow, PageClock
-from avlab.lab.view import AHEAD_NS, ENDED, View, follow
+from avlab.lab.notebook import hearing
+from avlab.lab.notebook import view as module
+from avlab.lab.notebook.flow import BUSY_GONE_NS, COAST_BYTES, GONE_NS, MOST_UNDER_WAY, Flow, PageClock
+from avlab.lab.notebook.view import AHEAD_NS, ENDED, View, follow
 from avlab.stream.client import Client
 from avlab.stream.clock import VirtualClock
-from avlab.stream.tap import Tap, Verdict
-from avlab.stream.worker import Handle
+from avlab.stream.handle import Handle
+from avlab.stream.playing.tap import Tap, Verdict
 from avlab.timing.jitterbuffer import Frame
 from avlab.wire.units import NS
 

@@ -14,8 +14,9 @@ from rawclient import until
 from scripted import bye
 
 import avlab
-from avlab.stream import opening, rtsp_receiver
-from avlab.stream.rtsp_client import RefusedError
+from avlab.stream.rtsp import opening
+from avlab.stream.rtsp import receiver as rtsp_receiver
+from avlab.stream.rtsp.dialogue import RefusedError
 from avlab.wire import rtcp
 from avlab.wire.rtp import RtpPacket
 

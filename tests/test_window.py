@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import avlab
 from avlab.lab import window
-from avlab.stream.tap import Tap, Verdict
+from avlab.stream.playing.tap import Tap, Verdict
 from avlab.timing.jitterbuffer import Frame
 from benchmarks import observe
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from rawclient import until
 
-from avlab.stream.worker import Handle, Worker, running_handles, stop_all
+from avlab.stream.handle import Handle, Worker, running_handles, stop_all
 
 
 class Probe(Handle):

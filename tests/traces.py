@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-from avlab.measure.trace import FrameRow, Recorder, Trace
+from avlab.measure.record.trace import FrameRow, Recorder, Trace
 
 NS = 1_000_000_000
 MS = 1_000_000

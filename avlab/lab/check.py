@@ -18,12 +18,12 @@ from numbers import Real
 from typing import Any
 
 from avlab.lab.predictions import PURPLE, Prediction, Verdict, predict
-from avlab.measure import metrics
+from avlab.measure.numbers import metrics
 from avlab.media.codec import check_quality, check_width
 from avlab.network.ratecontrol import Choice, Report
 from avlab.network.settings import Network
+from avlab.stream.handle import running_handles, stop_all, untold_errors
 from avlab.stream.simulate import simulate
-from avlab.stream.worker import running_handles, stop_all, untold_errors
 from avlab.timing.pacing import FeedbackPacer
 
 __all__ = [

@@ -6,7 +6,6 @@ Pictures leave through taps, and no taker can hold up the stream.
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import selectors
@@ -14,21 +13,21 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
-from avlab.measure.join import join
-from avlab.measure.tables import UNKNOWN
-from avlab.measure.trace import Recorder, Trace
-from avlab.stream.classic_client import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
+from avlab.measure.record.join import join
+from avlab.measure.record.scratch import Scratch
+from avlab.measure.record.tables import UNKNOWN
+from avlab.measure.record.trace import Recorder, Trace
+from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Offer, Receiver
-from avlab.stream.links import Waker
-from avlab.stream.presentation import Presentation
-from avlab.stream.repairing import Repair, check_repair
-from avlab.stream.rtsp_receiver import RtspReceiver
-from avlab.stream.scratch import Scratch
+from avlab.stream.handle import Handle, Worker, running_handles
+from avlab.stream.playing.presentation import Presentation
+from avlab.stream.playing.sound import Sounding
+from avlab.stream.playing.tap import Received, Tap
+from avlab.stream.rtsp.receiver import RtspReceiver
+from avlab.stream.rtsp.repairing import Repair, check_repair
 from avlab.stream.server import Server
-from avlab.stream.sounding import Sounding
-from avlab.stream.tap import Received, Tap
-from avlab.stream.worker import Handle, Worker, running_handles
+from avlab.stream.sockets.links import Waker
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.wire.text import printable
@@ -276,8 +275,10 @@ class Client(Handle):
         `speaker` is the device where Python runs; `auto` is the browser, unless the client was made for one speaker or
         for silence. ValueError for another word, RuntimeError before `start`.
         """
-        # The one door upward: views live on a higher floor, and are bound when asked for.
-        return importlib.import_module("avlab.lab.view").view(self, sound=sound)
+        # The one door upward, named in the contract of the floors: bound when asked for, as a view wants a notebook.
+        from avlab.lab.notebook import view
+
+        return view.view(self, sound=sound)
 
     @property
     def presentation(self) -> Presentation:

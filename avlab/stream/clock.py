@@ -10,7 +10,7 @@ import time
 import uuid
 from pathlib import Path
 
-from avlab.stream.scratch import Scratch
+from avlab.measure.record.scratch import Scratch
 
 WINDOWS = sys.platform == "win32"
 

@@ -16,24 +16,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from avlab.measure.trace import PacketTuple, Recorder, Trace
+from avlab.measure.record.scratch import Scratch
+from avlab.measure.record.trace import PacketTuple, Recorder, Trace
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.offload import Offload
 from avlab.network.settings import Network
 from avlab.stream.clock import MonotonicClock, clock_identity
-from avlab.stream.links import SHORTAGES, Address, TcpLink, UdpLink, Waker
-from avlab.stream.listening import ACCEPTED_A_TURN, OUT_OF_DESCRIPTORS, Arrival, Listener
+from avlab.stream.handle import Handle, Worker
 from avlab.stream.places import MOST_WAITING
-from avlab.stream.relay_places import (
+from avlab.stream.relaying.places import (
     MAX_SESSIONS,
     Room,
     room_for_connection,
     room_for_datagrams,
     room_for_setup,
 )
-from avlab.stream.relay_session import MAX_TRACKS, Carried, Handler, RtspSession, Session, Source
-from avlab.stream.scratch import Scratch
-from avlab.stream.worker import Handle, Worker
+from avlab.stream.relaying.session import MAX_TRACKS, Carried, Handler, RtspSession, Session, Source
+from avlab.stream.sockets.links import SHORTAGES, Address, TcpLink, UdpLink, Waker
+from avlab.stream.sockets.listening import ACCEPTED_A_TURN, OUT_OF_DESCRIPTORS, Arrival, Listener
 from avlab.timing.stage import Dropped
 from avlab.wire.rtp import HEADER, HEADER_BYTES, L16_MONO, L16_STEREO, VERSION_2, Unwrapper, is_rtcp
 from avlab.wire.units import NS, WireError
@@ -389,7 +389,7 @@ class Relay(Handle):
         if link in self._selector.get_map():
             self._selector.unregister(link)
 
-    # ---- for the sessions: relay_session.Desk
+    # ---- for the sessions: session.Desk
 
     def push(
         self, session: Session, way: Impairment, stream: str, carried: Carried, now_ns: int, *, reliable: bool = False

@@ -12,7 +12,8 @@ from functools import update_wrapper
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from avlab.measure.trace import Recorder, Trace
+from avlab.measure.record.scratch import Scratch
+from avlab.measure.record.trace import Recorder, Trace
 from avlab.media import codec
 from avlab.media.microphone import Microphone
 from avlab.media.sources import ClipSource, open_source
@@ -20,16 +21,15 @@ from avlab.network.offload import Mode, Offload, check_offload
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
-from avlab.stream.adapting import Adapting, Delivery
-from avlab.stream.classic_server import ClassicAudience
+from avlab.stream.classic.audience import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Audience
-from avlab.stream.links import Waker
+from avlab.stream.handle import Handle, Worker
 from avlab.stream.places import Places
-from avlab.stream.rtsp_audience import RtspAudience
-from avlab.stream.scratch import Scratch
-from avlab.stream.sending import Sending
-from avlab.stream.worker import Handle, Worker
+from avlab.stream.rtsp.audience import RtspAudience
+from avlab.stream.sending.adapting import Adapting, Delivery
+from avlab.stream.sending.clip import Sending
+from avlab.stream.sockets.links import Waker
 from avlab.timing.pacing import Pacer, pacer_named
 from avlab.timing.spreading import check_spread
 from avlab.wire.text import printable

@@ -13,7 +13,8 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from avlab.measure.trace import Recorder, Trace
+from avlab.measure.record.scratch import Scratch
+from avlab.measure.record.trace import Recorder, Trace
 from avlab.media.packets import open_clip, picture_stream, picture_ticks
 from avlab.media.sources import open_source
 from avlab.network.impairment import Impairment
@@ -21,9 +22,8 @@ from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
 from avlab.stream.clock import VirtualClock
-from avlab.stream.repairing import check_repair
-from avlab.stream.scratch import Scratch
-from avlab.stream.sizes import frame_bytes
+from avlab.stream.recorded_sizes import frame_bytes
+from avlab.stream.rtsp.repairing import check_repair
 from avlab.stream.virtual_receiver import Receiver, Reports
 from avlab.stream.virtual_sender import Packetizer, Sent
 from avlab.timing.pacing import FOREVER_NS, Pacer, pacer_named

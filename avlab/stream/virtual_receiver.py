@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from avlab.measure.trace import PacketTuple, Recorder
+from avlab.measure.record.trace import PacketTuple, Recorder
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.parity import KEEP_GROUPS, KEEP_PACKETS
 from avlab.network.ratecontrol import Choice, RateController, Report

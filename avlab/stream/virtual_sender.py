@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple, cast
 
-from avlab.measure.trace import FrameRow
+from avlab.measure.record.trace import FrameRow
 from avlab.network.impairment import Impairment, Packet
 from avlab.network.parity import groups
 from avlab.network.retransmission import History

@@ -26,20 +26,20 @@ import numpy as np
 import packets
 import traces
 
-from avlab.measure import metrics
-from avlab.measure.tables import TABLES
-from avlab.measure.trace import Recorder, SettingRow, Trace
+from avlab.measure.numbers import metrics
+from avlab.measure.record.tables import TABLES
+from avlab.measure.record.trace import Recorder, SettingRow, Trace
 from avlab.media import codec
 from avlab.network.parity import ParityDecoder, ParityEncoder, parse_parity
 from avlab.network.ratecontrol import Aimd, Report
 from avlab.network.retransmission import Requester, RtxReceiver, RtxSender
-from avlab.stream.arriving import Arriving
 from avlab.stream.isolated.parcel import unpacked, unpacked_error
-from avlab.stream.origin import Origin
-from avlab.stream.presentation import Presentation
-from avlab.stream.relay_rtsp import Dialogue
-from avlab.stream.rtsp_client import Granted
-from avlab.stream.rtsp_server import Peer, Track
+from avlab.stream.playing.presentation import Presentation
+from avlab.stream.relaying.dialogue import Dialogue
+from avlab.stream.rtsp.arriving import Arriving
+from avlab.stream.rtsp.dialogue import Granted
+from avlab.stream.rtsp.origin import Origin
+from avlab.stream.rtsp.peer import Peer, Track
 from avlab.wire import classic, fields, jpeg, rtcp, rtp, rtpjpeg, rtsp, sdp, urls
 from avlab.wire.answers import Answers
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError

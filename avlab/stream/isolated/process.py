@@ -14,8 +14,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
-from avlab.measure.tables import TABLES, Rows
-from avlab.measure.trace import Trace
+from avlab.measure.record.tables import TABLES, Rows
+from avlab.measure.record.trace import Trace
 from avlab.stream.isolated.parcel import packed, packed_error, unpacked
 from avlab.stream.isolated.server import CHOSEN, READABLE
 from avlab.stream.server import Server

@@ -22,15 +22,15 @@ from typing import IO, Any
 
 import numpy as np
 
-from avlab.measure.batches import Batch
-from avlab.measure.tables import TABLES, Rows
-from avlab.measure.trace import SettingRow, Trace
-from avlab.stream.adapting import Delivery
+from avlab.measure.record.batches import Batch
+from avlab.measure.record.scratch import Scratch
+from avlab.measure.record.tables import TABLES, Rows
+from avlab.measure.record.trace import SettingRow, Trace
 from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
+from avlab.stream.handle import Worker
 from avlab.stream.isolated.parcel import packed, unpacked, unpacked_error
-from avlab.stream.scratch import Scratch
+from avlab.stream.sending.adapting import Delivery
 from avlab.stream.server import Server
-from avlab.stream.worker import Worker
 
 PROGRAM = "avlab.stream.isolated.process"
 

@@ -1,0 +1,1 @@
+"""Figures folded from a trace: one fold for each."""

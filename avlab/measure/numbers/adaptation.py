@@ -1,0 +1,135 @@
+"""What a sender was told and what it made of it: receiver reports beside the truth, rate, queue and what was chosen.
+
+Pure: a trace in, DataFrames out, empty where the trace does not say. Times are float seconds on the run's clock, rates
+kbit/s, losses fractions from 0 to 1.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avlab.measure.numbers.folds import Bins, seconds
+from avlab.measure.numbers.network import GONE, delays, packet_fates
+from avlab.measure.record.tables import PACKET_FATES, STREAMS, UNKNOWN, UNKNOWN32
+from avlab.measure.record.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REPORT = ("time", "stream", "ssrc", "fraction_lost", "cumulative_lost", "jitter_ms", "round_trip_ms")
+_REPORTED = re.compile(r"reported (video|audio) (ssrc|loss|lost|jitter|round_trip)")
+_COLUMN = {
+    "ssrc": ("ssrc", 1.0),
+    "loss": ("fraction_lost", 1.0),
+    "lost": ("cumulative_lost", 1.0),
+    "jitter": ("jitter_ms", 1e3),
+    "round_trip": ("round_trip_ms", 1e3),
+}
+_RATE = re.compile(r"\brate ([\d.e+]+) kbit/s")
+
+
+def reports(trace: Trace) -> pd.DataFrame:
+    """What clients told the server in RTCP receiver reports (RFC 3550, 6.4): a row a report, columns as in `REPORT`.
+
+    `fraction_lost` is since the report before, in steps of 1/256; `cumulative_lost` counts packets since the beginning,
+    less duplicates; `jitter_ms` is that of A.8. In a server's record, and in one joined with it, which has the reports
+    of that client alone.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, object]] = []
+    open_rows: dict[str, dict[str, object]] = {}  # of a stream, the report that is being read
+    for row in trace.setting_rows:
+        match = _REPORTED.fullmatch(row.name)
+        if match is None or not isinstance(row.value, int | float):
+            continue
+        stream, word = match.groups()
+        time = (row.time_ns - trace.epoch_ns) / 1e9
+        column, scale = _COLUMN[word]
+        report = open_rows.get(stream)
+        if report is None or report["time"] != time or column in report:
+            report = open_rows[stream] = {"time": time, "stream": stream}
+            rows.append(report)
+        report[column] = row.value if column == "ssrc" else row.value * scale
+    table = pd.DataFrame(rows, columns=list(REPORT))
+    mine = {ssrc for ssrc in trace.meta.get("ssrcs") or () if ssrc is not None}
+    if trace.meta.get("joined") and mine:
+        table = table[table["ssrc"].isna() | table["ssrc"].isin(mine)]
+    numbers = [name for name in REPORT if name not in ("stream", "ssrc")]
+    table = table.astype(dict.fromkeys(numbers, np.float64) | {"ssrc": "Int64"})
+    return table.reset_index(drop=True)
+
+
+def true_loss(
+    trace: Trace, times: np.ndarray[tuple[int, ...], np.dtype[np.float64]], stream: str = "video"
+) -> pd.DataFrame:
+    """The fraction of a stream's packets that were lost between one of `times` and the next, as receivers see it.
+
+    A packet counts when it came; a lost one when the next one sent after it came, which is how it is missed. Columns
+    time (the later of the two), loss. The first counts from the beginning; what is under way does not count.
+    """
+    import pandas as pd
+
+    table = packet_fates(trace, stream)
+    table = table[table["sent"].notna() & ~table["fate"].isin(["sent", "in_flight"])].sort_values("sent")
+    gone = table["fate"].isin([*GONE, "socket_dropped"])
+    seen = table["received"].mask(gone).astype(np.float64).bfill().ffill().fillna(table["sent"].astype(np.float64))
+    slot = np.searchsorted(times, seen.to_numpy())
+    means = gone.astype(np.float64).groupby(slot).mean().reindex(range(len(times)))
+    return pd.DataFrame({"time": times, "loss": means.to_numpy(np.float64)})
+
+
+def sent_rate(trace: Trace, bin: float = 0.5) -> pd.DataFrame:
+    """Kilobits of packets a second, each `bin` seconds: columns time (where it starts), video, audio.
+
+    By when packets were sent, or came where that is not known; what repairs send counts. ValueError for a bin of 0.
+    """
+    import pandas as pd
+
+    bins = Bins(2, bin)
+    known = any((rows["sent"] != UNKNOWN).any() for rows in trace.chunks("packets"))
+    for rows in trace.chunks("packets"):
+        rows = rows[rows["bytes"] != UNKNOWN32]
+        rows = rows if known else rows[rows["fate"] != PACKET_FATES.index("recovered")]
+        bits, video = rows["bytes"] * 8e-3 / bin, rows["stream"] == STREAMS.index("video")
+        bins.add(seconds(trace, rows["sent" if known else "received"]), bits * video, bits * ~video)
+    numbers, sums = bins.sums()
+    return pd.DataFrame({"time": numbers * bin, "video": sums[0], "audio": sums[1]})
+
+
+def queueing(trace: Trace, bin: float = 0.25) -> pd.DataFrame:
+    """How long packets of video waited, in the mean of each `bin` seconds: columns time (its middle), queue_ms.
+
+    What they took beyond the quickest of the run: the bottleneck's queue, and jitter.
+    """
+    import pandas as pd
+
+    table = delays(trace).table
+    table = table[table["stream"] == "video"]
+    waited = table["delay_ms"] - table["delay_ms"].min()
+    means = waited.groupby(np.floor(table["time"] / bin).astype(int)).mean()
+    return pd.DataFrame({"time": (np.asarray(means.index, np.float64) + 0.5) * bin, "queue_ms": means.to_numpy()})
+
+
+def steps(trace: Trace, name: str) -> pd.DataFrame:
+    """A setting's values over time: columns time, value; floats, NaN for None, of what is a number."""
+    import pandas as pd
+
+    rows = trace.settings
+    rows = rows[(rows["name"] == name) & (rows["kind"] == "setting")]
+    rows = rows[rows["value"].map(lambda value: value is None or isinstance(value, int | float)).astype(bool)]
+    return pd.DataFrame({"time": rows["time"], "value": rows["value"].astype(np.float64)}).reset_index(drop=True)
+
+
+def bottleneck(trace: Trace) -> pd.DataFrame:
+    """The network's rate as it was set: columns time, kbps; NaN while there is no bottleneck."""
+    import pandas as pd
+
+    rows = trace.settings
+    rows = rows[(rows["name"] == "network") & (rows["kind"] == "setting")]
+    found = [_RATE.search(str(value)) for value in rows["value"]]
+    rates = [float(match[1]) if match else np.nan for match in found]
+    return pd.DataFrame({"time": rows["time"].to_numpy(), "kbps": np.array(rates, np.float64)})

@@ -1,0 +1,225 @@
+"""How a stream's rate comes to its target and keeps it: fps, settling, overshoot, ripple, drift.
+
+Pure: a trace in, DataFrames and a frozen summary out. What all metrics share is here too; avlab.metrics has
+these names and all others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avlab.measure.record.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Moment: TypeAlias = Literal["shown", "sent", "complete"]
+"""Where the frames of a video are watched: on the screen, leaving the server, or whole at the client."""
+
+Floats = NDArray[np.float64]
+
+_UNITS = {
+    "ms_per_minute": "ms/min",
+    "ms": "ms",
+    "ppm": "ppm",
+    "s": "s",
+    "seconds": "s",
+    "fps": "fps",
+    "kbps": "kbit/s",
+    "percent": "%",
+}
+
+
+class Printed:
+    """Prints as a table: a row a field, the unit that ends a field's name after its value."""
+
+    def __str__(self) -> str:
+        lines = []
+        for field in fields(self):  # type: ignore[arg-type]  # every heir is a dataclass
+            name = field.name
+            suffix = next((suffix for suffix in _UNITS if f"_{name}".endswith(f"_{suffix}")), None)
+            unit = _UNITS[suffix] if suffix else ""
+            label = (name.removesuffix(f"_{suffix}") if suffix else name).replace("_", " ")
+            value = getattr(self, field.name)
+            if isinstance(value, float):
+                value = (
+                    f"{value:,.0f}"
+                    if abs(value) >= 1000
+                    else f"{round(value, 3) + 0.0:.3g}"
+                    if abs(value) < 10
+                    else f"{value:.2f}"
+                )
+            lines.append(f"{label:<16}{'-' if value is None else value:>10} {'' if value is None else unit}".rstrip())
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convergence(Printed):
+    """How fps came to its target.
+
+    `settled_s` counts from the first frame; `rate_error_ppm` is how much faster the clip went by than time did, from
+    the first frame to the last. `overshoot_percent` is how far fps went beyond the target, seen from where it began, in
+    percent of the target. From settling on (over all, if it never settled): `deviation_fps`, standard deviation;
+    `ripple_ms`, how much the time between frames swings, 95th percentile less 5th; `drift_ms_per_minute`, how much
+    further behind its timestamps the stream comes in a minute.
+    """
+
+    target_fps: float | None
+    settled_s: float | None
+    mean_fps: float | None
+    deviation_fps: float | None
+    rate_error_ppm: float | None
+    overshoot_percent: float | None
+    ripple_ms: float | None
+    drift_ms_per_minute: float | None
+
+
+def fps(trace: Trace, at: Moment = "shown", window: float = 1.0) -> pd.DataFrame:
+    """Frames a second at each frame, over the trailing `window` seconds: columns time, fps.
+
+    A rate is intervals over their length, not frames in a window: 29.97 fps then reads 29.97 and not 29 or 30 by
+    turns. The first frame has none (NaN); in the first second the window is what there is; a gap counts in full.
+    """
+    if not window > 0:
+        raise ValueError(f"window must be more than 0 seconds, not {window}")
+    import pandas as pd
+
+    times = np.sort(known(video_frames(trace)[at]))
+    return pd.DataFrame({"time": times, "fps": trailing_rate(times, window)})
+
+
+HELD = 1.0
+"""Seconds that a rate must stay in its band before it counts as settled: as long as the rate itself looks back."""
+
+
+def trailing_rate(times: Floats, window: float) -> Floats:
+    """Intervals a second over the `window` seconds before each of these moments, which are in order; first NaN."""
+    rate = np.full(len(times), np.nan)
+    if len(times) > 1:
+        here = np.arange(1, len(times))
+        since = np.minimum(np.searchsorted(times, times[1:] - window - 1e-9), here - 1)
+        span = times[1:] - times[since]
+        rate[1:] = np.divide(here - since, span, out=np.full(len(span), np.inf), where=span > 0)
+    return rate
+
+
+def settling_time(rates: pd.DataFrame, target: float, band: float = 0.02) -> float | None:
+    """Seconds from the first frame until fps is within `band` of `target` for good; None if it never is.
+
+    For good is to the end, and for `HELD` seconds at least: a run that is in the band with its last frame has not
+    settled.
+    """
+    values = np.asarray(rates["fps"], np.float64)
+    outside = np.flatnonzero(~(np.abs(values - target) <= (band + 1e-9) * target))  # a first NaN is outside
+    settled = int(outside[-1]) + 1 if len(outside) else 0
+    if settled >= len(values):
+        return None
+    times = np.asarray(rates["time"], np.float64)
+    return float(times[settled] - times[0]) if times[-1] - times[settled] >= HELD - 1e-9 else None
+
+
+def target_fps(trace: Trace) -> float | None:
+    """The fps that the clip means to have: meta's `target_fps`, else from the median gap between timestamps."""
+    named = trace.meta.get("target_fps")
+    if named:
+        return float(named)
+    gaps = np.diff(np.sort(known(video_frames(trace)["pts"])))
+    gap = quantile(gaps[gaps > 0], 0.5)
+    return None if gap is None else 1 / gap
+
+
+def convergence(trace: Trace, at: Moment = "shown", band: float = 0.02) -> Convergence:
+    """How, and how exactly, fps came to its target; watch a pacer with `at="sent"`."""
+    rates, target = fps(trace, at), target_fps(trace)
+    times, values = np.asarray(rates["time"], np.float64), np.asarray(rates["fps"], np.float64)
+    settled = None if target is None else settling_time(rates, target, band)
+    since = -np.inf if settled is None else times[0] + settled
+    after = values[np.isfinite(values) & (times >= since)]  # frames that left at once have no finite rate
+    frames = video_frames(trace).dropna(subset=[at, "pts"]).sort_values(at)
+    real, meant = (np.asarray(frames[column], np.float64) for column in (at, "pts"))
+    ppm = None
+    if len(real) > 1 and real[-1] > real[0]:
+        ppm = float((meant[-1] - meant[0]) / (real[-1] - real[0]) - 1) * 1e6
+    errors, drifts = interval_error(trace, at), drift(trace, at)
+    swing = known(errors["error_ms"][errors["time"] >= since])
+    low, high = quantile(swing, 0.05), quantile(swing, 0.95)
+    return Convergence(
+        target_fps=target,
+        settled_s=settled,
+        mean_fps=mean_rate(times),
+        deviation_fps=float(np.std(after)) if len(after) else None,
+        rate_error_ppm=ppm,
+        overshoot_percent=None if target is None else _overshoot(values[np.isfinite(values)], target),
+        ripple_ms=None if low is None or high is None else high - low,
+        drift_ms_per_minute=_slope(drifts[drifts["time"] >= since]),
+    )
+
+
+def interval_error(trace: Trace, at: Moment = "shown") -> pd.DataFrame:
+    """How much longer each gap between frames was than the timestamps ask: columns time, error_ms.
+
+    Without timestamps (a client before the join), the gap asked for is the one of the nominal rate.
+    """
+    import pandas as pd
+
+    frames = video_frames(trace).dropna(subset=[at]).sort_values(at, kind="stable")
+    times = np.asarray(frames[at], np.float64)
+    target = target_fps(trace)
+    meant = np.diff(np.asarray(frames["pts"], np.float64))
+    meant = np.where(np.isnan(meant), np.nan if target is None else 1 / target, meant)
+    return pd.DataFrame({"time": times[1:], "error_ms": (np.diff(times) - meant) * 1e3})
+
+
+def drift(trace: Trace, at: Moment = "shown") -> pd.DataFrame:
+    """How far behind its timestamps the stream has come since the first frame: columns time, drift_ms.
+
+    Positive when behind. What `interval_error` says of each gap, added up.
+    """
+    import pandas as pd
+
+    times = np.sort(known(video_frames(trace)[at]))
+    added = np.cumsum(np.asarray(interval_error(trace, at)["error_ms"], np.float64))
+    return pd.DataFrame({"time": times, "drift_ms": np.append(0.0, added)[: len(times)]})
+
+
+def _overshoot(values: Floats, target: float) -> float | None:
+    """How far beyond the target, seen from the first value, the furthest one is, in percent."""
+    if not len(values):
+        return None
+    beyond = (values - target) * (1.0 if values[0] < target else -1.0)
+    return max(0.0, float(beyond.max())) / target * 100
+
+
+def _slope(drifts: pd.DataFrame) -> float | None:
+    """Milliseconds a minute, by least squares: one late frame at the end changes little."""
+    table = drifts.dropna()
+    times, values = np.asarray(table["time"], np.float64), np.asarray(table["drift_ms"], np.float64)
+    if len(times) < 2 or not times[-1] > times[0]:
+        return None
+    times = times - times.mean()
+    return float(times @ values / (times @ times)) * 60
+
+
+def video_frames(trace: Trace, stream: str = "video") -> pd.DataFrame:
+    """The rows of one stream."""
+    frames = trace.frames
+    return frames[frames["stream"] == stream]
+
+
+def known(column: pd.Series[Any]) -> Floats:
+    """A column's values, those that are missing left out."""
+    return np.asarray(column.dropna(), np.float64)
+
+
+def quantile(values: Floats, q: float) -> float | None:
+    """As numpy's; None of nothing."""
+    return float(np.quantile(values, q)) if len(values) else None
+
+
+def mean_rate(times: Floats) -> float | None:
+    """Intervals a second, of moments in order; None when there is no interval."""
+    return float((len(times) - 1) / (times[-1] - times[0])) if len(times) > 1 and times[-1] > times[0] else None

@@ -1,0 +1,471 @@
+"""Numbers from a trace: ledgers, fps and its settling, pacing, loss, delay, jitter, sync, what networks did.
+
+Pure: a trace in, DataFrames and frozen summaries out, each a fold over the trace's columns. On an empty trace counts
+are 0, numbers None and DataFrames empty. Times are float seconds on the run's clock, `*_ms` are milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avlab.measure.numbers.adaptation import reports
+from avlab.measure.numbers.compare import compare
+from avlab.measure.numbers.convergence import (
+    Convergence,
+    Floats,
+    Moment,
+    Printed,
+    convergence,
+    drift,
+    fps,
+    interval_error,
+    known,
+    mean_rate,
+    quantile,
+    settling_time,
+    target_fps,
+)
+from avlab.measure.numbers.folds import Bins, Ints, every, frames_of_stream, seconds, some_packets
+from avlab.measure.numbers.loss import Packets, loss_bins, packets_lost
+from avlab.measure.numbers.network import (
+    Agreement,
+    FrameLoss,
+    Lateness,
+    agreement,
+    buffer_depth,
+    expected_frame_loss,
+    frame_loss,
+    lateness,
+    packet_fates,
+    packets_a_frame,
+    predicted_late,
+)
+from avlab.measure.record.tables import (
+    FRAME_FATES,
+    PACKET_FATES,
+    STREAMS,
+    UNKNOWN,
+    UNKNOWN32,
+    Rows,
+)
+from avlab.measure.record.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RECOVERED = PACKET_FATES.index("recovered")
+
+__all__ = [
+    "Agreement",
+    "Convergence",
+    "FrameLedger",
+    "FrameLoss",
+    "Lateness",
+    "Moment",
+    "PacingSummary",
+    "PacketLedger",
+    "Spread",
+    "Summary",
+    "SyncSummary",
+    "agreement",
+    "audio_seconds",
+    "bitrate",
+    "buffer_depth",
+    "compare",
+    "convergence",
+    "drift",
+    "expected_frame_loss",
+    "fps",
+    "frame_ledger",
+    "frame_loss",
+    "interval_error",
+    "jitter",
+    "lateness",
+    "loss",
+    "media_jitter",
+    "one_way_delay",
+    "pacing",
+    "packet_fates",
+    "packet_ledger",
+    "packets_a_frame",
+    "predicted_late",
+    "reports",
+    "settling_time",
+    "spread",
+    "summary",
+    "sync_summary",
+    "target_fps",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PacketLedger(Printed):
+    """Where every copy of every packet went."""
+
+    sent: int
+    duplicated: int
+    received: int
+    lost: int
+    socket_dropped: int
+    in_flight: int
+    used: int
+    duplicate: int
+    late: int
+    recovered: int = 0
+    """Lost, and brought back by a repair. The packets that did it were sent, received and used like any others."""
+
+    @property
+    def closes(self) -> bool:
+        """What was sent or copied was received, lost, dropped or is under way; what was received has a use."""
+        gone = self.lost + self.recovered + self.socket_dropped + self.in_flight
+        return (
+            self.sent + self.duplicated == self.received + gone
+            and self.received == self.used + self.duplicate + self.late
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameLedger(Printed):
+    """What became of every frame."""
+
+    offered: int
+    shown: int
+    late: int
+    incomplete: int
+    lost: int
+    skipped: int
+    in_flight: int
+
+    @property
+    def closes(self) -> bool:
+        """Every frame offered has exactly one fate."""
+        return self.offered == self.shown + self.late + self.incomplete + self.lost + self.skipped + self.in_flight
+
+
+@dataclass(frozen=True, kw_only=True)
+class PacingSummary(Printed):
+    """Sent less due: size of the error over all frames; drift, the last second's median less the first second's."""
+
+    median_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+    drift_ms: float | None
+    frames: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread(Printed):
+    """How large `count` values are, signs aside."""
+
+    median_ms: float | None
+    p95_ms: float | None
+    max_ms: float | None
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncSummary(Spread):
+    """How far picture and sound were apart over `count` readings: sizes, and on which side.
+
+    `median_ms`, `p95_ms` and `max_ms` are sizes, signs aside. The sign matters, as viewers bear late sound better than
+    early: ITU-R BT.1359 has them notice it from 45 ms early and from 125 ms late on, and mind from 90 and 185.
+    """
+
+    signed_median_ms: float | None
+    """The middle reading: positive when the sound is early, negative when it is late."""
+    early_p95_ms: float | None
+    """95 in a hundred readings have the sound no earlier than this; 0 when they have it late."""
+    late_p95_ms: float | None
+    """95 in a hundred readings have the sound no later than this, as a positive number; 0 when they have it early."""
+    early: float | None
+    """The part of the readings in which the sound is early, from 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Printed):
+    """A run in a table. `fps` is the mean over what was shown; `delay_ms` the median one-way delay of a packet.
+
+    `av_median_ms` and `av_p95_ms` are how far picture and sound were apart, whichever was early; `av_signed_ms` is the
+    median with its sign, positive when the sound is early. `packet_loss_percent` is as `numbers.loss` defines it:
+    repairs bring packets back, and do not make them unlost. What was lost is None on the classic wire, which has no
+    numbers to tell it by.
+    """
+
+    offered: int
+    shown: int
+    late: int
+    incomplete: int
+    skipped: int
+    lost: int | None
+    in_flight: int
+    fps: float | None
+    target_fps: float | None
+    audio_seconds: float
+    av_median_ms: float | None
+    av_p95_ms: float | None
+    av_signed_ms: float | None
+    send_error_ms: float | None
+    packet_loss_percent: float | None
+    frame_loss_percent: float | None
+    delay_ms: float | None
+    bitrate_kbps: float | None
+
+    def as_dict(self) -> dict[str, int | float | None]:
+        """The same as plain values, ready for JSON."""
+        return asdict(self)
+
+
+def packet_ledger(trace: Trace, stream: str | None = None) -> PacketLedger:
+    """Where packets went, of one stream or of all.
+
+    A client's own trace does not say what was sent: then it is what the sequence numbers leave room for, as a receiver
+    reckons it (RFC 3550, A.3); on the classic wire, which has none, it is what came. A server's own trace says nothing
+    of arrivals, so its ledger does not close.
+    """
+    if stream is not None and stream not in STREAMS:
+        raise ValueError(f"stream must be one of {', '.join(STREAMS)}, or None for all, not {stream!r}")
+    packets, fates = Packets(trace), np.zeros(len(PACKET_FATES), np.int64)
+    sent = duplicated = received = 0
+    for copies in packets.copies():
+        mine = np.ones(len(copies.rows), bool)
+        if stream is not None:
+            mine = copies.rows["stream"] == STREAMS.index(stream)
+        sent += int((copies.was_sent & mine).sum())
+        duplicated += int((~copies.was_sent & copies.was_received & mine).sum())
+        received += int((copies.was_received & mine).sum())
+        fates += _counts(copies.rows["fate"][mine], len(fates))
+    gaps = packets.gaps()
+    missing = int(gaps.missing[(gaps.stream == STREAMS.index(stream)) if stream is not None else slice(None)].sum())
+    count = dict(zip(PACKET_FATES, fates.tolist(), strict=True))
+    count["lost"] += missing
+    return PacketLedger(sent=sent + missing, duplicated=duplicated, received=received, **count)
+
+
+def _counts(codes: np.ndarray[tuple[int, ...], np.dtype[np.int8]], words: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """How many rows have each of so many words; those without one count nowhere."""
+    return np.bincount(codes[codes >= 0], minlength=words)[:words].astype(np.int64)
+
+
+def frame_ledger(trace: Trace, stream: str = "video") -> FrameLedger:
+    """What became of a stream's frames; for "audio", of its chunks of sound."""
+    fates, offered = np.zeros(len(FRAME_FATES), np.int64), 0
+    for rows in trace.chunks("frames"):
+        mine = rows["fate"][rows["stream"] == STREAMS.index(stream)]
+        offered += len(mine)
+        fates += _counts(mine, len(fates))
+    return FrameLedger(offered=offered, **dict(zip(FRAME_FATES, fates.tolist(), strict=True)))
+
+
+def pacing(trace: Trace) -> PacingSummary:
+    """How exactly frames left when they were due."""
+    frames = frames_of_stream(trace, "video", "due", "sent").dropna().sort_values("due")
+    due, sent = (np.asarray(frames[column], np.float64) for column in ("due", "sent"))
+    error = (sent - due) * 1e3
+    size = np.abs(error)
+    drifted = None
+    if len(due):
+        drifted = float(np.median(error[due >= due[-1] - 1]) - np.median(error[due <= due[0] + 1]))
+    return PacingSummary(
+        median_ms=quantile(size, 0.5),
+        p95_ms=quantile(size, 0.95),
+        p99_ms=quantile(size, 0.99),
+        max_ms=quantile(size, 1),
+        drift_ms=drifted,
+        frames=len(due),
+    )
+
+
+def loss(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
+    """The fraction of packets lost and of frames damaged, each `bin` seconds: columns time, packet_loss, frame_loss.
+
+    `time` is where the bin starts. Packets are lost as `numbers.loss` defines it, even if a repair brought them
+    back; a frame is damaged if it is lost or incomplete after all. Only video counts; what is in flight does not, nor
+    what was skipped before sending. NaN where nothing was sent, and on the classic wire, which has no numbers to tell
+    loss by. Over more than a million bins, those in which nothing was sent are left out. ValueError for a bin of 0.
+    """
+    import pandas as pd
+
+    bins = loss_bins(trace, bin)
+    return pd.DataFrame({"time": bins.numbers * bin, "packet_loss": bins.packets, "frame_loss": bins.frames})
+
+
+def one_way_delay(trace: Trace) -> pd.DataFrame:
+    """Each received packet's delay: columns time (when sent), stream, delay_ms. NaN unless both sides share a clock.
+
+    Of more than five million packets, one in two, in three and so on.
+    """
+    import pandas as pd
+
+    parts = [rows[["stream", "sent", "received"]][rows["sent"] != UNKNOWN] for rows in _arrived(trace)]
+    rows = np.concatenate(parts)
+    rows = rows[np.argsort(rows["sent"], kind="stable")]
+    shared = trace.meta.get("shared_clock", trace.meta["side"] == "simulation")
+    sent = seconds(trace, rows["sent"])
+    delay = (seconds(trace, rows["received"]) - sent) * 1e3 if shared else np.full(len(rows), np.nan)
+    return pd.DataFrame({"time": sent, "stream": _streams(rows["stream"]), "delay_ms": delay})
+
+
+def _streams(codes: np.ndarray[Any, np.dtype[np.int8]]) -> pd.Categorical:
+    import pandas as pd
+
+    return pd.Categorical.from_codes(codes, categories=pd.Index(STREAMS, dtype=object))
+
+
+def _arrived(trace: Trace) -> Iterator[Rows]:
+    """The packets that the network delivered, some at a time; what a repair brought back is not among them."""
+    for rows in some_packets(trace):
+        yield rows[(rows["received"] != UNKNOWN) & (rows["fate"] != _RECOVERED)]
+
+
+def jitter(trace: Trace) -> pd.DataFrame:
+    """Interarrival jitter as receivers report it (RFC 3550, 6.4.1): columns time, stream, ssrc, jitter_ms.
+
+    Media clocks tick at 90 kHz for video (RFC 3551) and at meta's `audio_rate` for sound; without it, sound has NaN.
+    It is reckoned from each packet; of more than five million, one in two, in three and so on is in the table.
+    """
+    import pandas as pd
+
+    rates = np.array([90_000.0, float(trace.meta.get("audio_rate") or np.nan)])
+    rates[~(rates > 0)] = np.nan
+    step = every(trace.count("packets"))
+    parts: list[pd.DataFrame] = []
+    held = np.empty(0, [("lane", "<i8"), ("received", "<i8"), ("timestamp", "<i8"), ("jitter", "<f8")])
+    for rows in trace.chunks("packets"):
+        came = (rows["received"] != UNKNOWN) & (rows["fate"] != _RECOVERED)
+        rows = rows[came & (rows["timestamp"] != UNKNOWN) & (rows["ssrc"] != UNKNOWN)]
+        # Where a stream was left off comes first, with the jitter that it had; then what has come since.
+        fresh = np.zeros(len(rows), held.dtype)
+        fresh["lane"] = rows["ssrc"] * len(STREAMS) + rows["stream"]
+        fresh["received"], fresh["timestamp"] = rows["received"], rows["timestamp"]
+        both = np.concatenate([held, fresh])
+        order = np.lexsort((both["received"], np.arange(len(both)) >= len(held), both["lane"]))
+        both, news = both[order], order >= len(held)
+        begins = np.diff(both["lane"], prepend=both["lane"][:1] - 1) != 0
+        times = seconds(trace, both["received"])
+        ticks = np.diff(both["timestamp"], prepend=both["timestamp"][:1]).astype(np.int32)  # 32 bits wrap, RFC 3550
+        moved = np.abs(np.diff(times, prepend=times[:1]) - ticks / rates[both["lane"] % len(STREAMS)])
+        moved = np.where(begins, both["jitter"], moved)
+        smooth = pd.Series(moved).groupby(np.cumsum(begins)).ewm(alpha=1 / 16, adjust=False).mean()
+        both["jitter"] = smooth.to_numpy()
+        held = both[np.append(begins[1:], True)[: len(both)]]
+        told = both[news][::step]
+        lane = told["lane"]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "time": seconds(trace, told["received"]),
+                    "stream": _streams((lane % len(STREAMS)).astype(np.int8)),
+                    "ssrc": lane // len(STREAMS),
+                    "jitter_ms": told["jitter"] * np.where(np.isnan(rates), np.nan, 1e3)[lane % len(STREAMS)],
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def bit_bins(trace: Trace, bin: float = 1.0) -> tuple[Ints, Floats]:
+    """Kilobits of video's and of sound's packets a second, by number of bin: see `bitrate`."""
+    bins, server = Bins(2, bin), trace.meta["side"] == "server"
+    for rows in trace.chunks("packets"):
+        rows = rows if server else rows[rows["fate"] != _RECOVERED]  # which the network did not deliver
+        rows = rows[rows["bytes"] != UNKNOWN32]
+        bits, video = rows["bytes"] * 8e-3 / bin, rows["stream"] == STREAMS.index("video")
+        bins.add(seconds(trace, rows["sent" if server else "received"]), bits * video, bits * ~video)
+    return bins.sums()
+
+
+def media_jitter(trace: Trace, stream: str = "video") -> pd.DataFrame:
+    """A stream's own jitter, without that of packets which are sent again: columns as `jitter` has them."""
+    table = jitter(trace)
+    table = table[table["stream"] == stream]
+    return table[table["ssrc"] == table["ssrc"].mode()[0]] if len(table) else table
+
+
+def bitrate(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
+    """Kilobits of packets a second, each `bin` seconds: columns time, video, audio. Received, or sent for a server.
+
+    Over more than a million bins, those in which nothing came are left out. ValueError for a bin of 0.
+    """
+    import pandas as pd
+
+    numbers, sums = bit_bins(trace, bin)
+    return pd.DataFrame({"time": numbers * bin, "video": sums[0], "audio": sums[1]})
+
+
+def sync_summary(trace: Trace) -> SyncSummary:
+    """How far picture and sound were apart, and which was early. Zeros of exact agreement count as neither."""
+    parts = []
+    for rows in trace.chunks("sync"):
+        known_too = (rows["video_pts"] != UNKNOWN) & (rows["audio_pts"] != UNKNOWN)
+        parts.append((rows["audio_pts"][known_too] - rows["video_pts"][known_too]) / 1e6)
+    offsets = np.concatenate(parts)
+    size = np.abs(offsets)
+    low, middle, high = (quantile(offsets, q) for q in (0.05, 0.5, 0.95))
+    return SyncSummary(
+        median_ms=quantile(size, 0.5),
+        p95_ms=quantile(size, 0.95),
+        max_ms=quantile(size, 1),
+        count=len(offsets),
+        signed_median_ms=middle,
+        early_p95_ms=None if high is None else max(0.0, high),
+        late_p95_ms=None if low is None else max(0.0, -low),
+        early=float((offsets > 0).mean()) if len(offsets) else None,
+    )
+
+
+def spread(values_ms: pd.Series[Any]) -> Spread:
+    """How large the values of a column are, signs and NaN aside."""
+    size = np.abs(known(values_ms))
+    return Spread(median_ms=quantile(size, 0.5), p95_ms=quantile(size, 0.95), max_ms=quantile(size, 1), count=len(size))
+
+
+def audio_seconds(trace: Trace) -> float:
+    """Seconds of sound played: each chunk lasts until the next one's pts; where chunks lack, as long as most do."""
+    chunks = frames_of_stream(trace, "audio", "pts", "fate")
+    chunks = chunks.dropna(subset=["pts"]).drop_duplicates("pts").sort_values("pts")
+    length = np.diff(np.asarray(chunks["pts"], np.float64))
+    usual = quantile(length, 0.5)
+    if usual is None:
+        return 0.0
+    length = np.append(np.where(length > 3 * usual, usual, length), usual)
+    return float(length[np.asarray(chunks["fate"] == "shown")].sum())
+
+
+def summary(trace: Trace) -> Summary:
+    """The numbers that `demo` and `play --json` print."""
+    ledger, packets, sync = frame_ledger(trace), packets_lost(trace), sync_summary(trace)
+    frames_settled = ledger.offered - ledger.skipped - ledger.in_flight
+    rates, tells = bitrate(trace), _tells_loss(trace)
+    return Summary(
+        offered=ledger.offered,
+        shown=ledger.shown,
+        late=ledger.late,
+        incomplete=ledger.incomplete,
+        skipped=ledger.skipped,
+        lost=ledger.lost if tells else None,
+        in_flight=ledger.in_flight,
+        fps=mean_rate(np.sort(known(frames_of_stream(trace, "video", "shown")["shown"]))),
+        target_fps=target_fps(trace),
+        audio_seconds=audio_seconds(trace),
+        av_median_ms=sync.median_ms,
+        av_p95_ms=sync.p95_ms,
+        av_signed_ms=sync.signed_median_ms,
+        send_error_ms=pacing(trace).median_ms,
+        packet_loss_percent=_percent(packets.lost, packets.settled) if tells else None,
+        frame_loss_percent=_percent(ledger.lost + ledger.incomplete, frames_settled) if tells else None,
+        delay_ms=quantile(known(one_way_delay(trace)["delay_ms"]), 0.5),
+        bitrate_kbps=quantile(np.asarray(rates["video"] + rates["audio"], np.float64), 0.5),
+    )
+
+
+def _tells_loss(trace: Trace) -> bool:
+    return trace.meta.get("wire") != "classic"
+
+
+def _percent(part: int, whole: int) -> float | None:
+    return 100 * part / whole if whole > 0 else None

@@ -1,0 +1,200 @@
+"""A table's rows as they pile up: batches in memory, and from a bound of bytes on in a file that grows.
+
+Pure: no file and no lock. Whatever reaches a disk goes through a callable, and comes back as `Stored`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+from avlab.measure.record.tables import UNKNOWN, Rows, Table
+
+BATCH = 4096
+"""Rows that are put aside together."""
+
+CHUNK = 1 << 19
+"""Rows of a table that a fold sees at once, at most: some hundred megabytes with all that is made of them."""
+
+PIECE = 1 << 18
+"""Rows on a disk that are one batch of a trace: so an hour of thirty clients is a few hundred of them."""
+
+SLICE = 1 << 14
+"""Rows that are read at once by whoever looks for the newest."""
+
+MEMORY_BYTES = 128 << 20
+"""What the rows of all records of a process take in memory, before the oldest go to a disk."""
+
+KEPT_BYTES = 2 << 20
+"""What a table keeps in memory whatever the others take: the last seconds, which live plots ask for all the time."""
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """Rows that are elsewhere than in memory. Any thread may read them, while more are added behind them."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def read(self, start: int, stop: int) -> Rows:
+        """Those from `start` up to `stop`. OSError when they cannot be read."""
+        ...
+
+    def followed_by(self, other: Stored) -> Stored | None:
+        """Both in one, where `other` lies right behind; else None."""
+        ...
+
+
+Spill: TypeAlias = Callable[[Rows], "Rows | Stored"]
+"""Puts rows away and gives what stands for them. OSError: they could not be put away."""
+
+
+class Batch(NamedTuple):
+    """Some rows, and between which moments they lie; `UNKNOWN` twice for rows without any time."""
+
+    rows: Rows | Stored
+    oldest: int
+    newest: int
+
+    @classmethod
+    def of(cls, table: Table, rows: Rows) -> Batch:
+        """A batch of rows in memory."""
+        return cls(rows, *table.span(rows))
+
+    def read(self) -> Rows:
+        """The rows, wherever they are."""
+        return self.rows if isinstance(self.rows, np.ndarray) else self.rows.read(0, len(self.rows))
+
+    def slices(self) -> Iterator[Rows]:
+        """The rows a slice at a time, the last slice first."""
+        if isinstance(self.rows, np.ndarray):
+            yield self.rows
+            return
+        for stop in range(len(self.rows), 0, -SLICE):
+            yield self.rows.read(max(0, stop - SLICE), stop)
+
+    def followed_by(self, other: Batch) -> Batch | None:
+        """Both in one, where they lie one behind the other on a disk and stay small enough; else None."""
+        if isinstance(self.rows, np.ndarray) or isinstance(other.rows, np.ndarray):
+            return None
+        if len(self.rows) + len(other.rows) > PIECE:
+            return None
+        both = self.rows.followed_by(other.rows)
+        if both is None:
+            return None
+        known = [moment for moment in (self.oldest, other.oldest) if moment != UNKNOWN]
+        return Batch(both, min(known, default=UNKNOWN), max(self.newest, other.newest))
+
+
+def chunked(batches: Iterable[Batch], most: int = CHUNK) -> Iterator[Rows]:
+    """The rows of batches in order, some of `most` at a time; a batch that is larger comes in parts."""
+    waiting: list[Rows] = []
+    count = 0
+    for batch in batches:
+        for start in range(0, len(batch.rows), most):
+            stop = min(start + most, len(batch.rows))
+            part: Rows = batch.rows[start:stop] if isinstance(batch.rows, np.ndarray) else batch.rows.read(start, stop)
+            if count and count + len(part) > most:
+                yield np.concatenate(waiting)
+                waiting, count = [], 0
+            waiting.append(part)
+            count += len(part)
+    if waiting:
+        yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+
+
+class Budget:
+    """How many bytes of rows the logs of a process keep in memory together.
+
+    There is no lock: each log writes a place of its own, and a dict's values are listed in a single operation.
+    """
+
+    def __init__(self, limit: int = MEMORY_BYTES) -> None:
+        self.limit = limit
+        self._held: dict[int, int] = {}
+
+    def of(self, log: object) -> Callable[[int], None]:
+        """Where a log writes how much it holds; forgotten with it."""
+        place = id(log)
+        self._held[place] = 0
+        weakref.finalize(log, self._held.pop, place, None).atexit = False
+        return lambda held: self._held.__setitem__(place, held)
+
+    @property
+    def over(self) -> bool:
+        """Whether it is more than it should be."""
+        return sum(list(self._held.values())) > self.limit
+
+
+class Log:
+    """One table as it grows: full batches, and a live buffer to which packed rows are appended.
+
+    There is no lock. One thread appends; both parts hang on one attribute which is replaced as a whole, and both
+    appending to a bytearray and copying it are single operations: a snapshot from any thread has each row, whole, once.
+    What cannot be put away is left out, and `lost` is told how many rows and why.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        spill: Spill | None,
+        *,
+        budget: Budget,
+        spill_after_ns: int | None,
+        lost: Callable[[int, int, OSError], None],
+    ) -> None:
+        self._table = table
+        self._full_at = BATCH * table.dtype.itemsize
+        self._spill, self._spill_after_ns, self._lost = spill, spill_after_ns, lost
+        self._stored: tuple[Batch, ...] = ()
+        self._held = 0
+        self._budget = budget
+        self._tell = budget.of(self)
+        self._state: tuple[tuple[Batch, ...], bytearray] = ((), bytearray())
+
+    def append(self, packed: bytes) -> None:
+        """Take packed rows; from the one thread that writes."""
+        batches, live = self._state
+        live += packed
+        if len(live) < self._full_at:
+            return
+        batch = Batch.of(self._table, np.frombuffer(bytes(live), self._table.dtype))
+        self._held += len(live)
+        self._tell(self._held)
+        self._state = (self._put_away((*batches, batch)), bytearray())
+
+    def _put_away(self, batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
+        """Hand on the oldest batches in memory while there is too much of them: one or two, so the cost is even."""
+        if self._spill is None:
+            return batches
+        for _ in range(2):
+            at = len(self._stored)
+            if at >= len(batches) - 1 or not self._has_to_go(batches[at], batches[-1]):
+                break
+            oldest = batches[at]
+            self._held -= len(oldest.rows) * self._table.dtype.itemsize
+            self._tell(self._held)
+            try:
+                moved = oldest._replace(rows=self._spill(oldest.read()))
+            except OSError as error:
+                self._lost(oldest.newest, len(oldest.rows), error)
+            else:
+                joined = self._stored[-1].followed_by(moved) if self._stored else None
+                self._stored = (*self._stored, moved) if joined is None else (*self._stored[:-1], joined)
+            batches = (*self._stored, *batches[at + 1 :])
+        return batches
+
+    def _has_to_go(self, oldest: Batch, newest: Batch) -> bool:
+        if self._spill_after_ns is not None and oldest.newest < newest.newest - self._spill_after_ns:
+            return True
+        return self._held > KEPT_BYTES and self._budget.over
+
+    def snapshot(self) -> tuple[Batch, ...]:
+        """All rows so far; from any thread."""
+        batches, live = self._state
+        rows: Rows = np.frombuffer(bytes(live), self._table.dtype)
+        return (*batches, Batch.of(self._table, rows)) if len(rows) else batches

@@ -1,0 +1,298 @@
+"""Two sides of one run made into one record: what the server sent, and what became of it at one client.
+
+Pure: two traces in, a third out. Packets are matched by SSRC and sequence number, frames by RTP timestamp.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avlab.measure.record.tables import (
+    FRAME_FATES,
+    FRAMES,
+    NS,
+    PACKET_FATES,
+    PACKETS,
+    STREAMS,
+    UNKNOWN,
+    UNKNOWN8,
+    UNKNOWN32,
+    Rows,
+    Table,
+)
+from avlab.measure.record.trace import SettingRow, Trace
+
+Ints = NDArray[np.int64]
+
+_VIDEO = STREAMS.index("video")
+_SKIPPED = FRAME_FATES.index("skipped")
+_SEQ_MODULUS = 1 << 16
+_TIMESTAMP_MODULUS = 1 << 32
+
+
+def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
+    """The client's trace with all that only the server knows, and with what was sent but never seen.
+
+    Frames gain index, pts, due, encoded and sent; packets gain sent. What the client never saw is `lost`, or
+    `in_flight` if it was sent less than `in_flight` seconds before the client's end (its meta's `end_ns`, else the last
+    thing it recorded). A frame of which packets arrived, and which the client has not judged yet, is in flight, too.
+    Times are on the client's clock. When the server's is another clock, its times are shifted so that the smallest
+    one-way delay is 0, and meta["shared_clock"] is False. A client's trace that is joined already comes back as it is.
+    While a run goes on, take the client's trace before the server's.
+
+    ValueError: the traces are not a server's and a client's, or they are of different runs.
+    """
+    if not (isinstance(server, Trace) and isinstance(client, Trace)):
+        raise ValueError(f"join takes two traces, not {type(server).__name__} and {type(client).__name__}")
+    sides = server.meta["side"], client.meta["side"]
+    if sides != ("server", "client"):
+        raise ValueError(f"join takes a server's trace and then a client's, not a {sides[0]}'s and a {sides[1]}'s")
+    if client.meta.get("joined"):
+        return client
+    if client.meta.get("wire") == "classic":
+        raise ValueError(
+            "traces of the classic wire cannot be joined: it carries no number by which a packet could be known again"
+        )
+    ours = client.rows("packets")
+    ssrcs = np.union1d(ours["ssrc"], np.array(client.meta.get("ssrcs", []), np.int64))
+    ssrcs = ssrcs[ssrcs != UNKNOWN]
+    shared = server.meta["clock"] == client.meta["clock"]
+    known = {key: value for key, value in client.meta.items() if value is not None}
+    meta = {**server.meta, **known, "joined": True, "shared_clock": shared, "server": server.meta}
+    # A server of many clients has much more in its record than one of them needs: some of it at a time.
+    mine = np.concatenate([rows[np.isin(rows["ssrc"], ssrcs)] for rows in server.chunks("packets")])
+    if not len(mine):
+        # In its first moments a client may have what a busy server has yet to write down: no reason to complain.
+        heard = ours["received"][ours["ssrc"] != UNKNOWN]
+        latest = max(map(PACKETS.newest, server.chunks("packets")), default=UNKNOWN)
+        fresh = shared and len(heard) and abs(int(heard.min()) - latest) < NS
+        named = any((rows["ssrc"] != UNKNOWN).any() for rows in server.chunks("packets"))
+        if len(heard) and named and not fresh:
+            raise ValueError(
+                "these traces are of different runs: the server sent nothing with an SSRC that the client received"
+            )
+        return Trace(frames=[client.rows("frames")], packets=[ours], sync=[client.rows("sync")],
+                     settings=client.setting_rows, meta=meta)  # fmt: skip
+
+    at, to = _pair(_packet_keys(mine, _aligned_seq(mine, ours), ssrcs), _packet_keys(ours, ours["seq"], ssrcs))
+    both = (at >= 0) & (to >= 0)
+    shift = 0
+    if not shared:
+        trip = ours["received"][to[both]] - mine["sent"][at[both]]
+        trip = trip[(ours["received"][to[both]] != UNKNOWN) & (mine["sent"][at[both]] != UNKNOWN)]
+        shift = int(trip.min()) if len(trip) else 0
+    end_ns = client.meta.get("end_ns")
+    if end_ns is None:
+        end_ns = max(PACKETS.newest(ours), FRAMES.newest(client.rows("frames")))
+    sent_frames = _shifted(FRAMES, _frames_of(server.rows("frames"), mine, int(end_ns) - shift), shift)
+    mine = _shifted(PACKETS, mine, shift)
+    still_ns = int(end_ns) - round(in_flight * NS)
+    packets, unexplained = _merge_packets(mine, ours, at, to, still_ns)
+    _mark_socket_drops(packets, unexplained, client.setting_rows)
+    settings = [row._replace(time_ns=row.time_ns + shift) for row in server.setting_rows]
+    return Trace(
+        frames=[_merge_frames(sent_frames, client.rows("frames"), ours, still_ns)],
+        packets=[packets],
+        sync=[client.rows("sync")],
+        settings=sorted([*settings, *client.setting_rows], key=lambda row: row.time_ns),
+        meta=meta,
+    )
+
+
+def _frames_of(frames: Rows, packets: Rows, end_ns: int) -> Rows:
+    """The server's frames that went to one client, once each, and those skipped while it was listening.
+
+    All is on the server's clock, as is `end_ns`, when the client ended.
+    """
+    # A clip that is played again has the same timestamps again: only frames sent when these packets were can be theirs.
+    times = packets["sent"][packets["sent"] != UNKNOWN]
+    span = (int(times.min()) - NS // 2, int(times.max())) if len(times) else (UNKNOWN, UNKNOWN)
+    ours = (frames["sent"] >= span[0]) & (frames["sent"] <= span[1]) & (frames["timestamp"] != UNKNOWN)
+    # Where a unit's packets differ in timestamp, the first one's is the unit's own.
+    ours &= np.isin(_media_time(frames), _media_time(packets))
+    at = np.flatnonzero(ours)
+    if not len(at):
+        return frames[:0]
+    kept = np.zeros(len(frames), bool)
+    kept[at[np.unique(_media_time(frames)[at], return_index=True)[1]]] = True
+    # What was skipped was never sent to anyone: its place in the record says when it was.
+    skipped = frames["fate"] == _SKIPPED
+    kept[at[0] : at[-1]] |= skipped[at[0] : at[-1]]
+    # A server that is too slow to the very end sends nothing after the last ones: those due while it was there.
+    later = np.flatnonzero(frames["sent"] != UNKNOWN)
+    until = next((int(row) for row in later if row > at[-1]), len(frames))
+    kept[at[-1] : until] |= skipped[at[-1] : until] & (frames["due"][at[-1] : until] <= end_ns)
+    return frames[kept]
+
+
+def _media_time(rows: Rows) -> Ints:
+    """One number a row for its stream and 32 bits of timestamp."""
+    return np.asarray(rows["timestamp"] % _TIMESTAMP_MODULUS * len(STREAMS) + rows["stream"], np.int64)
+
+
+def _aligned_seq(server: Rows, client: Rows) -> Ints:
+    """The server's sequence numbers, counted as the client counts them.
+
+    Both unwrap 16 bits (RFC 3550, A.1) from wherever they began, so they differ by a multiple of 65,536. A packet is
+    recognised by its 16 bits and timestamp, and most packets' difference is the one.
+    """
+    seq: Ints = server["seq"].copy()
+    for ssrc in np.unique(server["ssrc"]):
+        theirs, ours = server["ssrc"] == ssrc, client["ssrc"] == ssrc
+        shift = _common_shift(
+            server["seq"][theirs],
+            client["seq"][ours],
+            _SEQ_MODULUS,
+            server["timestamp"][theirs],
+            client["timestamp"][ours],
+        )
+        seq[theirs] += shift
+    return seq
+
+
+def _common_shift(server: Ints, client: Ints, modulus: int, *marks: Ints) -> int:
+    """The multiple of `modulus` to add to the server's numbers; both sides' `marks` tell laps apart."""
+    keys = [side % modulus for side in (server, client)]
+    if marks:
+        keys = [key + modulus * (mark % _TIMESTAMP_MODULUS) for key, mark in zip(keys, marks, strict=True)]
+    _, at, to = np.intersect1d(keys[0], keys[1], return_indices=True)
+    if not len(at):
+        return 0
+    shifts, votes = np.unique(client[to] - server[at], return_counts=True)
+    return int(shifts[votes.argmax()])
+
+
+def _packet_keys(rows: Rows, seq: Ints, ssrcs: Ints) -> Ints:
+    """One number a row for its SSRC and sequence number; `UNKNOWN` for a row that lacks either."""
+    known = np.isin(rows["ssrc"], ssrcs) & (rows["seq"] != UNKNOWN)
+    return np.where(known, seq * len(ssrcs) + np.searchsorted(ssrcs, rows["ssrc"]), UNKNOWN)
+
+
+def _pair(server: Ints, client: Ints) -> tuple[Ints, Ints]:
+    """For each key on either side, the row of the server's and the row of the client's that carry it, -1 for none.
+
+    Of equal keys the first is paired with the first, the second with the second; `UNKNOWN` matches nothing.
+    """
+    sides = (server, client)
+    named = [np.flatnonzero(keys != UNKNOWN) for keys in sides]
+    ids = _dense([keys[rows] for keys, rows in zip(sides, named, strict=True)])
+    copies = [_copy_numbers(side) for side in ids]
+    depth = 1 + max(int(side.max(initial=0)) for side in copies)
+    ids = _dense([side * depth + copy for side, copy in zip(ids, copies, strict=True)])
+    pairs = np.full((2, 1 + max(int(side.max(initial=-1)) for side in ids)), -1)
+    for side in (0, 1):
+        pairs[side, ids[side]] = named[side]
+    alone = [np.flatnonzero(keys == UNKNOWN) for keys in sides]
+    at = np.concatenate([pairs[0], alone[0], np.full(len(alone[1]), -1)])
+    to = np.concatenate([pairs[1], np.full(len(alone[0]), -1), alone[1]])
+    return at, to
+
+
+def _dense(sides: list[Ints]) -> list[Ints]:
+    """Both sides' keys as numbers from 0 without gaps, in the keys' order."""
+    ids = np.unique(np.concatenate(sides), return_inverse=True)[1].astype(np.int64)
+    return [ids[: len(sides[0])], ids[len(sides[0]) :]]
+
+
+def _copy_numbers(ids: Ints) -> Ints:
+    """For each row how many rows before it have the same number."""
+    order = np.argsort(ids, kind="stable")
+    starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
+    numbers = np.empty(len(ids), np.int64)
+    numbers[order] = np.arange(len(ids)) - np.repeat(starts, np.diff(starts, append=len(ids)))
+    return numbers
+
+
+def _shifted(table: Table, rows: Rows, shift: int) -> Rows:
+    rows = rows.copy()
+    for column in table.times:
+        values = rows[column]
+        values[values != UNKNOWN] += shift
+    return rows
+
+
+def _merge_packets(server: Rows, client: Rows, at: Ints, to: Ints, still_ns: int) -> tuple[Rows, NDArray[np.bool_]]:
+    """All packets in order of sending, and which of them nobody saw or knows anything of."""
+    unseen = to < 0
+    merged = np.empty(len(at), PACKETS.dtype)
+    merged[~unseen] = client[to[~unseen]]
+    merged[unseen] = server[at[unseen]]
+    sent = at >= 0
+    merged["sent"][sent] = server["sent"][at[sent]]
+    # The server may know better: what its own network lost, or its socket had no room for, has that fate already.
+    fateless = unseen & (merged["fate"] == UNKNOWN8)
+    in_flight = merged["sent"] > still_ns
+    merged["fate"][fateless] = PACKET_FATES.index("lost")
+    merged["fate"][fateless & in_flight] = PACKET_FATES.index("in_flight")
+    order = np.argsort(_first_known(merged, "sent", "received"), kind="stable")
+    return merged[order], fateless[order]
+
+
+def _mark_socket_drops(packets: Rows, unexplained: NDArray[np.bool_], settings: tuple[SettingRow, ...]) -> None:
+    """A socket tells how many datagrams it had no room for, not which: they are the last ones missing by then."""
+    lost, dropped = PACKET_FATES.index("lost"), PACKET_FATES.index("socket_dropped")
+    missing = np.flatnonzero(unexplained & (packets["fate"] == lost) & (packets["stream"] == _VIDEO))
+    sent = packets["sent"][missing]  # in order, as the packets are
+    told = [row for row in settings if row.kind == "event" and row.name == "socket_dropped"]
+    by_then: list[int] = []
+    seen = 0
+    for row in sorted(told, key=lambda row: row.time_ns):
+        until = int(np.searchsorted(sent, row.time_ns, side="right"))
+        by_then += missing[seen:until].tolist()
+        seen = max(seen, until)
+        if isinstance(row.value, int) and row.value > 0:
+            packets["fate"][by_then[-row.value :]] = dropped
+            del by_then[-row.value :]
+
+
+def _merge_frames(server: Rows, client: Rows, arrived: Rows, still_ns: int) -> Rows:
+    # A frame without a timestamp matches nothing.
+    at, to = _pair(*_frame_keys(server, client))
+    unseen, sent = to < 0, at >= 0
+    merged = np.empty(len(at), FRAMES.dtype)
+    merged[~unseen] = client[to[~unseen]]
+    merged[unseen] = server[at[unseen]]
+    for column in ("index", "pts", "due", "encoded", "sent"):
+        known = sent & (merged[column] != UNKNOWN)
+        known[sent] = server[column][at[sent]] != UNKNOWN
+        merged[column][known] = server[column][at[known]]
+    for column in ("bytes", "packets"):
+        unknown = sent & (merged[column] == UNKNOWN32)
+        merged[column][unknown] = server[column][at[unknown]]
+    fateless = unseen & (merged["fate"] == UNKNOWN8)
+    # Of what has arrived the client will say what became of it, however long that takes: a page has the last word.
+    arrived = arrived[(arrived["received"] != UNKNOWN) & (arrived["timestamp"] != UNKNOWN)]
+    in_flight = (merged["sent"] > still_ns) | np.isin(_media_time(merged), _media_time(arrived))
+    merged["fate"][fateless & in_flight] = FRAME_FATES.index("in_flight")
+    lost = fateless & ~in_flight
+    merged["fate"][lost] = FRAME_FATES.index("lost")
+    merged["packets_lost"][lost] = merged["packets"][lost]
+    return merged[np.argsort(_first_known(merged, "due", "sent", "first_packet", "complete", "shown"), kind="stable")]
+
+
+def _frame_keys(server: Rows, client: Rows) -> tuple[Ints, Ints]:
+    """One number a row for its stream and unwrapped timestamp, which both sides count alike; `UNKNOWN` without one."""
+    keys = np.full(len(server), UNKNOWN), np.full(len(client), UNKNOWN)
+    for code in range(len(STREAMS)):
+        rows = [np.flatnonzero((side["stream"] == code) & (side["timestamp"] != UNKNOWN)) for side in (server, client)]
+        theirs, ours = (_unwrapped(side["timestamp"][at]) for side, at in zip((server, client), rows, strict=True))
+        keys[0][rows[0]] = (theirs + _common_shift(theirs, ours, _TIMESTAMP_MODULUS)) * len(STREAMS) + code
+        keys[1][rows[1]] = ours * len(STREAMS) + code
+    return keys
+
+
+def _unwrapped(timestamps: Ints) -> Ints:
+    """Timestamps of one stream that go on rising where 32 bits wrap, after 13 hours at 90 kHz."""
+    steps = np.diff(timestamps % _TIMESTAMP_MODULUS, prepend=0).astype(np.int32)  # here 32 bits wrap on purpose
+    return np.cumsum(steps, dtype=np.int64)
+
+
+def _first_known(rows: Rows, *columns: str) -> Ints:
+    """For each row the first of these times that is known, to sort by."""
+    time: Any = np.full(len(rows), UNKNOWN)
+    for column in reversed(columns):
+        time = np.where(rows[column] == UNKNOWN, time, rows[column])
+    return np.asarray(time, np.int64)

@@ -1,0 +1,1 @@
+"""The classic wire, the tutorial's own: both ends of it."""

@@ -1,0 +1,1 @@
+"""What passes through a relay: sessions, and the messages that are rewritten on the way."""

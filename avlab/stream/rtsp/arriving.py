@@ -1,0 +1,475 @@
+"""The streams of one server as they arrive, packet by packet: whose they are, when they are for, and a row for each.
+
+What is told of a source (its SSRC, its clocks, where it begins) is believed as far as the packets bear it out. No
+socket and no clock: packets and moments come in, and what has been taken goes to the presentation. Belongs to the
+client's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+
+from avlab.measure.record.trace import Recorder
+from avlab.stream.playing.presentation import Presentation
+from avlab.stream.rtsp.dialogue import Granted
+from avlab.stream.rtsp.origin import Origin
+from avlab.stream.rtsp.repairing import Repair, Repairing
+from avlab.timing.jitterbuffer import Run
+from avlab.timing.timeline import Timeline
+from avlab.wire import rtcp
+from avlab.wire.rtp import ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, parse_l16, runs
+from avlab.wire.rtpjpeg import NoSizeError
+from avlab.wire.units import NS, WireError
+
+PROBATION = 3
+"""So many packets with consecutive numbers make a source (RFC 3550 8.2 and A.1 leave the count open): one stray packet
+does not."""
+
+QUIET_NS = NS // 2
+"""A source that was heard is not replaced before it has been quiet for so long, or has said BYE: of two that send at
+the same time, the first is played."""
+
+MOST_HELD = 256
+"""Runs of packets kept of a source that is on probation."""
+
+TOLD = 100
+"""How many packets that are malformed or stray the record names; a hostile sender could fill it with them."""
+
+LEAPS_TOLD_NS = 5 * NS
+"""Streams that leap within this are told of once."""
+
+MALFORMED = 3
+"""So many malformed packets are worth a notice; one may be anybody's."""
+
+NOT_DESCRIBED = 25
+"""So many packets of a payload type that was not described are worth a notice, while none comes of the one that was."""
+
+SLIDE_S = 60
+"""Seconds from one picture to the next, at the most that makes two after a leap of one stretch."""
+
+NOUNS = {"video": "pictures", "audio": "sound"}
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A source on probation."""
+
+    ssrc: int
+    follows: int  # the sequence number that the next packet has
+    runs: list[tuple[RtpRun, int]]  # with their arrivals
+    packets: int
+
+
+@dataclass(slots=True)
+class Incoming:
+    """One stream as it arrives."""
+
+    stream: str
+    granted: Granted
+    origin: Origin
+    stats: ReceiverStats
+    again: SequenceNumbers  # of packets sent again
+    ticks: Unwrapper = field(default_factory=lambda: Unwrapper(32))
+    ssrc: int | None = None
+    ended: bool = False
+    heard_ns: int | None = None
+    """When the newest packet of the stream's source came, a report included."""
+    media_ns: int | None = None
+    """The media time of the newest packet."""
+    seen: set[int] = field(default_factory=set)
+    repairing: Repairing | None = None
+    came_ns: int | None = None  # the newest packet of media
+    first: int = 0  # the first number since the timestamps leapt: those before it are of another stretch
+    held: tuple[RtpRun, int] | None = None  # out of line: the next packet proves it, or it was a stray one
+    candidate: _Candidate | None = None
+    foreign: int = 0  # packets of a payload type that was not described
+    reported_ns: int | None = None  # when a report went to an address that nobody has vouched for
+
+
+class Arriving:
+    """The streams of one server. `add` each, `begin` when they are asked for, `take` what comes.
+
+    `notice(name, words)` tells a person a sentence, once, and puts it into the record each time.
+    """
+
+    def __init__(self, *, presentation: Presentation, recorder: Recorder, notice: Callable[[str, str], None]) -> None:
+        self.incoming: dict[str, Incoming] = {}
+        self._presentation, self._recorder, self._notice = presentation, recorder, notice
+        self._timeline = Timeline(reference="audio")
+        self._malformed = self._strays = 0
+        self._too_large = False  # and told of
+        self._leapt_ns: int | None = None
+        self._ssrcs: dict[int, None] = {}  # all that were heard of
+        self._repair_ssrcs: dict[int, None] = {}  # those of them that send what was lost again
+
+    def clear(self) -> None:
+        """Other streams will come instead of those that were added."""
+        self.incoming.clear()
+        self._timeline = Timeline(reference="audio")
+
+    def add(self, stream: str, granted: Granted, origin: Origin, repair: Repair | None = None) -> Incoming:
+        """A stream that the server has granted, where it comes from, and the repair of it that is agreed on."""
+        rate = granted.media.clock_rate
+        incoming = Incoming(stream, granted, origin, ReceiverStats(rate), SequenceNumbers(rate), ssrc=granted.ssrc)
+        self.incoming[stream] = incoming
+        self._timeline.add(stream, rate)
+        if repair is not None:
+            incoming.repairing = Repairing(repair, granted.media, granted.rtx_ssrc)
+        self._write_ssrcs()
+        return incoming
+
+    def begin(self, media_ns: int, stamps: Mapping[str, int], now_ns: int) -> None:
+        """The server sends from now on, from `media_ns` on, for which each stream has its stamp (RFC 2326 12.33)."""
+        self._timeline.begin(media_ns, now_ns)
+        for stream, stamp in stamps.items():
+            self._timeline.anchor(stream, self.incoming[stream].ticks(stamp), media_ns)
+
+    def take(self, incoming: Incoming, packets: Iterable[bytes], now_ns: int, *, control: bool) -> None:
+        """RTP or RTCP packets that came together; one that is neither is counted and passed over."""
+        if not control:
+            self._take_packets(incoming, packets, now_ns)
+            return
+        for data in packets:
+            try:
+                self._take_report(incoming, data, now_ns)
+            except WireError as error:
+                self._note_malformed(error, now_ns)
+
+    # ---- what is told of it
+
+    def _write_ssrcs(self) -> None:
+        for incoming in self.incoming.values():
+            again = incoming.repairing.rtx if incoming.repairing is not None else None
+            for ssrc in (incoming.ssrc, again.rtx_ssrc if again is not None else None):
+                if ssrc is not None:
+                    self._ssrcs[ssrc] = None
+            if again is not None and again.rtx_ssrc is not None:
+                self._repair_ssrcs[again.rtx_ssrc] = None
+        self._recorder.meta["ssrcs"] = list(self._ssrcs)
+        self._recorder.meta["repair_ssrcs"] = [ssrc for ssrc in self._repair_ssrcs if ssrc not in self._own()]
+
+    def _own(self) -> set[int | None]:
+        return {incoming.ssrc for incoming in self.incoming.values()}
+
+    def _note_malformed(self, error: WireError, now_ns: int) -> None:
+        self._malformed += 1
+        if self._malformed <= TOLD:
+            self._recorder.event(now_ns, "malformed packet", str(error))
+        if isinstance(error, NoSizeError) and not self._too_large:
+            self._too_large = True
+            self._notice("pictures too large", f"{str(error)[0].lower()}{str(error)[1:].rstrip('.')}")
+        elif self._malformed == MALFORMED and not self._too_large:
+            self._notice(
+                "malformed packets",
+                f"packets come that cannot be read, and are passed over ({str(error).rstrip('.')}): see what the "
+                "server sends, or what is between",
+            )
+
+    def _note_stray(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
+        self._strays += 1
+        if self._strays <= TOLD:
+            where = f"number {run.sequence}, timestamp {run.timestamp}"
+            self._recorder.event(now_ns, f"stray {incoming.stream} packet", where)
+
+    def _note_leap(self, incoming: Incoming, leap_ns: int, now_ns: int) -> None:
+        seconds = leap_ns / NS
+        self._recorder.event(now_ns, f"{incoming.stream} timestamps leapt", round(seconds, 3))
+        told_ns, self._leapt_ns = self._leapt_ns, now_ns
+        if told_ns is None or now_ns - told_ns > LEAPS_TOLD_NS:
+            way = "back" if leap_ns < 0 else "ahead"
+            self._notice(
+                "timestamps leapt",
+                f"the server's timestamps leapt {way} by {abs(seconds):,.1f} s, as when a film begins again or is "
+                "wound on: playback goes on, and media time counts on",
+            )
+
+    # ---- RTCP
+
+    def _take_report(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
+        for packet in rtcp.parse_compound(data):
+            if isinstance(packet, rtcp.SenderReport) and incoming.ssrc in (None, packet.ssrc):
+                incoming.ssrc, incoming.heard_ns = packet.ssrc, now_ns
+                incoming.stats.sender_report(packet.ntp, now_ns)
+                self._take_clocks(incoming, packet, now_ns)
+            elif isinstance(packet, rtcp.Bye) and incoming.ssrc in packet.ssrcs:
+                incoming.ended = True
+
+    def _take_clocks(self, incoming: Incoming, report: rtcp.SenderReport, now_ns: int) -> None:
+        """What a sender report says of the sender's clocks; an NTP time of 0 says that it has none (6.4.1)."""
+        if not report.ntp:
+            return
+        if incoming.ticks.highest is None:
+            incoming.ticks(report.rtp_timestamp)
+        ticks = incoming.ticks.peek(report.rtp_timestamp)
+        if not self._timeline.report(incoming.stream, ticks, rtcp.ntp_to_ns(report.ntp), now_ns):
+            self._recorder.event(now_ns, "sender report not believed", incoming.stream)
+
+    # ---- RTP
+
+    def _take_packets(self, incoming: Incoming, packets: Iterable[bytes], now_ns: int) -> None:
+        """RTP packets that came together: the stream's own in runs, and what repairs it."""
+        for run in runs(packets):
+            try:
+                if isinstance(run, WireError):
+                    raise run
+                if run.payload_type == incoming.granted.media.payload_type:
+                    self._take_run(incoming, run, now_ns)
+                elif incoming.repairing is not None:
+                    for data in run.packets:
+                        self._take_repair(incoming, incoming.repairing, RtpPacket.parse(data), data, now_ns)
+                elif run.payload_type not in incoming.granted.media.repairs.values():
+                    self._note_foreign(incoming, run, now_ns)
+            except WireError as error:
+                self._note_malformed(error, now_ns)
+
+    def _note_foreign(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
+        """Packets of a payload type that the description does not have: nothing tells what they are."""
+        before, incoming.foreign = incoming.foreign, incoming.foreign + len(run.packets)
+        media = incoming.granted.media
+        if before < NOT_DESCRIBED <= incoming.foreign and (incoming.came_ns is None or now_ns - incoming.came_ns > NS):
+            self._notice(
+                "payload type not described",
+                f"packets of {NOUNS[incoming.stream]} come with payload type {run.payload_type}, and the server "
+                f"described {media.encoding} as {media.payload_type}: see that it describes what it sends",
+            )
+
+    def _take_run(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
+        """Packets of media: whose they are."""
+        if incoming.ssrc is None:
+            incoming.ssrc = run.ssrc
+            self._write_ssrcs()
+        if run.ssrc == incoming.ssrc:
+            incoming.candidate = None
+            self._take_in_line(incoming, run, now_ns, now_ns)
+        elif self._proved(incoming, run, now_ns):
+            candidate, incoming.candidate = incoming.candidate, None
+            assert candidate is not None
+            self._change_source(incoming, run.ssrc, now_ns)
+            for each, arrived_ns in candidate.runs:
+                self._take_in_line(incoming, each, arrived_ns, now_ns)
+
+    def _proved(self, incoming: Incoming, run: RtpRun, now_ns: int) -> bool:
+        """Whether another source than the stream's is to take its place (RFC 3550 8.2)."""
+        candidate = incoming.candidate
+        if candidate is None or run.ssrc != candidate.ssrc or run.sequence != candidate.follows:
+            candidate = incoming.candidate = _Candidate(run.ssrc, 0, [], 0)
+        candidate.runs.append((run, now_ns))
+        del candidate.runs[:-MOST_HELD]
+        candidate.packets += len(run.packets)
+        candidate.follows = (run.sequence + len(run.packets)) & 0xFFFF
+        if candidate.packets < PROBATION:
+            return False
+        return incoming.came_ns is None or incoming.ended or now_ns - incoming.came_ns >= QUIET_NS
+
+    def _change_source(self, incoming: Incoming, ssrc: int, now_ns: int) -> None:
+        """Another source goes on with the stream: what was counted, learnt and asked for of the old one is over."""
+        media = incoming.granted.media
+        told = "none" if incoming.ssrc is None else f"{incoming.ssrc:08x}"
+        self._recorder.event(now_ns, f"{incoming.stream} source changed", f"{told} to {ssrc:08x}")
+        highest = incoming.stats.numbers.highest
+        incoming.ssrc, incoming.ended, incoming.held = ssrc, False, None
+        incoming.stats = ReceiverStats(media.clock_rate, above=highest)
+        if highest is not None:
+            incoming.first = highest + 1
+            incoming.came_ns = None  # its timestamps are compared with nothing
+        if incoming.stream == "video":
+            self._presentation.count_anew()
+        self._forget_repair(incoming, rtx_ssrc=None)
+        self._write_ssrcs()
+
+    @staticmethod
+    def _forget_repair(incoming: Incoming, *, rtx_ssrc: int | None) -> None:
+        if incoming.repairing is not None:
+            incoming.repairing = Repairing(incoming.repairing.kind, incoming.granted.media, rtx_ssrc)
+
+    def _take_in_line(self, incoming: Incoming, run: RtpRun, arrived_ns: int, now_ns: int) -> None:
+        """Packets of the stream's source: whether their numbers and timestamps are to be believed.
+
+        One packet that is out of line with those before it is held until the next one follows it.
+        """
+        incoming.heard_ns = now_ns
+        numbers = incoming.stats.numbers
+        newest, restarts = numbers.highest, numbers.restarts
+        sequence = incoming.stats.update(run.sequence, run.timestamp, arrived_ns, count=len(run.packets))
+        held, incoming.held = incoming.held, None
+        if held is not None and run.sequence != (held[0].sequence + 1) & 0xFFFF:
+            self._note_stray(incoming, held[0], now_ns)
+            held = None
+        if sequence is None:
+            incoming.held = run, arrived_ns
+            return
+        if numbers.restarts != restarts:
+            self._recorder.event(now_ns, f"{incoming.stream} numbers began again", run.sequence)
+            rtx = incoming.repairing.rtx if incoming.repairing is not None else None
+            self._forget_repair(incoming, rtx_ssrc=rtx.rtx_ssrc if rtx is not None else None)
+        if incoming.came_ns is None:
+            first, first_ns = held or (run, arrived_ns)
+            self._begin_stamps(incoming, first.timestamp, first_ns)
+        elif newest is not None and sequence > newest:
+            if held is not None and not self._continues(incoming, held[0], run, arrived_ns):
+                self._note_stray(incoming, held[0], now_ns)
+                incoming.stats.clock_stepped()
+                held = None
+            first, first_ns = held or (run, arrived_ns)
+            seen = incoming.ticks.peek(first.timestamp)
+            if self._timeline.leaps(incoming.stream, seen, first_ns):
+                if held is None:
+                    incoming.stats.clock_stepped()
+                if held is None and len(run.packets) == 1:
+                    incoming.held = run, arrived_ns
+                    return
+                incoming.first = sequence - (held is not None)
+                ticks = incoming.ticks.after(first.timestamp)
+                leap_ns = self._timeline.resume(incoming.stream, ticks, first_ns, seen=seen)
+                self._note_leap(incoming, leap_ns, now_ns)
+        if held is not None:
+            self._use(incoming, held[0], sequence - 1, held[1], now_ns)
+        self._use(incoming, run, sequence, arrived_ns, now_ns)
+
+    def _begin_stamps(self, incoming: Incoming, timestamp: int, now_ns: int) -> None:
+        """The first timestamp of a source."""
+        if incoming.media_ns is None:
+            incoming.ticks.start_at(timestamp)
+            return
+        self._timeline.resume(incoming.stream, incoming.ticks.after(timestamp), now_ns)
+
+    def _continues(self, incoming: Incoming, held: RtpRun, run: RtpRun, now_ns: int) -> bool:
+        """Whether a packet is on the same stretch of the sender's clock as the one before it, which was held.
+
+        One that was held for its number alone is on that of those before it.
+        """
+        held_leaps, leaps = (
+            self._timeline.leaps(incoming.stream, incoming.ticks.peek(each.timestamp), now_ns) for each in (held, run)
+        )
+        step = ((run.timestamp - held.timestamp + 0x8000_0000) & 0xFFFFFFFF) - 0x8000_0000
+        return held_leaps == leaps and 0 <= step <= SLIDE_S * incoming.granted.media.clock_rate
+
+    def _use(self, incoming: Incoming, run: RtpRun, sequence: int, arrived_ns: int, now_ns: int) -> None:
+        """Packets of media, numbered: to whom they are for, into the record, and to the repair."""
+        ahead = incoming.ticks.peek(run.timestamp) - (incoming.ticks.highest or 0)
+        overtaken = incoming.stats.numbers.highest != sequence + len(run.packets) - 1
+        if sequence < incoming.first or (overtaken and ahead > incoming.granted.media.clock_rate):
+            # Overtaken by packets with timestamps of another stretch.
+            self._write_run(incoming, run, sequence, ["late"] * len(run.packets), arrived_ns)
+            return
+        incoming.came_ns = now_ns
+        ticks = incoming.ticks(run.timestamp)
+        if not self._timeline.arrived(incoming.stream, ticks, arrived_ns):
+            self._recorder.event(now_ns, "RTP-Info not believed", incoming.stream)
+        incoming.media_ns = media_ns = self._timeline.media_ns(incoming.stream, ticks)
+        fates: Sequence[str | None]
+        if incoming.stream == "video":
+            fates = self._presentation.take_run(Run(sequence, ticks, media_ns, run.marker, run.payloads), now_ns)
+            for refused in self._presentation.refusals():
+                self._note_malformed(refused, now_ns)
+        else:
+            fates = [
+                self._take_sound(incoming, payload, number, ticks, now_ns)
+                for number, payload in enumerate(run.payloads, sequence)
+            ]
+        self._write_run(incoming, run, sequence, fates, arrived_ns)
+        repairing = incoming.repairing
+        if repairing is None:
+            return
+        for number, data in enumerate(run.packets, sequence):
+            if repairing.requester is not None:
+                marker = run.marker and data is run.packets[-1]
+                repairing.requester.arrived(number, media_ns, marker, now_ns)
+            self._take_rebuilt(incoming, repairing, data, now_ns)
+
+    def _write_run(
+        self, incoming: Incoming, run: RtpRun, sequence: int, fates: Sequence[str | None], now_ns: int
+    ) -> None:
+        """A row for each packet of a run, but for those without a fate."""
+        first = 0
+        for fate, alike in groupby(fates):
+            after = first + len(list(alike))
+            if fate is not None:
+                self._recorder.packet_batch(
+                    after - first,
+                    stream=incoming.stream,
+                    ssrc=run.ssrc,
+                    seq=np.arange(sequence + first, sequence + after),
+                    timestamp=run.timestamp,
+                    marker=[run.marker and at == len(fates) - 1 for at in range(first, after)],
+                    size=list(map(len, run.packets[first:after])),
+                    received_ns=now_ns,
+                    fate=fate,
+                )
+            first = after
+
+    def _write_packet(
+        self, incoming: Incoming, packet: RtpPacket, sequence: int, size: int, now_ns: int, fate: str
+    ) -> None:
+        row = (incoming.stream, packet.ssrc, sequence, packet.timestamp, packet.marker, size, None, now_ns, fate)
+        self._recorder.packets([row])
+
+    def _take_repair(
+        self, incoming: Incoming, repairing: Repairing, packet: RtpPacket, data: bytes, now_ns: int
+    ) -> None:
+        """A packet that is not media: one sent again, or parity."""
+        if incoming.ssrc is None or incoming.came_ns is None:
+            return
+        if repairing.rtx is not None and repairing.rtx.takes(packet):
+            original = repairing.rtx.restore(packet, incoming.ssrc)
+            sequence = incoming.stats.numbers.peek(original.sequence)
+            ticks = incoming.ticks.peek(original.timestamp)
+            media_ns = self._timeline.media_ns("video", ticks)
+            fate = "duplicate"
+            if repairing.asked_for(packet, original, sequence, media_ns, now_ns):
+                self._write_ssrcs()
+                fate = self._take_back(incoming, original, len(data) - 2, now_ns)
+            number = incoming.again(packet.sequence, packet.timestamp, now_ns)
+            if number is not None:
+                self._write_packet(incoming, packet, number, len(data), now_ns, fate)
+        elif (
+            repairing.parity is not None
+            and packet.payload_type == repairing.parity.parity_type
+            and packet.ssrc == incoming.ssrc
+        ):
+            number = incoming.stats.update(packet.sequence, packet.timestamp, now_ns)
+            if number is None:
+                return
+            sequence = number
+            fate = "duplicate" if sequence in incoming.seen else "used"
+            self._write_packet(incoming, packet, sequence, len(data), now_ns, fate)
+            if fate == "used":
+                self._remember(incoming, sequence)
+                self._take_rebuilt(incoming, repairing, data, now_ns)
+
+    def _take_rebuilt(self, incoming: Incoming, repairing: Repairing, data: bytes, now_ns: int) -> None:
+        for packet, size in repairing.rebuilt(data):
+            self._take_back(incoming, packet, size, now_ns)
+
+    def _take_back(self, incoming: Incoming, packet: RtpPacket, size: int, now_ns: int) -> str:
+        """A packet that was lost is here after all; its fate says whether that was in time."""
+        sequence, ticks = incoming.stats.numbers.peek(packet.sequence), incoming.ticks.peek(packet.timestamp)
+        media_ns = self._timeline.media_ns("video", ticks)
+        run = Run(sequence, ticks, media_ns, packet.marker, (packet.payload,))
+        [fate] = self._presentation.take_run(run, now_ns, back=True)
+        if fate == "used":
+            self._write_packet(incoming, packet, sequence, size, now_ns, "recovered")
+        return fate
+
+    def _take_sound(self, incoming: Incoming, payload: bytes, sequence: int, ticks: int, now_ns: int) -> str | None:
+        """A packet of sound; its fate, None when it is malformed."""
+        if sequence in incoming.seen:
+            return "duplicate"
+        self._remember(incoming, sequence)
+        try:
+            samples = parse_l16(payload, incoming.granted.media.channels)
+        except WireError as error:
+            self._note_malformed(error, now_ns)
+            return None
+        pts_ns = self._timeline.media_ns("audio", ticks)
+        return self._presentation.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
+
+    @staticmethod
+    def _remember(incoming: Incoming, sequence: int) -> None:
+        incoming.seen.add(sequence)
+        if len(incoming.seen) > 8192:
+            incoming.seen = {s for s in incoming.seen if s > sequence - 4096}

@@ -1,0 +1,497 @@
+"""The audience that came by RTSP: connections and RTP sockets, and what each of them is sent when.
+
+What one connection may ask, and which tracks it has over which transport, is in `peer`; how packets leave, in
+`dispatch`. All of it belongs to the server's thread.
+"""
+
+from __future__ import annotations
+
+import secrets
+import selectors
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+from avlab.measure.record.trace import Recorder
+from avlab.media.sources import Source
+from avlab.network import belief
+from avlab.network.belief import Account
+from avlab.network.settings import Network
+from avlab.stream.clock import MonotonicClock, WallClock
+from avlab.stream.ends import Part
+from avlab.stream.places import REQUEST_NS, Places, one_too_many
+from avlab.stream.rtsp.dispatch import Dispatch
+from avlab.stream.rtsp.feedback import Feedback
+from avlab.stream.rtsp.media_sockets import MediaSockets
+from avlab.stream.rtsp.peer import REPORT_NS, STALL_BYTES, Outlet, Peer, tracks_of
+from avlab.stream.sending.adapting import Delivery, Heard
+from avlab.stream.sockets.links import interest
+from avlab.stream.sockets.listening import Arrival, Listener
+from avlab.timing.spreading import Burst
+from avlab.wire import rtcp, rtsp, sdp
+from avlab.wire.rtp import HEADER_BYTES, RtpPacket
+from avlab.wire.rtpjpeg import Fragments, fragments
+from avlab.wire.text import printable
+from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
+
+TURN_BYTES = 8_192
+"""Read of one client before the others, and what is due, have their turn: some 5 ms of answers at the very most."""
+
+TURN_NS = 4_000_000
+"""For what clients ask, a turn of the server's thread: the others have the next."""
+
+MOST_TOLD, TOLD_AGAIN_NS = 200, 10 * NS
+"""How many refusals and partings the record names, and how long after the last of them another: peers by the thousand
+could fill it with them."""
+
+MAX_DRAIN_NS = 2 * NS
+"""At the end, what is under way in the network has so long to arrive, at the most."""
+
+
+class _OwnError(Exception):
+    """What failed is the server's own (its cause): no peer's doing, although a peer's request brought it about."""
+
+
+@contextmanager
+def _own_work() -> Iterator[None]:
+    """What fails within is no peer's doing."""
+    try:
+        yield
+    except Exception as error:
+        raise _OwnError from error
+
+
+class RtspAudience:
+    """An `ends.Audience`, and the `peer.Stage` of its peers: JPEG and L16 over RTP, as each asked for it."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        name: str,
+        host: str,
+        port: int,
+        loop: bool,
+        session_timeout: float,
+        clock: MonotonicClock,
+        recorder: Recorder,
+        delivery: Delivery,
+        play: Callable[[int], int],
+        notice: Callable[[str, str], None],
+        places: Places,
+    ) -> None:
+        self._source, self._name, self._loop = source, name, loop
+        self._host, self._port = host, port
+        self.session_timeout = session_timeout
+        self._clock, self._wall, self._recorder = clock, WallClock(), recorder
+        self._delivery = delivery
+        self._start, self._notice, self._places = play, notice, places
+        self._frame_ns = NS // 30  # from one frame to the next, where the source does not say
+        self._frame_pts_ns: int | None = None
+        self._start_ns: int | None = None  # when media time 0 was; None while nobody plays
+        self._session_id = secrets.randbits(32)
+        self.tracks = tracks_of(source)
+        self.peers: list[Peer] = []
+        self._clients: dict[str, dict[int, Peer]] = {}  # by address, who gets which source
+        self._feedback = Feedback(clock, self._clients)
+        self._sockets = MediaSockets(host, self._feedback)
+        self._dispatch = Dispatch(recorder, delivery.offload)
+        self._talking: OrderedDict[Peer, None] = OrderedDict()  # who has said something; whose turn it is comes first
+        self._told, self._told_ns = 0, 0
+        self._listener: Listener | None = None
+
+    # ---- what it says of itself
+
+    @property
+    def network(self) -> Network:
+        """The network that all packets are sent through; to be set from any thread."""
+        return self._dispatch.network
+
+    @network.setter
+    def network(self, value: Network) -> None:
+        self._dispatch.network = value
+
+    @property
+    def url(self) -> str:
+        """Where clients find it, once it is open."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        return f"rtsp://{f'[{host}]' if ':' in host else host}:{self._port}/{quote(self._name)}"
+
+    @property
+    def clients(self) -> int:
+        """How many have a session."""
+        return sum(peer.session is not None and not peer.gone for peer in list(self.peers))
+
+    @property
+    def occupied(self) -> bool:
+        """Whether anybody who has asked for the running clip is still there."""
+        return any(peer.has_played and peer.session for peer in self.peers)
+
+    def address_of(self, ssrc: int) -> str | None:
+        """Where the client is that knows a track by this source. From any thread."""
+        for peer in list(self.peers):
+            if any(outlet.ssrc == ssrc for outlet in list(peer.outlets.values())):
+                return peer.address[0]
+        return None
+
+    @property
+    def ssrcs(self) -> set[int]:
+        """The sources that clients know its tracks by."""
+        return {outlet.ssrc for peer in list(self.peers) for outlet in list(peer.outlets.values())}
+
+    # ---- for the peers: peer.Stage
+
+    def describe(self, host: str) -> str:
+        """The session description (RFC 4566, RFC 2326 appendix C)."""
+        description = sdp.SessionDescription(
+            name=printable(self._name),
+            session_id=self._session_id,
+            origin=host,
+            address="::" if ":" in host else "0.0.0.0",  # and no range: nobody seeks in a clip that all share
+            media=tuple(track.media for track in self.tracks.values()),
+            attributes=(("tool", "avlab"),),
+        )
+        return sdp.serialize(description)
+
+    def admit(self, peer: Peer) -> None:
+        """Let a peer have a session. RtspError when there is no place left."""
+        sessions = [other.address[0] for other in self.peers if other.session is not None]
+        if (words := self._places.refusal(peer.address[0], sessions)) is not None:
+            self._tell(self._clock.now_ns(), "client refused", f"{peer.address[0]}: {words}")
+            self._notice("places", f"{words[0].lower()}{words[1:]}: others are refused until one of them leaves")
+            raise rtsp.RtspError(words, 503)
+
+    def set_up(self, peer: Peer, outlet: Outlet) -> None:
+        """Let a peer have an outlet, and the sockets for it. RtspError when there are none left."""
+        if outlet.addresses is not None:
+            try:
+                outlet.links = self._sockets.take(outlet.track.stream, peer.local[0])
+            except OSError as error:
+                self._tell(self._clock.now_ns(), "client refused", f"{peer.address[0]}: no sockets: {error}")
+                self._notice(
+                    "out of sockets", "this system has no more sockets for media: raise the limit of open files"
+                )
+                raise rtsp.RtspError("There are no sockets left", 503) from error
+        self._clients.setdefault(peer.address[0], {})[outlet.ssrc] = peer
+
+    def tear_down(self, peer: Peer, outlet: Outlet) -> None:
+        """An outlet is used no more."""
+        mine = self._clients.get(peer.address[0], {})
+        mine.pop(outlet.ssrc, None)
+        if not mine:
+            self._clients.pop(peer.address[0], None)
+        if outlet.links is not None:
+            outlet.links = None
+            self._sockets.give_back(outlet.track.stream, peer.local[0])
+
+    def play(self, peer: Peer, now_ns: int) -> int:
+        """Let a peer have the stream from now on; the media time of now."""
+        with _own_work():
+            self._dispatch.join(peer)
+            media_ns = self._start(now_ns)
+        self._start_ns = now_ns - media_ns
+        return media_ns
+
+    # ---- sockets
+
+    def open(self, selector: selectors.BaseSelector) -> None:
+        """Listen; OSError when the port is taken."""
+        self._selector = selector
+        self._listener = Listener(self._host, self._port, notice=self._notice)
+        self._port = self._listener.port
+        self._listener.watch(selector, "listener")
+        self._sockets.open(selector, list(self.tracks))
+
+    def close(self) -> None:
+        """Close every socket."""
+        for peer in self.peers:
+            peer.link.close()
+        self._sockets.close()
+        if self._listener is not None:
+            self._listener.close()
+
+    def drain(self) -> None:
+        """Let the last bytes leave, for up to half a second."""
+        network, now_ns = self.network, self._clock.now_ns()
+        slow_ns = round((network.delay + 5 * network.jitter + network.queue * bool(network.rate)) * NS)
+        until_ns = now_ns + NS // 2 + min(slow_ns, MAX_DRAIN_NS)
+        while now_ns < until_ns:
+            self._dispatch.deliver(now_ns)
+            waiting = [peer for peer in self.peers if peer.link.waiting]
+            if not waiting and self._dispatch.wake_at() is None:
+                break
+            for peer in waiting:
+                try:
+                    peer.link.flush(self._clock.now_ns())
+                except OSError:
+                    self._part(peer)
+            self._clock.sleep_until(self._clock.now_ns() + 2_000_000)
+            now_ns = self._clock.now_ns()
+        self._dispatch.close()
+
+    # ---- clients
+
+    def attend(self, what: Any, link: Any, now_ns: int) -> None:
+        """A socket is ready: somebody connects, asks, or reports."""
+        if what == "listener":
+            for arrival in link.accept(now_ns):
+                self._admit(arrival, now_ns)
+        elif isinstance(what, Peer):
+            self._talking[what] = None
+        else:
+            self._feedback.ready(link)
+
+    def wake_at(self) -> int | None:
+        """When to look after the peers again, to send more of a frame, or when the network lets go of something."""
+        moments = [self._clock.now_ns() + NS // 4 if self.peers else None, self._dispatch.wake_at()]
+        moments.append(self._listener.wake_at() if self._listener is not None else None)
+        moments.append(self._feedback.wake_at())
+        moments += [outlet.spreader.wake_at() for peer in self.peers for outlet in peer.outlets.values()]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def look_after(self, now_ns: int) -> None:
+        """Hand over what the network lets go of, answer who asks, read reports, and see to the peers.
+
+        What is due was sent before: what peers say has a part of each turn, and no more.
+        """
+        if self._listener is not None:
+            self._listener.resume(now_ns)
+        self._dispatch.deliver(now_ns)
+        until_ns = self._clock.now_ns() + TURN_NS
+        while self._talking and self._clock.now_ns() < until_ns:
+            peer = self._talking.popitem(last=False)[0]
+            with self._session(peer, now_ns):
+                self._hear(peer, now_ns)
+        for peer, data in self._feedback.turn(now_ns):
+            heard: list[Heard] = []
+            with self._session(peer, now_ns):
+                heard = self._take_report(peer, data, now_ns)
+            for one in heard:  # beyond the session's own work: a rate controller that fails is no peer's doing
+                if self._delivery.heard is not None:
+                    self._delivery.heard(one, now_ns, self._wall.unix_ns(now_ns))
+        self._see_to_peers(now_ns)
+
+    def _see_to_peers(self, now_ns: int) -> None:
+        """Part from clients that are gone, have said nothing within the session time-out, or take nothing."""
+        limit_ns = round(self.session_timeout * NS)
+        for peer in list(self.peers):
+            stalled = peer.link.progress_ns is not None and now_ns - peer.link.progress_ns > limit_ns
+            silent = now_ns - peer.heard_ns > limit_ns
+            if peer.session is None:
+                silent = now_ns - peer.asked_ns > min(limit_ns, REQUEST_NS)
+            if silent or stalled:
+                self._tell(now_ns, "client timed out", peer.address[0])
+                peer.gone = True
+            if peer.gone:
+                self._part(peer)
+            elif peer.link.waiting:
+                interest(self._selector, peer.link)
+            for outlet in peer.outlets.values() if not peer.gone else ():
+                if packets := outlet.spreader.pull(now_ns):
+                    self._dispatch.send(peer, outlet, packets, now_ns)
+
+    def rewind(self) -> None:
+        """The clip starts again at the next PLAY; timestamps will be others."""
+        self._start_ns = self._frame_pts_ns = None
+        for track in self.tracks.values():
+            track.restart()
+        for peer in self.peers:
+            peer.has_played = False
+        if not self.occupied and not any(peer.session for peer in self.peers):
+            self._dispatch.begin_again()
+
+    @contextmanager
+    def _session(self, peer: Peer, now_ns: int) -> Iterator[None]:
+        """A session's own work. Whatever a peer's bytes bring about here is recorded, and ends with that peer.
+
+        What is not the session's, such as the clip, a pacer or a rate controller, is done elsewhere, or comes as an
+        `_OwnError`: it ends the server, and is seen.
+        """
+        try:
+            yield
+        except _OwnError as error:
+            raise (error.__cause__ or error) from None
+        except (WireError, OSError) as error:
+            self._refuse(peer, now_ns, str(error))
+        except Exception as error:
+            self._blame(peer, now_ns, error)
+
+    def _refuse(self, peer: Peer, now_ns: int, words: str) -> None:
+        self._tell(now_ns, "client refused", f"{peer.address[0]}: {words}")
+        self._part(peer)
+
+    def _blame(self, peer: Peer, now_ns: int, error: Exception) -> None:
+        """Something that nobody has foreseen: it is said aloud, for whoever can mend it."""
+        kind = type(error).__name__
+        self._notice("client failed", f"a client was parted from, as what it sent led to an error here ({kind})")
+        self._refuse(peer, now_ns, f"{kind}: {error}"[:300])
+
+    def _tell(self, now_ns: int, name: str, words: str) -> None:
+        """An event for the record, unless there have been very many of late; without anybody's password."""
+        if self._told >= MOST_TOLD and now_ns - self._told_ns < TOLD_AGAIN_NS:
+            return
+        self._told, self._told_ns = self._told + 1, now_ns
+        self._recorder.event(now_ns, name, rtsp.CREDENTIALS.sub("//", words))
+
+    def _admit(self, arrival: Arrival, now_ns: int) -> None:
+        peer = Peer(arrival.link, arrival.address, arrival.local, self, now_ns, asked_ns=now_ns)
+        self.peers.append(peer)
+        self._selector.register(arrival.link, selectors.EVENT_READ, peer)
+        with self._session(peer, now_ns):
+            # Link-local addresses (RFC 4007) mean nothing without their interface.
+            if arrival.address[0].lower().startswith("fe80:"):
+                peer.scope = arrival.link.socket.getpeername()[2:]
+                peer.local = f"{arrival.local[0].partition('%')[0]}%{peer.scope[1]}", arrival.local[1]
+        waiting = [other for other in self.peers if other.session is None]
+        if (at := one_too_many([other.address[0] for other in waiting])) is not None:
+            self._notice(
+                "connections", "more connections come than clients ask for the clip: the oldest of them are closed"
+            )
+            self._refuse(waiting[at], now_ns, "it has no session, and others come")
+
+    def _hear(self, peer: Peer, now_ns: int) -> None:
+        peer.link.flush(now_ns)
+        data = peer.link.receive(TURN_BYTES)
+        if data is None:
+            self._part(peer)
+            return
+        for report in peer.feed(data, now_ns) if data else ():
+            self._feedback.put(peer, report)
+        if peer.playing:
+            for outlet in peer.outlets.values():
+                if outlet.reported_ns is None:  # at once, before any frame is due: a way that is shut shows
+                    with _own_work():
+                        self._owe_report(peer, outlet, now_ns)
+        if peer.link.waiting > 2 * STALL_BYTES:  # media stops at half of it: these are answers
+            raise WireError("it asks and does not read the answers")
+        interest(self._selector, peer.link)
+
+    def _take_report(self, peer: Peer, data: bytes, now_ns: int) -> list[Heard]:
+        """A receiver report keeps its session alive and says what was received; a NACK what is to be sent again."""
+        try:
+            blocks, nacks = rtcp.parse_feedback(data)
+        except WireError:
+            return []
+        heard: list[Heard] = []
+        for block in blocks:
+            outlet = peer.outlet_of(block.ssrc)
+            if outlet is not None:
+                peer.heard_ns = now_ns
+                heard += self._hear_report(peer, outlet, block, now_ns)
+        for nack in nacks:  # after BYE, too: the last frames wait for what is asked for
+            outlet = peer.outlet_of(nack.media_ssrc)
+            if outlet is not None and outlet.again is not None and peer.attentive:
+                packets = outlet.again.answer(nack.within(*outlet.again.kept), now_ns)
+                with _own_work():
+                    self._dispatch.send_again(peer, outlet, packets, now_ns)
+        return heard
+
+    def _hear_report(self, peer: Peer, outlet: Outlet, block: rtcp.ReportBlock, now_ns: int) -> list[Heard]:
+        since_ns = None if outlet.heard_ns is None else now_ns - outlet.heard_ns
+        if since_ns is not None and since_ns < REPORT_NS // 4:  # so many tell no more, and cost the others
+            return []
+        sent_bytes = outlet.octets - outlet.reported_octets
+        elapsed_ns = now_ns - outlet.began_ns if outlet.began_ns is not None else 0
+        sent = Account(outlet.first_sequence, outlet.packets, outlet.copies, elapsed_ns, outlet.track.rate)
+        doubt = belief.doubt(block, sent, outlet.reception)
+        if doubt is not None and not outlet.doubted and outlet.packets:
+            outlet.doubted = True
+            self._tell(now_ns, "report not believed", f"{peer.address[0]}: {doubt}")
+        outlet.reception, outlet.heard_ns, outlet.reported_octets = block, now_ns, outlet.octets
+        stream, rate = outlet.track.stream, outlet.track.rate
+        return [Heard(stream, outlet.ssrc, block, rate, sent_bytes, since_ns, elapsed_ns, doubt)]
+
+    def _part(self, peer: Peer) -> None:
+        peer.gone = True
+        self._talking.pop(peer, None)
+        if peer in self.peers:
+            self.peers.remove(peer)
+            self._selector.unregister(peer.link)
+            peer.link.close()
+        peer.release()
+        self._dispatch.leave(peer)
+
+    # ---- what they are sent
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The sound as it is: a description says what it is like."""
+        return self._source.chunks()
+
+    def prepare(self, frame: EncodedFrame) -> Fragments:
+        """A frame cut into fragments, once for all."""
+        try:
+            return fragments(frame.jpeg)
+        except WireError as error:
+            raise WireError(f"frame {frame.index} cannot be sent as RTP/JPEG: {error}") from error
+
+    def timestamp(self, stream: str, pts_ns: int) -> int:
+        """The RTP timestamp of a presentation time."""
+        return self.tracks[stream].timestamp(pts_ns)
+
+    def send_frame(self, unit: Fragments, pts_ns: int) -> tuple[int | None, int | None]:
+        """Send a frame's fragments to every client that plays."""
+        if self._source.fps:
+            self._frame_ns = round(NS / self._source.fps)
+        elif self._frame_pts_ns is not None and pts_ns > self._frame_pts_ns:
+            self._frame_ns = min(NS // 5, pts_ns - self._frame_pts_ns)
+        self._frame_pts_ns = pts_ns
+        sent_ns, packets = self._to_all("video", unit, pts_ns)
+        return sent_ns, None if sent_ns is None else len(packets)
+
+    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
+        """Send a chunk to every client that plays: a packet is a unit of its own to the client."""
+        sent_ns, packets = self._to_all("audio", chunk, chunk.pts_ns)
+        track = self.tracks["audio"]
+        first = track.timestamp(chunk.pts_ns)
+        parts = []
+        for packet in packets:
+            timestamp = RtpPacket.parse(packet).timestamp
+            into_ns = ((timestamp - first) & 0xFFFFFFFF) * NS // track.rate
+            parts.append(Part(chunk.pts_ns + into_ns, timestamp, len(packet) - HEADER_BYTES))
+        return sent_ns, parts
+
+    def say_goodbye(self, now_ns: int) -> None:
+        """A last report and BYE to every client that plays: its clip is over."""
+        if self._start_ns is None:
+            return
+        media_ns = now_ns - self._start_ns
+        for peer in self.peers:
+            if not peer.playing:
+                continue
+            for outlet in peer.outlets.values():
+                if packets := outlet.spreader.flush():
+                    self._dispatch.send(peer, outlet, packets, now_ns)
+                self._dispatch.send_rtcp(
+                    peer, outlet, peer.goodbye(outlet, self._wall.unix_ns(now_ns), media_ns), now_ns
+                )
+            peer.end_of_stream()
+
+    def _to_all(self, stream: str, unit: Fragments | Chunk, pts_ns: int) -> tuple[int | None, list[bytes]]:
+        """Send one unit to every client that plays; when the first send began, and that client's packets."""
+        first_ns: int | None = None
+        sent: list[bytes] = []
+        for peer in self.peers:
+            outlet = peer.outlets.get(stream) if peer.playing else None
+            if outlet is None:
+                continue
+            now_ns = self._clock.now_ns()
+            self._owe_report(peer, outlet, now_ns)
+            if outlet.parity is not None:
+                outlet.parity.overhead = self._delivery.parity
+            packets = outlet.pack(unit, pts_ns)
+            if first_ns is None:
+                first_ns, sent = now_ns, packets
+            if stream == "video" and outlet.addresses is not None:
+                outlet.spreader.share = self._delivery.spread
+                outlet.spreader.push(Burst(packets, self._frame_ns), now_ns)
+                packets = outlet.spreader.pull(now_ns)
+            self._dispatch.send(peer, outlet, packets, now_ns)
+        return first_ns, sent
+
+    def _owe_report(self, peer: Peer, outlet: Outlet, now_ns: int) -> None:
+        assert self._start_ns is not None
+        report = peer.report_due(outlet, now_ns, self._wall.unix_ns(now_ns), now_ns - self._start_ns)
+        if report is not None:
+            self._dispatch.send_rtcp(peer, outlet, report, now_ns)

@@ -1,0 +1,563 @@
+"""Signalling, the client's side: describe, set up, play, keep alive, tear down. RFC 2326.
+
+The dialogue before PLAY is held in turn, with a time limit on each answer; then the connection goes to the client's
+thread, and `feed` reads what is interleaved on it. What is sent is strict, what is accepted is not: an answer counts
+as far as it is understood.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from avlab.stream.sockets.dialling import Dialler
+from avlab.stream.sockets.links import UdpLink, host_of
+from avlab.wire import rtsp, sdp
+from avlab.wire.answers import Answers
+from avlab.wire.units import NS, WireError
+from avlab.wire.urls import Place, ip_address, redacted, request_uri, track_of
+
+PLAYABLE = {"video": "JPEG", "audio": "L16"}
+CLOCKS = {"video": range(1_000, 10_000_001), "audio": range(4_000, 384_001)}
+MAX_CHANNELS = 8
+"""Ticks a second of a clock, and channels of a sound, that can be played."""
+_NOUNS = {"video": "picture", "audio": "sound"}
+_FAMILIAR = {"MPEG4-GENERIC": "AAC", "MP4A-LATM": "AAC", "MPA": "MPEG audio"}  # what encodings are better known as
+
+MAX_MOVES = 3
+"""How often a server may send on to another address."""
+
+OTHER_WAY = (400, 403, 406, 455, 459, 461, 462, 500, 501, 551)
+"""Statuses by which servers refuse a transport in SETUP: another one may be granted."""
+
+EARLY_PACKETS = 2048
+EARLY_BYTES = 2 << 20
+"""The most that is kept of what is interleaved before the dialogue is over; of more the newest, as they join what
+follows PLAY's answer without a gap, and older ones would only be late."""
+
+QUIET = 0.5
+"""Seconds without a byte after which a body is whole whose length the answer does not tell."""
+
+LOOKUP_TIMEOUT = 2.0
+"""Seconds at most to learn where a name leads that SETUP's answer has for an address."""
+
+KEEP_ALIVE_NS = 30 * NS
+"""The longest between two signs of life, whatever the server says of its patience."""
+
+MAX_START_NS = 1 << 61
+"""Where PLAY's answer may say that it starts: some 73 years, since live servers count from 1970."""
+
+Bind = Callable[[str], tuple[UdpLink, UdpLink]]
+"""Makes a pair of UDP links for RTP and RTCP on a local address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """How a server sends one stream."""
+
+    media: sdp.Media
+    host: str
+    """The address at the other end of the RTSP connection."""
+    sources: tuple[str, ...] = ()
+    """The addresses that the server says datagrams come from, if it says any."""
+    links: tuple[UdpLink, UdpLink] | None = None
+    server_port: tuple[int, int] | None = None
+    channels: tuple[int, int] | None = None
+    ssrc: int | None = None
+    repair: str | None = None
+    rtx_ssrc: int | None = None
+
+
+class RefusedError(OSError):
+    """The server answered with another status than 200."""
+
+    def __init__(self, where: str, method: str, response: rtsp.Response) -> None:
+        self.method, self.status = method, response.status
+        if response.status in (401, 407):
+            words = (
+                f"the server at {where} wants a user name and a password ({response.status}), which avlab cannot give "
+                "yet: play an address that needs none"
+            )
+        else:
+            reason = _printable(response.reason) or rtsp.STATUS.get(response.status, "no reason given")
+            words = f"the server at {where} refused {method}: {response.status} {reason}"
+        super().__init__(words)
+
+
+class _HungUpError(ConnectionError):
+    """The connection ended before a byte of the answer."""
+
+
+class Session:
+    """A dialogue with one RTSP server.
+
+    ValueError for an address that is none; OSError, with a sentence, when the server cannot be reached, does not
+    answer within `timeout` seconds, or refuses. No sentence, request or `url` shows a password of the address.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 5.0, repair: str | None = None) -> None:
+        if not isinstance(url, str):
+            raise TypeError(f"a client plays an address such as rtsp://host:port/path, not {url!r:.60}")
+        if not timeout > 0:
+            raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
+        self._place = Place.parse(url)
+        self.url = redacted(url)
+        self.ssrc = secrets.randbits(32)
+        self.description = sdp.SessionDescription()
+        self.left_out: tuple[str, ...] = ()
+        """A sentence for each kind of medium that is described and cannot be played, while another one can."""
+        self.moves: list[str] = []
+        """Where the server has sent on to, a sentence each."""
+        self.plan: dict[str, str] = {}
+        """How each stream is carried: udp or tcp."""
+        self._repair, self._timeout = repair, timeout
+        self._dialler = Dialler()
+        self._socket: socket.socket | None = None
+        self._answers = Answers()
+        self._answered = False  # on this connection
+        self._early: deque[rtsp.Interleaved] = deque()
+        self._early_bytes = 0
+        self._cseq = 0
+        self._id: str | None = None
+        self._base = self._place.uri
+        self._session_timeout = rtsp.DEFAULT_TIMEOUT
+        self._methods: set[str] = set()
+        self._streams: dict[str, str] = {}  # stream -> its address
+
+    @property
+    def where(self) -> str:
+        """host:port, for messages."""
+        return self._place.where
+
+    @property
+    def keep_alive_ns(self) -> int:
+        """How often to say that one is still there."""
+        return min(KEEP_ALIVE_NS, max(NS // 2, self._session_timeout * NS // 2))
+
+    @property
+    def skipped(self) -> int:
+        """Bytes of the connection that belonged to no answer and no packet."""
+        return self._answers.skipped
+
+    def open(self, over: Mapping[str, str], bind: Bind, *, fixed: Collection[str] = ()) -> dict[str, Granted]:
+        """Connect, describe and set up every stream that can be played; how each will come.
+
+        `over` maps video and audio to udp or tcp. A server that refuses a mixture is asked again, with UDP for all and
+        then with TCP for all; but a stream that is in `fixed` and wanted over UDP comes over UDP or not at all.
+        """
+        plans = [dict(over)] + [dict.fromkeys(over, way) for way in ("udp", "tcp")]
+        kept = [stream for stream in fixed if over.get(stream) == "udp"]
+        plans = [plan for plan in plans if all(plan[stream] == "udp" for stream in kept)]
+        unique = [plan for at, plan in enumerate(plans) if plan not in plans[:at]]
+        for plan in unique:
+            self._connect()
+            try:
+                granted = self._set_up(plan, bind)
+            except RefusedError as error:
+                if plan is unique[-1] or error.method != "SETUP" or error.status not in OTHER_WAY:
+                    raise
+                self.close()
+            else:
+                self.plan = {stream: plan[stream] for stream in granted}
+                return granted
+        raise AssertionError("the last plan returns or raises")
+
+    def play(self) -> rtsp.Response:
+        """Ask for the stream from now on."""
+        return self._ask("PLAY", self._base, {"Range": "npt=0-"})
+
+    def positions(self, playing: rtsp.Response) -> tuple[int, dict[str, int]]:
+        """From PLAY's answer: where it starts, in ns of the clip, and each stream's timestamp there."""
+        start_ns, infos = 0, {}
+        with contextlib.suppress(WireError):  # a range or an RTP-Info that is not understood is as good as none
+            start_ns = sdp.NptRange.parse(playing.headers.get("Range", "npt=0-")).start_ns or 0
+        for entry in rtsp.split_rtp_info(playing.headers.get("RTP-Info", "")):
+            with contextlib.suppress(WireError):
+                [info] = rtsp.parse_rtp_info(entry)
+                stream = self._stream_of(sdp.resolve_control(self._base, info.url))
+                if stream is not None and info.rtptime is not None:
+                    infos[stream] = info.rtptime
+        return (start_ns if start_ns <= MAX_START_NS else 0), infos
+
+    def _stream_of(self, url: str) -> str | None:
+        """The stream that an address names: by path and query, else by the last part of them if that is one's alone."""
+        tracks = {stream: track_of(address) for stream, address in self._streams.items()}
+        named = track_of(url)
+        for part in (named, named.rpartition("/")[2]):
+            found = [stream for stream, track in tracks.items() if part in (track, track.rpartition("/")[2])]
+            if len(found) == 1:
+                return found[0]
+        return None
+
+    def fileno(self) -> int:
+        """For selectors, until the connection has another owner."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def pump(self) -> bool:
+        """Take what waits on the connection into what came early; False when the connection has ended."""
+        if self._socket is None:
+            return False
+        try:
+            data = self._socket.recv(65_536)
+            self._keep(self._answers.feed(data))
+        except (BlockingIOError, InterruptedError, TimeoutError):
+            return True
+        except (OSError, WireError):
+            return False
+        return bool(data)
+
+    def detach(self) -> socket.socket:
+        """The connection, for another owner."""
+        assert self._socket is not None
+        connection, self._socket = self._socket, None
+        return connection
+
+    def feed(self, data: bytes) -> list[rtsp.Event]:
+        """What bytes from the connection hold, after what came during the dialogue.
+
+        ConnectionError, with a sentence, when it is nothing that can be read.
+        """
+        early = list(self._early)
+        self._early.clear()
+        self._early_bytes = 0
+        try:
+            return [*early, *(self._answers.feed(data) if data else [])]
+        except WireError as error:
+            raise ConnectionError(f"the connection to {self.where} cannot be read any more: {error}") from error
+
+    def keep_alive(self) -> bytes:
+        """A request that does nothing but say that one is there (RFC 2326 10.8)."""
+        method = "GET_PARAMETER" if "GET_PARAMETER" in self._methods else "OPTIONS"
+        return self._request(method, self._base).serialize()
+
+    @property
+    def asked(self) -> int:
+        """The number of the newest request (CSeq)."""
+        return self._cseq
+
+    def teardown(self) -> bytes:
+        """The request that ends the session."""
+        return self._request("TEARDOWN", self._base).serialize()
+
+    def leave(self) -> None:
+        """Tear the session down and let go of the connection, while it is still here; no answer is waited for."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.settimeout(1.0)
+                self._socket.sendall(self.teardown())
+        self.close()
+
+    def cancel(self) -> None:
+        """Have a dialogue on another thread fail at once, and every one after it."""
+        self._dialler.cancel()
+
+    def close(self) -> None:
+        """Let go of the connection, if it is still here."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._id = None
+
+    def _connect(self) -> None:
+        self._answers, self._answered = Answers(), False
+        self._early.clear()
+        self._early_bytes = 0
+        host, port = self._place.host, self._place.port
+        try:
+            self._socket = self._dialler.connect(host, port, self._timeout)
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"{self.where} does not answer within {self._timeout:g} s: "
+                "check the address, and that no firewall is between"
+            ) from error
+        except (socket.gaierror, UnicodeError) as error:
+            raise OSError(f"the host {host!r} is not known: check its spelling, or write its address") from error
+        except ConnectionRefusedError as error:
+            raise ConnectionRefusedError(
+                f"nothing listens at {self.where}: start the server first, or check the port"
+            ) from error
+        except OSError as error:
+            raise OSError(f"{self.where} cannot be reached: {error.strerror or error}") from error
+        with contextlib.suppress(OSError):  # macOS: EINVAL once the peer has reset it
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _set_up(self, over: Mapping[str, str], bind: Bind) -> dict[str, Granted]:
+        described = self._describe()
+        bases = (described.headers.get(name, "").strip(" \t\"'") for name in ("Content-Base", "Content-Location"))
+        uri = self._place.uri
+        self._base = next((request_uri(base) for base in bases if re.match("rtsp[su]?://", base, re.IGNORECASE)), uri)
+        try:
+            self.description = sdp.parse(described.body.decode("utf-8", "replace"))
+        except WireError as error:
+            raise ValueError(
+                f"what the server at {self.where} says of its stream is not understood: {error}"
+            ) from error
+        wanted: dict[str, sdp.Media] = {}
+        # A camera's way back, for who speaks to it, is marked sendonly: what another track carries is rather taken.
+        for each in sorted(self.description.media, key=lambda one: ("sendonly", "") in one.attributes):
+            media = _as_played(each)
+            if media is not None and media.kind not in wanted:
+                wanted[media.kind] = media
+        wanted = {each.kind: wanted[each.kind] for each in self.description.media if each.kind in wanted}
+        if not wanted:
+            offered = ", ".join(_name(media) for media in self.description.media)
+            raise ValueError(
+                f"the stream at {self.url} carries {offered or 'nothing'}: avlab plays JPEG pictures and L16 sound"
+            )
+        self.left_out = _left_out(self.description.media, wanted)
+        granted = {}
+        self._streams = {}
+        for at, (stream, media) in enumerate(wanted.items()):
+            self._streams[stream] = sdp.resolve_control(self._base, media.control)
+            granted[stream] = self._set_up_stream(stream, media, over[stream], 2 * at, bind)
+        self._answers.channels = {channel for grant in granted.values() for channel in grant.channels or ()}
+        self._base = sdp.resolve_control(self._base, self.description.control)
+        return granted
+
+    def _describe(self) -> rtsp.Response:
+        """OPTIONS and DESCRIBE, at the address that the server sends on to, if it does."""
+        for _ in range(MAX_MOVES + 1):
+            options = self._exchange("OPTIONS", self._place.uri)
+            if options.status in (301, 302):
+                self._move(options)
+                continue
+            if options.status >= 500 and options.status not in (501, 551):
+                raise RefusedError(self.where, "OPTIONS", options)
+            # Who does not know OPTIONS, or wants a password for it, may describe all the same.
+            self._methods = {method.strip().upper() for method in options.headers.get("Public", "").split(",")}
+            described = self._exchange("DESCRIBE", self._place.uri, {"Accept": "application/sdp"})
+            if described.status in (301, 302):
+                self._move(described)
+                continue
+            if not 200 <= described.status <= 299:
+                raise RefusedError(self.where, "DESCRIBE", described)
+            return described
+        raise OSError(
+            f"{self.url} is sent on more than {MAX_MOVES} times, last to {self._place.uri}: play the address where "
+            "it ends"
+        )
+
+    def _move(self, answer: rtsp.Response) -> None:
+        """Go where the server sends on to."""
+        given = answer.headers.get("Location", "").strip(" \t\"'")
+        location = redacted(given)
+        if location.startswith("/"):
+            location = re.match("[a-z]+://[^/?]*", self._place.uri, re.IGNORECASE)[0] + location  # type: ignore[index]
+        try:
+            place = Place.parse(location)
+        except ValueError:
+            raise OSError(
+                f"the server at {self.where} sends on ({answer.status}) to {_printable(location) or 'nowhere'}, which "
+                "is no address to play: it has to begin with rtsp://"
+            ) from None
+        self.moves.append(f"the server at {self.where} sends on to {_printable(place.uri)}")
+        self._place = place
+        self.close()
+        self._connect()
+
+    def _set_up_stream(self, stream: str, media: sdp.Media, over: str, channel: int, bind: Bind) -> Granted:
+        assert self._socket is not None
+        host = host_of(self._socket.getpeername())
+        links = None
+        if over == "udp":
+            links = bind(host_of(self._socket.getsockname()))
+            wish = rtsp.Transport(lower="UDP", client_port=(links[0].port, links[1].port))
+        else:
+            wish = rtsp.Transport(lower="TCP", interleaved=(channel, channel + 1))
+        repair = self._repair if over == "udp" and self._repair in media.repairs else None
+        wishes = {rtsp.REPAIR_HEADER: repair} if repair is not None else {}
+        answer = self._ask("SETUP", self._streams[stream], {"Transport": wish.serialize()} | wishes)
+        self._take_session(answer.headers.get("Session", ""))
+        given = _transport(answer.headers.get("Transport", ""), wish)
+        if given is None:
+            raise RefusedError(self.where, "SETUP", rtsp.Response(461))
+        channels = (given.interleaved or wish.interleaved) if over == "tcp" else None
+        server_port = given.server_port if given.server_port and all(given.server_port) else None
+        ssrc = re.search(r";\s*ssrc=([0-9A-Fa-f]{8})\s*$", answer.headers.get(rtsp.REPAIR_HEADER, ""))
+        return Granted(
+            media,
+            host,
+            sources=self._resolved(given.source, host) if links is not None else (),
+            links=links,
+            server_port=server_port,
+            channels=channels,
+            ssrc=given.ssrc,
+            repair=repair,
+            rtx_ssrc=int(ssrc[1], 16) if ssrc is not None else None,
+        )
+
+    def _resolved(self, source: str, host: str) -> tuple[str, ...]:
+        """The addresses that `source=` stands for, of the host's family: itself, or what its name leads to."""
+        address = ip_address(source)
+        if address is not None:
+            return () if address.is_multicast or address.is_unspecified else (source,)
+        found: list[str] = []
+        if source:
+            with contextlib.suppress(OSError, UnicodeError, ValueError):  # a name that nobody knows is as good as none
+                known = self._dialler.lookup(source, self._place.port, min(self._timeout, LOOKUP_TIMEOUT))
+                found += [str(address[0]) for _, address in known if (":" in address[0]) == (":" in host)]
+        return tuple(dict.fromkeys(found))[:4]
+
+    def _take_session(self, value: str) -> None:
+        """The session's name and patience; a server that names none wants none named."""
+        try:
+            session = rtsp.SessionHeader.parse(value)
+        except WireError:
+            return
+        self._id, self._session_timeout = session.id, session.timeout
+
+    def _ask(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> rtsp.Response:
+        """One request and its answer. RefusedError for another status than one of success."""
+        response = self._exchange(method, url, headers)
+        if not 200 <= response.status <= 299:
+            raise RefusedError(self.where, method, response)
+        return response
+
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> rtsp.Response:
+        """One request and its answer, on another connection where the server ends each with its answer."""
+        try:
+            return self._exchange_here(method, url, headers)
+        except _HungUpError:
+            if not self._answered or self._id is not None:
+                raise
+        self.close()
+        self._connect()
+        return self._exchange_here(method, url, headers)
+
+    def _exchange_here(self, method: str, url: str, headers: Mapping[str, str] | None) -> rtsp.Response:
+        connection = self._socket
+        assert connection is not None
+        request = self._request(method, url, headers)
+        # The time is the answer's: whatever else comes meanwhile does not prolong it.
+        deadline = time.perf_counter() + self._timeout
+        heard = False
+        try:
+            connection.settimeout(self._timeout)
+            connection.sendall(request.serialize())
+            while True:
+                left = deadline - time.perf_counter()
+                patience = min(left, QUIET) if self._answers.open_ended else left
+                data = None if left <= 0 else _receive(connection, patience)
+                heard = heard or bool(data)
+                response = self._find(self._answers.feed(data) if data else self._answers.end(), request.cseq)
+                if response is not None:
+                    self._answered = True
+                    return response
+                if data == b"":
+                    kind = ConnectionError if heard else _HungUpError
+                    raise kind(f"the server at {self.where} hung up instead of answering {method}{self._said()}")
+                if data is None and deadline <= time.perf_counter():
+                    raise TimeoutError
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"the server at {self.where} does not answer {method} within {self._timeout:g} s: "
+                f"is it an RTSP server?{self._said()}"
+            ) from error
+        except WireError as error:
+            raise ConnectionError(f"{self.where} is no RTSP server: {error}") from error
+        except (ConnectionResetError, BrokenPipeError) as error:
+            raise _HungUpError(f"the server at {self.where} broke off instead of answering {method}") from error
+        except ConnectionError:
+            raise
+        except OSError as error:
+            raise OSError(f"{self.where} cannot be reached any more: {error.strerror or error}") from error
+
+    def _said(self) -> str:
+        """What came instead, for a sentence."""
+        return f" What it sends begins with {self._answers.stray!r}" if self._answers.stray else ""
+
+    def _find(self, events: list[rtsp.Event], cseq: int) -> rtsp.Response | None:
+        """The answer to the request of this number among what came. One without a number answers what was asked."""
+        found = None
+        for event in events:
+            if isinstance(event, rtsp.Response) and event.status >= 200:
+                number = re.match(r"[0-9]{1,10}", event.headers.get("CSeq", ""), re.ASCII)
+                if number is None or not 0 < int(number[0]) < cseq:  # that would be an earlier one's, told twice
+                    found = event
+        self._keep(events)
+        return found
+
+    def _keep(self, events: Iterable[rtsp.Event]) -> None:
+        """Keep the packets among events for `feed`, within bounds."""
+        for event in events:
+            if isinstance(event, rtsp.Interleaved):
+                self._early.append(event)
+                self._early_bytes += len(event.data)
+        while self._early_bytes > EARLY_BYTES or len(self._early) > EARLY_PACKETS:
+            self._early_bytes -= len(self._early.popleft().data)
+
+    def _request(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> rtsp.Request:
+        self._cseq += 1
+        known = {"CSeq": str(self._cseq), "User-Agent": "avlab"}
+        if self._id is not None:
+            known["Session"] = self._id
+        return rtsp.Request(method, request_uri(url), rtsp.Headers(known | dict(headers or {})))
+
+
+def _receive(connection: socket.socket, seconds: float) -> bytes | None:
+    """What comes within so many seconds; empty at the connection's end, None when nothing comes."""
+    connection.settimeout(max(0.001, seconds))
+    try:
+        return connection.recv(65_536)
+    except TimeoutError:
+        return None
+
+
+def _transport(value: str, wish: rtsp.Transport) -> rtsp.Transport | None:
+    """What SETUP's answer grants; an answer that does not say so grants what was asked. None when it is another way."""
+    given: rtsp.Transport | None
+    try:
+        given = next(iter(rtsp.parse_transport(value)), wish)
+    except WireError:  # a port that cannot be, say
+        given = wish if ("/TCP" in value.upper()) == (wish.lower == "TCP") else None
+    if given is None or given.lower == wish.lower or (wish.lower == "TCP" and given.interleaved is not None):
+        return given
+    return None
+
+
+def _as_played(media: sdp.Media) -> sdp.Media | None:
+    """The medium by that of its formats which avlab decodes, with a clock that can be its; None when there is none."""
+    own = sdp.Format(media.encoding, media.clock_rate, media.channels)
+    formats = ((media.payload_type, own), *media.others)
+    for number, form in formats:
+        fits = form.clock_rate in CLOCKS.get(media.kind, ()) and 1 <= form.channels <= MAX_CHANNELS
+        if PLAYABLE.get(media.kind) == form.encoding and fits:
+            others = tuple(one for one in formats if one[0] != number)
+            return replace(media, payload_type=number, others=others, **form._asdict())
+    return None
+
+
+def _name(media: sdp.Media) -> str:
+    """What a medium carries, for a sentence: with its clock, when it is that which cannot be."""
+    if not media.encoding:
+        return f"payload type {media.payload_type}"
+    odd = PLAYABLE.get(media.kind) == media.encoding
+    channels = f"/{media.channels}" if media.channels != 1 else ""
+    return _printable(f"{media.encoding}/{media.clock_rate}{channels}" if odd else media.encoding)
+
+
+def _printable(text: str) -> str:
+    """What a peer said, fit for a message: no control characters, and not too long."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+
+
+def _left_out(media: Iterable[sdp.Media], wanted: Mapping[str, sdp.Media]) -> tuple[str, ...]:
+    """What is described and not played, by kind; another track of a kind that is played is no loss."""
+    encodings: dict[str, dict[str, None]] = {}
+    for each in media:
+        if each.kind in PLAYABLE and each.kind not in wanted:
+            name = each.encoding or f"payload type {each.payload_type}"
+            familiar = _FAMILIAR.get(each.encoding.upper())
+            encodings.setdefault(each.kind, {})[f"{name} ({familiar})" if familiar else name] = None
+    return tuple(
+        f"the {_NOUNS[kind]} of this stream is {' or '.join(names)}, which avlab does not play, so the "
+        f"{' and the '.join(_NOUNS[played] for played in wanted)} goes on without it: have the server send "
+        f"{PLAYABLE[kind]}"
+        for kind, names in encodings.items()
+    )

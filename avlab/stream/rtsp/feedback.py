@@ -1,0 +1,129 @@
+"""What clients say of the media that they get, RTCP over UDP and interleaved, read within a budget and in fair turns.
+
+Pictures come first: whatever comes, and from however many, reading it takes a part of the server's thread and no more.
+Datagrams of strangers, and about sources that nobody has, are dropped at a look. What is over the budget waits, in the
+sockets and in a short queue for each client; clients have their turns by address, so that nobody's reports starve.
+"""
+
+from __future__ import annotations
+
+import selectors
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
+
+from avlab.stream.clock import MonotonicClock
+from avlab.stream.rtsp.peer import Peer
+from avlab.stream.sockets.links import UdpLink
+from avlab.wire import rtcp
+
+REPORT_BYTES = 1_500
+"""No report is longer: a receiver's fits into its own network's largest packet (RFC 3550 6.1), and a NACK's 256 fields
+take 1,040."""
+
+TURN_NS = 1_000_000
+"""For all feedback, a turn of the server's thread."""
+
+REST_NS = 4_000_000
+"""After a turn that used all of it, before the sockets are looked at again: feedback takes a fifth of the time at most,
+however fast it comes and the turns follow on each other."""
+
+READ_A_TURN = 64
+"""Datagrams of one socket, before the others' are read."""
+
+MOST_WAITING = 8
+"""Reports of one client that wait; of more, the oldest are dropped: they say what newer ones say better."""
+
+
+class Feedback:
+    """Reads the sockets that it is given to `watch`; `clients` is who gets which source (SSRC), by address."""
+
+    def __init__(self, clock: MonotonicClock, clients: Mapping[str, Mapping[int, Peer]]) -> None:
+        self._clock, self._clients = clock, clients
+        self._selector: selectors.BaseSelector | None = None
+        self._links: dict[UdpLink, None] = {}
+        self._ready: OrderedDict[UdpLink, None] = OrderedDict()  # whose turn it is to be read first
+        self._turns: OrderedDict[str, deque[Peer]] = OrderedDict()  # whose reports wait, by address
+        self._resume_ns: int | None = None
+
+    def watch(self, link: UdpLink, selector: selectors.BaseSelector) -> None:
+        """Read what comes to a socket; the selector tells of it, with this object, and is told when to look away."""
+        self._selector = selector
+        self._links[link] = None
+        if self._resume_ns is None:
+            selector.register(link, selectors.EVENT_READ, self)
+
+    def forget(self, link: UdpLink) -> None:
+        """Read it no more: it is about to be closed."""
+        del self._links[link]
+        self._ready.pop(link, None)
+        if self._resume_ns is None and self._selector is not None:
+            self._selector.unregister(link)
+
+    def ready(self, link: UdpLink) -> None:
+        """Something has come to a socket."""
+        self._ready[link] = None
+
+    def put(self, peer: Peer, data: bytes) -> None:
+        """A report or a NACK came, over a client's own connection or from its address."""
+        if len(data) > REPORT_BYTES:
+            return
+        if not peer.reports:
+            self._turns.setdefault(peer.address[0], deque()).append(peer)
+        elif len(peer.reports) >= MOST_WAITING:
+            peer.reports.popleft()
+        peer.reports.append(data)
+
+    def wake_at(self) -> int | None:
+        """When there is time for more of it; None while nothing had to wait."""
+        return self._resume_ns
+
+    def turn(self, now_ns: int) -> Iterator[tuple[Peer, bytes]]:
+        """What there is time for now: a client, and what came from it."""
+        if self._resume_ns is not None:
+            if now_ns < self._resume_ns:
+                return
+            self._look_again()
+        began_ns = self._clock.now_ns()
+        while self._ready and self._clock.now_ns() < began_ns + TURN_NS // 2:
+            self._read(self._ready.popitem(last=False)[0])
+        while (waiting := self._next()) is not None:  # one at least
+            yield waiting
+            if self._clock.now_ns() >= began_ns + TURN_NS:
+                break
+        if self._turns or self._ready:
+            self._look_away()
+
+    def _next(self) -> tuple[Peer, bytes] | None:
+        """The next client's oldest report: by address in turns, and at one address by client."""
+        while self._turns:
+            host, peers = self._turns.popitem(last=False)
+            peer = peers.popleft()
+            data = peer.reports.popleft() if peer.reports else None
+            if peer.reports:
+                peers.append(peer)
+            if peers:
+                self._turns[host] = peers
+            if data is not None and not peer.gone:
+                return peer, data
+        return None
+
+    def _read(self, link: UdpLink) -> None:
+        for data, address in link.receive(READ_A_TURN):
+            known = self._clients.get(address[0])
+            if known is None or len(data) > REPORT_BYTES:
+                continue
+            for peer in {id(known[ssrc]): known[ssrc] for ssrc in rtcp.subjects(data) if ssrc in known}.values():
+                self.put(peer, data)
+
+    def _look_away(self) -> None:
+        self._resume_ns = self._clock.now_ns() + REST_NS
+        if self._selector is not None:
+            for link in self._links:
+                self._selector.unregister(link)
+
+    def _look_again(self) -> None:
+        self._resume_ns = None
+        if self._selector is not None:
+            for link in self._links:
+                self._selector.register(link, selectors.EVENT_READ, self)
+                self._ready.setdefault(link)  # before the selector tells of it: else what waits here would keep it out

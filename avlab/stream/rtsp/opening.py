@@ -1,0 +1,49 @@
+"""The way that datagrams take: how it is opened before PLAY, and whether it is open after it."""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Iterable
+
+from avlab.stream.clock import MonotonicClock
+from avlab.stream.rtsp.dialogue import Session
+from avlab.stream.rtsp.origin import Origin
+from avlab.stream.sockets.links import UdpLink
+from avlab.wire import rtcp, sdp
+from avlab.wire.rtp import RtpPacket
+from avlab.wire.units import NS
+
+SHUT_NS = 3 * NS
+"""So long after PLAY without one datagram, RTP or RTCP, and the way is taken for shut."""
+
+
+def knock(media: sdp.Media, links: tuple[UdpLink, UdpLink], origin: Origin, ssrc: int) -> None:
+    """Send a datagram from each of the client's ports to each of the server's: firewalls and NATs open by that.
+
+    They are an RTP packet without payload, of a type that was not described (RFC 6263 section 4.6), and an empty
+    receiver report: what they reach takes them for nothing, as FFmpeg's, which sends the same two.
+    """
+    taken = {media.payload_type, *(number for number, _ in media.others)}
+    kind = next(number for number in range(127, 95, -1) if number not in taken)
+    nothing = RtpPacket(kind, 0, 0, ssrc, False, b"").serialize()
+    empty = rtcp.serialize_compound([rtcp.ReceiverReport(ssrc), rtcp.Sdes(ssrc, "avlab")])
+    for rtp_door, rtcp_door in origin.doors:
+        links[0].send([nothing], rtp_door)
+        links[1].send([empty], rtcp_door)
+
+
+def opens(links: Iterable[UdpLink], session: Session, clock: MonotonicClock) -> bool:
+    """After PLAY: wait for the first datagram, at most `SHUT_NS`; whether one came, or the connection ended instead.
+
+    What comes on the connection meanwhile is kept by the session, within its bounds.
+    """
+    with selectors.DefaultSelector() as selector:
+        for link in links:
+            selector.register(link, selectors.EVENT_READ)
+        selector.register(session, selectors.EVENT_READ)
+        deadline_ns = clock.now_ns() + SHUT_NS
+        while (left_ns := deadline_ns - clock.now_ns()) > 0:
+            for key, _ in selector.select(min(left_ns, NS // 10) / NS):
+                if key.fileobj is not session or not session.pump():
+                    return True
+    return False

@@ -1,0 +1,479 @@
+"""A server that is reached by RTSP: the sockets that its streams come by, the reports that go back, whether it lives.
+
+The dialogue before PLAY is in `dialogue`; what arrives goes to `arriving`. All of it belongs to the client's thread,
+but for `open` and `play`, which come before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from avlab.measure.record.trace import Recorder
+from avlab.stream.clock import MonotonicClock
+from avlab.stream.ends import Offer
+from avlab.stream.playing.presentation import Presentation
+from avlab.stream.rtsp.arriving import NOUNS, Arriving, Incoming
+from avlab.stream.rtsp.dialogue import Granted, RefusedError, Session
+from avlab.stream.rtsp.opening import SHUT_NS, knock, opens
+from avlab.stream.rtsp.origin import Origin
+from avlab.stream.rtsp.repairing import Repair
+from avlab.stream.sockets.links import TcpLink, UdpLink, interest, udp_pair
+from avlab.wire import rtcp, rtsp, sdp
+from avlab.wire.jpeg import check_size
+from avlab.wire.units import NS, WireError
+
+BYE_PATIENCE_NS = NS // 4
+"""How long after the connection's end a BYE that comes over UDP may be."""
+
+SILENCE_NS = 10 * NS
+"""With nothing from the server for this long, it is asked whether it is there. Silence is no death: a slide may stand
+for long, and pictures may begin late."""
+
+ANSWER_NS = 5 * NS
+"""It is gone when it says nothing for so long after that."""
+
+LATE_START_NS = 5 * NS
+LONG_SILENCE_NS = 15 * NS
+"""A stream from which nothing has come since PLAY, or for so long, is named in a notice."""
+
+AFTER_END_NS = 2 * NS
+"""With the clip's end passed, so much silence is the end, when no BYE says so."""
+
+NEAR_END_NS = NS
+"""A server that closes the connection so near the clip's end has come to its end."""
+
+AFTER_BYE_NS = NS // 10
+"""A source may say BYE and another one go on in its place (RFC 3550 8.2)."""
+
+OVERLOAD = 50
+"""So many datagrams dropped by the system, for want of being read, are worth a notice."""
+
+SESSION_NOT_FOUND = 454
+
+REPORT_NS = NS // 2
+"""As often as the server's own; see there."""
+
+STRANGER_REPORT_NS = 5 * NS
+"""To an address that nobody has vouched for, no more often than RFC 3550 6.2 allows: it might be anybody's."""
+
+STRAYS_TOLD = 100
+"""How often the record says that bytes on the connection belonged to nothing; a server may send them all the time."""
+
+FALL_BACK_TIMEOUT = 3.0
+"""Seconds at most for each answer when everything is asked for over TCP: the server has just answered."""
+
+
+class RtspReceiver:
+    """An `ends.Receiver`: JPEG and L16 over RTP. `over` maps video and audio to udp or tcp; those in `fixed` were asked
+    for so, and when they are over UDP nothing makes them come over TCP.
+
+    `notice(name, words)` tells a person a sentence, once, and puts it into the record each time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        over: Mapping[str, str],
+        fixed: Collection[str] = (),
+        repair: Repair | None,
+        timeout: float,
+        presentation: Presentation,
+        clock: MonotonicClock,
+        recorder: Recorder,
+        notice: Callable[[str, str], None],
+    ) -> None:
+        self._session = Session(url, timeout=timeout, repair=repair)
+        self._url, self._timeout = url, timeout
+        self._strays = 0
+        self._trying: Session | None = None  # while everything is asked for over TCP
+        self._cancelled = False
+        self._over, self._fixed, self._repair = over, fixed, repair
+        self._presentation, self._clock, self._recorder = presentation, clock, recorder
+        self._notice = notice
+        self._arriving = Arriving(presentation=presentation, recorder=recorder, notice=notice)
+        self.incoming = self._arriving.incoming
+        self._dropped = 0  # datagrams that the system has dropped
+        self._links: list[UdpLink] = []
+        self._link: TcpLink | None = None
+        self._asked: dict[int, int] = {}  # keep-alives that have no answer: when each was sent, by number
+        self._span_ns: tuple[int, int] | None = None  # of the clip, as far as the server has told its end
+        self._lost_ns: int | None = None  # when the connection ended
+        self._last_call_ns: int | None = None  # when the first stream's BYE was seen
+        self._named: set[str] = set()  # streams whose silence has been told of
+
+    @property
+    def ssrcs(self) -> set[int]:
+        """The sources of the streams, as far as they are known."""
+        return {incoming.ssrc for incoming in list(self.incoming.values()) if incoming.ssrc is not None}
+
+    @property
+    def said_goodbye(self) -> bool:
+        """Whether a BYE has come for each stream."""
+        return bool(self.incoming) and all(incoming.ended for incoming in list(self.incoming.values()))
+
+    # ---- before and after the client's thread
+
+    def open(self) -> Offer:
+        """Describe and set up; what will be sent."""
+        granted = self._session.open(self._over, self._bind, fixed=self._fixed)
+        for words in self._session.moves:
+            self._notice("sent on", words)
+        if any(self._session.plan[stream] != self._over[stream] for stream in granted):
+            ways = ", ".join(f"{stream} over {way.upper()}" for stream, way in self._session.plan.items())
+            self._notice(
+                "other transports", f"the server at {self._session.where} refused the transports asked for: {ways} now"
+            )
+        self._take_grants(granted)
+        if self._repair is not None and not any(i.repairing for i in self.incoming.values()):
+            self._recorder.event(self._clock.now_ns(), "no repair", f"the server offers no {self._repair} over UDP")
+        for words in self._session.left_out:
+            self._notice("left out", words)
+        sound = granted["audio"].media if "audio" in granted else None
+        return Offer(
+            frozenset(granted),
+            fps=granted["video"].media.framerate if "video" in granted else None,
+            rate=sound.clock_rate if sound else None,
+            channels=sound.channels if sound else None,
+            clip=self._session.description.name,
+            size=self._size_told(granted["video"].media) if "video" in granted else None,
+        )
+
+    def _size_told(self, media: sdp.Media) -> tuple[int, int] | None:
+        """The pictures' size as the description has it; None for one that is not decoded."""
+        size = media.size
+        if size is not None:
+            try:
+                check_size(*size)
+            except WireError as error:
+                self._notice("pictures too large", f"the server describes pictures that are not shown: {error}")
+                return None
+        return size
+
+    def _take_grants(self, granted: Mapping[str, Granted]) -> None:
+        """What is to come, before anything has."""
+        self._arriving.clear()
+        for stream, grant in granted.items():
+            origin = Origin(
+                grant.host,
+                sources=grant.sources,
+                server_port=grant.server_port,
+                payload_type=grant.media.payload_type,
+                ssrc=grant.ssrc,
+            )
+            repaired = self._repair is not None and grant.repair is not None and stream == "video"
+            self._arriving.add(stream, grant, origin, self._repair if repaired else None)
+            self._recorder.setting(self._clock.now_ns(), f"{stream}_over", self._session.plan[stream])
+
+    def play(self, selector: selectors.BaseSelector) -> None:
+        """PLAY, and register the sockets. Where no datagram comes through, everything is asked for over TCP."""
+        playing = self._play()
+        over_udp = [stream for stream, way in self._session.plan.items() if way == "udp"]
+        links = [link for stream in over_udp for link in self.incoming[stream].granted.links or ()]
+        if links and not set(over_udp) & set(self._fixed) and not opens(links, self._session, self._clock):
+            playing = self._fall_back() or playing
+        self._play_ns = self._heard_ns = self._clock.now_ns()
+        self._recorder.event(self._play_ns, "play")
+        self._anchor(playing)
+        self._selector = selector
+        self._link = TcpLink(self._session.detach())
+        selector.register(self._link, selectors.EVENT_READ)
+        for incoming in self.incoming.values():
+            for link in incoming.granted.links or ():
+                selector.register(link, selectors.EVENT_READ, incoming)
+        self._report_ns = self._play_ns + NS
+        self._alive_ns = self._play_ns + self._session.keep_alive_ns
+
+    def _play(self) -> rtsp.Response:
+        """Open the ways of datagrams, and PLAY."""
+        for incoming in self.incoming.values():
+            if incoming.granted.links is not None:
+                knock(incoming.granted.media, incoming.granted.links, incoming.origin, self._session.ssrc)
+        return self._session.play()
+
+    def _fall_back(self) -> rtsp.Response | None:
+        """Everything over TCP, in a session of its own: PLAY's answer, or None when the server will not have it.
+
+        The new session plays before the old one ends, as a server that nobody is left at would begin again; one that
+        takes a single connection is left first.
+        """
+        old, plan = self._session, dict.fromkeys(self._over, "tcp")
+        for left_first in (False, True):
+            new = Session(self._url, timeout=min(self._timeout, FALL_BACK_TIMEOUT), repair=self._repair)
+            new.ssrc = old.ssrc
+            self._trying = new
+            if self._cancelled:
+                new.cancel()
+            try:
+                granted = new.open(plan, self._bind)
+                alike = {stream: _format(one.media) for stream, one in granted.items()} == {
+                    stream: _format(one.granted.media) for stream, one in self.incoming.items()
+                }
+                playing = new.play() if alike else None
+            except RefusedError:
+                playing = None
+            except OSError:
+                new.close()
+                if left_first or self._cancelled:
+                    raise
+                old.leave()
+                continue
+            except BaseException:
+                new.close()
+                raise
+            if playing is None:
+                new.leave()
+                return None
+            break
+        self._session = new
+        self._take_grants(granted)
+        old.leave()
+        for link in self._links:
+            link.close()
+        self._links.clear()
+        self._notice(
+            "tcp instead of udp",
+            f"no datagram has come from {new.where} for {SHUT_NS / NS:g} s, so everything comes over TCP now: a "
+            "firewall may hold back UDP, and video_over='udp' keeps to it all the same",
+        )
+        return playing
+
+    def leave(self, now_ns: int) -> None:
+        """TEARDOWN."""
+        if self._link is not None:
+            self._send(self._session.teardown(), now_ns)
+
+    def cancel(self) -> None:
+        """See `ends.Receiver`."""
+        self._cancelled = True
+        for session in (self._session, self._trying):
+            if session is not None:
+                session.cancel()
+
+    def close(self) -> None:
+        """Close every socket."""
+        self._session.close()
+        if self._link is not None:
+            self._link.close()
+        for link in self._links:
+            link.close()
+
+    def _bind(self, host: str) -> tuple[UdpLink, UdpLink]:
+        pair = udp_pair(host)
+        self._links += pair
+        return pair
+
+    def _anchor(self, playing: rtsp.Response) -> None:
+        """RTP-Info says which timestamps stand for the start of the range (RFC 2326 12.33), the range where it ends."""
+        start_ns, infos = self._session.positions(playing)
+        self._arriving.begin(start_ns, infos, self._play_ns)
+        told = self._session.description.range
+        with contextlib.suppress(WireError):
+            if "Range" in playing.headers:
+                told = sdp.NptRange.parse(playing.headers["Range"])
+        if told is not None and told.end_ns is not None and told.end_ns > start_ns:
+            self._span_ns = start_ns, told.end_ns
+
+    # ---- what arrives
+
+    def attend(self, what: Incoming | None, link: Any) -> None:
+        """A socket is ready: packets over UDP, or whatever comes over the connection."""
+        if what is None:
+            self._receive_tcp()
+            return
+        assert what.granted.links is not None
+        packets = link.receive()
+        now_ns = self._clock.now_ns()
+        if dropped := link.dropped():
+            self._recorder.event(now_ns, "socket_dropped", dropped)
+            self._dropped += dropped
+            if self._dropped - dropped < OVERLOAD <= self._dropped:
+                self._notice(
+                    "overload",
+                    "this computer is too slow for the stream: the system drops packets that wait to be read; have the "
+                    "server send smaller pictures or fewer, or close other programs",
+                )
+        control = link is what.granted.links[1]
+        judge = what.origin.control if control else what.origin.media
+        before = what.origin.host
+        self._arriving.take(what, judge(packets), now_ns, control=control)
+        if what.origin.host != before:
+            self._recorder.event(now_ns, f"{what.stream} from another address", what.origin.host)
+
+    def _receive_tcp(self) -> None:
+        assert self._link is not None
+        try:
+            self._link.flush(self._clock.now_ns())
+            data = self._link.receive()
+        except OSError:
+            data = None
+        now_ns = self._clock.now_ns()
+        if data is None:
+            self._selector.unregister(self._link)
+            self._alive_ns = 1 << 62
+            self._lost_ns = now_ns
+            return
+        skipped = self._session.skipped
+        for event in self._session.feed(data):
+            if isinstance(event, rtsp.Interleaved):
+                self._take_interleaved(event, now_ns)
+            else:
+                self._take_message(event, now_ns)
+        if self._session.skipped != skipped:
+            self._strays += 1
+            if self._strays <= STRAYS_TOLD:
+                self._recorder.event(now_ns, "stray bytes", self._session.skipped - skipped)
+        interest(self._selector, self._link)
+
+    def _take_message(self, event: rtsp.Request | rtsp.Response, now_ns: int) -> None:
+        """An answer to a keep-alive, matched by its number where it has one; or what the server asks for by itself."""
+        if isinstance(event, rtsp.Response):
+            number = event.headers.get("CSeq", "").strip()
+            if number.isdecimal() and self._asked.pop(int(number[:10]), None) is None:
+                return
+            if event.status == SESSION_NOT_FOUND and now_ns - self._newest_ns() > ANSWER_NS:
+                raise ConnectionError(
+                    f"the server at {self._session.where} has ended the session (454 Session Not Found): play again"
+                )
+            self._asked.clear()
+        self._heard_ns = now_ns
+
+    def _take_interleaved(self, event: rtsp.Interleaved, now_ns: int) -> None:
+        for incoming in self.incoming.values():
+            channels = incoming.granted.channels
+            if channels and event.channel in channels:
+                self._arriving.take(incoming, [event.data], now_ns, control=event.channel == channels[1])
+
+    # ---- what the moment asks for
+
+    def wake_at(self) -> int:
+        """When to report, to ask again, or to say that one is there; the end is looked for ten times a second."""
+        asks = [
+            wake_ns
+            for i in self.incoming.values()
+            if i.repairing and i.repairing.requester and (wake_ns := i.repairing.requester.wake_at()) is not None
+        ]
+        return min(self._report_ns, self._alive_ns, self._clock.now_ns() + NS // 10, *asks)
+
+    def move_along(self, now_ns: int) -> None:
+        """Reports, and signs of life."""
+        for incoming in self.incoming.values():
+            if incoming.repairing is not None and incoming.ssrc is not None:
+                base_ns = self._presentation.base_ns
+                wire = incoming.stats.numbers.wire
+                nack = incoming.repairing.nack(self._session.ssrc, incoming.ssrc, base_ns, now_ns, wire=wire)
+                if nack is not None:
+                    self._send_rtcp(incoming, nack, now_ns)
+                self._presentation.least_ns = incoming.repairing.least_delay_ns
+        if now_ns >= self._report_ns:
+            self._send_reports(now_ns)
+        silent = now_ns - self._newest_ns() >= SILENCE_NS and not self._asked and self._lost_ns is None
+        if now_ns >= self._alive_ns or silent:
+            self._send(self._session.keep_alive(), now_ns)
+            self._asked[self._session.asked] = now_ns
+            self._alive_ns = now_ns + self._session.keep_alive_ns
+        self._name_silent(now_ns)
+
+    def over(self, now_ns: int) -> bool:
+        """Whether all has come that will: BYE of the streams that live, or the clip's end as the server has told it.
+
+        A BYE over UDP may be lost: a second after the first, a stream from which nothing comes has ended, too.
+        """
+        ended = [incoming.ended for incoming in self.incoming.values()]
+        if not any(ended):
+            self._last_call_ns = None
+            return self._has_ended(now_ns)
+        if self._last_call_ns is None:
+            self._last_call_ns = now_ns
+        if self._lost_ns is not None:
+            return True
+        if all(ended):
+            return now_ns - self._last_call_ns >= AFTER_BYE_NS
+        quiet_ns = max(self._last_call_ns, *(i.heard_ns or 0 for i in self.incoming.values() if not i.ended))
+        return now_ns - quiet_ns >= NS
+
+    def _newest_ns(self) -> int:
+        """When anything last came from the server."""
+        return max(self._heard_ns, *(i.heard_ns or 0 for i in self.incoming.values()))
+
+    def _has_ended(self, now_ns: int) -> bool:
+        """Without a BYE: whether the clip has come to the end that was told. Raises when the server is gone."""
+        newest_ns = self._newest_ns()
+        at_end = False
+        if self._span_ns is not None:
+            start_ns, end_ns = self._span_ns
+            media_ns = max((i.media_ns for i in self.incoming.values() if i.media_ns is not None), default=0)
+            passed = now_ns - self._play_ns >= end_ns - start_ns
+            at_end = passed or media_ns >= end_ns - NEAR_END_NS
+            if passed and now_ns - newest_ns >= AFTER_END_NS:
+                return True
+        if self._lost_ns is not None and now_ns - self._lost_ns > BYE_PATIENCE_NS:
+            if at_end:
+                return True
+            raise ConnectionError(
+                f"the server at {self._session.where} closed the connection in mid-stream: "
+                "see whether it still runs, then play again"
+            )
+        asked_ns = min(self._asked.values(), default=now_ns)
+        if newest_ns > asked_ns:
+            self._asked.clear()  # it lives, whether it answers or not
+        elif now_ns - asked_ns > ANSWER_NS and now_ns - newest_ns > SILENCE_NS:
+            raise TimeoutError(
+                f"nothing has come from {self._session.where} for {(now_ns - newest_ns) // NS} s, and it does not "
+                "answer any more: see whether it still runs and whether the network is there, then play again"
+            )
+        return False
+
+    def _name_silent(self, now_ns: int) -> None:
+        """Say which stream is silent, once, while the server lives."""
+        for incoming in self.incoming.values():
+            if incoming.ended or incoming.stream in self._named:
+                continue
+            began = incoming.came_ns is not None
+            since_ns = incoming.came_ns if incoming.came_ns is not None else self._play_ns
+            if now_ns - since_ns <= (LONG_SILENCE_NS if began else LATE_START_NS):
+                continue
+            self._named.add(incoming.stream)
+            noun = NOUNS[incoming.stream]
+            other = any(i is not incoming and i.came_ns is not None for i in self.incoming.values())
+            on = "the rest goes on without" if other else "waiting for more"
+            words = (
+                f"no {noun} for {(now_ns - since_ns) // NS} s from {self._session.where}, which is still there: {on}"
+            )
+            if incoming.granted.links is not None and not incoming.origin.reached:
+                words += f"; if a firewall holds back datagrams, ask for {incoming.stream}_over='tcp'"
+            self._notice(f"no {noun}", words)
+
+    def _send_reports(self, now_ns: int) -> None:
+        self._report_ns = now_ns + REPORT_NS
+        for incoming in self.incoming.values():
+            reception = incoming.stats.report(now_ns)
+            if reception is None or incoming.ssrc is None:
+                continue
+            block = rtcp.ReportBlock.of(incoming.ssrc, reception)
+            own = self._session.ssrc
+            data = rtcp.serialize_compound([rtcp.ReceiverReport(own, (block,)), rtcp.Sdes(own, "avlab")])
+            self._send_rtcp(incoming, data, now_ns)
+
+    def _send_rtcp(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
+        granted, origin = incoming.granted, incoming.origin
+        if granted.channels is not None:
+            self._send(rtsp.interleave(granted.channels[1], data), now_ns)
+        elif granted.links is not None and (to := origin.reports_to) is not None:
+            if origin.adopted:
+                if incoming.reported_ns is not None and now_ns - incoming.reported_ns < STRANGER_REPORT_NS:
+                    return
+                incoming.reported_ns = now_ns
+            granted.links[1].send([data], to)
+
+    def _send(self, data: bytes, now_ns: int) -> None:
+        assert self._link is not None
+        with contextlib.suppress(OSError):  # a lost connection is noticed where it is read
+            self._link.send(data, now_ns)
+
+
+def _format(media: sdp.Media) -> tuple[str, int, int]:
+    return media.encoding, media.clock_rate, media.channels

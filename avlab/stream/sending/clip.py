@@ -1,0 +1,290 @@
+"""What is sent, and when: a clip, encoded once, paced by its timestamps, and given to whoever the audience is.
+
+The server's thread owns it; a thread for each of its feeds reads the clip ahead. Who the clients are and how a frame
+gets to each of them is the audience's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from avlab.measure.record.trace import FrameRow, Recorder
+from avlab.media import codec
+from avlab.media.sources import LiveSource, Source
+from avlab.stream.clock import MonotonicClock
+from avlab.stream.ends import Audience
+from avlab.stream.sending.feed import Feed
+from avlab.timing.pacing import DeadlinePacer, Due, Pacer
+from avlab.timing.skipping import Skipper
+from avlab.wire.units import NS, Chunk, EncodedFrame, FrameTooLargeError
+
+TOO_SLOW = "pictures are skipped, as this machine is too slow for all of them: lower the quality or the width"
+
+TOLD_AGAIN_NS = 10 * NS
+"""The record has it so often that a machine is too slow; thirty times a second would be no help, and fill it."""
+
+SOUND_AHEAD = 32
+"""Chunks of sound that are ready: over half a second, so that long turns of the server's thread hold up none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A frame ready to be sent, and the pictures before it that it was too late for."""
+
+    frame: EncodedFrame
+    unit: Any  # what the audience made of it; None: it has no room for it
+    chosen_ns: int = 0
+    skipped: tuple[EncodedFrame, ...] = ()
+
+    @property
+    def pts_ns(self) -> int:
+        """The frame's presentation time."""
+        return self.frame.pts_ns
+
+
+@dataclass(frozen=True, slots=True)
+class _Skipped:
+    """Pictures at the end of a clip that it was too late for."""
+
+    skipped: tuple[EncodedFrame, ...]
+
+
+class Sending:
+    """The clip on its way to those who play. Nothing is sent, and no time passes, before `play`.
+
+    `width` (pixels, None for the clip's own), `quality` (1 to 100) and `pacer` are set by the server, from any thread:
+    they act on the next frame. `start_ns` is when media time 0 was, None while nobody plays; `feeds` are to be run on
+    a thread each, and call `ready`, from there, when something has come that was waited for. `notice` takes an event's
+    name and what is to be said to a person, from any thread.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        loop: bool,
+        audience: Audience,
+        clock: MonotonicClock,
+        recorder: Recorder,
+        ready: Callable[[], None],
+        notice: Callable[[str, str], None],
+    ) -> None:
+        self._source, self._loop, self._audience = source, loop, audience
+        self._clock, self._recorder, self._notice = clock, recorder, notice
+        self.width: int | None = None
+        self.quality = 80
+        self.encoded_width: int | None = None  # of the newest frame
+        self.pacer: Pacer = DeadlinePacer()
+        self.start_ns: int | None = None
+        self._in_use: Pacer = self.pacer  # keeps its frame when another pacer is chosen
+        self._sound_pacer = DeadlinePacer()
+        self._last_media_ns = 0
+        self._told_setting: tuple[int | None, int] | None = None  # at which frames were too large
+        self._skipper = Skipper()
+        self._paced_ns = 0  # when the pacer got its frame
+        self._video: Feed[_Ready | _Skipped] | None = None
+        self._sound: Feed[Chunk] | None = None
+        self.feeds: dict[str, Feed[Any]] = {}
+        if source.has_video:
+            self.feeds["video"] = self._video = Feed(self._encoded, ahead=1, ready=ready, live=source.live)
+        if source.has_audio:
+            self.feeds["sound"] = self._sound = Feed(audience.chunks, ahead=SOUND_AHEAD, ready=ready, live=source.live)
+
+    def play(self, now_ns: int) -> int:
+        """Somebody plays from now on: the clip starts, unless it runs; the media time of now, in ns."""
+        if self.start_ns is None:
+            self.start_ns = now_ns
+            if isinstance(self._source, LiveSource):
+                self._source.begin(now_ns)
+            for feed in self.feeds.values():
+                feed.begin()
+            self._in_use = self.pacer
+            self._in_use.restart(now_ns)
+            self._sound_pacer.restart(now_ns)
+        return now_ns - self.start_ns
+
+    def wake_at(self) -> int | None:
+        """Take what the feeds have; when it is due, or the clip over. None while nobody plays or nothing came."""
+        if self.start_ns is None:
+            return None
+        self._fill(self._clock.now_ns())
+        moments = (self._in_use.wake_at(), self._sound_pacer.wake_at(), self._end_ns())
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def send_due(self, now_ns: int) -> bool:
+        """Send what is due by now; whether the clip is over with it."""
+        if self.start_ns is None:
+            return False
+        self._fill(now_ns)  # what has just come may be due at once
+        for _ in range(SOUND_AHEAD):  # all of the sound that is due, however long the last turn was
+            chunks = self._sound_pacer.pull(now_ns)
+            if not chunks:
+                break
+            for due in chunks:
+                self._send_sound(due)
+            self._fill(now_ns)
+        for due in self._in_use.pull(now_ns + (self._skipper.early_ns if self._punctual else 0)):
+            self._send_frame(due)
+        for words in getattr(self._in_use, "notices", list)():
+            self._notice("pacer", words)
+        if isinstance(self._source, LiveSource):
+            for words in self._source.notices():
+                self._notice("source", words)
+        self._fill(self._clock.now_ns())  # the time that sending took is part of what a feedback rule measures
+        end_ns = self._end_ns()
+        return end_ns is not None and now_ns >= end_ns
+
+    def fault(self) -> Exception | None:
+        """Why the clip ends before its end, once all that came before has been taken."""
+        return next((feed.error for feed in self.feeds.values() if feed.error is not None), None)
+
+    def rewind(self) -> None:
+        """Stop, and start from the beginning at the next `play`."""
+        self.start_ns = None
+        self._last_media_ns = 0
+        for feed in self.feeds.values():
+            feed.rewind()
+
+    # ---- the video thread
+
+    def _encoded(self) -> Iterator[_Ready | _Skipped]:
+        """One pass over the pictures, encoded at the width and quality of the moment and prepared for all, once.
+
+        Pictures that are too late are left out here, before any work: as many as it takes, not one a turn of the
+        server's thread, which may be the one that is slow.
+        """
+        skipper = self._skipper = Skipper(live=self._source.live)
+        skipped: list[EncodedFrame] = []
+        told_ns = 0
+        for picture in self._source.pictures():
+            start_ns, now_ns = self.start_ns, self._clock.now_ns()
+            if start_ns is not None and self._punctual and skipper.skips(start_ns + picture.pts_ns, now_ns):
+                if now_ns >= told_ns:
+                    told_ns = now_ns + TOLD_AGAIN_NS
+                    self._notice("overload", TOO_SLOW)
+                skipped.append(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0))
+                continue
+            jpeg, width, height = codec.encode_jpeg(
+                picture.image, width=self.width, quality=self.quality, matrix=picture.matrix
+            )
+            self.encoded_width = width
+            frame = EncodedFrame(picture.index, picture.pts_ns, jpeg, width, height, self._clock.now_ns())
+            unit = None
+            try:
+                unit = self._audience.prepare(frame)
+            except FrameTooLargeError as error:  # paced like the others, or a clip of such frames would end at once
+                self._tell_too_large(error)
+            yield _Ready(frame, unit, now_ns, tuple(skipped))
+            skipped = []
+        if skipped:
+            yield _Skipped(tuple(skipped))
+
+    @property
+    def _punctual(self) -> bool:
+        """Whether pictures may be left out: a feedback rule's slide, or that of anybody's own pacer, is to be seen."""
+        return bool(getattr(self._in_use, "keeps_deadlines", False))
+
+    def _tell_too_large(self, error: FrameTooLargeError) -> None:
+        """Once for each setting: thirty times a second would be no help."""
+        setting = (self.width, self.quality)
+        if setting != self._told_setting:
+            self._told_setting = setting
+            self._notice("frame too large", str(error))
+
+    # ---- from the feeds into the pacers
+
+    def _fill(self, now_ns: int) -> None:
+        """Give each pacer its next frame once it has sent the one before."""
+        while self._video is not None and self._in_use.wake_at() is None:
+            unit = self._video.take()
+            if unit is None:
+                break
+            for picture in unit.skipped:
+                self._note_skipped(picture)
+            if isinstance(unit, _Skipped):
+                continue
+            if self._in_use is not self.pacer and self.start_ns is not None:
+                self._in_use = self.pacer
+                self._in_use.restart(self.start_ns)
+            self._paced_ns = now_ns
+            self._in_use.push(unit, now_ns)
+        while self._sound is not None and self._sound_pacer.wake_at() is None:
+            chunk = self._sound.take()
+            if chunk is None:
+                break
+            self._sound_pacer.push(chunk, now_ns)
+
+    def _note_skipped(self, picture: EncodedFrame) -> None:
+        assert self.start_ns is not None
+        self._recorder.frame(
+            FrameRow(
+                "video",
+                index=picture.index,
+                pts_ns=picture.pts_ns,
+                timestamp=self._audience.timestamp("video", picture.pts_ns),
+                due_ns=self.start_ns + picture.pts_ns,
+                bytes=len(picture.jpeg) or None,  # none at all, where it was too late to encode it
+                packets=0,
+                fate="skipped",
+            )
+        )
+
+    def _end_ns(self) -> int | None:
+        """When the clip is over; None while there is more of it."""
+        assert self.start_ns is not None
+        if (self._loop or self._source.live) and self.fault() is not None:
+            return self.start_ns  # at once: the other stream would go on for ever
+        if self._in_use.wake_at() is None and self._sound_pacer.wake_at() is None:
+            return self.start_ns + self._last_media_ns if all(feed.ended for feed in self.feeds.values()) else None
+        return None
+
+    # ---- from the pacers to the audience
+
+    def _send_frame(self, due: Due) -> None:
+        frame: EncodedFrame = due.item.frame
+        fps = self._source.fps
+        self._last_media_ns = max(self._last_media_ns, frame.pts_ns + (round(NS / fps) if fps else 0))
+        if due.item.unit is None:
+            self._note_skipped(frame)
+            return
+        try:
+            sent_ns, count = self._audience.send_frame(due.item.unit, frame.pts_ns)
+        except FrameTooLargeError as error:
+            self._tell_too_large(error)
+            self._note_skipped(frame)
+            return
+        if sent_ns is not None:
+            self._skipper.sent(due.item.chosen_ns, self._paced_ns, due.due_ns, sent_ns)
+        self._recorder.frame(
+            FrameRow(
+                "video",
+                index=frame.index,
+                pts_ns=frame.pts_ns,
+                timestamp=self._audience.timestamp("video", frame.pts_ns),
+                due_ns=due.due_ns,
+                encoded_ns=frame.encoded_ns,
+                sent_ns=sent_ns,
+                bytes=len(frame.jpeg),
+                packets=count,
+            )
+        )
+
+    def _send_sound(self, due: Due) -> None:
+        chunk: Chunk = due.item
+        self._last_media_ns = max(self._last_media_ns, chunk.pts_ns + chunk.duration_ns)
+        sent_ns, parts = self._audience.send_sound(chunk)
+        for part in parts:
+            self._recorder.frame(
+                FrameRow(
+                    "audio",
+                    index=chunk.index,
+                    pts_ns=part.pts_ns,
+                    timestamp=part.timestamp,
+                    due_ns=due.due_ns,
+                    sent_ns=sent_ns,
+                    bytes=part.bytes,
+                    packets=1,
+                )
+            )

@@ -1,0 +1,1 @@
+"""Sockets that carry packets and connections, however the system has them."""
