@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import tools
 from fuzz import running
 from fuzz.mutation import MOST_BYTES, mutated, smaller
 from fuzz.running import Target, bounded, fuzz
@@ -37,6 +39,15 @@ def test_good_inputs_are_good(target: Target) -> None:
 @pytest.mark.parametrize(("name", "data"), FOUND)
 def test_what_was_found_stays_mended(name: str, data: bytes) -> None:
     running.attempt(BY_NAME[name], data)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(running.__file__).with_name("found").glob("*.avtrace")), ids=lambda p: p.name
+)
+def test_traces_that_ended_the_process_are_refused(path: Path) -> None:
+    """In a process of its own, as a library below that aborts takes the tests with it."""
+    code = "import sys, avlab\ntry:\n    avlab.Trace.load(sys.argv[1])\nexcept ValueError:\n    print('refused')"
+    assert tools.run(sys.executable, "-c", code, path) == "refused\n"
 
 
 # ---- the fuzzing itself

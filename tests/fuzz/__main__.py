@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from .running import bounded, fuzz
+from .apart import apart
 from .targets import TARGETS
 
 
@@ -26,8 +26,7 @@ def main() -> int:
     failures, total, began = [], 0, time.monotonic()
     for at, target in enumerate(chosen):
         left = asked.seconds - (time.monotonic() - began)
-        with bounded():
-            tally = fuzz(target, seed=asked.seed, seconds=max(0.2, left / (len(chosen) - at)))
+        tally = apart(target, asked.seed, max(0.2, left / (len(chosen) - at)))
         read = tally.tried - tally.errors.total() - len(tally.failures)
         errors = ", ".join(f"{name} {count:,}" for name, count in tally.errors.most_common()) or "none"
         shown = f"{tally.longest_ns / 1e6:.1f}" + (" **failed**" if tally.failures else "")

@@ -7,6 +7,7 @@ keeps the input. Time is the process's own, so that a busy machine is no reason 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import random
 import signal
 import sys
@@ -21,8 +22,9 @@ from typing import Any
 
 from . import mutation
 
-HEADROOM = 1 << 30
-"""Bytes of memory that a call may ask for beyond what the process has: far more than any needs (Linux alone)."""
+HEADROOM = 3 << 30
+"""Bytes of address space that a call may ask for beyond what the process has: far more than any needs, though Arrow's
+allocator sets a gigabyte aside before it uses any (Linux alone)."""
 
 MOST_GOOD = 1000
 """Inputs that are spoilt further: those that a target begins with, and those whose outcome was new."""
@@ -54,11 +56,12 @@ class Target:
 class Failure:
     """An input that a target did not stand."""
 
-    target: Target
+    target: Target | None
     data: bytes
     reason: str
 
     def __str__(self) -> str:
+        assert self.target is not None
         line = (self.target.name, self.data)
         return f"{self.target.name}: {self.reason}\nThe input, for FOUND in test_fuzz.py:\n    {line!r},"
 
@@ -87,19 +90,25 @@ def attempt(target: Target, data: bytes) -> tuple[object, int]:
     return ("", _shape(result)), time.thread_time_ns() - begun_ns
 
 
-def fuzz(target: Target, *, seed: int, inputs: int | None = None, seconds: float | None = None) -> Tally:
+def fuzz(
+    target: Target, *, seed: int, inputs: int | None = None, seconds: float | None = None, last: Path | None = None
+) -> Tally:
     """Feed a target `inputs` spoilt inputs, or as many as `seconds` allow; what is good comes first, as it is.
 
-    The same seed and count give the same inputs. A failure ends it.
+    The same seed and count give the same inputs. A failure ends it. In the file `last` is the input under way,
+    after its length and its number: what to look at when native code has ended the process.
     """
     rng, tally = random.Random(f"{target.name} {seed}"), Tally()
     good = list(target.good())
     seen: set[object] = set()
     first = list(good)
     deadline = None if seconds is None else time.monotonic() + seconds
+    written = None if last is None else _window(last)
     while (inputs is None or tally.tried < inputs) and (deadline is None or time.monotonic() < deadline):
         data = first.pop() if first else mutation.mutated(rng, good, target.words)
         tally.tried += 1
+        if written is not None:
+            written[: 16 + len(data)] = len(data).to_bytes(8, "little") + tally.tried.to_bytes(8, "little") + data
         try:
             outcome, took_ns = attempt(target, data)
         except Exception as error:
@@ -117,6 +126,13 @@ def fuzz(target: Target, *, seed: int, inputs: int | None = None, seconds: float
                 good.append(data)
     tally.outcomes = len(seen)
     return tally
+
+
+def _window(path: Path) -> mmap.mmap:
+    """A file that is written by writing into memory, whatever becomes of the process."""
+    with path.open("w+b") as file:
+        file.truncate(16 + 2 * mutation.MOST_BYTES)
+        return mmap.mmap(file.fileno(), 0)
 
 
 def _failure(target: Target, data: bytes, error: Exception) -> Failure:

@@ -267,8 +267,9 @@ def _cut_up(data: bytes) -> object:
 def _rtsp(data: bytes) -> object:
     receiver, events = rtsp.Receiver(), []
     for part in cut(data):
-        events += receiver.feed(part)
-        for event in events[-20:]:
+        fresh = receiver.feed(part)
+        events += fresh
+        for event in fresh:
             if not isinstance(event, rtsp.Interleaved):
                 with contextlib.suppress(WireError):
                     _ = event.cseq
