@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import inspect
-import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import types
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client as ConnectedClient
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,8 @@ import numpy as np
 import psutil
 import pytest
 import tools
+from hypothesis import given
+from hypothesis import strategies as st
 from rawclient import RawClient, until
 
 import avlab
@@ -31,12 +37,15 @@ from avlab.network.ratecontrol import Aimd, Choice, Report
 from avlab.network.settings import Network
 from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
 from avlab.stream.isolated import server as isolated
-from avlab.stream.isolated.parcel import packed, packed_error, unpacked, unpacked_error
+from avlab.stream.isolated.door import Door
+from avlab.stream.isolated.pipe import packed, packed_error, unpacked, unpacked_error
 from avlab.stream.isolated.server import IsolatedServer
-from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, PiRule, TutorialPacer, tutorial_rule
+from avlab.timing.pacing import FeedbackPacer, NoPacing, PiRule, TutorialPacer
 from avlab.wire.units import NS, WireError
 
 pytestmark = pytest.mark.slow
+
+HOME = str(Path(avlab.__file__).parents[1])
 
 
 def settings_of(trace: avlab.Trace) -> list[tuple[str, object]]:
@@ -208,15 +217,46 @@ GARBAGE = {
     "not text": "out(bytes(range(128, 256)) + b'\\n'); wait()",
     "a number": "out(b'17\\n'); wait()",
     "a list": "out(b'[1, 2]\\n'); wait()",
-    "no number": "out(b'{}\\n'); wait()",
-    "deep": "out(b'[' * 100_000 + b'\\n'); wait()",
-    "rows that never come": 'out(b\'{"rows": {"packets": 9999999}, "from": {}, "meta": {}, "settings": []}\\n\')',
-    "unknown rows": 'out(b\'{"rows": {"odd": 1}, "from": {}, "meta": {}, "settings": []}\\n\'); wait()',
-    "a strange error": "out(b'{\"failed\": 5}\\n'); wait()",
+    "deep": "out(b'[' * 10_000 + b'\\n'); wait()",
+    "no end of a line": "out(b'[' * 70_000); wait()",
+    "another machine": "out(b'[\"192.0.2.1\", 80]\\n'); wait()",
+    "nobody there": "out(b'\"/none\"\\n'); wait()",
     "nothing": "pass",
     "closed": "os.close(1); wait()",
     "killed": "os.kill(os.getpid(), 9)",
+    "another key": "answered(bytes(32)); wait()",
+    "no pickle": "answered().send_bytes(b'garbage'); wait()",
+    "half a pickle": "answered().send_bytes(pickle.dumps([1, 2, 3])[:-4]); wait()",
+    "an empty message": "answered().send_bytes(b''); wait()",
+    "no message": "answered().send_bytes(pickle.dumps([1, 2])); wait()",
+    "no number": "answered().send_bytes(pickle.dumps({})); wait()",
+    "a huge message": "os.write(answered().fileno(), bytes([127, 255, 255, 255])); wait()",
+    "rows that never come": "announced(packets=9999999)",
+    "other rows": "announced(packets=1).send_bytes(bytes(100_000)); wait()",
+    "unknown rows": "announced(odd=1); wait()",
+    "a strange error": "answered().send_bytes(pickle.dumps({'failed': 5})); wait()",
+    "killed in the middle": "answered(); os.kill(os.getpid(), 9)",
 }
+
+ODD_PROCESS = r"""
+import json, os, pickle, sys
+from multiprocessing.connection import Listener
+def out(data):
+    while data:
+        data = data[os.write(1, data):]
+wait = lambda: sys.stdin.buffer.read()  # until the other side has let go
+key = bytes.fromhex(sys.stdin.buffer.readline().decode())
+def answered(key=key):
+    global connection  # open until the end
+    listener = Listener(("127.0.0.1", 0), authkey=key)
+    out(json.dumps(listener.address).encode() + b"\n")
+    connection = listener.accept()
+    connection.recv_bytes()
+    return connection
+def announced(**rows):
+    answered().send_bytes(pickle.dumps({"rows": rows, "from": dict.fromkeys(rows, 0), "meta": {}, "settings": []}))
+    return connection
+"""
 
 
 @pytest.mark.parametrize("what", GARBAGE)
@@ -224,12 +264,7 @@ def test_a_process_that_talks_nonsense_is_ended_with_a_sentence(
     what: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A library that writes where it must not, a disk that is full: at the start, when the most is waited for."""
-    (tmp_path / "odd_process.py").write_text(
-        "import os, sys\n"
-        "out = lambda data: os.write(1, data)\n"
-        "wait = lambda: sys.stdin.buffer.read()\n"  # until the other side has let go
-        f"sys.stdin.buffer.readline()\n{GARBAGE[what]}\n"
-    )
+    (tmp_path / "odd_process.py").write_text(f"{ODD_PROCESS}{GARBAGE[what]}\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(isolated, "PROGRAM", "odd_process")
     server = avlab.Server(clip, isolated=True)
@@ -303,7 +338,7 @@ class Script:
             f"server = avlab.Server({str(clip)!r}, isolated=True).start()\n"
             "print(server.pid, server.url, flush=True)\n" + end
         )
-        return tools.started(sys.executable, self.path, env={"PYTHONPATH": str(Path(avlab.__file__).parents[1])})
+        return tools.started(sys.executable, self.path, env={"PYTHONPATH": HOME})
 
 
 @pytest.fixture
@@ -366,7 +401,7 @@ def test_one_whose_pipe_a_fork_holds_open_ends_too(script: Script, clip: Path) -
 def test_its_clock_is_this_ones(server: avlab.Server) -> None:
     """Where the system does not tell its boots apart, a process names its clock as the one that started it does."""
     command = [sys.executable, "-c", "from avlab.stream import clock; print(clock._process_identity)"]
-    env = {"PYTHONPATH": str(Path(avlab.__file__).parents[1]), CLOCK_VARIABLE: "process:of-mine"}
+    env = {"PYTHONPATH": HOME, CLOCK_VARIABLE: "process:of-mine"}
     said = tools.run(*command, env=env)
     assert said == "process:of-mine\n"
     before = time.perf_counter_ns()
@@ -377,8 +412,8 @@ def test_its_clock_is_this_ones(server: avlab.Server) -> None:
 
 
 def test_many_fetches_make_one_trace(server: avlab.Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("avlab.stream.isolated.server.MANY_PARTS", 3)
-    monkeypatch.setattr("avlab.stream.isolated.server.MUCH_BYTES", 4_000)
+    monkeypatch.setattr("avlab.stream.isolated.mirror.MANY_PARTS", 3)
+    monkeypatch.setattr("avlab.stream.isolated.mirror.MUCH_BYTES", 4_000)
     with avlab.Client(server.url, audio="null"):
         counts = [0]
         while counts[-1] < 200:
@@ -398,49 +433,77 @@ def frames() -> Iterator[np.ndarray]:
     yield np.zeros((48, 64, 3), np.uint8)
 
 
-@pytest.mark.parametrize("source", [[np.zeros((48, 64, 3), np.uint8)], frames()])
-def test_what_lives_in_this_process_is_refused(source: Any) -> None:
-    kind = type(source).__name__
-    with pytest.raises(
-        ValueError, match=f"isolated=True takes the path of a clip .*, not {kind}: .* leave isolated out"
-    ):
-        avlab.Server(source, isolated=True)
+class Unsendable:
+    """A rate controller that says itself that it cannot be copied."""
 
-
-def my_rule(delay: float, measured_fps: float, target_fps: float) -> float:
-    return delay
-
-
-def test_a_pacer_of_ones_own_is_refused(clip: Path) -> None:
-    sentence = (
-        "pacer is a FeedbackPacer of one's own, and isolated=True has the server run in another process: choose one of "
-        "deadline, none, pi, tutorial, or leave isolated out"
-    )
-    with pytest.raises(ValueError, match=sentence):
-        avlab.Server(clip, isolated=True, pacer=FeedbackPacer(my_rule))
-    server = avlab.Server(clip, isolated=True, pacer="pi")
-    with pytest.raises(ValueError, match=sentence):
-        server.pacer = FeedbackPacer(my_rule)
-    assert server.pacer.name == "pi", "what was set stays"
-    for name, value in (("quality", 101), ("width", 1), ("pacer", "swift"), ("quality", "high")):
-        with pytest.raises((ValueError, TypeError)) as plain:
-            setattr(avlab.Server(clip), name, value)
-        with pytest.raises(type(plain.value)) as caught:
-            setattr(server, name, value)
-        assert str(caught.value) == str(plain.value)
-    for source in (clip.with_name("none.mp4"), 3.5):
-        with pytest.raises((FileNotFoundError, TypeError)) as plain:
-            avlab.Server(source)
-        with pytest.raises(type(plain.value)) as caught:
-            avlab.Server(source, isolated=True)
-        assert str(caught.value) == str(plain.value)
-
-
-class Half:
-    """A student's rate controller."""
+    def __reduce__(self) -> Any:
+        raise OSError("the camera is open")
 
     def update(self, report: Report, /) -> Choice | None:
-        return Choice(40, 320)
+        """Nothing is changed."""
+
+
+def holding(thing: Any) -> FeedbackPacer:
+    """A pacer whose rule holds on to something."""
+    return FeedbackPacer(lambda delay, measured_fps, target_fps: delay if thing else 0.0)
+
+
+def test_what_can_be_read_once_is_refused() -> None:
+    for source in (frames(), iter([np.zeros((48, 64, 3), np.uint8)]), map(abs, [1])):
+        kind = type(source).__name__
+        with pytest.raises(ValueError, match=f"^source is a {kind}, which can be read only once .* leave isolated out"):
+            avlab.Server(source, isolated=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("pacer", holding(frames()), "generator"),
+        ("pacer", holding(threading.Lock()), "lock"),
+        ("rate_control", Unsendable(), "OSError: the camera is open"),
+    ],
+)
+def test_what_lives_in_this_process_is_refused_by_name(clip: Path, name: str, value: Any, reason: str) -> None:
+    """A lock, a generator, an open camera: however deep within a part."""
+    sentence = f"^{name} cannot be sent to another process .*{reason}.*leave isolated out$"
+    with pytest.raises(ValueError, match=sentence):
+        avlab.Server(clip, isolated=True, **{name: value})
+    server = avlab.Server(clip, isolated=True)
+    before = getattr(server, name)
+    with pytest.raises(ValueError, match=sentence):
+        setattr(server, name, value)
+    assert getattr(server, name) is before, "what was set stays"
+
+
+def test_what_cannot_be_is_refused_there_as_here(clip: Path) -> None:
+    plain, isolated = avlab.Server(clip), avlab.Server(clip, isolated=True)
+    wrong: dict[str, Any] = {"network": 0.5, "spread": 2, "parity": -1, "rate_control": "pid", "offload": "often"}
+    wrong |= {"quality": 101, "width": 1, "pacer": "swift"}
+    for name, value in wrong.items():
+        with pytest.raises((ValueError, TypeError), match=f"{name}|{value}") as here:
+            setattr(plain, name, value)
+        for act in (
+            partial(setattr, isolated, name, value),
+            partial(avlab.Server, clip, isolated=True, **{name: value}),
+        ):
+            with pytest.raises(type(here.value)) as there:
+                act()
+            assert str(there.value) == str(here.value)
+    for source in (clip.with_name("none.mp4"), 3.5):
+        with pytest.raises((FileNotFoundError, TypeError)) as plainly:
+            avlab.Server(source)
+        with pytest.raises(type(plainly.value)) as caught:
+            avlab.Server(source, isolated=True)
+        assert str(caught.value) == str(plainly.value)
+
+
+def test_every_setting_goes_there(clip: Path) -> None:
+    values: dict[str, Any] = {"width": 160, "quality": 33, "pacer": NoPacing(), "network": Network(loss=0.01)}
+    values |= {"loop": True, "spread": 0.4, "parity": 0.6, "rate_control": "aimd", "clients": 3, "offload": "off"}
+    with avlab.Server(clip, isolated=True, **values) as server:
+        until(lambda: server.trace.meta)
+        assert settings_of(server.trace) == settings_of(avlab.Server(clip, **values).trace)
+        assert (server.quality, server.width, server.offload) == (33, 160, "off")
 
 
 def test_what_networks_and_the_answers_to_them_are_acts_there(server: avlab.Server) -> None:
@@ -463,78 +526,306 @@ def test_what_networks_and_the_answers_to_them_are_acts_there(server: avlab.Serv
     assert server.quality == 12
 
 
-def test_what_cannot_be_is_refused_there_as_here(clip: Path) -> None:
-    plain, isolated = avlab.Server(clip), avlab.Server(clip, isolated=True)
-    wrong = {"network": 0.5, "spread": 2, "parity": -1, "rate_control": "pid"}
-    for name, value in wrong.items():
-        with pytest.raises((ValueError, TypeError), match=name) as here:
-            setattr(plain, name, value)
-        for act in (
-            partial(setattr, isolated, name, value),
-            partial(avlab.Server, clip, isolated=True, **{name: value}),
-        ):
-            with pytest.raises(type(here.value)) as there:
-                act()
-            assert str(there.value) == str(here.value)
-    sentence = (
-        "rate_control is a Half of one's own, and isolated=True has the server run in another process: choose aimd, or "
-        "leave isolated out"
+def test_pictures_made_here_are_streamed_from_there() -> None:
+    pictures = [np.full((48, 64, 3), 40 * number, np.uint8) for number in range(1, 6)]
+    with (
+        avlab.Server(pictures, fps=5, loop=True, isolated=True) as server,
+        avlab.Client(server.url, audio="null") as client,
+    ):
+        seen: set[int] = set()
+        for frame in client.frames():
+            seen.add(round(float(frame.image.mean()) / 40))
+            if len(seen) > 2:
+                break
+    assert seen <= {1, 2, 3, 4, 5}
+
+
+# ---- parts of one's own, as students write them: in a script without any guard, as in a notebook's cells
+
+
+PARTS = """
+import avlab, time
+from dataclasses import dataclass
+import mine
+
+STEP = 0.25
+heard = []
+
+@dataclass
+class Half:
+    width: int
+    def update(self, report):
+        heard.append(report.client)
+        if len(heard) > 0:
+            return avlab.Choice(40, self.width)
+
+class Steady(avlab.DeadlinePacer):
+    name = "steady"
+
+def slow(step):
+    return lambda delay, measured_fps, target_fps: step
+
+def seen(wanted):
+    end = time.monotonic() + 60
+    while not wanted() and time.monotonic() < end:
+        time.sleep(0.05)
+    return wanted()
+"""
+
+
+def run_script(folder: Path, clip: Path, text: str) -> str:
+    """What a student's script prints, with a module of the student's own beside it."""
+    (folder / "mine.py").write_text("def rule(delay, measured_fps, target_fps):\n    return 0.25\n")
+    (folder / "student.py").write_text(f"{PARTS}\nCLIP = {str(clip)!r}\n{text}")
+    return tools.run(sys.executable, folder / "student.py", env={"PYTHONPATH": HOME})
+
+
+@pytest.fixture
+def short_clip(data: Path) -> Path:
+    return data / "count-15.mp4"
+
+
+def test_ten_lines_at_the_top_of_a_script_run(tmp_path: Path, short_clip: Path) -> None:
+    said = run_script(
+        tmp_path,
+        short_clip,
+        """
+print("once")
+with avlab.Server(CLIP, width=160, isolated=True) as server, avlab.Client(server.url, audio="null") as client:
+    client.wait(0.5)
+    server.quality = 30
+    server.network = avlab.Network(loss=0.02, delay=0.02)
+    client.wait(0.5)
+print(len(client.trace.frames) > 0, client.trace.meta["joined"])
+""",
     )
-    with pytest.raises(ValueError, match=sentence):
-        avlab.Server(clip, isolated=True, rate_control=Half())
-    for kept in (None, Aimd()):
-        isolated.rate_control = kept
-        with pytest.raises(ValueError, match=sentence):
-            isolated.rate_control = Half()
-        assert isolated.rate_control is kept, "what was set stays"
+    assert said == "once\nTrue True\n", "the script is run once, and not again by the process"
 
 
-@pytest.mark.parametrize("controller", [Aimd(), Aimd(best=Choice(70, 480), queue=0.05, least_width=200)])
-def test_avlabs_own_rate_controller_goes_with_its_settings(controller: Aimd) -> None:
-    made = unpacked(json.loads(json.dumps(packed("rate_control", controller))))
-    assert type(made) is Aimd
-    assert made.settings() == controller.settings()
+def test_own_parts_of_a_script_act_in_the_process(tmp_path: Path, short_clip: Path) -> None:
+    said = run_script(
+        tmp_path,
+        short_clip,
+        """
+with (
+    avlab.Server(CLIP, loop=True, isolated=True, rate_control=Half(width=160), pacer=Steady()) as server,
+    avlab.Client(server.url, audio="null") as client,
+):
+    print(seen(lambda: (server.quality, server.width) == (40, 160)), server.pacer.name)
+    def slowly():
+        frames = server.trace.frames
+        return frames[frames["stream"] == "video"]["sent"].diff().tail(3).min() > STEP * 0.8
+    for rule in (slow(STEP), mine.rule):
+        server.pacer = "deadline"
+        print(seen(lambda: not slowly()))
+        server.pacer = avlab.FeedbackPacer(rule)
+        print(seen(slowly))
+print(server.error, heard)
+""",
+    )
+    assert said == "True steady\nTrue\nTrue\nTrue\nTrue\nNone []\n"
 
 
-@pytest.mark.parametrize("value", [None, True, 3, 2.5, "pi", [1, [2]], {"video": 1, "audio": {"made": 2}}])
-def test_plain_values_go_as_they_are(value: Any) -> None:
-    assert unpacked(packed("it", value)) == value
+def test_what_two_parts_share_they_share_there(tmp_path: Path, short_clip: Path) -> None:
+    said = run_script(
+        tmp_path,
+        short_clip,
+        """
+class Notes:
+    width = 160
+class Wide:
+    def __init__(self, notes):
+        self.notes = notes
+    def update(self, report):
+        return avlab.Choice(40, self.notes.width)
+class Noting(avlab.DeadlinePacer):
+    def __init__(self, notes):
+        super().__init__()
+        self.notes = notes
+    def pull(self, now_ns):
+        self.notes.width = 320
+        return super().pull(now_ns)
+notes = Notes()
+with (
+    avlab.Server(CLIP, loop=True, isolated=True, rate_control=Wide(notes), pacer=Noting(notes)) as server,
+    avlab.Client(server.url, audio="null"),
+):
+    print(seen(lambda: server.width == 320))
+""",
+    )
+    assert said == "True\n"
 
 
-def test_paths_and_numpys_numbers_go_as_plain_ones(tmp_path: Path) -> None:
-    assert packed("source", tmp_path) == str(tmp_path)
-    assert [(type(v), v) for v in (packed("quality", np.int64(7)), packed("it", np.float64(0.5)))] == [
-        (int, 7),
-        (float, 0.5),
-    ]
+def test_a_part_that_fails_there_is_told_as_it_is_here(tmp_path: Path, short_clip: Path) -> None:
+    said = run_script(
+        tmp_path,
+        short_clip,
+        """
+import re
+class OwnError(Exception):
+    def __init__(self, number, why):
+        super().__init__(f"{why}: {number}")
+class Broken:
+    def update(self, report):
+        raise OwnError(17, "no such choice")
+def raising(delay, measured_fps, target_fps):
+    raise OwnError(17, "no such delay")
+for settings in ({"rate_control": Broken()}, {"pacer": avlab.FeedbackPacer(raising)}):
+    told = []
+    for isolated in (False, True):
+        server = avlab.Server(CLIP, loop=True, isolated=isolated, **settings).start()
+        client = avlab.Client(server.url, audio="null").start()
+        seen(lambda: server.error or server.notices)
+        words = re.sub(r"measured_fps=[0-9.]+", "measured", repr(server.error))
+        told.append((words, server.notices))
+        for handle in (client, server):
+            try:
+                handle.stop()
+            except Exception:
+                pass
+    print(told[0] == told[1] or told)
+    print(told[1])
+""",
+    )
+    first, first_words, second, second_words = said.splitlines()
+    assert (first, second) == ("True", "True"), said
+    assert "Broken" in first_words
+    assert "no such choice: 17" in first_words
+    assert "raising" in second_words
+    assert "no such delay: 17" in second_words
 
 
-@pytest.mark.parametrize(
-    "pacer",
-    [
-        DeadlinePacer(),
-        NoPacing(),
-        TutorialPacer(),
-        TutorialPacer(edition="macos", fps=25, stall="real"),
-        FeedbackPacer(tutorial_rule, start=0.02, whole_ms=False),
-        FeedbackPacer(PiRule(kp=0.2, ki=0.3), fps=12.5, name="mine"),
-    ],
+def test_a_module_that_is_not_found_there_is_told_with_the_argument(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = types.ModuleType("made_up_here")
+    exec("def rule(delay, measured_fps, target_fps):\n    return delay\n", vars(module))
+    monkeypatch.setitem(sys.modules, "made_up_here", module)
+    server = avlab.Server(clip, isolated=True, pacer=FeedbackPacer(module.rule))
+    with pytest.raises(ValueError, match=r"^pacer cannot be made .*made_up_here.*leave isolated out$"):
+        server.start()
+    assert isinstance(server, IsolatedServer)
+    assert server.pid is not None
+    assert gone(server.pid)
+
+
+# ---- that it is private
+
+
+def test_the_key_is_told_on_standard_input_alone(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = bytes(range(32))
+    monkeypatch.setattr(isolated, "new_key", lambda: key)
+    with avlab.Server(clip, isolated=True) as server:
+        assert isinstance(server, IsolatedServer)
+        process = psutil.Process(server.pid)
+        environment = process.environ()
+        assert environment
+        assert not any(key.hex() in words for words in [*process.cmdline(), *environment, *environment.values()])
+
+
+def test_while_it_runs_there_is_nothing_to_connect_to(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tools.short_folder() as home:
+        monkeypatch.setenv("TMPDIR", str(home))
+        with avlab.Server(clip, isolated=True) as server:
+            assert isinstance(server, IsolatedServer)
+            until(lambda: not list(home.iterdir()))
+            connections = psutil.Process(server.pid).net_connections("inet")
+            listening = [c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN]
+            assert [f":{port}/" in server.url for port in listening] == [True]
+
+
+@pytest.mark.parametrize("depth", [0, 120])
+def test_the_door_opens_to_the_key_and_leaves_nothing(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder whose name is too long for a socket's address, it is a port of the loopback interface."""
+    with tools.short_folder() as folder:
+        home = folder / ("x" * depth)
+        home.mkdir(exist_ok=True)
+        monkeypatch.setattr(tempfile, "tempdir", str(home))
+        door = Door(b"the key")
+        if depth:
+            assert door.address[0] == "127.0.0.1"
+        else:
+            assert stat.S_IMODE(Path(door.address).parent.stat().st_mode) == 0o700
+        inside: list[Any] = []
+        thread = threading.Thread(target=lambda: inside.append(door.accept()))
+        thread.start()
+        with pytest.raises(AuthenticationError):
+            ConnectedClient(door.address, authkey=b"another key")
+        ConnectedClient(door.address).close()
+        with ConnectedClient(door.address, authkey=b"the key") as client:
+            thread.join(20)
+            door.close()
+            client.send_bytes(b"hello")
+            assert inside[0].recv_bytes() == b"hello"
+            inside[0].close()
+        assert not list(home.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tools.short_folder() as home:
+        monkeypatch.setattr(tempfile, "tempdir", str(home))
+        text = "import os\nfrom avlab.stream.isolated.door import Door\nDoor(b'key')\nos.kill(os.getpid(), 9)\n"
+        tools.finished(sys.executable, "-c", text, env={"TMPDIR": str(home), "PYTHONPATH": HOME})
+        (left,) = home.iterdir()
+        file, other = home / "avlab-pipe-file", home / "another"
+        file.touch()
+        other.mkdir()
+        first, second = Door(b"1"), Door(b"2")
+        assert not left.exists()
+        assert len(set(home.iterdir()) - {file, other}) == 2, "what the first holds is left to it"
+        first.close()
+        second.close()
+        assert set(home.iterdir()) == {file, other}
+
+
+# ---- packing
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
+            max_leaves=8,
+        ),
+    )
 )
-def test_avlabs_own_pacers_go_with_their_settings(pacer: Any) -> None:
-    made = unpacked(packed("pacer", pacer))
-    assert type(made) is type(pacer)
-    assert made is not pacer
+def test_values_go_as_they_are(values: dict[str, Any]) -> None:
+    assert unpacked(packed(values)) == values
 
-    def plain(pacer: Any) -> dict[str, Any]:
-        return {k: v for k, v in vars(pacer).items() if isinstance(v, str | int | float | None)} | (
-            {"gains": (pacer.rule.kp, pacer.rule.ki)} if isinstance(getattr(pacer, "rule", None), PiRule) else {}
-        )
 
-    assert plain(made) == plain(pacer)
+STEP = 0.125
+
+
+def test_pacers_and_controllers_go_with_their_settings() -> None:
+    parts: dict[str, Any] = {
+        "tutorial": TutorialPacer(edition="macos", fps=25, stall="real"),
+        "pi": FeedbackPacer(PiRule(kp=0.2, ki=0.3), fps=12.5, name="mine"),
+        "rate_control": Aimd(best=Choice(70, 480), queue=0.05, least_width=200),
+        "closure": FeedbackPacer(lambda delay, measured_fps, target_fps: delay + STEP),
+    }
+    made = unpacked(packed(parts))
+    assert [(name, type(part)) for name, part in made.items()] == [(name, type(part)) for name, part in parts.items()]
+    assert (made["pi"].rule.kp, made["pi"].fps, made["pi"].name) == (0.2, 12.5, "mine")
+    assert made["tutorial"].fps == 25
+    assert made["rate_control"].settings() == parts["rate_control"].settings()
+    assert made["closure"].rule(1.0, 25.0, 25.0) == 1.0 + STEP
 
 
 class OddError(Exception):
-    pass
+    """Made with other arguments than it keeps."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(f"{text} {number}")
+
+
+class HeldError(Exception):
+    """Holds something that cannot go anywhere."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
 
 
 @pytest.mark.parametrize(
@@ -547,9 +838,11 @@ class OddError(Exception):
         (OSError("port 8554 is taken: choose another"), OSError),
         (OSError(98, "port 8554 is taken"), OSError),
         (MemoryError(), MemoryError),
-        (OddError("of nobody knows where"), RuntimeError),
-        (UnicodeDecodeError("utf-8", b"x", 0, 1, "not text"), RuntimeError),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "not text"), UnicodeDecodeError),
+        (OddError(3, "of nobody knows where"), RuntimeError),
+        (HeldError("on to a lock"), RuntimeError),
         (KeyboardInterrupt(), RuntimeError),
+        (SystemExit(3), RuntimeError),
     ],
 )
 def test_errors_come_back_with_their_type_and_sentence(error: BaseException, kind: type[Exception]) -> None:
@@ -559,9 +852,3 @@ def test_errors_come_back_with_their_type_and_sentence(error: BaseException, kin
     if isinstance(error, OSError):
         assert isinstance(made, OSError)
         assert (made.errno, made.strerror, made.filename) == (error.errno, error.strerror, error.filename)
-
-
-def test_no_other_code_is_ever_called() -> None:
-    for module, name in (("os", "system"), ("subprocess", "CalledProcessError"), ("builtins", "print")):
-        made = unpacked_error({"type": [module, name], "system": None, "text": "echo"})
-        assert (type(made), str(made)) == (RuntimeError, f"{name}: echo")

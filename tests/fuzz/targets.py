@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import io
-import json
 import random
 import shutil
 import struct
@@ -33,7 +32,6 @@ from avlab.media import codec
 from avlab.network.parity import ParityDecoder, ParityEncoder, parse_parity
 from avlab.network.ratecontrol import Aimd, Report
 from avlab.network.retransmission import Requester, RtxReceiver, RtxSender
-from avlab.stream.isolated.parcel import unpacked, unpacked_error
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.relaying.dialogue import Dialogue
 from avlab.stream.rtsp.arriving import Arriving
@@ -527,12 +525,6 @@ def _relaying(data: bytes) -> object:
     return passed
 
 
-def _told(data: bytes) -> object:
-    """What a server in a process of its own says: whatever is odd ends it, so any error may leave."""
-    message = json.loads(data)
-    return unpacked_error(message["error"]) if "error" in message else unpacked(message["value"])
-
-
 # ---- calls: files
 
 
@@ -698,15 +690,6 @@ TARGETS = (
     Target("a client's packets, reports and clocks", _playing, _own_sequence, (), share=15),
     Target("a server's connection", _serving, lambda: _bytes_of(_asked()), (WireError, OSError), _RTSP_WORDS),
     Target("a session through a relay", _relaying, _relay_good, WIRE, _RTSP_WORDS),
-    Target(
-        "what an isolated server says",
-        _told,
-        lambda: [
-            json.dumps({"error": {"type": ["builtins", "OSError"], "system": [98, "used", None], "text": ""}}).encode(),
-            json.dumps({"value": {"pacer": "pi", "gains": {"kp": 0.1, "ki": 0.1}, "settings": {}}}).encode(),
-        ],
-        (Exception,),
-    ),
     Target("a saved trace", _load, lambda: [_saved()], (ValueError,), share=40, seconds=10.0),
     Target("a saved trace's tables and settings", _load_member, _members, (ValueError,), share=40, seconds=10.0),
     Target("a trace's rows, summed up", _load_rows, _tables, (), share=20, seconds=10.0),

@@ -1,6 +1,7 @@
-"""The program that runs a server for the handle in `isolated.server`: told what to do by lines of JSON, until they end.
+"""The program that runs a server for the handle in `isolated.server`: does what the pipe says, until its end.
 
-When its input ends, whoever started it is gone, and it ends too. It says nothing on its output but answers.
+When its input or the pipe ends, whoever started it is gone, and it ends too. On its output it says where it listens,
+and nothing else.
 """
 
 from __future__ import annotations
@@ -10,82 +11,110 @@ import itertools
 import json
 import os
 import queue
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+from collections.abc import Iterator
+from typing import Any
 
 from avlab.measure.record.tables import TABLES, Rows
 from avlab.measure.record.trace import Trace
-from avlab.stream.isolated.parcel import packed, packed_error, unpacked
+from avlab.stream.isolated.door import Door
+from avlab.stream.isolated.pipe import Pipe, packed_error, read_key, unpacked
 from avlab.stream.isolated.server import CHOSEN, READABLE
 from avlab.stream.server import Server
 
+LOOK_SECONDS = 1.0
+"""How often it looks whether its parent is there."""
+
+STOP_SECONDS = 4.0
+"""Its threads' time to end, within that of the handle's own."""
+
+Asked = tuple[dict[str, Any], bytes]
+"""A message, and the packed values behind it."""
+
 
 class _Process:
-    """The other side: does what the lines say, until they end."""
+    """The other side: does what it is told, until the end."""
 
-    def __init__(self, out: IO[bytes]) -> None:
-        self._out = out
-        self._writing = threading.Lock()
+    def __init__(self) -> None:
+        self._asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._server: Server | None = None
+        self._pipe: Pipe | None = None
         self._parent = os.getppid()
 
-    def run(self, lines: queue.SimpleQueue[bytes | None]) -> None:
-        """Until the lines end, or whoever sends them."""
+    def run(self, door: Door) -> None:
+        """Until the pipe ends, or whoever is at its other end."""
+        for name, body in (("door", lambda: self._read(door)), ("input", self._watch_input)):
+            threading.Thread(target=body, name=f"avlab-{name}", daemon=True).start()
         try:
-            while True:
-                try:
-                    line = lines.get(timeout=1.0)
-                except queue.Empty:
-                    if os.getppid() == self._parent:  # another may hold the pipe open, as after a fork
-                        continue
-                    return
-                if line is None or not self._do(json.loads(line)):
-                    return
+            while (asked := self._next()) is not None and self._do(*asked):
+                pass
         finally:
+            door.close()
             if self._server is not None:
                 with contextlib.suppress(Exception):  # told when it failed
-                    self._server.stop()
+                    self._server.stop(STOP_SECONDS)
 
-    def _do(self, message: dict[str, Any]) -> bool:
+    def _next(self) -> Asked | None:
+        while True:
+            try:
+                return self._asked.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                if os.getppid() != self._parent:  # another may hold pipe and input open, as after a fork
+                    return None
+
+    def _read(self, door: Door) -> None:
+        """The thread that waits for the handle, and then for what it says."""
+        try:
+            connection = door.accept()
+            door.close()
+            if connection is not None:
+                pipe = self._pipe = Pipe(connection)
+                while (message := pipe.receive(longest=None)) is not None:
+                    self._asked.put((message, pipe.receive_rows(message["size"])))
+        finally:
+            self._asked.put(None)
+
+    def _watch_input(self) -> None:
+        # Not through sys.stdin: a thread that waits in its lock when the process ends is a fatal error to Python.
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        self._asked.put(None)
+
+    def _do(self, message: dict[str, Any], values: bytes) -> bool:
         """Do one thing, and answer; False when it was the last."""
-        number, values = message["number"], message["values"]
+        number = message["number"]
         if message["do"] == "stop":
             if self._server is not None:
                 with contextlib.suppress(Exception):
-                    self._server.stop()
-                state = self._state(self._server)
-                self._say({"number": number, "state": state}, self._server.trace, values["have"])
+                    self._server.stop(STOP_SECONDS)
+                self._say({"number": number, "state": _state(self._server)}, self._server.trace, message["have"])
             return False
         try:
-            self._answer(message["do"], number, values)
+            self._answer(number, message, values)
         except Exception as error:
             self._say({"number": number, "error": packed_error(error)})
         return True
 
-    def _answer(self, what: str, number: int, values: dict[str, Any]) -> None:
+    def _answer(self, number: int, message: dict[str, Any], values: bytes) -> None:
+        what = message["do"]
         if what == "start":
-            self._server = Server(**{name: unpacked(value) for name, value in values.items()}).start()
+            sys.path[:] = message["path"]
+            self._server = Server(**unpacked(values)).start()
             threading.Thread(target=self._watch, name="avlab-watch", daemon=True).start()
             self._say({"number": number, "url": self._server.url})
             return
         server = self._server
         assert server is not None
         if what == "set":
-            for name, value in values.items():
-                setattr(server, name, unpacked(value))
+            for name, value in unpacked(values).items():
+                setattr(server, name, value)
             self._say({"number": number})
-        elif what == "state":
-            self._say({"number": number, "state": self._state(server)})
+        elif what == "get":
+            self._say({"number": number, "state": {message["name"]: _said(server, message["name"])}})
         else:
-            self._say({"number": number}, server.trace, values["have"])
-
-    @staticmethod
-    def _state(server: Server) -> dict[str, Any]:
-        return {
-            "status": server.status(),
-            **{name: packed(name, getattr(server, name)) for name in (*READABLE, *CHOSEN)},
-        }
+            self._say({"number": number}, server.trace, message["have"])
 
     def _watch(self) -> None:
         """Tell how the server ends."""
@@ -93,42 +122,48 @@ class _Process:
         try:
             self._server.wait()
         except BaseException as error:
-            self._say({"failed": packed_error(error), "state": self._state(self._server)})
+            self._say({"failed": packed_error(error), "state": _state(self._server)})
         else:
-            self._say({"ended": True, "state": self._state(self._server)})
+            self._say({"ended": True, "state": _state(self._server)})
 
-    def _say(self, message: dict[str, Any], trace: Trace | None = None, have: Mapping[str, int] | None = None) -> None:
+    def _say(self, message: dict[str, Any], trace: Trace | None = None, have: dict[str, int] | None = None) -> None:
+        """Send a message, with what a trace has more than the handle; where nobody reads it, the end is near."""
         parts: list[Iterator[Rows]] = []
         if trace is not None and have is not None:
             numbers = {name: max(0, trace.count(name) - have[name]) for name in TABLES}
-            settings = [list(row) for row in trace.setting_rows[have["settings"] :]]
-            message = message | {"rows": numbers, "from": dict(have), "settings": settings, "meta": trace.meta}
+            settings = [tuple(row) for row in trace.setting_rows[have["settings"] :]]
+            message = message | {"rows": numbers, "from": have, "settings": settings, "meta": trace.meta}
             parts = [trace.rows_from(name, have[name]) for name in TABLES]
-        with self._writing, contextlib.suppress(OSError):  # nobody reads any more: the lines will end as well
-            self._out.write(json.dumps(message).encode() + b"\n")
-            for rows in itertools.chain(*parts):
-                self._out.write(rows.tobytes())
-            self._out.flush()
+        assert self._pipe is not None
+        self._pipe.send(message, (rows.tobytes() for rows in itertools.chain(*parts)))
 
 
-def _read_lines(put: Callable[[bytes | None], None]) -> None:
-    # Not through sys.stdin: a thread that waits in its lock when the process ends is a fatal error to Python.
-    rest = b""
-    while data := os.read(0, 65_536):
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            put(line)
-    put(None)
+def _said(server: Server, name: str) -> Any:
+    return server.status() if name == "status" else getattr(server, name)
+
+
+def _state(server: Server) -> dict[str, Any]:
+    """All that it says of itself."""
+    state = {}
+    for name in ("status", *READABLE, *CHOSEN):
+        with contextlib.suppress(Exception):  # a part of anyone's own is asked for some of it
+            state[name] = _said(server, name)
+    return state
 
 
 def main() -> None:
     """The program."""
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no line of ours
-    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    threading.Thread(target=_read_lines, args=(lines.put,), name="avlab-lines", daemon=True).start()
-    _Process(out).run(lines)
-
-
-if __name__ == "__main__":
-    main()
+    out = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # what a library prints, or anyone's own part, is not for the handle
+    os.close(nowhere)
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (byte := os.read(0, 1)):
+            return
+        line += byte
+    process = _Process()
+    door = Door(read_key(line))
+    with os.fdopen(out, "wb") as said:
+        said.write(json.dumps(door.address).encode() + b"\n")
+    process.run(door)

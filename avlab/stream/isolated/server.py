@@ -1,47 +1,39 @@
 """A server in a process of its own, behind the same handle: a busy notebook cannot hold up its pacing.
 
-The handle starts `process` as a program, and they talk in lines of JSON over its standard input and output;
-the rows of a trace follow their line as they are.
+The handle starts `python -m avlab.stream.isolated`, which does not run the notebook or script again, and writes it a
+key on its standard input. The process says on its standard output where it listens; all else goes over `pipe`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import update_wrapper
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
-from avlab.measure.record.batches import Batch
-from avlab.measure.record.scratch import Scratch
-from avlab.measure.record.tables import TABLES, Rows
-from avlab.measure.record.trace import SettingRow, Trace
+from avlab.measure.record.trace import Trace
 from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
 from avlab.stream.handle import Worker
-from avlab.stream.isolated.parcel import packed, unpacked, unpacked_error
-from avlab.stream.sending.adapting import Delivery
+from avlab.stream.isolated.mirror import Mirror
+from avlab.stream.isolated.pipe import Pipe, check_packable, connected, new_key, packed, unpacked_error
 from avlab.stream.server import Server
 
-PROGRAM = "avlab.stream.isolated.process"
+PROGRAM = "avlab.stream.isolated"
 
 START_SECONDS = 60.0
 """A laptop that is busy and has never loaded avlab takes that long, at worst, until the process answers."""
 
 ANSWER_SECONDS = 10.0
-MANY_PARTS = 64
-MUCH_BYTES = 1 << 24
-LONGEST_LINE = 1 << 26
-"""Bytes. Settings of hours fit; what is longer is no line of such a process."""
+LONGEST_LINE = 1 << 16
+"""Bytes. What is longer is no address."""
 
 CHOSEN = ("quality", "width")
 """The settings that a rate controller sets."""
@@ -56,27 +48,29 @@ class IsolatedServer(Server):
     was fetched once stays here. `pacer` and `rate_control` are what was set: what they have measured stays with the
     process. `quality` and `width` are asked for there, where a rate controller may have set them.
 
-    Raises ValueError for a source or pacer that lives in this process alone. `start` and what is set raise RuntimeError
-    when the process does not answer; one that ends by itself makes `wait` and `stop` raise RuntimeError.
+    Whatever is handed in goes there, anyone's own pacer, rule or rate controller too: a copy, made when the server
+    starts or the setting is set. Raises ValueError for what lives in this process alone, as a generator does. `start`
+    and what is set raise RuntimeError when the process does not answer; one that ends by itself makes `wait` and `stop`
+    raise RuntimeError.
     """
 
     def __init__(self, source: Any = None, *, isolated: bool = True, **settings: Any) -> None:
-        super().__init__(source, **settings)
-        if not (source is None or isinstance(source, str | os.PathLike | int | np.integer)):
-            raise ValueError(
-                f"isolated=True takes the path of a clip or the number of a camera, not {type(source).__name__}: what "
-                "is made in this process cannot be had from another; write it to a clip, or leave isolated out"
-            )
-        self._asked_for = {"source": source, **settings}
+        self._given: dict[str, Any] = {}  # what goes there; what was never asked for is its own default there too
         self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Pipe | None = None
         self._where = ""
         self._known: dict[str, Any] = {}
-        self._writing = threading.Lock()
         self._numbers = count(1)
         self._answers: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {}
+        self._opened = threading.Event()  # it may be asked, or never will
         self._silent = False  # no answer will come any more
+        self._odd = ""  # what it said that makes no sense
         self._errors: IO[bytes] | None = None
-        self._mirror = _Mirror()
+        self._mirror = Mirror()
+        super().__init__(source, **settings)
+        given = {"source": source, **settings}
+        check_packable(given)
+        self._given = given
 
     # ---- what it says of itself
 
@@ -87,8 +81,7 @@ class IsolatedServer(Server):
 
     def status(self) -> str:
         """See `Server`."""
-        said = self._state_now()
-        return str(said["status"]) if said else super().status()
+        return str(self._asked("status", super().status))
 
     @property
     def trace(self) -> Trace:
@@ -106,6 +99,7 @@ class IsolatedServer(Server):
     # ---- life
 
     def _begin(self) -> None:
+        values = packed(self._given)
         try:
             self._errors = tempfile.TemporaryFile(prefix="avlab-")  # noqa: SIM115 - closed by _release
             self._process = _started(self._errors)
@@ -115,12 +109,11 @@ class IsolatedServer(Server):
                 error.errno, f"no process can be started for the server ({reason}): leave isolated out"
             ) from None
         self.spawn("isolated", self._listen, self._say_stop)
-        settings = self._asked_for | {name: getattr(self, name) for name in _SETTABLE}
-        if "parity" not in self._asked_for and self.parity == Delivery().parity:
-            del settings["parity"]  # what was asked for is told of where it does not apply, as on the classic wire
-        answer = self._ask("start", START_SECONDS, **{name: packed(name, value) for name, value in settings.items()})
+        if not self._opened.wait(START_SECONDS):
+            raise RuntimeError(f"the server's process has not begun for {START_SECONDS:g} s: begin anew")
+        answer = self._ask("start", values, seconds=START_SECONDS, path=_places())
         if answer is None:
-            raise RuntimeError(self._why_ended())
+            raise RuntimeError(self._odd or self._why_ended())
         self._where = answer["url"]
 
     def _cancel(self) -> None:
@@ -128,18 +121,19 @@ class IsolatedServer(Server):
             self._process.kill()
 
     def _release(self) -> None:
-        if self._process is not None:
+        process = self._process
+        if process is not None:
+            assert process.stdin is not None
+            assert process.stdout is not None
             with contextlib.suppress(OSError):
-                assert self._process.stdin is not None
-                self._process.stdin.close()
+                process.stdin.close()
             try:
-                self._process.wait(1.0)
+                process.wait(1.0)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            assert self._process.stdout is not None
+                process.kill()
+                process.wait()
             with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a thread that would not end reads from it
-                self._process.stdout.close()
+                process.stdout.close()
         if self._errors is not None:
             self._errors.close()
 
@@ -150,18 +144,20 @@ class IsolatedServer(Server):
 
     # ---- asking
 
-    def _state_now(self) -> dict[str, Any]:
-        """What the process says of itself, or last said; empty before `start`."""
+    def _asked(self, name: str, otherwise: Callable[[], Any]) -> Any:
+        """What the process says of itself by this name, or last said; `otherwise` where it never did."""
         if self._answering:
-            self._ask("state")
-        return self._known
+            self._ask("get", name=name)
+        return self._known[name] if name in self._known else otherwise()
 
-    def _ask(self, what: str, seconds: float = ANSWER_SECONDS, **values: Any) -> dict[str, Any] | None:
+    def _ask(
+        self, what: str, values: bytes = b"", *, seconds: float = ANSWER_SECONDS, **more: Any
+    ) -> dict[str, Any] | None:
         """The process's answer, or what it raised; None when it is gone. RuntimeError when it takes too long."""
         number = next(self._numbers)
         answer = self._answers[number] = queue.SimpleQueue()
         try:
-            if self._silent or not self._say({"number": number, "do": what, "values": values}):
+            if self._silent or not self._say({"number": number, "do": what, "size": len(values), **more}, values):
                 return None
             given = answer.get(timeout=seconds)
         except queue.Empty:
@@ -174,50 +170,59 @@ class IsolatedServer(Server):
             raise unpacked_error(given["error"])
         return given
 
-    def _say(self, message: dict[str, Any]) -> bool:
-        """Write a line; False when nobody reads any more."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        if not self._writing.acquire(timeout=1.0):  # it reads nothing, and somebody waits for it to do so
-            return False
-        try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
-        except (OSError, ValueError):  # ValueError: closed on this side
-            return False
-        finally:
-            self._writing.release()
-        return True
+    def _say(self, message: dict[str, Any], values: bytes = b"") -> bool:
+        """Send a message; False when nobody listens, or it listens to nothing while somebody waits for it to do so."""
+        return self._pipe is not None and self._pipe.send(message, [values], seconds=1.0)
 
     def _say_stop(self) -> None:
-        self._say({"number": 0, "do": "stop", "values": {"have": self._mirror.have()}})
+        if not self._say({"number": 0, "do": "stop", "size": 0, "have": self._mirror.have()}) and self._pipe is None:
+            self._cancel()  # it is starting
 
     # ---- listening
 
     def _listen(self, worker: Worker) -> None:
         """The thread's body: what the process says, until its end."""
         assert self._process is not None
-        assert self._process.stdout is not None
-        odd = ""
-        with self._process.stdout as said:
-            try:
-                while line := said.readline(LONGEST_LINE):
-                    self._hear(json.loads(line), said)
-            except Exception as error:  # whatever it says: nothing after it can be trusted
-                odd = (
-                    f"the server's process said what makes no sense ({type(error).__name__}), and was ended; begin anew"
-                )
-                self._process.kill()
+        try:
+            pipe = self._pipe = self._connected()
+            self._opened.set()
+            while pipe is not None and (message := pipe.receive()) is not None:
+                self._hear(message, pipe)
+        except (EOFError, ConnectionError):  # it ended in the middle of it
+            pass
+        except Exception as error:  # whatever it says: nothing after it can be trusted
+            self._odd = (
+                f"the server's process said what makes no sense ({type(error).__name__}), and was ended; begin anew"
+            )
+            self._process.kill()
         self._silent = True
+        self._opened.set()
         if not worker.stopping.is_set():
-            self._fail(RuntimeError(odd or self._why_ended()))
+            self._fail(RuntimeError(self._odd or self._why_ended()))
         for answer in list(self._answers.values()):
             answer.put(None)
+        if self._pipe is not None:
+            self._pipe.close()
 
-    def _hear(self, message: dict[str, Any], rows: IO[bytes]) -> None:
-        self._known = message.get("state", self._known)
+    def _connected(self) -> Pipe | None:
+        """The pipe to the process, once it listens; None when it has ended instead."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        key = new_key()
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(key.hex().encode() + b"\n")
+            self._process.stdin.flush()  # and stays open: its end tells the process that there is nobody any more
+        line = self._process.stdout.readline(LONGEST_LINE)
+        try:
+            return connected(line, key) if line else None
+        except (EOFError, ConnectionError, FileNotFoundError):  # it was killed in between
+            return None
+
+    def _hear(self, message: dict[str, Any], pipe: Pipe) -> None:
+        self._known = self._known | message.get("state", {})
         if "rows" in message:
-            self._mirror.add(message, rows)
+            self._mirror.add(message, pipe.receive_rows)
         if "failed" in message:
             self._fail(unpacked_error(message["failed"]))
         elif "ended" in message:
@@ -251,37 +256,34 @@ def _forwarding(name: str, own: property) -> property:
     assert check is not None
 
     def act(self: IsolatedServer, value: Any) -> None:
-        before = get(self)
+        before = get(self) if self._given else None
         check(self, value)
+        if not self._given:  # it is being made
+            return
         try:
-            sent = packed(name, get(self))
+            sent = packed({name: value})
         except ValueError:
             check(self, before)
             raise
+        self._given[name] = value
         if self._answering:
-            self._ask("set", **{name: sent})
+            self._ask("set", sent)
         elif self.started and name in self._known:
-            self._known = self._known | {name: sent}
+            self._known = self._known | {name: get(self)}
 
     def ask(self: IsolatedServer) -> Any:
-        if name not in CHOSEN or not self.started:
-            return get(self)
-        return self._state_now().get(name, get(self))
+        return self._asked(name, lambda: get(self)) if name in CHOSEN and self.started else get(self)
 
     return property(ask, act, doc=own.__doc__)
 
 
 def _reading(name: str, own: property) -> property:
-    """What a server says of itself, of the kind that a server here would say."""
+    """What the server says of itself."""
     get = own.fget
     assert get is not None
 
     def ask(self: IsolatedServer) -> Any:
-        said, here = self._state_now(), get(self)
-        if name not in said:
-            return here
-        value = unpacked(said[name])
-        return type(here)(value) if isinstance(value, list) else value
+        return self._asked(name, lambda: get(self))
 
     return property(ask, doc=own.__doc__)
 
@@ -295,55 +297,9 @@ for _name in READABLE:
     setattr(IsolatedServer, _name, _reading(_name, _OWN[_name]))
 
 
-class _Mirror:
-    """The process's trace as far as it was fetched."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._scratch = Scratch()
-        self._parts: dict[str, list[Batch]] = {name: [] for name in TABLES}
-        self._have = dict.fromkeys((*TABLES, "settings"), 0)
-        self._settings: list[SettingRow] = []
-        self._meta: dict[str, Any] = {}
-
-    def have(self) -> dict[str, int]:
-        """How many rows of each table are here."""
-        with self._lock:
-            return dict(self._have)
-
-    def trace(self) -> Trace | None:
-        """What is here; None when nothing has been fetched."""
-        with self._lock:
-            if not self._meta:
-                return None
-            return Trace(**self._parts, settings=self._settings, meta=self._meta)
-
-    def add(self, message: Mapping[str, Any], source: IO[bytes]) -> None:
-        """Take the rows that a message announces; what is here already, as two have asked, is passed over."""
-        with self._lock:
-            self._meta = message["meta"]
-            for name, number in message["rows"].items():
-                rows: Rows = np.frombuffer(source.read(number * TABLES[name].dtype.itemsize), TABLES[name].dtype)
-                rows = rows[self._have[name] - message["from"][name] :]
-                self._have[name] += len(rows)
-                self._parts[name] = self._with(name, rows)
-            fresh = message["settings"][self._have["settings"] - message["from"]["settings"] :]
-            self._settings += [SettingRow(*row) for row in fresh]
-            self._have["settings"] += len(fresh)
-
-    def _with(self, name: str, rows: Rows) -> list[Batch]:
-        """The parts with these rows; what is much goes to the disk, behind what is there already."""
-        there = [part for part in self._parts[name] if not isinstance(part.rows, np.ndarray)]
-        fresh = [part.rows for part in self._parts[name] if isinstance(part.rows, np.ndarray)] + [rows]
-        size = sum(part.nbytes for part in fresh)
-        if len(fresh) <= MANY_PARTS and size <= MUCH_BYTES:
-            return [*self._parts[name], Batch.of(TABLES[name], rows)]
-        whole = Batch.of(TABLES[name], np.concatenate(fresh))
-        if size > MUCH_BYTES:
-            with contextlib.suppress(OSError):  # a disk without room: then it stays in memory
-                whole = whole._replace(rows=self._scratch(whole.read()))
-        joined = there[-1].followed_by(whole) if there else None
-        return [*there, whole] if joined is None else [*there[:-1], joined]
+def _places() -> list[str]:
+    """Where this process finds modules, for what is handed in and comes from one."""
+    return [os.path.abspath(place) for place in sys.path if isinstance(place, str)]
 
 
 def _started(errors: IO[bytes]) -> subprocess.Popen[bytes]:
