@@ -50,8 +50,9 @@ def request_uri(url: str) -> str:
     """
     match = _AUTHORITY.match(url.strip())
     if match is not None:
-        host = re.sub(r"%[^\]]*\]", "]", match[2].rpartition("@")[2])
-        url = f"{match[1]}{host}{match[3]}"
+        host, bracket, port = match[2].rpartition("@")[2].partition("]")
+        host = host.partition("%")[0] if bracket else host
+        url = f"{match[1]}{host}{bracket}{port}{match[3]}"
     return re.sub(r"[^!-~]", lambda found: quote(found[0]), url.strip())
 
 
