@@ -244,8 +244,9 @@ class Sending:
 
     def _send_frame(self, due: Due) -> None:
         frame: EncodedFrame = due.item.frame
-        fps = self._source.fps
-        self._last_media_ns = max(self._last_media_ns, frame.pts_ns + (round(NS / fps) if fps else 0))
+        if self._punctual:  # the last picture has its time; by a pacer that keeps none it is over when it is sent
+            fps = self._source.fps
+            self._last_media_ns = max(self._last_media_ns, frame.pts_ns + (round(NS / fps) if fps else 0))
         if due.item.unit is None:
             self._note_skipped(frame)
             return
