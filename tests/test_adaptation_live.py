@@ -57,11 +57,10 @@ def test_quality_goes_down_before_a_bottleneck_and_up_again_behind_it(data: Path
     assert metrics.frame_ledger(client.trace).closes
 
     with playing(data, "aimd") as (server, client):
-        reports = "name == 'reported video loss'"
 
         def calm() -> bool:
             """Less is sent, and nothing of it was lost in the last two reports."""
-            losses = server.trace.settings.query(reports)["value"].tolist()
+            losses = server.trace.reports.query("stream == 'video'")["loss"].tolist()
             return cost(sent(server)) < 0.7 * cost(BEST) and losses[-2:] == [0, 0]
 
         until(calm, SECONDS)

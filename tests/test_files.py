@@ -26,8 +26,8 @@ def trace() -> Trace:
 
 
 def assert_equal(one: Trace, other: Trace) -> None:
-    for name in ("frames", "packets", "sync"):
-        assert np.array_equal(one.rows(name), other.rows(name), equal_nan=False) or name == "sync"
+    for name in ("frames", "packets", "sync", "reports"):
+        assert one.rows(name).tobytes() == other.rows(name).tobytes()
         pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name), check_exact=True)
     pd.testing.assert_frame_equal(one.settings, other.settings, check_exact=True)
     assert one.setting_rows == other.setting_rows
@@ -63,7 +63,8 @@ def test_two_sides_are_joined_after_travelling(tmp_path: Path) -> None:
 def test_any_reader_of_parquet_reads_the_tables(trace: Trace, tmp_path: Path) -> None:
     trace.save(tmp_path / "x")
     with zipfile.ZipFile(tmp_path / "x") as archive:
-        assert sorted(archive.namelist()) == ["frames.parquet", "packets.parquet", "settings.json", "sync.parquet"]
+        tables = ("frames", "packets", "reports", "sync")
+        assert sorted(archive.namelist()) == sorted(["settings.json", *(f"{name}.parquet" for name in tables)])
         frames = pd.read_parquet(io.BytesIO(archive.read("frames.parquet")))
         described = json.loads(archive.read("settings.json"))
     assert list(frames) == list(trace.frames)
@@ -90,6 +91,66 @@ def test_a_place_that_cannot_be_saved_to_is_named(trace: Trace, tmp_path: Path) 
         trace.save(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere to save x in: make it first"):
         trace.save(tmp_path / "nowhere" / "x")
+
+
+def before_reports_were_a_table(files: dict[str, bytes]) -> None:
+    """As avlab saved receiver reports at first: each as some events of one moment."""
+    reports = pd.read_parquet(io.BytesIO(files.pop("reports.parquet")))
+    described = json.loads(files["settings.json"])
+    for _, row in reports.iterrows():
+        for name in ("ssrc", "loss", "lost", "jitter", "kbps", "round_trip"):
+            if pd.notna(row[name]):
+                told = {"time": row["time"], "name": f"reported {row['stream']} {name}", "value": row[name]}
+                described["settings"].append(told | {"kind": "event"})
+    files["settings.json"] = json.dumps(described).encode()
+
+
+@pytest.mark.parametrize("side", ["joined", "server"])
+def test_reports_saved_as_events_are_the_same_table(side: str, tmp_path: Path) -> None:
+    made = traces.run(seconds=4, loss=0.1)
+    trace = made.server if side == "server" else join(made.server, made.client)
+    assert len(trace.reports) == (16 if side == "server" else 8)
+    trace.save(tmp_path / "x")
+    rewritten(tmp_path / "x", before_reports_were_a_table)
+    assert_equal(Trace.load(tmp_path / "x"), trace)
+
+
+def test_a_joined_trace_of_before_leaves_out_other_clients(tmp_path: Path) -> None:
+    made = traces.run(seconds=4)
+    trace = join(made.server, made.client)
+    everyone = Trace(packets=[trace.rows("packets")], reports=[made.server.rows("reports")], meta=trace.meta)
+    everyone.save(tmp_path / "x")
+    rewritten(tmp_path / "x", before_reports_were_a_table)
+    pd.testing.assert_frame_equal(Trace.load(tmp_path / "x").reports, trace.reports)
+
+
+@pytest.mark.parametrize("value", [1e17, -1, None, True, "seven", 2**61, float("nan")])
+@pytest.mark.parametrize("word", ["ssrc", "loss", "lost", "jitter", "round_trip", "kbps"])
+def test_what_a_report_of_before_cannot_say_is_unknown(word: str, value: object, tmp_path: Path) -> None:
+    def told(files: dict[str, bytes]) -> None:
+        before_reports_were_a_table(files)
+        described = json.loads(files["settings.json"])
+        rows = [("reported video ssrc", 7), (f"reported video {word}", value)]
+        described["settings"] += [{"time": 1.0, "name": name, "value": it, "kind": "event"} for name, it in rows]
+        files["settings.json"] = json.dumps(described).encode()
+
+    traces.empty("server").save(tmp_path / "x")
+    rewritten(tmp_path / "x", told)
+    table = Trace.load(tmp_path / "x").reports
+    assert table["ssrc"].iloc[0] == 7
+    assert not table[["jitter", "round_trip"]].abs().gt(4e9).any(axis=None)
+
+
+def test_recorded_traces_of_before_have_their_reports(data: Path) -> None:
+    for name, count in {"4g": 36, "bottleneck": 44, "classroom": 36, "long-haul": 36}.items():
+        trace = Trace.load(data / f"{name}.avtrace")
+        table = trace.reports
+        assert len(table) == count
+        assert not trace.settings["name"].str.startswith("reported").any()
+        assert table["loss"].between(0, 1).all()
+        assert (table["lost"] >= 0).all()
+        assert table["round_trip"].dropna().between(0, 5).all()
+        assert set(table["ssrc"]) == set(trace.meta["ssrcs"])
 
 
 # ---- what is no trace

@@ -110,9 +110,11 @@ def test_the_trace_joins_and_settings_act(server: avlab.Server, clip: Path) -> N
         assert next(p.image.shape[1] for p in client.frames() if p.image.shape[1] < 640) == 160
         before = seen()
         until(lambda: seen() > before + 20)
+        until(lambda: len(server.trace.reports) > 3)
         part = client.trace
     for trace in (part, client.trace):
         assert trace.meta["joined"]
+        assert set(trace.reports["ssrc"]) <= set(trace.meta["ssrcs"])
         assert trace.meta["shared_clock"], "both count from the same moment of the same clock"
         video = trace.frames[trace.frames["stream"] == "video"]
         shown = video[video["fate"] == "shown"]
@@ -125,6 +127,8 @@ def test_the_trace_joins_and_settings_act(server: avlab.Server, clip: Path) -> N
     server.stop()
     trace = server.trace
     assert trace.meta["side"] == "server"
+    assert set(trace.reports["stream"]) == {"video", "audio"}
+    assert trace.reports["kbps"].iloc[2:].gt(0).all()
     begun = settings_of(avlab.Server(clip, quality=60).trace)
     chosen = [(name, value) for name, value in settings_of(trace) if name != "offload in use"]
     assert chosen == [*begun, ("quality", 20), ("width", 160), ("pacer", "pi")]

@@ -230,12 +230,8 @@ def test_rate_and_queue_of_a_bottleneck() -> None:
 def test_reports_are_read_as_they_were_written() -> None:
     record = Recorder(side="server", epoch_ns=NS, clock="virtual")
     for at, ssrc, loss in ((2, 7, 0.25), (2, 8, 0.0), (3, 7, 0.5)):  # two clients in one moment
-        said = {"ssrc": ssrc, "loss": loss, "lost": 10 * ssrc, "jitter": 0.004}
-        for name, value in said.items():
-            record.event(at * NS, f"reported video {name}", value)
-    record.event(4 * NS, "reported audio loss", 0.125)
-    record.event(4 * NS, "reported audio round_trip", 0.03)
-    record.event(4 * NS, "reported audio colour", "blue")
+        record.report(at * NS, "video", ssrc, loss=loss, lost=10 * ssrc, jitter_ns=4_000_000)
+    record.report(4 * NS, "audio", None, loss=0.125, round_trip_ns=30_000_000)
     table = metrics.reports(record.trace())
     assert table["time"].tolist() == [1, 1, 2, 3]
     assert table["stream"].tolist() == ["video", "video", "video", "audio"]
@@ -244,6 +240,10 @@ def test_reports_are_read_as_they_were_written() -> None:
     assert table["cumulative_lost"].tolist()[:3] == [70, 80, 70]
     assert table["jitter_ms"].tolist()[:3] == [4, 4, 4]
     assert table["round_trip_ms"].iloc[3] == 30
+    assert table["round_trip_ms"].isna().tolist() == [True, True, True, False]
+    assert list(record.trace().reports) == ["time", "stream", "ssrc", "loss", "lost", "jitter", "round_trip", "kbps"]
+    with pytest.raises(ValueError, match="a report's stream is one of video, audio, not 'text'"):
+        record.report(0, "text", 7)
 
 
 def test_true_loss_is_between_reports() -> None:

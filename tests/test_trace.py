@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avlab.measure.numbers import metrics
+from avlab.measure.record import trace as tracing
 from avlab.measure.record.join import join
 from avlab.measure.record.tables import FRAMES, PACKETS, TABLES
 from avlab.measure.record.trace import BATCH, FrameRow, Recorder, Trace
@@ -213,6 +214,29 @@ def test_tables_turn_back_into_the_rows_they_came_from(rows: list[FrameRow]) -> 
 
 
 # ---- joining
+
+
+@pytest.mark.parametrize("offset", [0, 5 * NS])
+def test_a_joined_trace_has_the_reports_of_its_own_client_on_its_clock(offset: int) -> None:
+    made = traces.run(seconds=4, clock_offset_ns=offset)
+    told, table = made.server.reports, join(made.server, made.client).reports
+    assert set(told["ssrc"]) == {0xAAAA, 0xAAAB, 0xBAAA, 0xBAAB}
+    assert set(table["ssrc"]) == {0xAAAA, 0xAAAB}
+    mine = told[told["ssrc"] < 0xB000].reset_index(drop=True)
+    assert table["time"].tolist() == pytest.approx(mine["time"].tolist(), abs=0.003)
+    assert table.drop(columns="time").equals(mine.drop(columns="time"))
+    assert "reports         8" in repr(join(made.server, made.client))
+
+
+def test_reports_without_end_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "MOST_REPORTS", 50)
+    made = recorder()
+    for second in range(80):
+        made.report(second * NS, "video", 7, lost=second)
+    table, events = made.trace().reports, made.trace().settings
+    assert table["lost"].tolist() == list(range(50))
+    assert events["name"].tolist() == ["record full"]
+    assert "more than 50 receiver reports came" in events["value"].iloc[0]
 
 
 def closes(trace: Trace) -> bool:

@@ -36,10 +36,12 @@ def more(made: Recorder, first: int, count: int) -> None:
         made.packet("video", 7, number, number * 3000, True, 1000, None, 3 * NS + number * 1_000_000, "used")
         made.frame(FrameRow("video", number, complete_ns=3 * NS + number, shown_ns=4 * NS + number, fate="shown"))
         made.sync(4 * NS + number, number, number + 5)
+        if number % 7 == 0:
+            made.report(4 * NS + number, "video", 7, loss=0.25, lost=number, jitter_ns=number, kbps=float(number))
 
 
 def assert_same(one: Trace, other: Trace) -> None:
-    for name in ("packets", "frames", "sync"):
+    for name in ("packets", "frames", "sync", "reports"):
         assert one.rows(name).tobytes() == other.rows(name).tobytes()
     assert one.setting_rows == other.setting_rows
 

@@ -121,6 +121,14 @@ def run(
         if due + MS < end:
             at = due + clock_offset_ns
             client.frame(FrameRow("audio", None, pts, index * 882, shown_ns=at + 100 * MS, bytes=3528, fate="shown"))
+    for second in range(1, int(seconds) + 1 if seconds >= 2 else 1):
+        for stream, of in (("video", ssrc), ("audio", ssrc + 1)):
+            # Another client's, too, of which this one's record knows nothing.
+            for whose in (of, of + 0x1000):
+                server.report(
+                    EPOCH + second * NS, stream, whose, loss=loss, lost=second, jitter_ns=MS // 3,
+                    round_trip_ns=4 * MS if second > 1 else None, kbps=1500.5 if second > 1 else None,
+                )  # fmt: skip
     server.meta["clip"], server.meta["target_fps"] = "count.mp4", fps
     client.meta["end_ns"] = end + clock_offset_ns
     client.meta["ssrcs"] = [ssrc, ssrc + 1] if sound else [ssrc]

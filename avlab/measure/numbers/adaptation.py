@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REPORT = ("time", "stream", "ssrc", "fraction_lost", "cumulative_lost", "jitter_ms", "round_trip_ms")
-_REPORTED = re.compile(r"reported (video|audio) (ssrc|loss|lost|jitter|round_trip)")
-_COLUMN = {
-    "ssrc": ("ssrc", 1.0),
+_COLUMNS = {  # of the trace's table, and what is made of them
     "loss": ("fraction_lost", 1.0),
     "lost": ("cumulative_lost", 1.0),
     "jitter": ("jitter_ms", 1e3),
@@ -35,32 +33,13 @@ def reports(trace: Trace) -> pd.DataFrame:
     """What clients told the server in RTCP receiver reports (RFC 3550, 6.4): a row a report, columns as in `REPORT`.
 
     `fraction_lost` is since the report before, in steps of 1/256; `cumulative_lost` counts packets since the beginning,
-    less duplicates; `jitter_ms` is that of A.8. In a server's record, and in one joined with it, which has the reports
-    of that client alone.
+    less duplicates; `jitter_ms` is that of A.8. `Trace.reports` in milliseconds: in a server's record, and in one
+    joined with it, which has the reports of that client alone.
     """
-    import pandas as pd
-
-    rows: list[dict[str, object]] = []
-    open_rows: dict[str, dict[str, object]] = {}  # of a stream, the report that is being read
-    for row in trace.setting_rows:
-        match = _REPORTED.fullmatch(row.name)
-        if match is None or not isinstance(row.value, int | float):
-            continue
-        stream, word = match.groups()
-        time = (row.time_ns - trace.epoch_ns) / 1e9
-        column, scale = _COLUMN[word]
-        report = open_rows.get(stream)
-        if report is None or report["time"] != time or column in report:
-            report = open_rows[stream] = {"time": time, "stream": stream}
-            rows.append(report)
-        report[column] = row.value if column == "ssrc" else row.value * scale
-    table = pd.DataFrame(rows, columns=list(REPORT))
-    mine = {ssrc for ssrc in trace.meta.get("ssrcs") or () if ssrc is not None}
-    if trace.meta.get("joined") and mine:
-        table = table[table["ssrc"].isna() | table["ssrc"].isin(mine)]
-    numbers = [name for name in REPORT if name not in ("stream", "ssrc")]
-    table = table.astype(dict.fromkeys(numbers, np.float64) | {"ssrc": "Int64"})
-    return table.reset_index(drop=True)
+    table = trace.reports
+    for name, (column, scale) in _COLUMNS.items():
+        table[column] = table[name].to_numpy(np.float64, na_value=np.nan) * scale
+    return table[list(REPORT)]
 
 
 def true_loss(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import re
 import struct
 import zipfile
 import zlib
@@ -16,7 +17,7 @@ import numpy as np
 
 from avlab.measure.record.batches import Batch
 from avlab.measure.record.scratch import Scratch
-from avlab.measure.record.tables import TABLES, UNKNOWN, UNKNOWN8, Rows, Table
+from avlab.measure.record.tables import NS, REPORTS, STREAMS, TABLES, UNKNOWN, UNKNOWN8, Rows, Table
 from avlab.measure.record.trace import MOST_LETTERS, SettingRow, Trace
 from avlab.wire.text import printable
 
@@ -24,7 +25,6 @@ IN_MEMORY_ROWS = 1 << 20
 """Rows of a table beyond which they are read to the disk, and not into memory."""
 
 MANY_ROWS = 1 << 18
-_NS = 1_000_000_000
 _FAR = 1 << 62
 _DEEP = 6
 
@@ -134,7 +134,7 @@ def _setting(row: Mapping[str, Any], epoch_ns: int) -> SettingRow:
         value = printable(value, most=MOST_LETTERS)
     elif not (value is None or (isinstance(value, int | float) and abs(value) < _FAR) or value != value):
         raise ValueError(f"the value of {name!r:.60} is no plain value")
-    return SettingRow(round(time * _NS) + epoch_ns, printable(str(name), most=200), value, kind)
+    return SettingRow(round(time * NS) + epoch_ns, printable(str(name), most=200), value, kind)
 
 
 def check_rows(table: Table, rows: Rows, epoch_ns: int) -> None:
@@ -147,13 +147,51 @@ def check_rows(table: Table, rows: Rows, epoch_ns: int) -> None:
             odd = (values != UNKNOWN8) & (values != 0) & (values != 1)
         elif kind in ("time", "span"):
             away = values - (epoch_ns if kind == "time" else 0)
-            odd = (values != UNKNOWN) & ((away > 4 * _NS * _NS) | (away < -4 * _NS * _NS))
+            odd = (values != UNKNOWN) & ((away > 4 * NS * NS) | (away < -4 * NS * NS))
         elif kind == "count":
             odd = (values != UNKNOWN) & ((values > _FAR) | (values < -_FAR))
         else:
             continue
         if odd.any():
             raise ValueError(f"{column} has what cannot be in a record")
+
+
+_REPORTED = re.compile(rf"reported ({'|'.join(STREAMS)}) (ssrc|loss|lost|jitter|round_trip|kbps)")
+
+
+def reports_of_events(meta: Mapping[str, Any], settings: list[SettingRow]) -> tuple[Rows, list[SettingRow]]:
+    """The receiver reports of a record of before they had a table, and its settings without them.
+
+    Each was some events of one moment, as "reported video loss", in order. A joined record had the reports of all
+    clients of its server: those of its own streams are its own.
+    """
+    told: list[dict[str, Any]] = []
+    rest: list[SettingRow] = []
+    open_reports: dict[str, dict[str, Any]] = {}  # of a stream, the report that is being read
+    for row in settings:
+        match = _REPORTED.fullmatch(row.name)
+        if match is None or row.kind != "event" or not isinstance(row.value, int | float):
+            rest.append(row)
+            continue
+        stream, word = match.groups()
+        report = open_reports.get(stream)
+        if report is None or report["time"] != row.time_ns or word in report:
+            report = open_reports[stream] = {"time": row.time_ns, "stream": STREAMS.index(stream)}
+            told.append(report)
+        report[word] = row.value
+    rows: Rows = np.zeros(len(told), REPORTS.dtype)
+    for name, kind in REPORTS.columns.items():
+        values: list[Any] = [report.get(name) for report in told]
+        if kind == "ratio":
+            rows[name] = [np.nan if value is None else value for value in values]
+        elif kind == "span":  # in seconds then
+            rows[name] = [round(value * NS) if _number(value) and abs(value) <= 4e9 else UNKNOWN for value in values]
+        else:
+            rows[name] = [value if _moment(value) else UNKNOWN for value in values]
+    mine = [ssrc for ssrc in meta.get("ssrcs") or () if ssrc is not None]
+    if meta.get("joined") and mine:
+        rows = rows[np.isin(rows["ssrc"], mine) | (rows["ssrc"] == UNKNOWN)]
+    return rows, rest
 
 
 class Rebuilt:

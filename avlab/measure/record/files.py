@@ -23,8 +23,8 @@ from typing import IO, Any
 import numpy as np
 
 from avlab.measure.record import locks, unfinished
-from avlab.measure.record.checked import Rebuilt, checked_description, only_sentence
-from avlab.measure.record.tables import SYNC, TABLES, Rows, Table
+from avlab.measure.record.checked import Rebuilt, checked_description, only_sentence, reports_of_events
+from avlab.measure.record.tables import REPORTS, SYNC, TABLES, Rows, Table
 from avlab.measure.record.trace import Trace
 
 FORMAT = "avlab trace"
@@ -33,7 +33,7 @@ MAX_FILE_BYTES = 2 << 30
 MAX_MEMBER_BYTES = 1 << 30
 MAX_SETTINGS_BYTES = 64 << 20
 MAX_ROWS = 100_000_000  # an hour and a half of thirty clients at 600 packets a second
-MAX_DIRECTORY_BYTES = 1 << 16  # of the ZIP: four members take three hundred
+MAX_DIRECTORY_BYTES = 1 << 16  # of the ZIP: five members take four hundred
 ROWS_A_BYTE = 4
 """A row is different from the last in its time at least; what packs more of them into a byte is no record."""
 
@@ -161,6 +161,10 @@ def _read_archive(source: Path, file: IO[bytes], size: int, patience: Callable[[
         meta, settings = checked_description(source, described)
         rebuilt = Rebuilt(int(meta["epoch_ns"]))
         for name, table in TABLES.items():
+            if table is REPORTS and f"{name}.parquet" not in names:  # saved before reports were a table
+                reports, settings = reports_of_events(meta, settings)
+                rebuilt.add(table, reports)
+                continue
             with _member(source, archive, f"{name}.parquet", MAX_MEMBER_BYTES, patience) as member:
                 _read_table(source, member, table, rebuilt, patience)
         return rebuilt.trace(meta, settings)

@@ -16,6 +16,7 @@ from avlab.measure.record.tables import (
     NS,
     PACKET_FATES,
     PACKETS,
+    REPORTS,
     STREAMS,
     UNKNOWN,
     UNKNOWN8,
@@ -36,9 +37,10 @@ _TIMESTAMP_MODULUS = 1 << 32
 def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
     """The client's trace with all that only the server knows, and with what was sent but never seen.
 
-    Frames gain index, pts, due, encoded and sent; packets gain sent. What the client never saw is `lost`, or
-    `in_flight` if it was sent less than `in_flight` seconds before the client's end (its meta's `end_ns`, else the last
-    thing it recorded). A frame of which packets arrived, and which the client has not judged yet, is in flight, too.
+    Frames gain index, pts, due, encoded and sent; packets gain sent; receiver reports are those on this client's
+    streams. What the client never saw is `lost`, or `in_flight` if it was sent less than `in_flight` seconds before the
+    client's end (its meta's `end_ns`, else the last thing it recorded). A frame of which packets arrived, and which the
+    client has not judged yet, is in flight, too.
     Times are on the client's clock. When the server's is another clock, its times are shifted so that the smallest
     one-way delay is 0, and meta["shared_clock"] is False. A client's trace that is joined already comes back as it is.
     While a run goes on, take the client's trace before the server's.
@@ -75,7 +77,7 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
                 "these traces are of different runs: the server sent nothing with an SSRC that the client received"
             )
         return Trace(frames=[client.rows("frames")], packets=[ours], sync=[client.rows("sync")],
-                     settings=client.setting_rows, meta=meta)  # fmt: skip
+                     reports=[client.rows("reports")], settings=client.setting_rows, meta=meta)  # fmt: skip
 
     at, to = _pair(_packet_keys(mine, _aligned_seq(mine, ours), ssrcs), _packet_keys(ours, ours["seq"], ssrcs))
     both = (at >= 0) & (to >= 0)
@@ -92,11 +94,13 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
     still_ns = int(end_ns) - round(in_flight * NS)
     packets, unexplained = _merge_packets(mine, ours, at, to, still_ns)
     _mark_socket_drops(packets, unexplained, client.setting_rows)
+    told = [rows[np.isin(rows["ssrc"], ssrcs) | (rows["ssrc"] == UNKNOWN)] for rows in server.chunks("reports")]
     settings = [row._replace(time_ns=row.time_ns + shift) for row in server.setting_rows]
     return Trace(
         frames=[_merge_frames(sent_frames, client.rows("frames"), ours, still_ns)],
         packets=[packets],
         sync=[client.rows("sync")],
+        reports=[*(_shifted(REPORTS, part, shift) for part in told), client.rows("reports")],
         settings=sorted([*settings, *client.setting_rows], key=lambda row: row.time_ns),
         meta=meta,
     )

@@ -142,4 +142,15 @@ PACKETS = Table(
     fate=PACKET_FATES,
 )
 SYNC = Table("sync", time="time", video_pts="span", audio_pts="span", buffer="span", skew_ppm="ratio")
-TABLES = {table.name: table for table in (FRAMES, PACKETS, SYNC)}
+REPORTS = Table(
+    "reports",
+    time="time",
+    stream=STREAMS,
+    ssrc="count",
+    loss="ratio",
+    lost="count",
+    jitter="span",
+    round_trip="span",
+    kbps="ratio",
+)
+TABLES = {table.name: table for table in (FRAMES, PACKETS, SYNC, REPORTS)}

@@ -1,4 +1,4 @@
-"""The record of a run: every frame, packet and sync reading, kept as packed rows and shown as DataFrames.
+"""The record of a run: every frame, packet, sync reading and receiver report, as packed rows and as DataFrames.
 
 Pure: no clock and no file. Times come in as integer nanoseconds; whatever reaches a disk goes through a callable.
 """
@@ -21,6 +21,7 @@ from avlab.measure.record.tables import (
     NS,
     PACKET_FATES,
     PACKETS,
+    REPORTS,
     STREAMS,
     SYNC,
     TABLES,
@@ -42,7 +43,10 @@ __all__ = ["BATCH", "Column", "FrameRow", "PacketTuple", "Recorder", "SettingRow
 Side = Literal["server", "client", "simulation", "relay"]
 
 MOST_OF_A_NAME = 20_000
-"""Settings and events of one name that a record keeps: half an hour of the reports of thirty clients."""
+"""Settings and events of one name that a record keeps."""
+
+MOST_REPORTS = 2_000_000
+"""Receiver reports that a record keeps: four hours of thirty clients that report as often as they are heard."""
 
 MOST_LETTERS = 2_000
 """Letters of a text that a record keeps."""
@@ -107,7 +111,8 @@ class Recorder:
     the moment that a student sees as 0 s. `spill` makes a place on a disk for each table, to which the oldest rows go
     when those of all records that share a `budget` take more memory than it allows, and those older than
     `spill_after_ns` where that is given; without it, rows stay in memory: 47 bytes a packet, 86 a frame. What does not
-    fit on the disk is left out, and `notices` says so. Of settings and events, `MOST_OF_A_NAME` of each name are kept.
+    fit on the disk is left out, and `notices` says so. Of settings and events, `MOST_OF_A_NAME` of each name are kept,
+    of receiver reports `MOST_REPORTS`.
     `meta` is a dict of plain values for whoever reads the trace: `clip`, `target_fps`, `audio_rate` (Hz), `ssrcs` (a
     list: those this client was promised), `end_ns` (when this side stopped listening), sizes, versions.
     """
@@ -129,12 +134,13 @@ class Recorder:
         """What a person should know of the record itself, a sentence each."""
         self._cut = False
         budget = _BUDGET if budget is None else budget
-        self._frames, self._packets, self._sync = (
+        self._frames, self._packets, self._sync, self._reports = (
             Log(table, spill, budget=budget, spill_after_ns=spill_after_ns, lost=self._cannot_keep)
-            for table in (FRAMES, PACKETS, SYNC)
+            for table in (FRAMES, PACKETS, SYNC, REPORTS)
         )
         self._settings: list[SettingRow] = []
         self._named: Counter[str] = Counter()
+        self._reported = 0
 
     def packet(
         self,
@@ -228,6 +234,38 @@ class Recorder:
         spans = [UNKNOWN if value is None else value for value in (video_pts_ns, audio_pts_ns, buffer_ns)]
         self._sync.append(SYNC.packer.pack(time_ns, *spans, np.nan if skew_ppm is None else skew_ppm))
 
+    def report(
+        self,
+        time_ns: int,
+        stream: str,
+        ssrc: int | None,
+        *,
+        loss: float | None = None,
+        lost: int | None = None,
+        jitter_ns: int | None = None,
+        round_trip_ns: int | None = None,
+        kbps: float | None = None,
+    ) -> None:
+        """What a receiver said of a stream in an RTCP receiver report (RFC 3550, 6.4.1) that came at `time_ns`.
+
+        `ssrc` is the stream's own, `loss` the fraction lost since the report before (0 to 1), `lost` the packets lost
+        since the beginning less duplicates, `jitter_ns` the interarrival jitter, `round_trip_ns` what the sender makes
+        of the report's times, `kbps` what it sent since the report before, in kbit/s. None for unknown. ValueError for
+        a stream unknown.
+        """
+        if stream not in STREAMS:
+            raise ValueError(f"a report's stream is one of {', '.join(STREAMS)}, not {stream!r}")
+        self._reported += 1
+        if self._reported > MOST_REPORTS:
+            if self._reported == MOST_REPORTS + 1:
+                words = f"more than {MOST_REPORTS:,} receiver reports came: further ones are not kept"
+                self.event(time_ns, "record full", words)
+            return
+        longs = [UNKNOWN if value is None else value for value in (ssrc, lost, jitter_ns, round_trip_ns)]
+        ratios = [np.nan if value is None else value for value in (loss, kbps)]
+        packed = REPORTS.packer.pack(time_ns, _STREAM_CODE[stream], longs[0], ratios[0], *longs[1:], ratios[1])
+        self._reports.append(packed)
+
     def setting(self, time_ns: int, name: str, value: Any) -> None:
         """A setting has this value from now on. What is no plain value is kept as its text."""
         self._note(SettingRow(time_ns, name, _plain(value), "setting"))
@@ -262,6 +300,7 @@ class Recorder:
             frames=self._frames.snapshot(),
             packets=self._packets.snapshot(),
             sync=self._sync.snapshot(),
+            reports=self._reports.snapshot(),
             settings=tuple(self._settings),
             meta={
                 key: printable(value, most=MOST_LETTERS) if isinstance(value, str) else value
@@ -290,10 +329,10 @@ def _plain(value: Any) -> str | int | float | bool | None:
 class Trace:
     """What was seen during a run. A value: nothing changes it, and its tables are made when first asked for.
 
-    `frames`, `packets`, `sync` and `settings` are DataFrames with times in float seconds on the run's clock, NaN or NA
-    where unknown; `meta` says what ran. Made by `Recorder.trace`, `join` and `load`, from batches of packed rows, of
-    which the oldest may be on a disk. A table of more than five million rows is no DataFrame: ask for a part of the run
-    by `between`. The numbers of avlab.metrics are of the whole run, however long.
+    `frames`, `packets`, `sync`, `reports` and `settings` are DataFrames with times in float seconds on the run's clock,
+    NaN or NA where unknown; `meta` says what ran. Made by `Recorder.trace`, `join` and `load`, from batches of packed
+    rows, of which the oldest may be on a disk. A table of more than five million rows is no DataFrame: ask for a part
+    of the run by `between`. The numbers of avlab.metrics are of the whole run, however long.
     """
 
     def __init__(
@@ -302,10 +341,11 @@ class Trace:
         frames: Sequence[Rows | Batch] = (),
         packets: Sequence[Rows | Batch] = (),
         sync: Sequence[Rows | Batch] = (),
+        reports: Sequence[Rows | Batch] = (),
         settings: Sequence[SettingRow] = (),
         meta: Mapping[str, Any],
     ) -> None:
-        given = {"frames": frames, "packets": packets, "sync": sync}
+        given = {"frames": frames, "packets": packets, "sync": sync, "reports": reports}
         self._batches = {
             name: tuple(part if isinstance(part, Batch) else Batch.of(TABLES[name], part) for part in parts)
             for name, parts in given.items()
@@ -321,6 +361,7 @@ class Trace:
         frames: pd.DataFrame,
         packets: pd.DataFrame,
         sync: pd.DataFrame,
+        reports: pd.DataFrame | None = None,
         settings: Sequence[SettingRow],
         meta: Mapping[str, Any],
     ) -> Trace:
@@ -330,6 +371,7 @@ class Trace:
             frames=[FRAMES.to_rows(frames, epoch_ns)],
             packets=[PACKETS.to_rows(packets, epoch_ns)],
             sync=[SYNC.to_rows(sync, epoch_ns)],
+            reports=[] if reports is None else [REPORTS.to_rows(reports, epoch_ns)],
             settings=settings,
             meta=meta,
         )
@@ -356,6 +398,16 @@ class Trace:
         in ITU-R BT.1359. At one moment, that is the pts heard less the pts seen.
         """
         return self._table(SYNC)
+
+    @property
+    def reports(self) -> pd.DataFrame:
+        """A row an RTCP receiver report that a server heard: time, stream, ssrc, loss, lost, jitter, round_trip, kbps.
+
+        `loss` is the fraction lost since the report before (0 to 1), `lost` the packets lost since the beginning less
+        duplicates; `jitter` (RFC 3550, A.8) and `round_trip` are seconds; `kbps` is what was sent since the report
+        before, in kbit/s. In a server's trace, and in one joined with it, which has those of its own client alone.
+        """
+        return self._table(REPORTS)
 
     @property
     def settings(self) -> pd.DataFrame:
@@ -390,11 +442,11 @@ class Trace:
         return self._settings
 
     def count(self, name: str) -> int:
-        """How many rows "frames", "packets" or "sync" have."""
+        """How many rows "frames", "packets", "sync" or "reports" have."""
         return sum(len(batch.rows) for batch in self._batches[name])
 
     def rows(self, name: str) -> Rows:
-        """The packed rows of "frames", "packets" or "sync" in one array, times in nanoseconds; do not write to it."""
+        """The packed rows of a table (see `count`) in one array, times in nanoseconds; do not write to it."""
         batches = self._batches[name]
         if len(batches) != 1 or not isinstance(batches[0].rows, np.ndarray):
             rows = np.concatenate([batch.read() for batch in batches]) if batches else TABLES[name].empty()
@@ -499,6 +551,8 @@ class Trace:
                     text = f"{numbers[code]:,}" + (f": {', '.join(counts)}" if counts else "")
                     lines.append((label if name == "frames" else f"{label} packets", text))
         lines.append(("sync", f"{self.count('sync'):,} readings"))
+        if self.count("reports"):
+            lines.append(("reports", f"{self.count('reports'):,}"))
         lines.append(("settings", f"{len(self._settings):,}"))
         return lines
 

@@ -20,8 +20,8 @@ from typing import IO, Any
 import numpy as np
 
 from avlab.measure.record import locks
-from avlab.measure.record.checked import Rebuilt, check_rows, checked_description
-from avlab.measure.record.tables import TABLES, Rows
+from avlab.measure.record.checked import Rebuilt, check_rows, checked_description, reports_of_events
+from avlab.measure.record.tables import REPORTS, TABLES, Rows
 from avlab.measure.record.trace import SettingRow, Trace
 
 EVERY_SECONDS = 5.0
@@ -188,6 +188,9 @@ def read(source: Path, file: IO[bytes], patience: Callable[[], None], most_rows:
                 raise ValueError(f"{source} has more rows than {most_rows:,}")
     if rebuilt is None or meta is None:
         raise ValueError(f"{source} is an unfinished record that has nothing in it: its run ended within seconds")
+    if not rebuilt.counts[REPORTS.name]:  # written before reports were a table, or without any
+        reports, settings = reports_of_events(meta, settings)
+        rebuilt.add(REPORTS, reports)
     return rebuilt.trace(meta | {"unfinished": True}, settings)
 
 

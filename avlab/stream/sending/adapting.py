@@ -69,14 +69,19 @@ class Adapting:
         """A report came."""
         loss, jitter = heard.block.fraction_lost / 256, heard.block.jitter / heard.rate
         trip_ns = heard.round_trip_ns(unix_ns)
-        kbps = heard.sent_bytes * 8 / (heard.since_ns / 1e6) if heard.since_ns else 0.0
-        said = {"ssrc": heard.ssrc, "loss": loss, "lost": heard.block.cumulative_lost, "jitter": jitter, "kbps": kbps}
-        for name, value in said.items():  # measure.adaptation puts them together again
-            self._recorder.event(now_ns, f"reported {heard.stream} {name}", value)
-        if trip_ns is not None:
-            self._recorder.event(now_ns, f"reported {heard.stream} round_trip", trip_ns / NS)
+        kbps = heard.sent_bytes * 8 / (heard.since_ns / 1e6) if heard.since_ns else None
+        self._recorder.report(
+            now_ns,
+            heard.stream,
+            heard.ssrc,
+            loss=loss,
+            lost=heard.block.cumulative_lost,
+            jitter_ns=round(jitter * NS),
+            round_trip_ns=trip_ns,
+            kbps=kbps,
+        )
         width = self._sending.width or self._sending.encoded_width
-        if heard.stream != "video" or self.controller is None or not heard.since_ns or width is None:
+        if heard.stream != "video" or self.controller is None or kbps is None or width is None:
             return
         if heard.doubt is not None and getattr(self.controller, "believed_only", False):
             return
