@@ -83,7 +83,7 @@ def test_runs_fare_as_their_packets_do(numbers: list[int], chance: random.Random
         first = packets[number % len(packets)]
         rest = [each for each in packets if each.ticks == first.ticks and each.sequence >= first.sequence]
         some = rest[: chance.randint(1, len(rest))]
-        run = Run(first.sequence, first.ticks, first.media_ns, some[-1].marker, tuple(each.payload for each in some))
+        run = Run.of(first.sequence, first.ticks, first.media_ns, some[-1].marker, tuple(each.payload for each in some))
         assert joined.push_run(run, now_ns) == [offer(single, each, now_ns) for each in some]
         assert joined.pull(now_ns) == single.pull(now_ns)
         if not chance.randrange(8):

@@ -244,7 +244,7 @@ class Stage:
 
     def take(self, packet: Fragment, now_ns: int) -> list[str]:
         sequence, ticks, media_ns, marker, payload = packet
-        return self.presentation.take_run(Run(sequence, ticks, media_ns, marker, (payload,)), now_ns)
+        return self.presentation.take_run(Run.of(sequence, ticks, media_ns, marker, (payload,)), now_ns)
 
     def tap(self) -> Tap:
         tap = self.presentation.tap(decides=True)

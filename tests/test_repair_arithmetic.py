@@ -301,7 +301,7 @@ def test_nor_does_it_on_sockets(repaired_ms: int | None) -> None:
 
     def arrives(number: int, now_ns: int, *, back: bool) -> None:
         packet = packets[number]
-        run = Run(packet.sequence, packet.timestamp, 0, packet.marker, (packet.payload,))
+        run = Run.of(packet.sequence, packet.timestamp, 0, packet.marker, (packet.payload,))
         presentation.take_run(run, now_ns, back=back)
         presentation.move_along(now_ns)
 

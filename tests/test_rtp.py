@@ -11,18 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packets import stored
 
+from avlab.wire.batch import batches
 from avlab.wire.rtp import (
     HEADER_BYTES,
     JPEG,
     L16_STEREO,
     MAX_PACKET,
     L16Packetizer,
+    Packed,
     ReceiverStats,
     Reception,
     RtpPacket,
     Unwrapper,
     is_rtcp,
     ns_to_ticks,
+    packed_sound,
     parse_l16,
     rtp_timestamp,
     runs,
@@ -280,31 +283,70 @@ def test_runs_hold_what_the_packets_held(items: list[int | RtpPacket | bytes]) -
             ]
         else:
             packets.append(item.serialize() if isinstance(item, RtpPacket) else item)
+    packets = [data for data in packets if data]
     wanted: list[RtpPacket | str] = []
+    sizes: list[int] = []
     for data in packets:
         try:
             wanted.append(RtpPacket.parse(data))
+            sizes.append(len(data))
         except WireError as error:
             wanted.append(str(error))
     found: list[RtpPacket | str] = []
-    came: list[bytes] = []
-    for run in runs(packets):
+    came: list[int] = []
+    for run in (run for batch in batches(packets) for run in runs(batch)):
         if isinstance(run, WireError):
             found.append(str(run))
             continue
-        came += run.packets
+        came += run.sizes
+        assert [RtpPacket.parse(packet).payload for packet in run.packets] == run.payloads
         for at, payload in enumerate(run.payloads):
             number, marker = (run.sequence + at) & 0xFFFF, run.marker and at == len(run.payloads) - 1
             found.append(RtpPacket(run.payload_type, number, run.timestamp, run.ssrc, marker, payload))
     assert found == wanted
-    assert came == [data for data, packet in zip(packets, wanted, strict=True) if isinstance(packet, RtpPacket)]
+    assert came == sizes
 
 
 def test_a_frame_that_came_in_one_piece_is_one_run() -> None:
     packets = [RtpPacket(26, (65_530 + at) & 0xFFFF, 90, 7, at == 19, b"data").serialize() for at in range(20)]
-    assert [len(run.payloads) for run in runs(packets) if not isinstance(run, WireError)] == [20]
-    lost = packets[:5] + packets[6:]
-    assert [len(run.payloads) for run in runs(lost) if not isinstance(run, WireError)] == [5, 14]
+    (whole,) = batches(packets)
+    assert [run.batch.total for run in runs(whole) if not isinstance(run, WireError)] == [20]
+    (lossy,) = batches(packets[:5] + packets[6:])
+    assert [run.batch.total for run in runs(lossy) if not isinstance(run, WireError)] == [5, 14]
+    front, back = (run for run in runs(lossy) if not isinstance(run, WireError))
+    assert (front.sequence, front.marker, back.sequence, back.marker) == (65_530, False, 0, True)
+    assert (back.part(2, 4).sequence, back.part(2, 4).marker, back.part(12, 14).marker) == (2, False, True)
+
+
+@given(st.integers(0, 0xFFFF), st.integers(1, 600), st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFFFFFF))
+def test_a_stamped_frame_has_the_numbers_it_was_given(sequence: int, total: int, timestamp: int, ssrc: int) -> None:
+    blank = [RtpPacket(26, 0, 0, 0, at == total - 1, bytes([at & 0xFF]) * 5).serialize() for at in range(total)]
+    (batch,) = batches(blank)
+    stamped = Packed(batch).stamped(sequence=sequence, timestamp=timestamp, ssrc=ssrc)
+    for at, data in enumerate(stamped.datagrams()):
+        wanted = RtpPacket(26, (sequence + at) & 0xFFFF, timestamp, ssrc, at == total - 1, bytes([at & 0xFF]) * 5)
+        assert RtpPacket.parse(data) == wanted
+    found = [run for run in runs(stamped) if not isinstance(run, WireError)]
+    assert sum(run.batch.total for run in found) == total
+    assert len(found) == -(-total // 255)
+
+
+@pytest.mark.parametrize(("frames", "channels", "most"), [(882, 2, 1200), (882, 1, 576), (160, 2, 1200), (1, 1, 1200)])
+def test_sound_packed_once_is_what_a_packetizer_makes(frames: int, channels: int, most: int) -> None:
+    samples = np.arange(frames * channels, dtype=np.int16).reshape(frames, channels)
+    chunk = Chunk(0, NS, samples, 44_100)
+    packed = packed_sound(chunk, payload_type=10, rate=44_100, channels=channels, packet_size=most)
+    stamped = packed.stamped(sequence=65_535, timestamp=0xFFFFFFF0, ssrc=9)
+    packets = [RtpPacket.parse(data) for data in stamped.datagrams()]
+    assert b"".join(packet.payload for packet in packets) == samples.astype(">i2").tobytes()
+    assert all(len(data) <= most for data in stamped.datagrams())
+    at = 0
+    for number, packet in enumerate(packets):
+        assert packet.sequence == (65_535 + number) & 0xFFFF
+        assert packet.timestamp == (0xFFFFFFF0 + at) & 0xFFFFFFFF
+        at += len(packet.payload) // (2 * channels)
+    with pytest.raises(WireError, match="Resample"):
+        packed_sound(chunk, payload_type=10, rate=48_000, channels=channels)
 
 
 # ---- linear sound

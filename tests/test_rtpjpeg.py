@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import random
 import struct
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from packets import stored
 
 from avlab.media.codec import encode_jpeg
+from avlab.timing.jitterbuffer import Run
+from avlab.wire.batch import Batch
 from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, RtpPacket
 from avlab.wire.rtpjpeg import (
     IN_BAND_Q,
@@ -29,6 +32,7 @@ from avlab.wire.rtpjpeg import (
     derived_tables,
     fragments,
     jfif_header,
+    packed,
     parse_fragment,
 )
 from avlab.wire.units import EncodedFrame, WireError
@@ -420,8 +424,43 @@ def test_a_picture_too_large_for_its_header_has_the_size_that_was_described(side
     jpeg, _, _ = encode_jpeg(np.zeros((48, 64, 3), np.uint8))
     payloads = [payload[:6] + bytes(sides) + payload[8:] for payload in fragments(jpeg).payloads]
     told, untold = FrameAssembler(size=(2560, 1441)), FrameAssembler()
-    assert told.add_run(0, True, payloads) == []
+    batch = Run.of(0, 0, 0, True, payloads).batch
+    assert told.add_run(0, True, batch) == []
     assert told.complete
     sof = told.jpeg().index(b"\xff\xc0")
     assert told.jpeg()[sof + 5 : sof + 9] == struct.pack("!HH", 1441, 2560)
-    assert {type(refused) for refused in untold.add_run(0, True, payloads)} == {NoSizeError}
+    assert {type(refused) for refused in untold.add_run(0, True, batch)} == {NoSizeError}
+
+
+@pytest.mark.parametrize("quality", [20, 80, 100])
+@pytest.mark.parametrize("size", [576, 1200, 8000])
+@pytest.mark.parametrize("restart", [0, 3])
+def test_a_frame_packed_once_is_put_together_from_batches_cut_anywhere(quality: int, size: int, restart: int) -> None:
+    data = jpeg(width=320, height=240, quality=quality, restart=restart)
+    batch = packed(data, packet_size=size).stamped(sequence=65_530, timestamp=90, ssrc=7)
+    assert all(len(packet) <= size for packet in batch.datagrams())
+    if size == 1200:
+        packetizer = JpegPacketizer(ssrc=7, sequence=65_530, timestamp_offset=90)
+        assert batch.datagrams() == packetizer.pack(EncodedFrame(0, 0, data, 320, 240))
+    whole = FrameAssembler()
+    whole.add_run(0, True, batch)
+    np.testing.assert_array_equal(decode(whole.jpeg()), decode(data))
+    chance = random.Random(quality + size)
+    for _ in range(10):
+        assembler, total = FrameAssembler(), batch.total
+        cuts = sorted({0, total, *(chance.randrange(total) for _ in range(3))})
+        parts = list(itertools.pairwise(cuts))
+        chance.shuffle(parts)
+        for first, after in parts:
+            assert assembler.add_run(first, after == total, batch.part(first, after)) == []
+            assert assembler.add_run(first, after == total, batch.part(first, after)) == []  # twice changes nothing
+        assert assembler.jpeg() == whole.jpeg()
+
+
+def test_a_fragment_that_is_not_where_it_says_is_no_part_of_a_batch() -> None:
+    batch = packed(jpeg(width=320, height=240, quality=90)).stamped(sequence=0, timestamp=0, ssrc=0)
+    wrong = bytearray(batch.data)
+    wrong[5 * batch.size + 12 + 3] ^= 1  # the sixth one's offset
+    assembler = FrameAssembler()
+    assembler.add_run(0, True, Batch(bytes(wrong), batch.size))
+    assert not assembler.complete

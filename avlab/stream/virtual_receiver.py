@@ -18,6 +18,8 @@ from avlab.timing.jitterbuffer import Frame, JitterBuffer, Run
 from avlab.timing.playout import DEFAULT_DELAY_NS, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.timing.target import Steering
+from avlab.wire.batch import Batch
+from avlab.wire.rtp import HEADER_BYTES
 from avlab.wire.units import NS, WireError
 
 REPORT_NS = NS // 2
@@ -32,10 +34,10 @@ class _Counted:
         self._first = self._count = 0
         self.complete = False
 
-    def add_run(self, sequence: int, marker: bool, payloads: Sequence[bytes], /) -> Sequence[WireError]:
-        place, self._count = PLACE.unpack(payloads[0])
+    def add_run(self, sequence: int, marker: bool, batch: Batch, /) -> Sequence[WireError]:
+        place, self._count = PLACE.unpack_from(batch.data, HEADER_BYTES)
         self._first = sequence - place
-        self._here.update(range(sequence, sequence + len(payloads)))
+        self._here.update(range(sequence, sequence + batch.total))
         self.complete = len(self._here) == self._count
         return ()
 
@@ -223,7 +225,7 @@ class Receiver:
         first, last = run[0], run[-1]
         frame = first.frame
         payloads = [item.payload for item in run]
-        fates = self._buffer.push_run(Run(first.sequence, frame.ticks, frame.pts_ns, last.marker, payloads), now_ns)
+        fates = self._buffer.push_run(Run.of(first.sequence, frame.ticks, frame.pts_ns, last.marker, payloads), now_ns)
         for item, fate in zip(run, fates, strict=True):
             rows.append(self._row(item, None if copy else item.sent_ns, now_ns, fate))
             if fate == "late" and not copy:
@@ -253,7 +255,7 @@ class Receiver:
     def _restore(self, packet: Travelling, now_ns: int, rows: list[PacketTuple]) -> str:
         """A packet is back; its fate."""
         frame = packet.frame
-        run = Run(packet.sequence, frame.ticks, frame.pts_ns, packet.marker, (packet.payload,))
+        run = Run.of(packet.sequence, frame.ticks, frame.pts_ns, packet.marker, (packet.payload,))
         [fate] = self._buffer.push_run(run, now_ns)
         if fate == "used":
             missed = self._missed.pop(packet.sequence, None)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from avlab.timing.stage import Dropped
+from avlab.wire.batch import Batch
+from avlab.wire.rtp import HEADER_BYTES
 from avlab.wire.rtpjpeg import MAX_SCAN, FrameAssembler
 from avlab.wire.units import WireError
 
@@ -23,6 +25,9 @@ MAX_BYTES = 4 * MAX_SCAN
 """How much is held unfinished, however a sender scatters it: beyond either, the frame begun first is given up."""
 
 MAX_REFUSALS = 100
+
+
+_BLANK = bytes(HEADER_BYTES)
 
 
 class Fragment(NamedTuple):
@@ -42,7 +47,14 @@ class Run(NamedTuple):
     ticks: int
     media_ns: int
     marker: bool
-    payloads: Sequence[bytes]
+    batch: Batch
+    """The packets, each with its RTP header."""
+
+    @classmethod
+    def of(cls, sequence: int, ticks: int, media_ns: int, marker: bool, payloads: Sequence[bytes]) -> Run:
+        """A run of payloads that have no headers, or had others: these are blank. All but the last are of one size."""
+        data = b"".join(part for payload in payloads for part in (_BLANK, payload))
+        return cls(sequence, ticks, media_ns, marker, Batch(data, HEADER_BYTES + len(payloads[0])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +77,11 @@ class Assembler(Protocol):
     complete: bool
     """Whether the frame is whole."""
 
-    def add_run(self, sequence: int, marker: bool, payloads: Sequence[bytes], /) -> Sequence[WireError]:
-        """Take fragments with consecutive numbers, the first's and the last's marker given; why any was refused."""
+    def add_run(self, sequence: int, marker: bool, batch: Batch, /) -> Sequence[WireError]:
+        """Take fragments with consecutive numbers, the first's and the last's marker given; why any was refused.
+
+        Each stands in `batch` behind its RTP header.
+        """
 
     def jpeg(self) -> bytes:
         """The whole frame."""
@@ -134,33 +149,34 @@ class JitterBuffer:
     def push(self, item: Fragment, now_ns: int, /) -> None:
         """Take a packet whose fate is 'used'. One that is no part of its frame counts as `malformed`."""
         sequence, ticks, media_ns, marker, payload = item
-        self._push(Run(sequence, ticks, media_ns, marker, (payload,)), now_ns)
+        self._push(Run.of(sequence, ticks, media_ns, marker, (payload,)), now_ns)
 
     def push_run(self, run: Run, now_ns: int, /) -> list[str]:
         """Judge packets that came together, and take those that are used; the fate of each."""
-        sequence, ticks, media_ns, marker, payloads = run
-        numbers = range(sequence, sequence + len(payloads))
+        sequence, ticks, media_ns, marker, batch = run
+        numbers = range(sequence, sequence + batch.total)
         if self.fate(sequence, ticks) == "used" and self._seen.numbers.isdisjoint(numbers):
             self._push(run, now_ns)
-            return ["used"] * len(payloads)
+            return ["used"] * len(numbers)
         fates = []
-        for number, payload in zip(numbers, payloads, strict=True):
+        for at, number in enumerate(numbers):
             fates.append(fate := self.fate(number, ticks))
             if fate == "used":
-                self._push(Run(number, ticks, media_ns, marker and number == numbers[-1], (payload,)), now_ns)
+                last = marker and number == numbers[-1]
+                self._push(Run(number, ticks, media_ns, last, batch.part(at, at + 1)), now_ns)
         return fates
 
     def _push(self, run: Run, now_ns: int) -> None:
-        sequence, ticks, media_ns, marker, payloads = run
-        self._seen.add(range(sequence, sequence + len(payloads)))
+        sequence, ticks, media_ns, marker, batch = run
+        self._seen.add(range(sequence, sequence + batch.total))
         frame = self._unfinished.get(ticks)
         if frame is None:
             frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, self._assembler())
-        size = sum(map(len, payloads))
-        frame.packets += len(payloads)
+        size = len(batch.data) - HEADER_BYTES * batch.total
+        frame.packets += batch.total
         frame.bytes += size
         self._held += size
-        if refused := frame.assembler.add_run(sequence, marker, payloads):
+        if refused := frame.assembler.add_run(sequence, marker, batch):
             self.malformed += len(refused)
             self._refused += refused[: MAX_REFUSALS - len(self._refused)]
         if frame.assembler.complete:

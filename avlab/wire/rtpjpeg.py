@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
+from avlab.wire.batch import Batch
 from avlab.wire.rtp import (
     HEADER,
     HEADER_BYTES,
@@ -20,6 +23,7 @@ from avlab.wire.rtp import (
     REPAIR_BYTES,
     VERSION_2,
     VIDEO_CLOCK,
+    Packed,
     rtp_timestamp,
     serialize_header,
 )
@@ -285,6 +289,43 @@ def fragments(jpeg: bytes) -> Fragments:
     return Fragments(tuple(payloads), q, sum(map(len, payloads)))
 
 
+def packed(jpeg: bytes, *, payload_type: int = JPEG, packet_size: int = MAX_PACKET) -> Packed:
+    """A JPEG as RTP packets of at most `packet_size` bytes, `REPAIR_BYTES` less (RFC 2435 3.1).
+
+    Raises WireError as `check_jpeg` does.
+    """
+    info = check_jpeg(jpeg)
+    q = _derived_q().get(info.tables, IN_BAND_Q)
+    kind, restart = info.type, b""
+    if info.restart_interval:
+        kind += _RESTART
+        # F and L set and the largest count: the frame is to be decoded as a whole (3.1.7).
+        restart = struct.pack("!HH", info.restart_interval, 0xFFFF)
+    extra = _TABLES_HEADER.pack(0, 0, len(info.tables)) + info.tables if q == IN_BAND_Q else b""
+    head = HEADER.pack(VERSION_2, payload_type, 0, 0, 0) + _HEADER.pack(0, kind, q, info.width // 8, info.height // 8)
+    head += restart
+    size = packet_size - REPAIR_BYTES
+    room = size - len(head)
+    rest = info.scan + room - len(extra)  # where the second packet's data begins
+    count = 1 + max(0, -(-(info.end - rest) // room))
+    if count == 1:
+        data = bytearray(head + extra + jpeg[info.scan : info.end])
+    else:
+        # All packets but the last have one size: they are laid out as rows, and their data copied in at once.
+        rows = np.empty((count - 1, size), np.uint8)
+        rows[:, : len(head)] = np.frombuffer(head, np.uint8)
+        rows[0, len(head) :] = np.frombuffer(extra + jpeg[info.scan : rest], np.uint8)
+        after = rest + (count - 2) * room
+        rows[1:, len(head) :] = np.frombuffer(jpeg, np.uint8, after - rest, rest).reshape(count - 2, room)
+        data = bytearray(rows.tobytes() + head + jpeg[after : info.end])
+        offsets = [0, *range(rest - info.scan, info.end - info.scan, room)]
+        data[HEADER_BYTES + 1 :: size] = bytes([offset >> 16 for offset in offsets])
+        data[HEADER_BYTES + 2 :: size] = bytes([offset >> 8 & 0xFF for offset in offsets])
+        data[HEADER_BYTES + 3 :: size] = bytes([offset & 0xFF for offset in offsets])
+    data[(count - 1) * size + 1] |= MARKER
+    return Packed(Batch(bytes(data), size if count > 1 else len(data)))
+
+
 class JpegPacketizer:
     """Puts one stream's RTP headers before fragments. `sequence` is the number of the next packet."""
 
@@ -397,6 +438,14 @@ def _read_tables(payload: bytes, start: int, q: int) -> tuple[bytes | None, int]
     return payload[start : start + length] * (128 // length), start + length
 
 
+class _Span(NamedTuple):
+    """Fragments with consecutive numbers whose data follows on each other."""
+
+    total: int
+    offset: int
+    data: bytes
+
+
 class FrameAssembler:
     """Puts the fragments of one frame together; whoever owns it tells frames apart by their RTP timestamp.
 
@@ -410,7 +459,8 @@ class FrameAssembler:
     ) -> None:
         self._size_told = size
         self._cache: MutableMapping[int, bytes] = {} if tables is None else tables
-        self._parts: dict[int, tuple[int, bytes]] = {}  # by sequence number: where in the scan, and the bytes
+        self._spans: dict[int, _Span] = {}  # by the first one's sequence number
+        self._numbers: set[int] = set()
         self._shape: Fragment | None = None  # the fragment that came first, for what all of a frame share
         self._kind = b""  # the header's bytes that all fragments of a frame share
         self._bare = False  # whether nothing stands between that header and the data
@@ -427,51 +477,93 @@ class FrameAssembler:
         A fragment already there changes nothing. Raises WireError for one that is no part of this frame, and stays
         as it was.
         """
-        for refused in self.add_run(sequence, marker, (payload,)):
-            raise refused
+        if sequence in self._numbers:
+            return self.complete
+        if self._bare and payload[4:8] == self._kind:
+            # Checked with the frame's first: what is left is where it belongs, and the data.
+            offset, data = int.from_bytes(payload[1:4], "big"), payload[8:]
+            if not data or offset + len(data) > MAX_SCAN:
+                parse_fragment(payload, self._size_told)  # says why not
+        else:
+            offset, data = self._read(payload)
+        self._check_span(sequence, sequence)
+        self._take(sequence, marker, _Span(1, offset, data))
+        self._see_whether_complete()
         return self.complete
 
-    def add_run(self, sequence: int, marker: bool, payloads: Sequence[bytes]) -> list[WireError]:
-        """Take fragments with consecutive numbers, the first's and the last's marker given; why any was refused."""
+    def add_run(self, sequence: int, marker: bool, batch: Batch) -> list[WireError]:
+        """Take fragments with consecutive numbers, the first's and the last's marker given; why any was refused.
+
+        Each stands in `batch` behind its RTP header.
+        """
         refused: list[WireError] = []
-        parts, highest, last = self._parts, self._highest, sequence + len(payloads) - 1
-        for number, payload in enumerate(payloads, sequence):
-            if number in parts:
-                continue
-            try:
-                if self._bare and payload[4:8] == self._kind:
-                    # Checked with the frame's first: what is left is where it belongs, and the data.
-                    offset, data = int.from_bytes(payload[1:4], "big"), payload[8:]
-                    if not data or offset + len(data) > MAX_SCAN:
-                        parse_fragment(payload, self._size_told)  # says why not
-                else:
-                    offset, data = self._read(payload)
-                if number != highest + 1 or highest - self._lowest >= MAX_FRAGMENTS - 1:
-                    self._check_span(number)
-            except WireError as error:
-                refused.append(error)
-                continue
-            if not parts:
-                self._lowest = highest = number
-            elif number > highest:
-                highest = number
-            elif number < self._lowest:
-                self._lowest = number
-            self._highest = highest
-            parts[number] = offset, data
-            self._held += len(data)
-            if marker and number == last:
-                self._last = number
-                self._size = offset + len(data)
+        data, size = batch
+        count, at = batch.total, 0
+        while at < count:
+            length = 1
+            if count - at > 1 and (span := self._span(sequence + at, batch.part(at, count))) is not None:
+                length = span.total
+                self._take(sequence + at, marker, span)
+            else:
+                start = at * size + HEADER_BYTES
+                try:
+                    self.add(sequence + at, marker and at == count - 1, data[start : at * size + size])
+                except WireError as error:
+                    refused.append(error)
+            at += length
+        self._see_whether_complete()
+        return refused
+
+    def _span(self, sequence: int, batch: Batch) -> _Span | None:
+        """All of a batch as one span, checked at once; None where its fragments are to be read one by one."""
+        data, size = batch
+        count, start = batch.total, HEADER_BYTES + _HEADER.size
+        if not self._bare or size <= start or batch.last <= start:
+            return None
+        if any(data[HEADER_BYTES + at :: size] != self._kind[at - 4 : at - 3] * count for at in range(4, 8)):
+            return None
+        step = size - start
+        high, middle, low = (data[HEADER_BYTES + at :: size] for at in range(1, 4))
+        offset = high[0] << 16 | middle[0] << 8 | low[0]
+        wanted = range(offset, offset + count * step, step)
+        if wanted[-1] + batch.last - start > MAX_SCAN:
+            return None
+        found = zip(high, middle, low, wanted, strict=True)
+        if any((one << 16 | two << 8 | three) != place for one, two, three, place in found):
+            return None
+        numbers = range(sequence, sequence + count)
+        if not self._numbers.isdisjoint(numbers):
+            return None
+        try:
+            self._check_span(numbers[0], numbers[-1])
+        except WireError:
+            return None
+        # Payloads are taken out in one copy, whole rows first.
+        rows = np.frombuffer(data, np.uint8, (count - 1) * size).reshape(count - 1, size)[:, start:]
+        return _Span(count, offset, rows.tobytes() + data[(count - 1) * size + start :])
+
+    def _take(self, sequence: int, marker: bool, span: _Span) -> None:
+        last = sequence + span.total - 1
+        if not self._numbers:
+            self._lowest, self._highest = sequence, last
+        else:
+            self._lowest, self._highest = min(self._lowest, sequence), max(self._highest, last)
+        self._numbers.update(range(sequence, last + 1))
+        self._spans[sequence] = span
+        self._held += len(span.data)
+        if marker:
+            self._last = last
+            self._size = span.offset + len(span.data)
+
+    def _see_whether_complete(self) -> None:
         # Bytes are counted first: only when their number is right are they worth putting in order.
         if self._held == self._size and self._tables is not None and not self.complete:
             self.complete = self._contiguous()
-        return refused
 
     def _read(self, payload: bytes) -> tuple[int, bytes]:
         """Where a fragment's data belongs, and the data; the frame's first says what all of them share."""
         fragment = parse_fragment(payload, self._size_told)
-        if not self._parts:
+        if not self._numbers:
             self._shape, self._kind = fragment, payload[4:8]
             self._bare = fragment.q < 128 and not fragment.restart_interval and payload[4] < _RESTART
         elif payload[4:8] != self._kind:
@@ -480,14 +572,14 @@ class FrameAssembler:
             self._tables = self._find_tables(fragment)
         return fragment.offset, fragment.data
 
-    def _check_span(self, number: int) -> None:
-        if self._parts and max(self._highest, number) - min(self._lowest, number) >= MAX_FRAGMENTS:
+    def _check_span(self, first: int, last: int) -> None:
+        if self._numbers and max(self._highest, last) - min(self._lowest, first) >= MAX_FRAGMENTS:
             raise WireError(f"An RTP/JPEG frame has at most {MAX_FRAGMENTS} fragments; this one would have more.")
 
     @property
     def fragments(self) -> int:
         """How many fragments are there."""
-        return len(self._parts)
+        return len(self._numbers)
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -496,18 +588,18 @@ class FrameAssembler:
         Those between the lowest and the highest that came; the one before when the frame's beginning is wanting
         and the one after when its end is, as at least one packet is there.
         """
-        if not self._parts or self.complete:
+        if not self._numbers or self.complete:
             return ()
-        first = self._lowest - (self._parts[self._lowest][0] != 0)
+        first = self._lowest - (self._spans[self._lowest].offset != 0)
         last = self._highest + (self._last is None)
-        return tuple(number for number in range(first, last + 1) if number not in self._parts)
+        return tuple(number for number in range(first, last + 1) if number not in self._numbers)
 
     def jpeg(self) -> bytes:
         """The frame as a JFIF file. Raises WireError while it is incomplete."""
         shape = self._shape
         if not self.complete or self._tables is None or shape is None:
-            raise WireError(f"The frame is incomplete: {len(self._parts)} fragments came, and not all of it.")
-        ordered = [self._parts[number][1] for number in sorted(self._parts)]
+            raise WireError(f"The frame is incomplete: {len(self._numbers)} fragments came, and not all of it.")
+        ordered = [self._spans[number].data for number in sorted(self._spans)]
         header = jfif_header(shape.width, shape.height, shape.type, self._tables, shape.restart_interval)
         # Some senders send the EOI marker and some do not (3.1.9 leaves it open).
         tail = b"" if ordered[-1][-2:] == _EOI else _EOI
@@ -526,11 +618,11 @@ class FrameAssembler:
 
     def _contiguous(self) -> bool:
         position = 0
-        for number in sorted(self._parts):
-            offset, data = self._parts[number]
-            if offset != position:
+        for number in sorted(self._spans):
+            span = self._spans[number]
+            if span.offset != position:
                 return False
-            position += len(data)
+            position += len(span.data)
         return True
 
 

@@ -21,6 +21,7 @@ from avlab.stream.rtsp.repairing import Repair, Repairing
 from avlab.timing.jitterbuffer import Run
 from avlab.timing.timeline import Timeline
 from avlab.wire import rtcp
+from avlab.wire.batch import batches
 from avlab.wire.rtp import ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, parse_l16, runs
 from avlab.wire.rtpjpeg import NoSizeError
 from avlab.wire.units import NS, WireError
@@ -212,7 +213,7 @@ class Arriving:
 
     def _take_packets(self, incoming: Incoming, packets: Iterable[bytes], now_ns: int) -> None:
         """RTP packets that came together: the stream's own in runs, and what repairs it."""
-        for run in runs(packets):
+        for run in (run for batch in batches(packets) for run in runs(batch)):
             try:
                 if isinstance(run, WireError):
                     raise run
@@ -363,7 +364,7 @@ class Arriving:
         incoming.media_ns = media_ns = self._timeline.media_ns(incoming.stream, ticks)
         fates: Sequence[str | None]
         if incoming.stream == "video":
-            fates = self._presentation.take_run(Run(sequence, ticks, media_ns, run.marker, run.payloads), now_ns)
+            fates = self._presentation.take_run(Run(sequence, ticks, media_ns, run.marker, run.batch), now_ns)
             for refused in self._presentation.refusals():
                 self._note_malformed(refused, now_ns)
         else:
@@ -396,7 +397,7 @@ class Arriving:
                     seq=np.arange(sequence + first, sequence + after),
                     timestamp=run.timestamp,
                     marker=[run.marker and at == len(fates) - 1 for at in range(first, after)],
-                    size=list(map(len, run.packets[first:after])),
+                    size=run.sizes[first:after],
                     received_ns=now_ns,
                     fate=fate,
                 )
@@ -449,7 +450,7 @@ class Arriving:
         """A packet that was lost is here after all; its fate says whether that was in time."""
         sequence, ticks = incoming.stats.numbers.peek(packet.sequence), incoming.ticks.peek(packet.timestamp)
         media_ns = self._timeline.media_ns("video", ticks)
-        run = Run(sequence, ticks, media_ns, packet.marker, (packet.payload,))
+        run = Run.of(sequence, ticks, media_ns, packet.marker, (packet.payload,))
         [fate] = self._presentation.take_run(run, now_ns, back=True)
         if fate == "used":
             self._write_packet(incoming, packet, sequence, size, now_ns, "recovered")

@@ -14,6 +14,8 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
+from avlab.wire.batch import Batch
+
 BUFFER_BYTES = 4 << 20
 """Asked for in SO_RCVBUF and SO_SNDBUF; what is granted depends on the system."""
 
@@ -118,17 +120,51 @@ class UdpLink:
             except BlockingIOError:
                 return sent
             except OSError as error:
-                if error.errno == errno.EIO:  # net/ipv4/udp.c: this device cannot
-                    self._segment = False
-                elif error.errno in (errno.EINVAL, errno.EMSGSIZE):  # a path of small packets, or no port at all
-                    self._singly[to] = None
-                    if len(self._singly) > REMEMBERED:
-                        del self._singly[next(iter(self._singly))]
-                else:
+                if not self._segments_no_more(error, to):
                     sent += self._send_singly(burst, to)  # a refused port: reported once, then it goes on
                     continue
                 return sent + self._send_singly(packets[sent:], to)
         return sent
+
+    def send_batch(self, batch: Batch, to: Address) -> int:
+        """Send a batch in order; how many of its datagrams the system took. The rest is lost, as datagrams are."""
+        data, size = batch
+        count = batch.total
+        if not self.segments or count < 2 or to in self._singly:
+            return self._send_singly(batch.datagrams(), to)
+        most = max(1, min(MAX_SEGMENTS, MAX_BURST // size))
+        view, sent = memoryview(data), 0
+        while sent < count:
+            burst = view[sent * size : (sent + most) * size]
+            if len(burst) <= size:
+                return sent + self._send_singly([bytes(burst)], to)
+            control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", size))]
+            try:
+                self._messages.sendmsg([burst], control, 0, sockaddr(to))
+                sent = min(count, sent + most)
+            except BlockingIOError:
+                return sent
+            except OSError as error:
+                rest = batch.part(sent, count).datagrams()
+                if self._segments_no_more(error, to):
+                    return sent + self._send_singly(rest, to)
+                taken = self._send_singly(rest[:most], to)  # a refused port: reported once, then it goes on
+                sent += taken
+                if taken < len(rest[:most]):
+                    return sent
+        return sent
+
+    def _segments_no_more(self, error: OSError, to: Address) -> bool:
+        """Whether an error says that equal packets are not to be handed over together: to this destination, or any."""
+        if error.errno == errno.EIO:  # net/ipv4/udp.c: this device cannot
+            self._segment = False
+        elif error.errno in (errno.EINVAL, errno.EMSGSIZE):  # a path of small packets, or no port at all
+            self._singly[to] = None
+            if len(self._singly) > REMEMBERED:
+                del self._singly[next(iter(self._singly))]
+        else:
+            return False
+        return True
 
     @property
     def can_segment(self) -> bool:
@@ -179,13 +215,19 @@ class UdpLink:
         return out
 
     def receive(self, most: int = 64) -> list[tuple[bytes, Address]]:
-        """The datagrams that wait, up to about `most`. What became of datagrams sent earlier is no error here.
+        """The datagrams that wait, each by itself; else as `receive_batches`."""
+        found = self.receive_batches(most)
+        return [(data, address) for batch, address in found for data in batch.datagrams() or (b"",)]
 
-        OSError for a socket that can receive nothing any more.
+    def receive_batches(self, most: int = 64) -> list[tuple[Batch, Address]]:
+        """The datagrams that wait, up to about `most`, as they come from the system: some of one size in one batch.
+
+        An empty datagram is an empty batch. What became of datagrams sent earlier is no error here; OSError for a
+        socket that can receive nothing any more.
         """
-        out: list[tuple[bytes, Address]] = []
-        tries = 0
-        while len(out) < most:
+        out: list[tuple[Batch, Address]] = []
+        count = tries = 0
+        while count < most:
             try:
                 if self._gro:
                     size, ancillary, _, address = self._messages.recvmsg_into([self._buffer], 128)
@@ -206,17 +248,18 @@ class UdpLink:
                 continue
             self._failures = 0
             if not self._gro:
-                out.append((data, address[:2]))
+                out.append((Batch(data, len(data)), address[:2]))
+                count += 1
                 continue
-            step = size or 1
+            step = size
             for level, kind, value in ancillary:
                 if level == socket.IPPROTO_UDP and kind == UDP_GRO:
                     step = int.from_bytes(value[:2], sys.byteorder)
                 elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
                     self._kernel_dropped = int.from_bytes(value[:4], sys.byteorder)
-            data, address = bytes(memoryview(self._buffer)[:size]), address[:2]
-            starts = range(0, size, step) or (0,)  # an empty datagram is one, too
-            out += [(data[at : at + step], address) for at in starts]
+            batch = Batch(bytes(memoryview(self._buffer)[:size]), step)
+            out.append((batch, address[:2]))
+            count += max(1, batch.total)
         return out
 
     def dropped(self) -> int:
