@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 from hypothesis import given
@@ -261,3 +262,20 @@ def test_however_the_stream_is_cut_it_reads_alike(size: int, pieces: list[bytes]
     assert [event for event in cut if isinstance(event, Response)][:1] == [one(OK)]
     whole = read(data, channels=(0, 1))
     assert [type(event) for event in cut] == [type(event) for event in whole]
+
+
+def test_a_long_body_without_a_length_that_comes_byte_by_byte_costs_no_seconds() -> None:
+    body = b"v=0" + b"\r\na=f" * 12_000
+    data = (
+        b"RTSP/1.0 200 OK\r\nContent-Type: application/sdp\r\n\r\n" + body + b"\r\nRTSP/1.0 200 OK\r\nCSeq: 2\r\n\r\n"
+    )
+    answers, events = Answers(), []
+    begun_ns = time.thread_time_ns()
+    for at in range(len(data)):
+        events += answers.feed(data[at : at + 1])
+    assert time.thread_time_ns() - begun_ns < 5_000_000_000
+    first, second = events
+    assert isinstance(first, Response)
+    assert first.body.strip() == body
+    assert isinstance(second, Response)
+    assert second.headers["CSeq"] == "2"

@@ -35,6 +35,8 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _ANSWER = re.compile(rb"RTSP/[0-9]\.[0-9]\s+[1-9][0-9]{2}", re.IGNORECASE)
 _MESSAGE = re.compile(rb"RTSP/[0-9]\.|[A-Z_]{3,20} (?:rtsp[su]?://|\*|/)", re.IGNORECASE)
 _BEGINNING = re.compile(rb"[A-Za-z_][ -~]{0,30}")
+_LONGEST_FOLLOWING = 11
+_FOLLOWING = re.compile(rb"\r?\n(?=RTSP/[0-9]\.[0-9] )")
 _SIGNS = re.compile(rb"\$|RTSP/", re.IGNORECASE)
 _OTHERS = re.compile(rb"HTTP/[0-9]|SSH-|220[ -]|<[!A-Za-z]")
 """How servers of other kinds begin, which is sooner said than waited for."""
@@ -58,7 +60,8 @@ class Answers:
         """Why nothing more can be read of this connection."""
         self._buffer = bytearray()
         self._searched = 0  # bytes of the head already searched for its end
-        self._wanted = 0  # bytes of the whole message, once its head was read
+        self._wanted = 0  # bytes of the whole message, once its head was read; -1 when that does not tell
+        self._body = self._looked = 0  # then: where the body begins, and up to where it is searched for its end
         self._stray = 0  # bytes passed over since the last event
         self._sample = b""  # how they began
         self._lost = False  # whether the way back into step is looked for
@@ -151,7 +154,15 @@ class Answers:
 
     def _read_message(self, position: int) -> tuple[Event | None, int]:
         buffer = self._buffer
-        if len(buffer) - position < self._wanted:
+        size = len(buffer) - position
+        if size < self._wanted:
+            return None, position
+        if (
+            self._wanted < 0
+            and size - self._body <= MAX_BODY
+            and not _FOLLOWING.search(buffer, position + self._looked)
+        ):
+            self._looked = max(self._body, size - _LONGEST_FOLLOWING)
             return None, position
         # A head is searched once: from three bytes before the end of what was searched, where its end may begin.
         match = _HEAD_END.search(buffer, max(position, position + self._searched - 3))
@@ -167,7 +178,7 @@ class Answers:
         if length is None and self.channels:
             length = 0  # packets follow; the one body that counts came before there were any
         if length is None:
-            following = re.compile(rb"\r?\n(?=RTSP/[0-9]\.[0-9] )").search(buffer, match.end())
+            following = _FOLLOWING.search(buffer, match.end())
             if following is None and len(buffer) - match.end() > MAX_BODY:
                 raise RtspError(f"The RTSP message's body is over {MAX_BODY} bytes.", 413)
             end = following.end() if following else len(buffer) + 1
@@ -176,6 +187,7 @@ class Answers:
         if len(buffer) < end:
             self._searched = head_end - position
             self._wanted = end - position if length is not None else -1
+            self._body = self._looked = match.end() - position
             return None, position
         self._searched = self._wanted = 0
         event = parse_start(start, headers, bytes(buffer[match.end() : end]))
