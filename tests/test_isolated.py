@@ -402,6 +402,24 @@ def test_one_whose_pipe_a_fork_holds_open_ends_too(script: Script, clip: Path) -
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("line", ["", "key", "half a key"])
+def test_one_whose_parent_is_killed_while_it_starts_ends_and_leaves_nothing(line: str) -> None:
+    """Before the key is told, in the middle of it, and when the process listens but nobody has connected."""
+    written = {"": b"", "key": b"00ff\n", "half a key": b"00f"}[line]
+    program = (
+        "import os, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-P', '-m', 'avlab.stream.isolated'], stdin=-1, stdout=-1)\n"
+        f"child.stdin.write({written!r}); child.stdin.flush()\n"
+        f"{'child.stdout.readline()' if line == 'key' else ''}\n"
+        "print(child.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    with tools.short_folder() as home:
+        done = tools.finished(sys.executable, "-c", program, env={"TMPDIR": str(home), "PYTHONPATH": HOME})
+        until(lambda: gone(int(done.stdout)))
+        assert not list(home.iterdir())
+
+
 def test_its_clock_is_this_ones(server: avlab.Server) -> None:
     """Where the system does not tell its boots apart, a process names its clock as the one that started it does."""
     command = [sys.executable, "-c", "from avlab.stream import clock; print(clock._process_identity)"]
@@ -697,6 +715,55 @@ for settings in ({"rate_control": Broken()}, {"pacer": avlab.FeedbackPacer(raisi
     assert "no such choice: 17" in first_words
     assert "raising" in second_words
     assert "no such delay: 17" in second_words
+
+
+@pytest.mark.parametrize("body", ["while True: pass", "time.sleep(1000)"])
+def test_a_part_that_never_returns_holds_up_no_stop(body: str, tmp_path: Path, short_clip: Path) -> None:
+    said = run_script(
+        tmp_path,
+        short_clip,
+        f"""
+def stuck(delay, measured_fps, target_fps):
+    {body}
+server = avlab.Server(CLIP, loop=True, isolated=True, pacer=avlab.FeedbackPacer(stuck)).start()
+client = avlab.Client(server.url, audio="null").start()
+seen(lambda: len(server.trace.frames) > 0)
+print(server.running, server.quality, server.pid)
+server.stop(30)
+print(server.running, len(server.trace.frames) > 0)
+try:
+    client.stop()
+except ConnectionError:  # no goodbye came
+    pass
+""",
+    )
+    *words, pid, running, fetched = said.split()
+    assert (words, running, fetched) == (["True", "80"], "False", "True")
+    assert gone(int(pid))
+
+
+def test_what_a_part_prints_and_asks_goes_nowhere(tmp_path: Path, short_clip: Path) -> None:
+    """Its output is not for the handle to read, and nobody is there to answer."""
+    said = run_script(
+        tmp_path,
+        short_clip,
+        """
+import sys
+def chatty(delay, measured_fps, target_fps):
+    print("x" * 10_000)
+    sys.stdout.flush()
+    try:
+        input("which delay?")
+    except EOFError:
+        return 0.01
+with (
+    avlab.Server(CLIP, loop=True, isolated=True, pacer=avlab.FeedbackPacer(chatty)) as server,
+    avlab.Client(server.url, audio="null") as client,
+):
+    print(seen(lambda: (client.trace.frames["fate"] == "shown").sum() > 20))
+""",
+    )
+    assert said == "True\n"
 
 
 def test_a_module_that_is_not_found_there_is_told_with_the_argument(

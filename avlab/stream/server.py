@@ -45,9 +45,9 @@ class Server(Handle):
     gone. `width` in pixels (16 to 2040, None for the clip's own; rounded to a multiple of 8), `quality` from 1 to 100
     and `pacer` (a name or a pacer) act while it runs. `loop` plays on without a seam. With `once` the server ends
     with the clip. `fps` is for arrays without times. `session_timeout` is in seconds. `isolated` has it
-    run in a process of its own, where a busy cell cannot hold it up: for clips, cameras and microphones, and avlab's
-    own pacers. `network` is what happens to media on its way to each client, and may be set while it runs; the
-    signalling is spared.
+    run in a process of its own, where a busy cell cannot hold it up; all that is handed in goes there as a copy, one's
+    own pacer or rate controller too, and what lives in this process alone is a ValueError. `network` is what happens to
+    media on its way to each client, and may be set while it runs; the signalling is spared.
 
     `wire` is `rtsp`, JPEG and L16 over RTP, or `classic`, the tutorial's: a JPEG in base64 a datagram from `port`, and
     pickled sound over TCP from the port below. There a frame must fit one datagram (65,507 bytes at most, 9,216 on

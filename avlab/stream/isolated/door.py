@@ -13,7 +13,7 @@ import stat
 import sys
 import tempfile
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ class Door:
         self._listener = self._opened(key)
         self.address: Any = self._listener.address
 
-    def accept(self) -> Connection[Any, Any] | None:
-        """The first that proves to know the key; None once the door is closed."""
+    def accept(self) -> Any:
+        """The connection of the first that proves to know the key; None once the door is closed."""
         while True:
             try:
                 return self._listener.accept()
@@ -52,16 +52,15 @@ class Door:
     def _opened(self, key: bytes) -> Listener:
         if sys.platform == "win32":
             return Listener(None, "AF_PIPE", authkey=key)
-        sweep(Path(tempfile.gettempdir()))
-        try:
-            self._folder, self._held = _own_folder()
-            path = str(self._folder / "s")
-            if len(os.fsencode(path)) <= LONGEST_PATH:
-                return Listener(path, "AF_UNIX", authkey=key)
-        except OSError:  # a file system without sockets, or nowhere to write
-            pass
-        self._remove()
-        return Listener((LOOPBACK, 0), "AF_INET", authkey=key)
+        else:  # noqa: RET505 - so that types hold on both
+            sweep(Path(tempfile.gettempdir()))
+            with contextlib.suppress(OSError):  # a file system without sockets, or nowhere to write
+                self._folder, self._held = _own_folder()
+                path = str(self._folder / "s")
+                if len(os.fsencode(path)) <= LONGEST_PATH:
+                    return Listener(path, "AF_UNIX", authkey=key)
+            self._remove()
+            return Listener((LOOPBACK, 0), "AF_INET", authkey=key)
 
     def _remove(self) -> None:
         if self._folder is not None:

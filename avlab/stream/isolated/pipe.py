@@ -12,7 +12,7 @@ import os
 import pickle
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Client
 from typing import Any
 
 import cloudpickle
@@ -27,9 +27,12 @@ LOOPBACK = "127.0.0.1"
 
 
 class Pipe:
-    """Messages, each a dict, and behind one of them rows as they are. Any thread may send, one receives."""
+    """Messages, each a dict, and behind one of them rows as they are. Any thread may send, one receives.
 
-    def __init__(self, connection: Connection[Any, Any]) -> None:
+    `connection` is one of multiprocessing's, whose class differs from system to system.
+    """
+
+    def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._sending = threading.Lock()
 

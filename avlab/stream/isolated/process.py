@@ -26,7 +26,7 @@ from avlab.stream.server import Server
 LOOK_SECONDS = 1.0
 """How often it looks whether its parent is there."""
 
-STOP_SECONDS = 4.0
+STOP_SECONDS = 3.0
 """Its threads' time to end, within that of the handle's own."""
 
 Asked = tuple[dict[str, Any], bytes]
@@ -36,7 +36,8 @@ Asked = tuple[dict[str, Any], bytes]
 class _Process:
     """The other side: does what it is told, until the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: int) -> None:
+        self._told = told  # the descriptor that was its standard input
         self._asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._server: Server | None = None
         self._pipe: Pipe | None = None
@@ -78,7 +79,7 @@ class _Process:
     def _watch_input(self) -> None:
         # Not through sys.stdin: a thread that waits in its lock when the process ends is a fatal error to Python.
         with contextlib.suppress(OSError):
-            while os.read(0, 4096):
+            while os.read(self._told, 4096):
                 pass
         self._asked.put(None)
 
@@ -153,17 +154,18 @@ def _state(server: Server) -> dict[str, Any]:
 
 def main() -> None:
     """The program."""
-    out = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)  # what a library prints, or anyone's own part, is not for the handle
+    said, told = os.dup(1), os.dup(0)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):  # what a library prints, or anyone's own part, is not for the handle, nor is it to wait
+        os.dup2(nowhere, descriptor)
     os.close(nowhere)
     line = b""
     while not line.endswith(b"\n"):
-        if not (byte := os.read(0, 1)):
+        if not (byte := os.read(told, 1)):
             return
         line += byte
-    process = _Process()
+    process = _Process(told)
     door = Door(read_key(line))
-    with os.fdopen(out, "wb") as said:
-        said.write(json.dumps(door.address).encode() + b"\n")
+    with os.fdopen(said, "wb") as out:
+        out.write(json.dumps(door.address).encode() + b"\n")
     process.run(door)
