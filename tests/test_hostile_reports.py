@@ -12,9 +12,10 @@ import pytest
 from rawclient import RawClient, until
 
 import avlab
+from avlab.core.sender import Outlet
 from avlab.network.retransmission import CREDIT_BYTES, SHARE
 from avlab.stream.rtsp.feedback import MOST_WAITING, REPORT_BYTES
-from avlab.stream.rtsp.peer import RTX_TYPE, Outlet
+from avlab.stream.rtsp.peer import RTX_TYPE
 from avlab.wire import rtcp, rtsp
 from avlab.wire.rtp import RtpPacket
 
@@ -55,14 +56,15 @@ class Viewer:
     @property
     def counts(self) -> tuple[int, int, int]:
         """Packets sent again, not sent again because of the bounds, and not known."""
-        assert self.outlet.again is not None
-        history = self.outlet.again.history
-        return history.answered, history.refused, history.unknown
+        again = self.outlet.again
+        assert again is not None
+        return again.answered, again.refused, again.unknown
 
     def known(self) -> list[int]:
         """The 16-bit numbers of the packets that the server keeps."""
         assert self.outlet.again is not None
-        return list(self.outlet.again.history._packets)
+        first, count = self.outlet.again.kept
+        return [(first + at) & 0xFFFF for at in range(count)]
 
 
 @contextmanager
@@ -87,7 +89,7 @@ def viewer(data: Path) -> Iterator[Viewer]:
         server_port = rtsp.parse_transport(answer.headers["Transport"])[0].server_port
         assert server_port is not None
         assert raw.ask("PLAY").status == 200
-        outlet = next(peer.outlets["video"] for peer in server._audience.peers)  # type: ignore[attr-defined]
+        outlet = next(peer.sender.outlets["video"] for peer in server._audience.peers)  # type: ignore[attr-defined]
         viewer = Viewer(server, raw, media, reports, outlet, server_port[1])
         until(lambda: len(viewer.known()) > 30)
         yield viewer
@@ -159,6 +161,6 @@ def test_who_pauses_or_has_parted_is_sent_nothing_again(viewer: Viewer) -> None:
 
 
 def test_what_is_asked_for_after_the_clips_end_is_sent_again(viewer: Viewer) -> None:
-    viewer.server._audience.peers[0].end_of_stream()  # type: ignore[attr-defined]
+    viewer.server._audience.peers[0].sender.end(0)  # type: ignore[attr-defined]
     viewer.nack(*viewer.known()[-2:])
     until(lambda: viewer.counts == (2, 0, 0))

@@ -20,6 +20,7 @@ import avlab
 from avlab.network import offload as module
 from avlab.network.offload import Offload, check_offload
 from avlab.stream.sockets.links import UdpLink
+from avlab.wire.batch import Batch
 
 NS = 1_000_000_000
 linux = sys.platform.startswith("linux")
@@ -160,14 +161,14 @@ def test_a_server_does_as_it_is_told_and_its_trace_says_what_was_used(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[bool] = []
-    send = UdpLink.send
+    send = UdpLink.send_batch
 
-    def watched(self: UdpLink, packets: list[bytes], to: Any) -> int:
-        if len(packets) > 1:
+    def watched(self: UdpLink, batch: Batch, to: Any) -> int:
+        if batch.total > 1:
             sent.append(self.segments)
-        return send(self, packets, to)
+        return send(self, batch, to)
 
-    monkeypatch.setattr(UdpLink, "send", watched)
+    monkeypatch.setattr(UdpLink, "send_batch", watched)
     with avlab.Server(data / "count-15.mp4", loop=True, quality=95) as server, viewer(server):
         assert server.offload == "auto"
         until(lambda: sent)

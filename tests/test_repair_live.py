@@ -15,7 +15,8 @@ from avlab.measure.numbers import metrics
 from avlab.network.ratecontrol import Choice, Report
 from avlab.stream.sockets.links import Address, UdpLink
 from avlab.wire import rtcp, sdp
-from avlab.wire.rtp import MAX_PACKET, RtpPacket, serialize_header
+from avlab.wire.batch import Batch
+from avlab.wire.rtp import MAX_PACKET, serialize_header
 
 pytestmark = pytest.mark.slow
 
@@ -23,15 +24,16 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def lossy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all RTP packets over UDP, one in twenty is lost on its way."""
-    chance, send = random.Random(1), UdpLink.send
+    chance = random.Random(1)
 
-    def lose(self: UdpLink, packets: list[bytes], to: Address) -> int:
+    def lose(self: UdpLink, batch: Batch, to: Address) -> int:
+        packets = batch.datagrams()
         kept = [packet for packet in packets if len(packet) < 200 or chance.random() >= 0.05]
         if kept:
-            send(self, kept, to)
+            self.send(kept, to)
         return len(packets)
 
-    monkeypatch.setattr(UdpLink, "send", lose)
+    monkeypatch.setattr(UdpLink, "send_batch", lose)
 
 
 def played(data: Path, *, seconds: float = 4, spread: float = 0.0, **settings: Any) -> avlab.Trace:
@@ -229,13 +231,3 @@ def test_packets_are_spread_over_the_frame_and_in_order(data: Path) -> None:
     # A busy machine sends later, and never sooner: the quickest frame took half its time, and no frame less.
     assert 0.499 / 30 < (moments["max"] - moments["min"]).min() < 1 / 30
     assert moments["nunique"].max() > 3
-
-
-def test_rtp_sent_again_is_a_stream_of_its_own(data: Path) -> None:
-    with avlab.Server(data / "count.mp4", width=320) as server, avlab.Client(server.url, audio="null", repair="rtx"):
-        until(lambda: len(server.trace.packets) > 100)
-        outlet = next(peer.outlets["video"] for peer in server._audience.peers)  # type: ignore[attr-defined]
-        assert outlet.again is not None
-        newest = RtpPacket.parse(next(reversed(outlet.again.history._packets.values()))[1])
-        assert newest.ssrc == outlet.ssrc
-        assert outlet.again.ssrc != outlet.ssrc

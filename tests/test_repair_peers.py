@@ -12,6 +12,7 @@ from tools import SYSTEM_PYTHON
 
 from avlab.network.parity import ParityDecoder, ParityEncoder
 from avlab.network.retransmission import RtxSender, original_packet
+from avlab.wire.batch import batches
 from avlab.wire.rtp import RtpPacket, serialize_header
 
 pytestmark = pytest.mark.slow
@@ -71,7 +72,8 @@ def test_what_gstreamer_sends_again_is_restored() -> None:
 def test_gstreamer_restores_what_is_sent_again() -> None:
     sent = [packet for frame in frames(3, 5) for packet in frame]
     history = RtxSender(ssrc=0x9876, payload_type=RTX, sequence=65_535)
-    history.sent(sent, 0)
+    for batch in batches(sent):
+        history.sent(batch, 0)
     lost = {1, 8, 13}
     steps = [(b"P", packet) for at, packet in enumerate(sent) if at not in lost]
     for at in sorted(lost):

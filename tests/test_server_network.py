@@ -131,3 +131,14 @@ def test_an_isolated_server_has_it_too(data: Path) -> None:
         trace = server.trace
     simulated = avlab.simulate(data / "count-15.mp4", seconds=5, width=400, network=network, work=0)
     assert lost(trace) == lost(simulated)
+
+
+def test_reports_take_the_way_up_and_say_how_long_both_are(data: Path) -> None:
+    with (
+        avlab.Server(data / "count-15.mp4", width=160, loop=True, network=Network(delay=0.15)) as server,
+        avlab.Client(server.url, audio="null", audio_over="tcp"),
+    ):
+        until(lambda: len(server.trace.reports["round_trip"].dropna()) >= 4)
+        reports = server.trace.reports
+    assert reports["round_trip"][reports["stream"] == "video"].min() >= 0.3
+    assert reports["round_trip"][reports["stream"] == "audio"].min() >= 0.15, "over TCP, they are spared"

@@ -5,13 +5,15 @@ Pure: packets are bytes, times are integer nanoseconds handed in. What a NACK's 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from avlab.timing.playout import TARDY_NS
-from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER, RtpPacket, Unwrapper, serialize_header
+from avlab.wire.batch import Batch
+from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER, RtpPacket, Unwrapper, seq_delta, serialize_header
 from avlab.wire.units import NS, WireError
 
 T = TypeVar("T")
@@ -108,35 +110,99 @@ class History(Generic[T]):
 class RtxSender:
     """RTP packets of one stream, and those asked for again as a stream of its own (RFC 4588 section 5.2).
 
-    `ssrc`, `payload_type` and `sequence` are those of the retransmissions; what `history` counts is for whoever asks.
+    `ssrc`, `payload_type` and `sequence` are those of the retransmissions. What is kept are batches, as they were sent:
+    a packet is cut out when it is asked for. Bounded by time, bytes and what may be sent again: `unknown` counts
+    packets asked for that are not (or no longer) here, `refused` those not sent again because of the bounds,
+    `answered` those that were.
     """
 
     def __init__(
         self, *, ssrc: int, payload_type: int, sequence: int, keep_ns: int = KEEP_NS, keep_bytes: int = KEEP_BYTES
     ) -> None:
         self.ssrc, self.payload_type, self.sequence = ssrc, payload_type, sequence
-        self.history: History[bytes] = History(keep_ns=keep_ns, keep_bytes=keep_bytes)
-        self._last = 0
+        self.unknown = self.refused = self.answered = 0
+        self._keep_ns, self._keep_bytes = keep_ns, keep_bytes
+        self._runs: list[tuple[int, Batch]] = []  # when each was sent, oldest first
+        self._firsts: list[int] = []  # each one's first number, in a count that does not wrap
+        self._next = 0  # the number after the last
+        self._bytes = 0
+        self._again: dict[int, int] = {}  # when each was last sent again
+        self._credit = float(CREDIT_BYTES)
+
+    def __len__(self) -> int:
+        """How many packets are kept."""
+        return self._next - self._firsts[0] if self._firsts else 0
 
     @property
     def kept(self) -> tuple[int, int]:
         """Which packets are kept: the first one's 16-bit sequence number, and how many follow upon each other."""
-        count = len(self.history)
-        return (self._last - count + 1) & 0xFFFF, count
+        count = len(self)
+        return (self._next - count) & 0xFFFF, count
 
-    def sent(self, packets: Iterable[bytes], now_ns: int) -> None:
-        """Packets have left for the first time."""
-        for packet in packets:
-            self._last = (packet[2] << 8) | packet[3]
-            self.history.sent(self._last, len(packet), packet, now_ns)
+    def sent(self, batch: Batch, now_ns: int) -> None:
+        """Packets have left for the first time, whose numbers follow upon each other.
 
-    def answer(self, numbers: Iterable[int], now_ns: int) -> list[bytes]:
-        """The retransmissions of packets asked for by their 16-bit sequence numbers, in that order."""
-        out = []
-        for packet in self.history.answer(numbers, now_ns):
+        Where they do not follow upon those of before, these are forgotten.
+        """
+        count, data = batch.total, batch.data
+        if len(data) < 4:
+            return
+        first = self._next + seq_delta((data[2] << 8) | data[3], self._next & 0xFFFF)
+        if first != self._next:
+            self._forget(len(self._runs))
+            first &= 0xFFFF
+        self._runs.append((now_ns, batch))
+        self._firsts.append(first)
+        self._next = first + count
+        self._bytes += len(data)
+        self._credit = min(self._credit + SHARE * len(data), CREDIT_BYTES)
+        self._forget_old(now_ns)
+
+    def answer(self, numbers: Iterable[int], now_ns: int, *, most: int = MOST_ASKED) -> list[bytes]:
+        """The retransmissions of packets asked for by their 16-bit sequence numbers, in that order; `most` at most."""
+        self._forget_old(now_ns)
+        out: list[bytes] = []
+        first, count = self.kept
+        oldest = self._next - count
+        for at, number in enumerate(numbers):
+            ahead = (number - first) & 0xFFFF
+            if ahead >= count:
+                self.unknown += 1
+                continue
+            number = oldest + ahead
+            if at >= MOST_ASKED or len(out) >= most or now_ns - self._again.get(number, -NS) < AGAIN_NS:
+                self.refused += 1
+                continue
+            run = bisect_right(self._firsts, number) - 1
+            batch, place = self._runs[run][1], number - self._firsts[run]
+            packet = batch.data[place * batch.size : (place + 1) * batch.size]
+            if len(packet) > self._credit:
+                self.refused += 1
+                continue
+            self._again[number] = now_ns
+            self._credit -= len(packet)
+            self.answered += 1
             out.append(rtx_packet(packet, payload_type=self.payload_type, sequence=self.sequence, ssrc=self.ssrc))
             self.sequence = (self.sequence + 1) & 0xFFFF
         return out
+
+    def _forget_old(self, now_ns: int) -> None:
+        over, excess = 0, self._bytes - self._keep_bytes
+        for sent_ns, batch in self._runs:
+            if now_ns - sent_ns <= self._keep_ns and excess <= 0:
+                break
+            over += 1
+            excess -= len(batch.data)
+        if over:
+            self._forget(over)
+
+    def _forget(self, runs: int) -> None:
+        """The oldest so many runs."""
+        after = self._firsts[runs] if runs < len(self._firsts) else self._next
+        self._bytes -= sum(len(batch.data) for _, batch in self._runs[:runs])
+        del self._runs[:runs], self._firsts[:runs]
+        if self._again:
+            self._again = {number: at_ns for number, at_ns in self._again.items() if number >= after}
 
 
 # ---- the receiver

@@ -47,7 +47,8 @@ class Server(Handle):
     with the clip. `fps` is for arrays without times. `session_timeout` is in seconds. `isolated` has it
     run in a process of its own, where a busy cell cannot hold it up; all that is handed in goes there as a copy, one's
     own pacer or rate controller too, and what lives in this process alone is a ValueError. `network` is what happens to
-    media on its way to each client, and may be set while it runs; the signalling is spared.
+    media on its way to each client and, but for the bottleneck, to reports and NACKs that come back over UDP; it may be
+    set while it runs, and signalling is spared.
 
     `wire` is `rtsp`, JPEG and L16 over RTP, or `classic`, the tutorial's: a JPEG in base64 a datagram from `port`, and
     pickled sound over TCP from the port below. There a frame must fit one datagram (65,507 bytes at most, 9,216 on
@@ -147,7 +148,7 @@ class Server(Handle):
             ready=lambda: self._waker.wake(),  # there is none before the start
             notice=self._notice,
         )
-        self._adapting = Adapting(self._sending, self._recorder, self._choose)
+        self._adapting = Adapting(self._sending, self._choose)
         self._delivery.heard = self._adapting.heard
         self.width = width
         self.quality = quality

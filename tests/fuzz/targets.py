@@ -25,6 +25,8 @@ import numpy as np
 import packets
 import traces
 
+from avlab.core.budget import FeedbackBudget
+from avlab.core.sender import Sender
 from avlab.measure.numbers import metrics
 from avlab.measure.record.tables import TABLES
 from avlab.measure.record.trace import Recorder, SettingRow, Trace
@@ -40,7 +42,7 @@ from avlab.stream.rtsp.origin import Origin
 from avlab.stream.rtsp.peer import Peer, Track
 from avlab.wire import classic, fields, jpeg, rtcp, rtp, rtpjpeg, rtsp, sdp, urls
 from avlab.wire.answers import Answers
-from avlab.wire.batch import Batch
+from avlab.wire.batch import Batch, batches
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 
 from .running import Target
@@ -354,7 +356,8 @@ def _rtx(data: bytes) -> object:
                     if isinstance(packet, rtcp.Nack):
                         asked += len(sender.answer(packet.sequences, now_ns))
                 continue
-            sender.sent([piece.data] if len(piece.data) > rtp.HEADER_BYTES else [], now_ns)
+            if len(piece.data) > rtp.HEADER_BYTES:
+                sender.sent(Batch(piece.data, len(piece.data)), now_ns)
             packet = rtp.RtpPacket.parse(piece.data)
             media_ns = rtp.ticks_to_ns(ticks(packet.timestamp), 90_000)
             if receiver.takes(packet):
@@ -497,7 +500,8 @@ def _serving(data: bytes) -> object:
     kinds = {"video": (26, 90_000, 1), "audio": (10, 44_100, 2)}
     tracks = {name: Track(name, *kind, 99, _media()[name]) for name, kind in kinds.items()}
     link: Any = _Link()
-    peer = Peer(link, ("127.0.0.1", 40_000), ("127.0.0.1", 8554), _stage(tracks), 0)
+    sender = Sender(unix_offset_ns=0, budget=FeedbackBudget())
+    peer = Peer(link, ("127.0.0.1", 40_000), ("127.0.0.1", 8554), _stage(tracks), 0, sender)
     reports = 0
     for at, part in enumerate(cut(data)):
         taken = peer.feed(part, at)
@@ -605,7 +609,8 @@ def _own_sequence() -> list[bytes]:
     encoder = ParityEncoder(payload_type=99, overhead=0.5)
     parity = [(0, data) for frame in _own_frames() for data in (*frame[1:], *encoder.protect(frame))]
     again = RtxSender(ssrc=9, payload_type=98, sequence=5)
-    again.sent([data for frame in _own_frames() for data in frame], 0)
+    for batch in batches(data for frame in _own_frames() for data in frame):
+        again.sent(batch, 0)
     sent_again = [(0, data) for data in again.answer(range(65_530, 65_536), 0)]
     report = [(1, data) for data in _reports()]
     sound = rtp.L16Packetizer(payload_type=10, ssrc=0x1234, sequence=3, timestamp_offset=0, rate=44_100, channels=2)

@@ -1,7 +1,7 @@
 """The audience that came by RTSP: connections and RTP sockets, and what each of them is sent when.
 
-What one connection may ask, and which tracks it has over which transport, is in `peer`; how packets leave, in
-`dispatch`. All of it belongs to the server's thread.
+What one connection may ask, and which tracks it has over which transport, is in `peer`; what a client is sent and
+what its reports say, in `core.sender`; how packets leave, in `dispatch`. All of it belongs to the server's thread.
 """
 
 from __future__ import annotations
@@ -14,25 +14,27 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
+from avlab.core.budget import FeedbackBudget
+from avlab.core.events import Doubted, Path
+from avlab.core.sender import Sender
 from avlab.measure.record.trace import Recorder
 from avlab.media.sources import Source
-from avlab.network import belief
-from avlab.network.belief import Account
 from avlab.network.settings import Network
 from avlab.stream.clock import MonotonicClock, WallClock
 from avlab.stream.ends import Part
 from avlab.stream.places import REQUEST_NS, Places, one_too_many
+from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.dispatch import Dispatch
 from avlab.stream.rtsp.feedback import Feedback
 from avlab.stream.rtsp.media_sockets import MediaSockets
-from avlab.stream.rtsp.peer import REPORT_NS, STALL_BYTES, Outlet, Peer, tracks_of
-from avlab.stream.sending.adapting import Delivery, Heard
+from avlab.stream.rtsp.peer import SERVER_NAME, STALL_BYTES, Peer, Route, tracks_of
+from avlab.stream.sending.adapting import Delivery
 from avlab.stream.sockets.links import interest
 from avlab.stream.sockets.listening import Arrival, Listener
-from avlab.timing.spreading import Burst
-from avlab.wire import rtcp, rtsp, sdp
-from avlab.wire.rtp import HEADER_BYTES, RtpPacket
-from avlab.wire.rtpjpeg import Fragments, fragments
+from avlab.wire import rtsp, sdp
+from avlab.wire.batch import Batch
+from avlab.wire.rtp import HEADER_BYTES, Packed, packed_sound
+from avlab.wire.rtpjpeg import packed
 from avlab.wire.text import printable
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 
@@ -48,6 +50,10 @@ could fill it with them."""
 
 MAX_DRAIN_NS = 2 * NS
 """At the end, what is under way in the network has so long to arrive, at the most."""
+
+
+FEEDBACK = Path("", control=True)
+"""Where feedback comes from: which stream it is about, its bytes say."""
 
 
 class _OwnError(Exception):
@@ -88,16 +94,16 @@ class RtspAudience:
         self._clock, self._wall, self._recorder = clock, WallClock(), recorder
         self._delivery = delivery
         self._start, self._notice, self._places = play, notice, places
-        self._frame_ns = NS // 30  # from one frame to the next, where the source does not say
-        self._frame_pts_ns: int | None = None
         self._start_ns: int | None = None  # when media time 0 was; None while nobody plays
         self._session_id = secrets.randbits(32)
         self.tracks = tracks_of(source)
         self.peers: list[Peer] = []
         self._clients: dict[str, dict[int, Peer]] = {}  # by address, who gets which source
-        self._feedback = Feedback(clock, self._clients)
+        self._budget = FeedbackBudget()
+        self._recording = SenderRecording(recorder)
+        self._dispatch = Dispatch(self._recording, delivery.offload)
+        self._feedback = Feedback(clock, self._clients, self._dispatch.rise)
         self._sockets = MediaSockets(host, self._feedback)
-        self._dispatch = Dispatch(recorder, delivery.offload)
         self._talking: OrderedDict[Peer, None] = OrderedDict()  # who has said something; whose turn it is comes first
         self._told, self._told_ns = 0, 0
         self._listener: Listener | None = None
@@ -132,14 +138,14 @@ class RtspAudience:
     def address_of(self, ssrc: int) -> str | None:
         """Where the client is that knows a track by this source. From any thread."""
         for peer in list(self.peers):
-            if any(outlet.ssrc == ssrc for outlet in list(peer.outlets.values())):
+            if any(route.ssrc == ssrc for route in list(peer.routes.values())):
                 return peer.address[0]
         return None
 
     @property
     def ssrcs(self) -> set[int]:
         """The sources that clients know its tracks by."""
-        return {outlet.ssrc for peer in list(self.peers) for outlet in list(peer.outlets.values())}
+        return {route.ssrc for peer in list(self.peers) for route in list(peer.routes.values())}
 
     # ---- for the peers: peer.Stage
 
@@ -163,28 +169,28 @@ class RtspAudience:
             self._notice("places", f"{words[0].lower()}{words[1:]}: others are refused until one of them leaves")
             raise rtsp.RtspError(words, 503)
 
-    def set_up(self, peer: Peer, outlet: Outlet) -> None:
-        """Let a peer have an outlet, and the sockets for it. RtspError when there are none left."""
-        if outlet.addresses is not None:
+    def set_up(self, peer: Peer, route: Route) -> None:
+        """Let a peer have a route, and the sockets for it. RtspError when there are none left."""
+        if route.addresses is not None:
             try:
-                outlet.links = self._sockets.take(outlet.track.stream, peer.local[0])
+                route.links = self._sockets.take(route.track.stream, peer.local[0])
             except OSError as error:
                 self._tell(self._clock.now_ns(), "client refused", f"{peer.address[0]}: no sockets: {error}")
                 self._notice(
                     "out of sockets", "this system has no more sockets for media: raise the limit of open files"
                 )
                 raise rtsp.RtspError("There are no sockets left", 503) from error
-        self._clients.setdefault(peer.address[0], {})[outlet.ssrc] = peer
+        self._clients.setdefault(peer.address[0], {})[route.ssrc] = peer
 
-    def tear_down(self, peer: Peer, outlet: Outlet) -> None:
-        """An outlet is used no more."""
+    def tear_down(self, peer: Peer, route: Route) -> None:
+        """A route is used no more."""
         mine = self._clients.get(peer.address[0], {})
-        mine.pop(outlet.ssrc, None)
+        mine.pop(route.ssrc, None)
         if not mine:
             self._clients.pop(peer.address[0], None)
-        if outlet.links is not None:
-            outlet.links = None
-            self._sockets.give_back(outlet.track.stream, peer.local[0])
+        if route.links is not None:
+            route.links = None
+            self._sockets.give_back(route.track.stream, peer.local[0])
 
     def play(self, peer: Peer, now_ns: int) -> int:
         """Let a peer have the stream from now on; the media time of now."""
@@ -248,7 +254,7 @@ class RtspAudience:
         moments = [self._clock.now_ns() + NS // 4 if self.peers else None, self._dispatch.wake_at()]
         moments.append(self._listener.wake_at() if self._listener is not None else None)
         moments.append(self._feedback.wake_at())
-        moments += [outlet.spreader.wake_at() for peer in self.peers for outlet in peer.outlets.values()]
+        moments += [peer.sender.timer_at() for peer in self.peers]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def look_after(self, now_ns: int) -> None:
@@ -264,13 +270,14 @@ class RtspAudience:
             peer = self._talking.popitem(last=False)[0]
             with self._session(peer, now_ns):
                 self._hear(peer, now_ns)
+        for peer, data in self._dispatch.risen(now_ns):
+            self._feedback.put(peer, data)
         for peer, data in self._feedback.turn(now_ns):
-            heard: list[Heard] = []
             with self._session(peer, now_ns):
-                heard = self._take_report(peer, data, now_ns)
-            for one in heard:  # beyond the session's own work: a rate controller that fails is no peer's doing
-                if self._delivery.heard is not None:
-                    self._delivery.heard(one, now_ns, self._wall.unix_ns(now_ns))
+                peer.sender.receive(FEEDBACK, Batch(data, len(data)), now_ns)
+                if peer.sender.heard_ns is not None:
+                    peer.heard_ns = max(peer.heard_ns, peer.sender.heard_ns)
+            self._send(peer, now_ns)
         self._see_to_peers(now_ns)
 
     def _see_to_peers(self, now_ns: int) -> None:
@@ -288,13 +295,14 @@ class RtspAudience:
                 self._part(peer)
             elif peer.link.waiting:
                 interest(self._selector, peer.link)
-            for outlet in peer.outlets.values() if not peer.gone else ():
-                if packets := outlet.spreader.pull(now_ns):
-                    self._dispatch.send(peer, outlet, packets, now_ns)
+            due_ns = None if peer.gone else peer.sender.timer_at()
+            if due_ns is not None and now_ns >= due_ns:
+                peer.sender.handle_timer(now_ns)
+                self._send(peer, now_ns)
 
     def rewind(self) -> None:
         """The clip starts again at the next PLAY; timestamps will be others."""
-        self._start_ns = self._frame_pts_ns = None
+        self._start_ns = None
         for track in self.tracks.values():
             track.restart()
         for peer in self.peers:
@@ -336,7 +344,8 @@ class RtspAudience:
         self._recorder.event(now_ns, name, rtsp.CREDENTIALS.sub("//", words))
 
     def _admit(self, arrival: Arrival, now_ns: int) -> None:
-        peer = Peer(arrival.link, arrival.address, arrival.local, self, now_ns, asked_ns=now_ns)
+        sender = Sender(unix_offset_ns=self._wall.unix_ns(0), budget=self._budget, name=SERVER_NAME)
+        peer = Peer(arrival.link, arrival.address, arrival.local, self, now_ns, sender, asked_ns=now_ns)
         self.peers.append(peer)
         self._selector.register(arrival.link, selectors.EVENT_READ, peer)
         with self._session(peer, now_ns):
@@ -359,49 +368,24 @@ class RtspAudience:
             return
         for report in peer.feed(data, now_ns) if data else ():
             self._feedback.put(peer, report)
-        if peer.playing:
-            for outlet in peer.outlets.values():
-                if outlet.reported_ns is None:  # at once, before any frame is due: a way that is shut shows
-                    with _own_work():
-                        self._owe_report(peer, outlet, now_ns)
+        with _own_work():  # reports at once, before any frame is due: a way that is shut shows
+            self._send(peer, now_ns)
         if peer.link.waiting > 2 * STALL_BYTES:  # media stops at half of it: these are answers
             raise WireError("it asks and does not read the answers")
         interest(self._selector, peer.link)
 
-    def _take_report(self, peer: Peer, data: bytes, now_ns: int) -> list[Heard]:
-        """A receiver report keeps its session alive and says what was received; a NACK what is to be sent again."""
-        try:
-            blocks, nacks = rtcp.parse_feedback(data)
-        except WireError:
-            return []
-        heard: list[Heard] = []
-        for block in blocks:
-            outlet = peer.outlet_of(block.ssrc)
-            if outlet is not None:
-                peer.heard_ns = now_ns
-                heard += self._hear_report(peer, outlet, block, now_ns)
-        for nack in nacks:  # after BYE, too: the last frames wait for what is asked for
-            outlet = peer.outlet_of(nack.media_ssrc)
-            if outlet is not None and outlet.again is not None and peer.attentive:
-                packets = outlet.again.answer(nack.within(*outlet.again.kept), now_ns)
-                with _own_work():
-                    self._dispatch.send_again(peer, outlet, packets, now_ns)
-        return heard
+    def _send(self, peer: Peer, now_ns: int) -> None:
+        """What a client's sender has to say leaves; what it tells of reports goes to whoever adapts to them.
 
-    def _hear_report(self, peer: Peer, outlet: Outlet, block: rtcp.ReportBlock, now_ns: int) -> list[Heard]:
-        since_ns = None if outlet.heard_ns is None else now_ns - outlet.heard_ns
-        if since_ns is not None and since_ns < REPORT_NS // 4:  # so many tell no more, and cost the others
-            return []
-        sent_bytes = outlet.octets - outlet.reported_octets
-        elapsed_ns = now_ns - outlet.began_ns if outlet.began_ns is not None else 0
-        sent = Account(outlet.first_sequence, outlet.packets, outlet.copies, elapsed_ns, outlet.track.rate)
-        doubt = belief.doubt(block, sent, outlet.reception)
-        if doubt is not None and not outlet.doubted and outlet.packets:
-            outlet.doubted = True
-            self._tell(now_ns, "report not believed", f"{peer.address[0]}: {doubt}")
-        outlet.reception, outlet.heard_ns, outlet.reported_octets = block, now_ns, outlet.octets
-        stream, rate = outlet.track.stream, outlet.track.rate
-        return [Heard(stream, outlet.ssrc, block, rate, sent_bytes, since_ns, elapsed_ns, doubt)]
+        Beyond the session's own work: a rate controller that fails is no peer's doing.
+        """
+        for event in self._dispatch.send(peer, now_ns):
+            if isinstance(event, Doubted):
+                self._tell(now_ns, "report not believed", f"{peer.address[0]}: {event.doubt}")
+                continue
+            self._recording.reported(event)
+            if self._delivery.heard is not None:
+                self._delivery.heard(event)
 
     def _part(self, peer: Peer) -> None:
         peer.gone = True
@@ -419,10 +403,10 @@ class RtspAudience:
         """The sound as it is: a description says what it is like."""
         return self._source.chunks()
 
-    def prepare(self, frame: EncodedFrame) -> Fragments:
-        """A frame cut into fragments, once for all."""
+    def prepare(self, frame: EncodedFrame) -> Packed:
+        """A frame cut into packets, once for all."""
         try:
-            return fragments(frame.jpeg)
+            return packed(frame.jpeg, payload_type=self.tracks["video"].payload_type)
         except WireError as error:
             raise WireError(f"frame {frame.index} cannot be sent as RTP/JPEG: {error}") from error
 
@@ -430,68 +414,42 @@ class RtspAudience:
         """The RTP timestamp of a presentation time."""
         return self.tracks[stream].timestamp(pts_ns)
 
-    def send_frame(self, unit: Fragments, pts_ns: int) -> tuple[int | None, int | None]:
-        """Send a frame's fragments to every client that plays."""
-        if self._source.fps:
-            self._frame_ns = round(NS / self._source.fps)
-        elif self._frame_pts_ns is not None and pts_ns > self._frame_pts_ns:
-            self._frame_ns = min(NS // 5, pts_ns - self._frame_pts_ns)
-        self._frame_pts_ns = pts_ns
-        sent_ns, packets = self._to_all("video", unit, pts_ns)
-        return sent_ns, None if sent_ns is None else len(packets)
+    def send_frame(self, unit: Packed, pts_ns: int) -> tuple[int | None, int | None]:
+        """Send a frame's packets to every client that plays."""
+        return self._to_all("video", unit, pts_ns)
 
     def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
         """Send a chunk to every client that plays: a packet is a unit of its own to the client."""
-        sent_ns, packets = self._to_all("audio", chunk, chunk.pts_ns)
         track = self.tracks["audio"]
-        first = track.timestamp(chunk.pts_ns)
+        unit = packed_sound(chunk, payload_type=track.payload_type, rate=track.rate, channels=track.channels)
+        sent_ns, count = self._to_all("audio", unit, chunk.pts_ns)
+        if count is None:
+            return sent_ns, ()
+        first, batch = track.timestamp(chunk.pts_ns), unit.batch
         parts = []
-        for packet in packets:
-            timestamp = RtpPacket.parse(packet).timestamp
-            into_ns = ((timestamp - first) & 0xFFFFFFFF) * NS // track.rate
-            parts.append(Part(chunk.pts_ns + into_ns, timestamp, len(packet) - HEADER_BYTES))
+        for at in range(count):
+            ticks, size = at * unit.ticks, batch.size if at < count - 1 else batch.last
+            pts_ns = chunk.pts_ns + ticks * NS // track.rate
+            parts.append(Part(pts_ns, (first + ticks) & 0xFFFFFFFF, size - HEADER_BYTES))
         return sent_ns, parts
 
     def say_goodbye(self, now_ns: int) -> None:
         """A last report and BYE to every client that plays: its clip is over."""
-        if self._start_ns is None:
-            return
-        media_ns = now_ns - self._start_ns
         for peer in self.peers:
-            if not peer.playing:
-                continue
-            for outlet in peer.outlets.values():
-                if packets := outlet.spreader.flush():
-                    self._dispatch.send(peer, outlet, packets, now_ns)
-                self._dispatch.send_rtcp(
-                    peer, outlet, peer.goodbye(outlet, self._wall.unix_ns(now_ns), media_ns), now_ns
-                )
-            peer.end_of_stream()
+            if peer.playing:
+                peer.sender.end(now_ns)
+                self._send(peer, now_ns)
 
-    def _to_all(self, stream: str, unit: Fragments | Chunk, pts_ns: int) -> tuple[int | None, list[bytes]]:
-        """Send one unit to every client that plays; when the first send began, and that client's packets."""
-        first_ns: int | None = None
-        sent: list[bytes] = []
+    def _to_all(self, stream: str, unit: Packed, pts_ns: int) -> tuple[int | None, int | None]:
+        """Send one unit to every client that plays: when the first send began, and that client's packets."""
+        first: tuple[int | None, int | None] = None, None
         for peer in self.peers:
-            outlet = peer.outlets.get(stream) if peer.playing else None
-            if outlet is None:
+            if not peer.playing or stream not in peer.routes:
                 continue
-            now_ns = self._clock.now_ns()
-            self._owe_report(peer, outlet, now_ns)
-            if outlet.parity is not None:
-                outlet.parity.overhead = self._delivery.parity
-            packets = outlet.pack(unit, pts_ns)
-            if first_ns is None:
-                first_ns, sent = now_ns, packets
-            if stream == "video" and outlet.addresses is not None:
-                outlet.spreader.share = self._delivery.spread
-                outlet.spreader.push(Burst(packets, self._frame_ns), now_ns)
-                packets = outlet.spreader.pull(now_ns)
-            self._dispatch.send(peer, outlet, packets, now_ns)
-        return first_ns, sent
-
-    def _owe_report(self, peer: Peer, outlet: Outlet, now_ns: int) -> None:
-        assert self._start_ns is not None
-        report = peer.report_due(outlet, now_ns, self._wall.unix_ns(now_ns), now_ns - self._start_ns)
-        if report is not None:
-            self._dispatch.send_rtcp(peer, outlet, report, now_ns)
+            now_ns, sender = self._clock.now_ns(), peer.sender
+            sender.spread, sender.parity = self._delivery.spread, self._delivery.parity
+            count = sender.send(stream, unit, pts_ns, now_ns)
+            if first[0] is None:
+                first = now_ns, count
+            self._send(peer, now_ns)
+        return first

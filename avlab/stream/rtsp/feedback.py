@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import selectors
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.rtsp.peer import Peer
@@ -35,10 +35,19 @@ MOST_WAITING = 8
 
 
 class Feedback:
-    """Reads the sockets that it is given to `watch`; `clients` is who gets which source (SSRC), by address."""
+    """Reads the sockets that it is given to `watch`; `clients` is who gets which source (SSRC), by address.
 
-    def __init__(self, clock: MonotonicClock, clients: Mapping[str, Mapping[int, Peer]]) -> None:
-        self._clock, self._clients = clock, clients
+    `rise` is the network that datagrams pass on their way up: it is given whose one is, about which source, and when it
+    came, and answers with those that have come through by then. What comes through later is `put`.
+    """
+
+    def __init__(
+        self,
+        clock: MonotonicClock,
+        clients: Mapping[str, Mapping[int, Peer]],
+        rise: Callable[[Peer, int, bytes, int], Iterable[bytes]] = lambda peer, ssrc, data, now_ns: (data,),
+    ) -> None:
+        self._clock, self._clients, self._rise = clock, clients, rise
         self._selector: selectors.BaseSelector | None = None
         self._links: dict[UdpLink, None] = {}
         self._ready: OrderedDict[UdpLink, None] = OrderedDict()  # whose turn it is to be read first
@@ -112,8 +121,10 @@ class Feedback:
             known = self._clients.get(address[0])
             if known is None or len(data) > REPORT_BYTES:
                 continue
-            for peer in {id(known[ssrc]): known[ssrc] for ssrc in rtcp.subjects(data) if ssrc in known}.values():
-                self.put(peer, data)
+            about = {id(known[ssrc]): (known[ssrc], ssrc) for ssrc in rtcp.subjects(data)[::-1] if ssrc in known}
+            for peer, ssrc in about.values():
+                for arrived in self._rise(peer, ssrc, data, self._clock.now_ns()):
+                    self.put(peer, arrived)
 
     def _look_away(self) -> None:
         self._resume_ns = self._clock.now_ns() + REST_NS

@@ -12,15 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import unquote
 
+from avlab.core.sender import Outlet, Sender
 from avlab.media.sources import Source
 from avlab.network.parity import ParityEncoder
 from avlab.network.retransmission import KEEP_NS, RtxSender
 from avlab.stream.sockets.links import Address, TcpLink, UdpLink
-from avlab.timing.spreading import Spreader
-from avlab.wire import rtcp, rtsp, sdp
-from avlab.wire.rtp import JPEG, L16_MONO, L16_STEREO, VIDEO_CLOCK, L16Packetizer, Unwrapper, rtp_timestamp
-from avlab.wire.rtpjpeg import Fragments, JpegPacketizer
-from avlab.wire.units import NS, Chunk, WireError
+from avlab.wire import rtsp, sdp
+from avlab.wire.rtp import JPEG, L16_MONO, L16_STEREO, VIDEO_CLOCK, rtp_timestamp
+from avlab.wire.units import NS, WireError
 
 SERVER_NAME = "avlab"
 
@@ -29,9 +28,6 @@ MAX_REQUESTS = 64
 
 RTX_TYPE, FEC_TYPE = 98, 99
 """The payload types of packets sent again and of parity."""
-
-REPORT_NS = NS // 2
-"""How often reports go either way. RFC 3550 6.2 lets them be 360 / kilobits-a-second seconds apart: 0.2 s at 1800."""
 
 STALL_BYTES = 1 << 20
 """Media for a peer that reads no faster is dropped while this much waits for it; others are not held up."""
@@ -90,56 +86,15 @@ def tracks_of(source: Source) -> dict[str, Track]:
 
 
 @dataclass(slots=True)
-class Outlet:
-    """One track on its way to one client."""
+class Route:
+    """How one track gets to one client: what its outlet (`core.sender`) has to say goes this way."""
 
     track: Track
-    packetizer: JpegPacketizer | L16Packetizer
+    ssrc: int
     channels: tuple[int, int] | None = None  # interleaved: RTP, RTCP
     addresses: tuple[Address, Address] | None = None  # UDP: RTP, RTCP
     links: tuple[UdpLink, UdpLink] | None = None  # which of the server's sockets it leaves from, while it is set up
     url: str = ""  # by which the client has asked for it
-    packets: int = 0
-    copies: int = 0  # that a network between has made of them
-    began_ns: int | None = None  # when the first packet left
-    octets: int = 0
-    first_sequence: int = 0
-    reported_ns: int | None = None  # when the last sender report went out; None: one is owed
-    reception: rtcp.ReportBlock | None = None  # what the client last said it received
-    doubted: bool = False  # what it said could not be true, and the record says so
-    again: RtxSender | None = None  # packets that the client may ask for
-    parity: ParityEncoder | None = None
-    again_sequence: Unwrapper = field(default_factory=lambda: Unwrapper(16))  # of what is sent again
-    spreader: Spreader = field(default_factory=Spreader)
-    reported_octets: int = 0  # when the client's last report came, and what had been sent by then
-    heard_ns: int | None = None
-
-    @property
-    def ssrc(self) -> int:
-        """The source that this client knows the track by."""
-        return self.packetizer.ssrc
-
-    def report(self, unix_ns: int, media_ns: int) -> rtcp.SenderReport:
-        """Both clocks at this moment, and the totals."""
-        packets, octets = self.packets & 0xFFFFFFFF, self.octets & 0xFFFFFFFF
-        return rtcp.SenderReport(self.ssrc, rtcp.ns_to_ntp(unix_ns), self.track.timestamp(media_ns), packets, octets)
-
-    def pack(self, unit: Fragments | Chunk, pts_ns: int) -> list[bytes]:
-        """The client's own packets for a frame cut into fragments, or for a chunk of sound."""
-        if isinstance(self.packetizer, JpegPacketizer):
-            assert isinstance(unit, Fragments)
-            packets = self.packetizer.pack_fragments(unit, pts_ns)
-            if self.parity is not None:
-                packets += self.parity.protect(packets)
-                self.packetizer.sequence = (packets_end(packets) + 1) & 0xFFFF
-            return packets
-        assert isinstance(unit, Chunk)
-        return self.packetizer.pack(unit)
-
-
-def packets_end(packets: list[bytes]) -> int:
-    """The sequence number of the last of some packets."""
-    return (packets[-1][2] << 8) | packets[-1][3]
 
 
 class Stage(Protocol):
@@ -154,11 +109,11 @@ class Stage(Protocol):
     def admit(self, peer: Peer) -> None:
         """Let a peer have a session. RtspError when there is no place left."""
 
-    def set_up(self, peer: Peer, outlet: Outlet) -> None:
-        """Let a peer have an outlet, and the sockets for it. RtspError when there are none left."""
+    def set_up(self, peer: Peer, route: Route) -> None:
+        """Let a peer have a route, and the sockets for it. RtspError when there are none left."""
 
-    def tear_down(self, peer: Peer, outlet: Outlet) -> None:
-        """An outlet is used no more."""
+    def tear_down(self, peer: Peer, route: Route) -> None:
+        """A route is used no more."""
 
     def play(self, peer: Peer, now_ns: int) -> int:
         """Let a peer have the stream from now on; media time at this moment, in ns."""
@@ -166,20 +121,20 @@ class Stage(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """A client's connection: its session, its outlets, when it was last heard of."""
+    """A client's connection: its session, its routes, when it was last heard of. What it is sent is its `sender`'s."""
 
     link: TcpLink
     address: Address
     local: Address
     stage: Stage
     heard_ns: int  # when anything complete came: a request, a packet, a report
+    sender: Sender
     scope: tuple[int, ...] = ()  # of a link-local address, as the system has it: flow and interface
     asked_ns: int = 0  # when a request came
     session: str | None = None
     state: rtsp.State = rtsp.State.INIT
-    outlets: dict[str, Outlet] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
     has_played: bool = False
-    finished: bool = False  # the clip has ended since PLAY
     gone: bool = False
     reports: deque[bytes] = field(default_factory=deque)  # that there was no time to read yet
     _receiver: rtsp.Receiver = field(default_factory=rtsp.Receiver)
@@ -187,12 +142,7 @@ class Peer:
     @property
     def playing(self) -> bool:
         """Whether media goes to it."""
-        return self.attentive and not self.finished
-
-    @property
-    def attentive(self) -> bool:
-        """Whether it has asked to be sent media and not to stop; the clip may have ended."""
-        return self.state == rtsp.State.PLAYING and not self.gone
+        return self.sender.playing and not self.gone
 
     def feed(self, data: bytes, now_ns: int) -> list[bytes]:
         """Take what came over the connection, answer requests; RTCP that came interleaved is returned.
@@ -209,36 +159,18 @@ class Peer:
                 self.asked_ns = now_ns
                 self.link.send(self._answer(event, now_ns).serialize(), now_ns)
             elif isinstance(event, rtsp.Interleaved) and any(
-                outlet.channels and event.channel in outlet.channels for outlet in self.outlets.values()
+                route.channels and event.channel in route.channels for route in self.routes.values()
             ):
                 reports.append(event.data)
         return reports
 
-    def outlet_of(self, ssrc: int) -> Outlet | None:
-        """The outlet that the client knows by this source; None when it is none of its own."""
-        return next((outlet for outlet in self.outlets.values() if outlet.ssrc == ssrc), None)
-
     def release(self) -> None:
         """Give up the session and all that it has taken."""
-        for outlet in self.outlets.values():
-            self.stage.tear_down(self, outlet)
-        self.session, self.outlets = None, {}
-
-    def report_due(self, outlet: Outlet, now_ns: int, unix_ns: int, media_ns: int) -> bytes | None:
-        """A sender report with both clocks of this moment, before the first packet and every half second after."""
-        if outlet.reported_ns is not None and now_ns - outlet.reported_ns < REPORT_NS:
-            return None
-        outlet.reported_ns = now_ns
-        return rtcp.serialize_compound([outlet.report(unix_ns, media_ns), rtcp.Sdes(outlet.ssrc, SERVER_NAME)])
-
-    def goodbye(self, outlet: Outlet, unix_ns: int, media_ns: int) -> bytes:
-        """A last report and BYE (RFC 3550 6.6)."""
-        report = outlet.report(unix_ns, media_ns)
-        return rtcp.serialize_compound([report, rtcp.Sdes(outlet.ssrc, SERVER_NAME), rtcp.Bye((outlet.ssrc,))])
-
-    def end_of_stream(self) -> None:
-        """The clip is over; the session stays, for PAUSE or for another PLAY."""
-        self.finished = True
+        self.sender.pause()
+        for stream, route in self.routes.items():
+            self.stage.tear_down(self, route)
+            self.sender.remove(stream)
+        self.session, self.routes = None, {}
 
     def _answer(self, request: rtsp.Request, now_ns: int) -> rtsp.Response:
         """Carry a request out, or refuse it with the status that RFC 2326 has for it."""
@@ -267,6 +199,8 @@ class Peer:
             headers["Session"] = rtsp.SessionHeader(self.session, timeout).serialize()
         if request.method == "TEARDOWN":
             self.release()
+        elif request.method == "PAUSE":
+            self.sender.pause()
         return _reply(request, 200, headers, body)
 
     def _options(self, request: rtsp.Request, now_ns: int) -> _Answer:
@@ -292,80 +226,61 @@ class Peer:
             raise rtsp.RtspError(f"There is no track {stream[:40]!r}.", 404)
         # destination= is ignored: media goes only to the address that asked.
         offers = rtsp.transports_offered(request.headers.get("transport", ""))
-        outlet = next((o for offer in offers if (o := self._outlet(track, offer)) is not None), None)
-        if outlet is None:
+        route = next((found for offer in offers if (found := self._route(track, offer)) is not None), None)
+        if route is None:
             raise rtsp.RtspError("Unicast RTP/AVP over UDP or interleaved is offered.", 461)
         if self.session is None:
             self.stage.admit(self)
-        outlet.url = request.uri
-        self.stage.set_up(self, outlet)
-        if stream in self.outlets:
-            self.stage.tear_down(self, self.outlets[stream])
-        self.outlets[stream] = outlet
+        route.url = request.uri
+        self.stage.set_up(self, route)
+        if stream in self.routes:
+            self.stage.tear_down(self, self.routes[stream])
+        self.routes[stream] = route
         self.session = self.session or secrets.token_hex(8)
-        headers = self._repair(outlet, request.headers.get(rtsp.REPAIR_HEADER, ""))
-        if outlet.addresses is None or outlet.links is None:
-            granted = rtsp.Transport(lower="TCP", interleaved=outlet.channels, ssrc=outlet.ssrc)
+        outlet = outlet_of(route, sequence=secrets.randbits(16))
+        self.sender.add(outlet)
+        headers = _grant_repair(outlet, route, request.headers.get(rtsp.REPAIR_HEADER, ""))
+        if route.addresses is None or route.links is None:
+            granted = rtsp.Transport(lower="TCP", interleaved=route.channels, ssrc=route.ssrc)
         else:
-            client_port = (outlet.addresses[0][1], outlet.addresses[1][1])
-            server_port = (outlet.links[0].port, outlet.links[1].port)
-            granted = rtsp.Transport(lower="UDP", client_port=client_port, server_port=server_port, ssrc=outlet.ssrc)
+            client_port = (route.addresses[0][1], route.addresses[1][1])
+            server_port = (route.links[0].port, route.links[1].port)
+            granted = rtsp.Transport(lower="UDP", client_port=client_port, server_port=server_port, ssrc=route.ssrc)
         return headers | {"Transport": granted.serialize()}, b""
-
-    def _repair(self, outlet: Outlet, wish: str) -> dict[str, str]:
-        """What a client is granted that wants lost packets back. What comes over TCP is not lost."""
-        wish = wish.strip().lower()
-        if outlet.addresses is None or wish not in outlet.track.media.repairs:
-            return {}
-        if wish == "fec":
-            outlet.parity = ParityEncoder(payload_type=FEC_TYPE)
-            return {rtsp.REPAIR_HEADER: wish}
-        ssrc = secrets.randbits(32)
-        outlet.again = RtxSender(ssrc=ssrc, payload_type=RTX_TYPE, sequence=secrets.randbits(16))
-        return {rtsp.REPAIR_HEADER: f"{wish};ssrc={ssrc:08X}"}
 
     def _play(self, request: rtsp.Request, now_ns: int) -> _Answer:
         joins = not self.playing
         media_ns = self.stage.play(self, now_ns)
-        infos = []
-        for outlet in self.outlets.values():
-            if joins:
-                outlet.reported_ns = None
-                outlet.packetizer.timestamp_offset = outlet.track.timestamp_offset
-            infos.append(rtsp.RtpInfo(outlet.url, outlet.packetizer.sequence, outlet.track.timestamp(media_ns)))
-        self.has_played, self.finished = True, False
+        if joins:
+            for stream, outlet in self.sender.outlets.items():
+                outlet.timestamp_offset = self.routes[stream].track.timestamp_offset
+        self.sender.play(now_ns, media_ns)
+        infos = [
+            rtsp.RtpInfo(self.routes[stream].url, outlet.next_sequence, outlet.timestamp(media_ns))
+            for stream, outlet in self.sender.outlets.items()
+        ]
+        self.has_played = True
         # All share the clip: nobody seeks it, and nobody plays it faster (RFC 2326 12.29, 12.34).
         headers = {"Range": sdp.NptRange(media_ns).serialize(), "RTP-Info": rtsp.serialize_rtp_info(infos)}
         return headers | ({"Scale": "1"} if "scale" in request.headers else {}), b""
 
-    def _outlet(self, track: Track, offer: rtsp.Transport) -> Outlet | None:
+    def _route(self, track: Track, offer: rtsp.Transport) -> Route | None:
         if offer.profile != "RTP/AVP" or not offer.unicast or offer.mode not in ("", "PLAY"):
             return None
-        common: dict[str, Any] = {
-            "payload_type": track.payload_type,
-            "ssrc": secrets.randbits(32),
-            "sequence": secrets.randbits(16),
-            "timestamp_offset": track.timestamp_offset,
-        }
-        packetizer = (
-            JpegPacketizer(**common)
-            if track.stream == "video"
-            else L16Packetizer(**common, rate=track.rate, channels=track.channels)
-        )
-        outlet = Outlet(track, packetizer, first_sequence=packetizer.sequence)
+        route = Route(track, secrets.randbits(32))
         if offer.lower == "TCP":
-            taken = {c for o in self.outlets.values() if o.track is not track and o.channels for c in o.channels}
+            taken = {c for other in self.routes.values() if other.track is not track for c in other.channels or ()}
             pair = offer.interleaved or (0, 1)
             if taken & set(pair) or pair[0] == pair[1]:
                 free = [c for c in range(0, 254, 2) if not taken & {c, c + 1}]
                 pair = (free[0], free[0] + 1)
-            outlet.channels = pair
+            route.channels = pair
         elif offer.lower == "UDP" and offer.client_port is not None:
             rtp_port, rtcp_port = offer.client_port
-            outlet.addresses = self._towards(rtp_port), self._towards(rtcp_port)
+            route.addresses = self._towards(rtp_port), self._towards(rtcp_port)
         else:
             return None
-        return outlet
+        return route
 
     def _towards(self, port: int) -> Any:
         """A port of the client's own address; of a link-local one, with the interface that it is at."""
@@ -373,6 +288,35 @@ class Peer:
 
 
 _Answer = tuple[dict[str, str], bytes]
+
+
+def outlet_of(route: Route, *, sequence: int) -> Outlet:
+    """What a client gets of a track, numbered from `sequence`: a marker begins sound, UDP is what a burst overruns."""
+    track = route.track
+    video = track.stream == "video"
+    return Outlet(
+        track.stream,
+        rate=track.rate,
+        ssrc=route.ssrc,
+        sequence=sequence,
+        timestamp_offset=track.timestamp_offset,
+        marks_first=not video,
+        spreads=video and route.addresses is not None,
+        interval_ns=round(NS / track.media.framerate) if video and track.media.framerate else None,
+    )
+
+
+def _grant_repair(outlet: Outlet, route: Route, wish: str) -> dict[str, str]:
+    """What a client is granted that wants lost packets back. What comes over TCP is not lost."""
+    wish = wish.strip().lower()
+    if route.addresses is None or wish not in route.track.media.repairs:
+        return {}
+    if wish == "fec":
+        outlet.parity = ParityEncoder(payload_type=FEC_TYPE)
+        return {rtsp.REPAIR_HEADER: wish}
+    ssrc = secrets.randbits(32)
+    outlet.again = RtxSender(ssrc=ssrc, payload_type=RTX_TYPE, sequence=secrets.randbits(16))
+    return {rtsp.REPAIR_HEADER: f"{wish};ssrc={ssrc:08X}"}
 
 
 def _track_of(uri: str, tracks: Mapping[str, Track]) -> str:

@@ -1,0 +1,351 @@
+"""What a server is to one client: packets numbered and stamped, reports both ways, packets sent again. Pure.
+
+A machine as the package has it: calls and moments in, bytes and events out. What a client may ask, and over which
+sockets its packets go, is its driver's affair.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum, auto
+
+from avlab.core.budget import FeedbackBudget
+from avlab.core.events import Doubted, Path, Reported, SenderEvent, Sent
+from avlab.network import belief
+from avlab.network.belief import Account
+from avlab.network.parity import ParityEncoder
+from avlab.network.retransmission import RtxSender
+from avlab.timing.spreading import Burst, Spreader
+from avlab.wire import rtcp
+from avlab.wire.batch import Batch, batches
+from avlab.wire.rtp import HEADER_BYTES, MARKER, Packed, Unwrapper, rtp_timestamp, ticks_to_ns
+from avlab.wire.units import NS, WireError
+
+REPORT_NS = NS // 2
+"""How often reports go either way. RFC 3550 6.2 lets them be 360 / kilobits-a-second seconds apart: 0.2 s at 1800."""
+
+SLACK_NS = NS // 10
+"""A sender report that is due goes before the next packet, and so long after its time by itself, where none comes:
+a server of many clients would else wake up for each one's reports alone."""
+
+FIRST_INTERVAL_NS = NS // 30
+"""From one frame to the next, before two have come."""
+
+MOST_INTERVAL_NS = NS // 5
+"""Beyond it a frame's packets are not spread: what comes next may be sooner than what was before."""
+
+MOST_TRIP_NS = 30 * NS
+"""A round trip that is longer, by what a report says, is a report that lies or is of another clock."""
+
+SENT_BEFORE_NS = NS
+"""A sender report may have gone out so long before the first packet."""
+
+
+class State(Enum):
+    """What a client is to be sent: nothing, everything, or, after the end, what it still asks for again.
+
+    play: any -> PLAYING        pause: any -> IDLE        end: PLAYING -> ENDED
+    """
+
+    IDLE = auto()
+    PLAYING = auto()
+    ENDED = auto()
+
+
+class Outlet:
+    """One stream on its way to one client. What is settled in its session is handed in; the rest is what happened.
+
+    `ssrc`, `sequence` (16 bits, the first packet's number) and `timestamp_offset` (32 bits, the timestamp of pts 0)
+    are to be drawn by chance; `rate` is the media clock's, in hertz. `spreads` is whether a frame's packets may leave
+    over part of its time, `interval_ns` the time from one frame to the next where the source says it. With
+    `marks_first` its very first packet bears the marker, as a talkspurt's does (RFC 3551 4.1). `again` and `parity`
+    are there when the client is granted them.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        *,
+        rate: int,
+        ssrc: int,
+        sequence: int,
+        timestamp_offset: int,
+        marks_first: bool = False,
+        spreads: bool = False,
+        interval_ns: int | None = None,
+        again: RtxSender | None = None,
+        parity: ParityEncoder | None = None,
+    ) -> None:
+        self.stream, self.rate, self.ssrc = stream, rate, ssrc
+        self.timestamp_offset = timestamp_offset
+        self.again, self.parity = again, parity
+        self.media, self.control = Path(stream, control=False), Path(stream, control=True)
+        self.first_sequence = self.number = sequence  # the first packet's number and the next one's; neither wraps
+        self.packets = self.octets = 0  # that have left
+        self.copies = 0  # that a network on this side has made of them
+        self.marks_next = marks_first
+        self.spreads, self.spreader = spreads, Spreader()
+        self.waiting: deque[tuple[Batch, str]] = deque()  # what the spreader holds: in order, and which repair it is
+        self.again_number = Unwrapper(16)
+        self.began_ns: int | None = None  # when the first packet left
+        self.reported_ns: int | None = None  # when the last sender report went out; None: one is owed
+        self.reception: rtcp.ReportBlock | None = None  # what the client last said it received, and when
+        self.heard_ns: int | None = None
+        self.reported_octets = 0  # what had been sent by then
+        self.doubted = False  # a report could not be true, and an event has said so
+        self._settled_ns = interval_ns
+        self._interval_ns = FIRST_INTERVAL_NS
+        self._pts_ns: int | None = None  # the newest frame's
+
+    @property
+    def next_sequence(self) -> int:
+        """The 16-bit number of the next packet, as RTP-Info tells it."""
+        return self.number & 0xFFFF
+
+    def timestamp(self, pts_ns: int) -> int:
+        """The RTP timestamp of a presentation time."""
+        return rtp_timestamp(pts_ns, self.rate, self.timestamp_offset)
+
+    def interval_ns(self, pts_ns: int) -> int:
+        """How long it is until the next frame, as a frame at `pts_ns` is about to be sent."""
+        if self._settled_ns is not None:
+            return self._settled_ns
+        if self._pts_ns is not None and pts_ns > self._pts_ns:
+            self._interval_ns = min(MOST_INTERVAL_NS, pts_ns - self._pts_ns)
+        self._pts_ns = pts_ns
+        return self._interval_ns
+
+
+class Sender:
+    """All of RTP and RTCP that goes to one client, and what comes back from it.
+
+    `unix_offset_ns` is Unix time less the driver's clock, both in ns. `budget` is shared by all senders of a server.
+    `name` is what sources are called (CNAME). `spread` and `parity` may be set at any time and act on the next frame.
+    """
+
+    def __init__(self, *, unix_offset_ns: int, budget: FeedbackBudget, name: str = "avlab") -> None:
+        self.outlets: dict[str, Outlet] = {}
+        self.state = State.IDLE
+        self.spread = 0.0
+        """The share of a frame's time over which its packets leave, 0 to 0.95."""
+        self.parity = 0.25
+        """Parity packets a packet, 0 to 1, where a client was granted them."""
+        self.heard_ns: int | None = None
+        """When a report of one of its streams came last."""
+        self._unix_offset_ns, self._budget, self._name = unix_offset_ns, budget, name
+        self._by_ssrc: dict[int, Outlet] = {}
+        self._start_ns = 0  # when media time 0 was
+        self._outgoing: list[tuple[Path, Batch]] = []
+        self._events: list[SenderEvent] = []
+
+    # ---- what is settled with the client
+
+    def add(self, outlet: Outlet) -> None:
+        """The client is to get a stream, instead of what it had of that name."""
+        self.remove(outlet.stream)
+        self.outlets[outlet.stream] = outlet
+        self._by_ssrc[outlet.ssrc] = outlet
+
+    def remove(self, stream: str) -> None:
+        """The client gets a stream no more. Harmless when it did not."""
+        outlet = self.outlets.pop(stream, None)
+        if outlet is not None:
+            del self._by_ssrc[outlet.ssrc]
+
+    def stream_of(self, ssrc: int) -> str | None:
+        """The stream that the client knows by this source; None when it is none of its own."""
+        outlet = self._by_ssrc.get(ssrc)
+        return None if outlet is None else outlet.stream
+
+    @property
+    def playing(self) -> bool:
+        """Whether media goes to the client."""
+        return self.state is State.PLAYING
+
+    def play(self, now_ns: int, media_ns: int) -> None:
+        """Media goes to the client from now on, which is media time `media_ns`; a sender report goes out at once."""
+        joins = not self.playing
+        self.state, self._start_ns = State.PLAYING, now_ns - media_ns
+        for outlet in self.outlets.values() if joins else ():
+            outlet.reported_ns = None
+            self._report_if_due(outlet, now_ns)
+
+    def pause(self) -> None:
+        """No more media goes to the client until the next `play`, but for what is left of a frame."""
+        self.state = State.IDLE
+
+    def end(self, now_ns: int) -> None:
+        """The clip is over: what is left of it, a last report and BYE (RFC 3550 6.6). Nothing unless it plays."""
+        if not self.playing:
+            return
+        for outlet in self.outlets.values():
+            self._leave(outlet, len(outlet.spreader.flush()), now_ns)
+            self._control(outlet, self._report(outlet, now_ns), rtcp.Bye((outlet.ssrc,)))
+        self.state = State.ENDED
+
+    # ---- media
+
+    def send(self, stream: str, packed: Packed, pts_ns: int, now_ns: int) -> int:
+        """A frame, or a chunk of sound, leaves now: its first packets at least. How many packets it is, with parity.
+
+        Nothing, and 0, when the client does not play or has no such stream, or there is nothing in it.
+        """
+        outlet = self.outlets.get(stream)
+        if outlet is None or not self.playing or not packed.batch.data:
+            return 0
+        self._report_if_due(outlet, now_ns)
+        batch = packed.stamped(sequence=outlet.next_sequence, timestamp=outlet.timestamp(pts_ns), ssrc=outlet.ssrc)
+        if outlet.marks_next:
+            outlet.marks_next = False
+            batch = Batch(b"%c%c%b" % (batch.data[0], batch.data[1] | MARKER, batch.data[2:]), batch.size)
+        outlet.waiting.append((batch, ""))
+        count = batch.total
+        if outlet.parity is not None:
+            outlet.parity.overhead = self.parity
+            for over in batches(outlet.parity.protect(batch.datagrams())):
+                outlet.waiting.append((over, "fec"))
+                count += over.total
+        outlet.number += count
+        if outlet.spreads:
+            interval_ns = outlet.interval_ns(pts_ns)
+            outlet.spreader.share = self.spread
+            outlet.spreader.push(Burst(range(count), interval_ns), now_ns)
+            self._leave(outlet, len(outlet.spreader.pull(now_ns)), now_ns)
+        else:
+            self._leave(outlet, count, now_ns)
+        return count
+
+    def copied(self, ssrc: int) -> None:
+        """A network on this side has made a second one of a packet, which the client may count as received."""
+        if (outlet := self._by_ssrc.get(ssrc)) is not None:
+            outlet.copies += 1
+
+    # ---- what the client says
+
+    def receive(self, path: Path, batch: Batch, now_ns: int) -> None:
+        """RTCP came from the client: reports are believed or not, packets asked for are sent again.
+
+        What is no RTCP, or about sources of others, is passed over. `path` tells nothing that the bytes do not.
+        """
+        for data in batch.datagrams():
+            try:
+                blocks, nacks = rtcp.parse_feedback(data)
+            except WireError:
+                continue
+            for block in blocks:
+                if (outlet := self._by_ssrc.get(block.ssrc)) is not None:
+                    self.heard_ns = now_ns
+                    self._hear(outlet, block, now_ns)
+            for nack in nacks:  # after the end, too: the last frames wait for what is asked for
+                outlet = self._by_ssrc.get(nack.media_ssrc)
+                if outlet is not None and outlet.again is not None and self.state is not State.IDLE:
+                    self._send_again(outlet, outlet.again, nack, now_ns)
+
+    # ---- the machine
+
+    def timer_at(self) -> int | None:
+        """When `handle_timer` has something to do next; None while it has not."""
+        moments = [moment for outlet in self.outlets.values() if (moment := outlet.spreader.wake_at()) is not None]
+        if self.playing:
+            reported = (outlet.reported_ns for outlet in self.outlets.values())
+            moments += [reported_ns + REPORT_NS + SLACK_NS for reported_ns in reported if reported_ns is not None]
+        return min(moments, default=None)
+
+    def handle_timer(self, now_ns: int) -> None:
+        """Time has come: more of a frame that is spread leaves, and reports where no packet took one along."""
+        for outlet in self.outlets.values():
+            reported_ns = outlet.reported_ns
+            if self.playing and reported_ns is not None and now_ns >= reported_ns + REPORT_NS + SLACK_NS:
+                self._report_if_due(outlet, now_ns)
+            self._leave(outlet, len(outlet.spreader.pull(now_ns)), now_ns)
+
+    def outgoing(self) -> list[tuple[Path, Batch]]:
+        """What is to be sent, in order, since the last call: by the driver, at once."""
+        out, self._outgoing = self._outgoing, []
+        return out
+
+    def events(self) -> list[SenderEvent]:
+        """What has happened since the last call. Each batch of media in `outgoing` has its `Sent`, in that order."""
+        out, self._events = self._events, []
+        return out
+
+    # ---- within
+
+    def _leave(self, outlet: Outlet, count: int, now_ns: int) -> None:
+        """The next so many packets of those that wait go out, in as few batches as they are."""
+        waiting = outlet.waiting
+        while count:
+            batch, repair = waiting.popleft()
+            total = batch.total
+            if total > count:
+                waiting.appendleft((batch.part(count, total), repair))
+                batch, total = batch.part(0, count), count
+            count -= total
+            if outlet.began_ns is None:
+                outlet.began_ns = now_ns
+            number = outlet.first_sequence + outlet.packets
+            outlet.packets += total
+            outlet.octets += len(batch.data) - HEADER_BYTES * total
+            if outlet.again is not None:
+                outlet.again.sent(batch, now_ns)
+            self._outgoing.append((outlet.media, batch))
+            self._events.append(Sent(now_ns, outlet.stream, outlet.ssrc, number, batch, repair))
+
+    def _send_again(self, outlet: Outlet, again: RtxSender, nack: rtcp.Asked, now_ns: int) -> None:
+        packets = again.answer(nack.within(*again.kept), now_ns, most=self._budget.left(now_ns))
+        self._budget.spend(len(packets))
+        for batch in batches(packets):
+            number = outlet.again_number((batch.data[2] << 8) | batch.data[3])
+            outlet.again_number.start_at((number + batch.total - 1) & 0xFFFF)
+            self._outgoing.append((outlet.media, batch))
+            self._events.append(Sent(now_ns, outlet.stream, again.ssrc, number, batch, "rtx"))
+
+    def _report_if_due(self, outlet: Outlet, now_ns: int) -> None:
+        """A sender report with both clocks of this moment, before the first packet and every half second after."""
+        if outlet.reported_ns is not None and now_ns - outlet.reported_ns < REPORT_NS:
+            return
+        outlet.reported_ns = now_ns
+        self._control(outlet, self._report(outlet, now_ns))
+
+    def _report(self, outlet: Outlet, now_ns: int) -> rtcp.SenderReport:
+        ntp, timestamp = rtcp.ns_to_ntp(now_ns + self._unix_offset_ns), outlet.timestamp(now_ns - self._start_ns)
+        packets, octets = outlet.packets & 0xFFFFFFFF, outlet.octets & 0xFFFFFFFF
+        return rtcp.SenderReport(outlet.ssrc, ntp, timestamp, packets, octets)
+
+    def _control(self, outlet: Outlet, report: rtcp.SenderReport, *more: rtcp.RtcpPacket) -> None:
+        data = rtcp.serialize_compound([report, rtcp.Sdes(outlet.ssrc, self._name), *more])
+        self._outgoing.append((outlet.control, Batch(data, len(data))))
+
+    def _hear(self, outlet: Outlet, block: rtcp.ReportBlock, now_ns: int) -> None:
+        since_ns = None if outlet.heard_ns is None else now_ns - outlet.heard_ns
+        if since_ns is not None and since_ns < REPORT_NS // 4:  # so many tell no more, and cost the others
+            return
+        elapsed_ns = now_ns - outlet.began_ns if outlet.began_ns is not None else 0
+        sent = Account(outlet.first_sequence, outlet.packets, outlet.copies, elapsed_ns, outlet.rate)
+        doubt = belief.doubt(block, sent, outlet.reception)
+        if doubt is not None and not outlet.doubted and outlet.packets:
+            outlet.doubted = True
+            self._events.append(Doubted(now_ns, outlet.stream, outlet.ssrc, doubt))
+        sent_bytes = outlet.octets - outlet.reported_octets
+        self._events.append(
+            Reported(
+                now_ns,
+                outlet.stream,
+                outlet.ssrc,
+                loss=block.fraction_lost / 256,
+                lost=block.cumulative_lost,
+                jitter_ns=ticks_to_ns(block.jitter, outlet.rate),
+                round_trip_ns=self._round_trip_ns(block, elapsed_ns, now_ns),
+                kbps=sent_bytes * 8 / (since_ns / 1e6) if since_ns else None,
+                doubt=doubt,
+            )
+        )
+        outlet.reception, outlet.heard_ns, outlet.reported_octets = block, now_ns, outlet.octets
+
+    def _round_trip_ns(self, block: rtcp.ReportBlock, elapsed_ns: int, now_ns: int) -> int | None:
+        """From the sender report that a report answers to, to now, without the client's own time (RFC 3550 6.4.1)."""
+        if not block.last_sr:
+            return None
+        now = rtcp.ns_to_ntp(now_ns + self._unix_offset_ns) >> 16 & 0xFFFFFFFF
+        trip_ns = ((now - block.last_sr - block.delay_since_sr) & 0xFFFFFFFF) * NS >> 16
+        return trip_ns if trip_ns <= min(MOST_TRIP_NS, elapsed_ns + SENT_BEFORE_NS) else None
