@@ -18,10 +18,14 @@ from benchmarks.peers import painted
 PICTURES = 16
 """Different pictures in a reel: more than any system has in hand at once, as numbers are painted in place."""
 
-_READY, _SENT = 0, 1
+_READY, _SENT, _PHASE, _OFFLOAD, _FROM = range(5)
 _HANDED = 8
 _SEEN = _HANDED + painted.NUMBERS
 _MOST = 1 << 15  # pictures that one receiver may write down
+_BLOCK = 2 + 2 * _MOST  # a receiver's cells: ready, count, then number and moment of each picture
+
+OFFLOADS = ("", "off", "on", "for some of the time", "not available")
+"""What a sender may say of segmentation offload: nothing, or how its packets left while it was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,34 +69,54 @@ class Board:
         path = Path(folder) / "board"
         if create:
             with path.open("wb") as file:
-                file.truncate(8 * (_SEEN + receivers * (1 + 2 * _MOST)))
+                file.truncate(8 * (_SEEN + receivers * _BLOCK))
         with path.open("r+b") as file:
             self._cells = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
+        self._receivers = receivers
 
-    # ---- for the sender
+    # ---- for both sides
 
-    def ready(self) -> None:
-        """Whoever waits for this side may begin."""
-        self._cells[_READY] = 1
+    def ready(self, receiver: int | None = None) -> None:
+        """Whoever waits for this receiver, or for the sender if None, may begin."""
+        self._cells[_READY if receiver is None else _SEEN + receiver * _BLOCK] = 1
 
-    def wait_ready(self, seconds: float = 20.0) -> None:
-        """Wait for `ready`; TimeoutError."""
+    def wait_sender(self, seconds: float = 30.0) -> None:
+        """Wait until the sender is ready; TimeoutError."""
+        self._wait([_READY], seconds)
+
+    def wait_receivers(self, seconds: float = 30.0) -> None:
+        """Wait until every receiver is ready; TimeoutError."""
+        self._wait([_SEEN + receiver * _BLOCK for receiver in range(self._receivers)], seconds)
+
+    def _wait(self, cells: list[int], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while not self._cells[_READY]:
+        while not all(self._cells[cell] for cell in cells):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the other side was not ready within {seconds:g} s")
             time.sleep(0.01)
+
+    # ---- for the sender
 
     def handed(self, number: int) -> None:
         """This picture goes to the system's send call now."""
         self._cells[_HANDED + number] = time.monotonic_ns()
         self._cells[_SENT] = number + 1
 
+    def wait_measured(self) -> int:
+        """Wait until all is measured; the moment in ns from which on it was."""
+        while self._cells[_PHASE] < 2:
+            time.sleep(0.05)
+        return self._cells[_FROM]
+
+    def tell_offload(self, used: str) -> None:
+        """How packets left while it was measured: one of `OFFLOADS`."""
+        self._cells[_OFFLOAD] = OFFLOADS.index(used) + 1
+
     # ---- for a receiver
 
     def seen(self, receiver: int, number: int, now_ns: int) -> None:
-        """This picture was decoded at `now_ns`."""
-        start = _SEEN + receiver * (1 + 2 * _MOST)
+        """This picture was decoded, and was the receiver's own, at `now_ns`."""
+        start = _SEEN + receiver * _BLOCK + 1
         count = self._cells[start]
         if count < _MOST:
             at = start + 1 + 2 * count
@@ -100,6 +124,21 @@ class Board:
             self._cells[start] = count + 1
 
     # ---- for whoever measures
+
+    def begin(self, now_ns: int) -> None:
+        """What is measured begins."""
+        self._cells[_FROM] = now_ns
+        self._cells[_PHASE] = 1
+
+    def finish(self) -> None:
+        """All is measured: a sender that has something to say of it does so now."""
+        self._cells[_PHASE] = 2
+
+    @property
+    def offload(self) -> str | None:
+        """What the sender told; None before."""
+        told = self._cells[_OFFLOAD]
+        return OFFLOADS[told - 1] if told else None
 
     @property
     def sent(self) -> int:
@@ -112,21 +151,25 @@ class Board:
 
     def count(self, receiver: int) -> int:
         """How many pictures this receiver has decoded."""
-        return self._cells[_SEEN + receiver * (1 + 2 * _MOST)]
+        return self._cells[_SEEN + receiver * _BLOCK + 1]
 
     def pictures(self, receiver: int) -> list[tuple[int, int]]:
         """(number, moment in ns) of each picture that this receiver has decoded, in that order."""
-        start = _SEEN + receiver * (1 + 2 * _MOST) + 1
+        start = _SEEN + receiver * _BLOCK + 2
         cells = self._cells[start : start + 2 * self.count(receiver)].tolist()
         return list(zip(cells[::2], cells[1::2], strict=True))
 
 
 class Desk:
-    """What a system's `send` and `receive` work with: the job, its pictures, and the board."""
+    """What a system's `send` and `receive` work with: the job, its pictures, and the board.
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.board = Board(job.folder)
+    `receiver` is which one this process is, from 0; the sender has none.
+    """
+
+    def __init__(self, job: Job, receiver: int = 0) -> None:
+        self.job, self.receiver = job, receiver
+        self.board = Board(job.folder, receivers=job.receivers)
+        self._own = memoryview(bytearray(job.picture_bytes))
         with (Path(job.folder) / "reel").open("r+b") as file:
             self._reel = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
@@ -154,11 +197,18 @@ class Desk:
         shape = self.job.height, self.job.width, 3
         return (np.frombuffer(picture, np.uint8).reshape(shape) for picture in self.pictures())
 
-    def decoded(self, receiver: int, image: Any, depth: int = 3) -> None:
-        """A picture is decoded: `image` is bytes or a contiguous array, `depth` bytes a pixel."""
-        now_ns = time.monotonic_ns()
+    def decoded(self, image: Any, depth: int = 3, *, own: bool = False) -> None:
+        """A picture is decoded: `image` is bytes or a contiguous array, `depth` bytes a pixel.
+
+        It is copied, as whoever keeps or changes a picture has to; with `own` it is the receiver's own already.
+        """
         pixels = memoryview(image)
         pixels = pixels if pixels.ndim == 1 else pixels.cast("B")
+        if not own:
+            copy = self._own[: len(pixels)]
+            copy[:] = pixels
+            pixels = copy
+        now_ns = time.monotonic_ns()
         number = painted.read(pixels, self.job.width, self.job.height, depth)
         if number is not None:
-            self.board.seen(receiver, number, now_ns)
+            self.board.seen(self.receiver, number, now_ns)

@@ -10,13 +10,14 @@ BLOCK = 16
 
 NUMBERS = 1 << 16
 _BITS = 24  # the number's 16, then 8 that check them
-_LEAST = (_BITS + 2) * BLOCK
+LEAST = (_BITS + 2) * BLOCK
+"""Pixels that a number takes of a picture's width, those around it included."""
 
 
 def check_size(width: int, height: int) -> None:
     """ValueError for a picture that has no room for its number at the top and at the bottom."""
-    if width < _LEAST or height < 5 * BLOCK:
-        raise ValueError(f"A number needs {_LEAST}x{5 * BLOCK} pixels; this picture has {width}x{height}.")
+    if width < LEAST or height < 5 * BLOCK:
+        raise ValueError(f"A number needs {LEAST}x{5 * BLOCK} pixels; this picture has {width}x{height}.")
 
 
 def paint(pixels: memoryview, width: int, height: int, depth: int, number: int) -> None:
@@ -26,7 +27,7 @@ def paint(pixels: memoryview, width: int, height: int, depth: int, number: int) 
     """
     bits = number << 8 | _check(number)
     row = b"".join(_SHADES[bits >> at & 1] * (BLOCK * depth) for at in range(_BITS - 1, -1, -1))
-    for top in _strips(height):
+    for top in strips(height):
         for line in range(top, top + BLOCK):
             start = (line * width + BLOCK) * depth
             pixels[start : start + len(row)] = row
@@ -34,14 +35,15 @@ def paint(pixels: memoryview, width: int, height: int, depth: int, number: int) 
 
 def read(pixels: memoryview, width: int, height: int, depth: int) -> int | None:
     """The number painted, or None where the picture is not whole: top and bottom have to say the same."""
-    first, last = (_read_strip(pixels, (top + BLOCK // 2) * width * depth, depth) for top in _strips(height))
+    first, last = (_read_strip(pixels, (top + BLOCK // 2) * width * depth, depth) for top in strips(height))
     return first if first == last else None
 
 
 _SHADES = (b"\x10", b"\xeb")  # black and white of studio range, which every chain of codecs passes on
 
 
-def _strips(height: int) -> tuple[int, int]:
+def strips(height: int) -> tuple[int, int]:
+    """The rows at which the numbers at the top and at the bottom begin."""
     return BLOCK, (height // BLOCK - 2) * BLOCK
 
 

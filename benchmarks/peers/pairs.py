@@ -1,4 +1,4 @@
-"""avlab beside the codecs alone, in turn: on a machine that others use too, the ratio of neighbours can be trusted.
+"""avlab beside the codecs alone and imageZMQ, in turn: where others use the machine, the ratio of neighbours holds.
 
 The codecs alone are the bound: the same pictures, the same calls, and nothing between the two processes but memory.
 """
@@ -6,88 +6,158 @@ The codecs alone are the bound: the same pictures, the same calls, and nothing b
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.peers.catalogue import SYSTEMS
-from benchmarks.peers.rounds import FPS, LARGE, SMALL, Length, run_once
-from benchmarks.peers.run import Seen
+from benchmarks.peers.catalogue import SYSTEMS, System
+from benchmarks.peers.rounds import FPS, LARGE, RECEIVERS, SMALL, Length, run_once, told
+from benchmarks.peers.run import PeerError, Seen
+
+OWN = ("avlab", "avlab-8000")
+BOUND, PEER = "codecs", "imagezmq-pub"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One figure of both, and what avlab's is to be."""
+    """One figure, whose it is compared with, and what the ratio is to be for each of `OWN`."""
 
     label: str
     figure: Callable[[Seen], float]
-    compare: Callable[[float, float], float]
-    """avlab's figure against the codecs' own."""
-    form: str
-    """Of a comparison."""
-    target: str
+    beside: str
+    targets: tuple[str, str] = ("", "")
 
 
-def _ratio(own: float, bound: float) -> float:
-    return own / bound
+@dataclass(frozen=True)
+class Kind:
+    """What all systems do in turn, and what is read from it."""
 
+    size: tuple[int, int]
+    lines: tuple[Line, ...]
+    fps: float = 0.0
+    receivers: int = 1
 
-def _more(own: float, bound: float) -> float:
-    return own - bound
+    @property
+    def label(self) -> str:
+        """For the left column."""
+        pace = f"at {self.fps:.0f} fps" if self.fps else "flat out"
+        many = f", {self.receivers} receivers" if self.receivers > 1 else ""
+        return f"{self.size[0]}x{self.size[1]} {pace}{many}"
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Those that take part."""
+        beside = dict.fromkeys(line.beside for line in self.lines)
+        return (*beside, *OWN)
 
 
 def _fps(seen: Seen) -> float:
     return seen.fps
 
 
-def _cpu_ms(seen: Seen) -> float:
+def _cpu(seen: Seen) -> float:
     return seen.cpu_ms
 
 
-def _latency_ms(seen: Seen) -> float:
-    return float(np.median(seen.latency_ms))
+def _sender_cpu(seen: Seen) -> float:
+    return seen.sender_ms
 
 
-KINDS: Sequence[tuple[tuple[int, int], float, Sequence[Line]]] = (
-    (LARGE, 0.0, (Line("1280x720 flat out, fps", _fps, _ratio, "{:.2f}", "0.85 at least"),
-                  Line("CPU a frame, ms", _cpu_ms, _ratio, "{:.2f}", "1.20 at most"))),
-    (SMALL, 0.0, (Line("640x360 flat out, fps", _fps, _ratio, "{:.2f}", ""),
-                  Line("CPU a frame, ms", _cpu_ms, _ratio, "{:.2f}", ""))),
-    (SMALL, FPS, (Line("640x360 at 30 fps, send to picture, p50 ms", _latency_ms, _more, "{:+.2f}", "+1.00 at most"),
-                  Line("CPU a frame, ms", _cpu_ms, _ratio, "{:.2f}", ""))),
+def _sender_share(seen: Seen) -> float:
+    return 100 * seen.sender_share
+
+
+def _p50(seen: Seen) -> float:
+    return seen.p50_ms
+
+
+def _p99(seen: Seen) -> float:
+    return seen.p99_ms
+
+
+def _flat_out(fps: tuple[str, str], cpu: tuple[str, str]) -> tuple[Line, ...]:
+    return (
+        Line("fps", _fps, BOUND, fps),
+        Line("CPU a frame, ms", _cpu, BOUND, cpu),
+        Line("sender's CPU a frame, ms", _sender_cpu, BOUND),
+        Line("fps", _fps, PEER, ("more than 1", "more than 1")),
+        Line("CPU a frame, ms", _cpu, PEER),
+    )
+
+
+def _twice(words: str) -> tuple[str, str]:
+    return words, words
+
+
+KINDS: Sequence[Kind] = (
+    Kind(LARGE, _flat_out(("0.93 at least", "0.95 at least"), ("1.10 at most", "1.07 at most"))),
+    Kind(SMALL, _flat_out(_twice("0.90 at least"), _twice("1.15 at most"))),
+    Kind(SMALL, (Line("send to picture, p50 ms", _p50, PEER, _twice("1.2 at most")),
+                 Line("send to picture, p99 ms", _p99, PEER, _twice("1.5 at most")),
+                 Line("send to picture, p50 ms", _p50, BOUND),
+                 Line("CPU a frame, ms", _cpu, PEER)), fps=FPS),
+    Kind(SMALL, (Line("sender's CPU, % of a core", _sender_share, PEER, _twice("1.2 at most")),
+                 Line("send to picture, p50 ms", _p50, PEER),
+                 Line("send to picture, p99 ms", _p99, PEER, _twice("1.5 at most")),
+                 Line("CPU a frame, ms", _cpu, PEER)), fps=FPS, receivers=RECEIVERS),
 )  # fmt: skip
+
+Turn = Mapping[str, Seen]
+"""What each system did in one turn."""
+
+HEAD = (
+    "| what | of | median | beside | median | ratio: median of the turns (least to largest) | wanted | offload |",
+    "|---|---|---|---|---|---|---|---|",
+)
 
 
 def measure_pairs(count: int, length: Length) -> str:
-    """A Markdown table: the medians of both, and of the comparisons of `count` pairs with their least and largest."""
+    """A Markdown table of ratios, each of two runs of one turn; `count` turns, every other one in reverse."""
     systems = {system.name: system for system in SYSTEMS}
-    rows = [
-        "| | codecs alone | avlab | avlab against them: median (least to largest) | wanted |",
-        "|---|---|---|---|---|",
-    ]
-    for size, fps, lines in KINDS:
-        seen: list[dict[str, Seen]] = []
+    absent = {name: words for name in (BOUND, PEER, *OWN) if (words := systems[name].missing())}
+    rows: list[str] = [*HEAD]
+    for kind in KINDS:
+        names = [name for name in kind.systems if name not in absent]
+        turns = []
         for number in range(count):
-            names = ("codecs", "avlab") if number % 2 == 0 else ("avlab", "codecs")
-            seconds = length.paced if fps else length.flat
-            seen.append({name: run_once(systems[name], size, seconds, length, fps=fps) for name in names})
-            print(f"pair {number + 1} of {count}, {_told(lines, seen[-1:])}", file=sys.stderr, flush=True)
-        rows += [_row(line, seen) for line in lines]
-    return "\n".join(rows)
+            order = names if number % 2 == 0 else names[::-1]
+            turns.append(_turn(kind, [systems[name] for name in order], length, f"{number + 1} of {count}"))
+        rows += rows_of(kind, turns)
+    notes = [f"\n{systems[name].label}: {words}." for name, words in absent.items()]
+    return "\n".join(rows + notes)
 
 
-def _compared(line: Line, pairs: Sequence[dict[str, Seen]]) -> list[float]:
-    return [line.compare(line.figure(pair["avlab"]), line.figure(pair["codecs"])) for pair in pairs]
+def _turn(kind: Kind, systems: Sequence[System], length: Length, number: str) -> Turn:
+    turn: dict[str, Seen] = {}
+    fan = kind.receivers > 1
+    seconds = length.fan if fan else length.paced if kind.fps else length.flat
+    for system in systems:
+        try:
+            seen = run_once(system, kind.size, seconds, length, fps=kind.fps, receivers=kind.receivers)
+        except PeerError as failed:
+            print(f"{kind.label}, turn {number}, {system.label}: {failed}", file=sys.stderr, flush=True)
+            continue
+        turn[system.name] = seen
+        print(f"{kind.label}, turn {number}, {system.label}: {told(seen)}", file=sys.stderr, flush=True)
+    return turn
 
 
-def _told(lines: Sequence[Line], pairs: Sequence[dict[str, Seen]]) -> str:
-    return "; ".join(f"{line.label}: {line.form.format(_compared(line, pairs)[0])}" for line in lines)
-
-
-def _row(line: Line, pairs: Sequence[dict[str, Seen]]) -> str:
-    bound, own = (float(np.median([line.figure(pair[name]) for pair in pairs])) for name in ("codecs", "avlab"))
-    compared = _compared(line, pairs)
-    said = [line.form.format(value) for value in (float(np.median(compared)), min(compared), max(compared))]
-    cells = line.label, f"{bound:.4g}", f"{own:.4g}", f"{said[0]} ({said[1]} to {said[2]})", line.target
-    return "| " + " | ".join(cells) + " |"
+def rows_of(kind: Kind, turns: Sequence[Turn]) -> list[str]:
+    """The table's rows of one kind: a figure of each of `OWN`, where it was measured beside the other's in a turn."""
+    labels = {system.name: system.label for system in SYSTEMS}
+    rows = []
+    for line in kind.lines:
+        for own, target in zip(OWN, line.targets, strict=True):
+            pairs = [(turn[own], turn[line.beside]) for turn in turns if own in turn and line.beside in turn]
+            if not pairs:
+                continue
+            figures = np.array([(line.figure(mine), line.figure(other)) for mine, other in pairs])
+            ratios = figures[:, 0] / figures[:, 1]
+            medians = [f"{median:.4g}" for median in np.median(figures, axis=0)]
+            spread = f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+            offload = " or ".join(dict.fromkeys(mine.offload or "not told" for mine, _ in pairs))
+            what = f"{kind.label}: {line.label}"
+            cells = what, labels[own], medians[0], labels[line.beside], medians[1], spread, target, offload
+            rows.append("| " + " | ".join(cells) + " |")
+    return rows

@@ -1,4 +1,7 @@
-"""Runs one measurement: two processes, their CPU time, and what the board says of the pictures. Ends all it starts."""
+"""Runs one measurement: a process that sends, one for each receiver, their CPU time, and what the board says.
+
+Ends all it starts.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,14 @@ import psutil
 from numpy.typing import NDArray
 
 from benchmarks.peers import painted
-from benchmarks.peers.job import PICTURES, Board, Job
+from benchmarks.peers.job import Board, Job
+from benchmarks.peers.pictures import reel
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 25.0
-"""Seconds that a system has to deliver its first picture."""
+PATIENCE = 40.0
+"""Seconds that a system has to deliver its first pictures: sixteen processes take some to start."""
+TELLING = 3.0
+"""Seconds that a sender has to tell of its offload."""
 
 
 class PeerError(Exception):
@@ -43,6 +49,8 @@ class Seen:
     receiver_cpu: float
     others: float = 0.0
     """What other programs, and other guests of the same machine, took meanwhile: a share of all its cores."""
+    offload: str = ""
+    """Whether the system cut frames into packets meanwhile, as far as the sender can tell."""
 
     @property
     def fps(self) -> float:
@@ -55,6 +63,16 @@ class Seen:
         return (self.sender_cpu + self.receiver_cpu) * 1e3 / max(1, sum(map(len, self.pictures)))
 
     @property
+    def sender_share(self) -> float:
+        """The sender's share of a core."""
+        return self.sender_cpu / self.seconds
+
+    @property
+    def sender_ms(self) -> float:
+        """The sender's CPU time for each picture that it was handed."""
+        return self.sender_cpu * 1e3 / max(1, self.handed)
+
+    @property
     def delivered(self) -> float:
         """The share of what was handed over that was decoded, over all receivers."""
         return sum(map(len, self.pictures)) / max(1, self.handed * len(self.pictures))
@@ -63,6 +81,20 @@ class Seen:
     def latency_ms(self) -> NDArray[np.float64]:
         """From the send call to the decoded picture."""
         return np.concatenate([rows[:, 2] - rows[:, 1] for rows in self.pictures]) / 1e6
+
+    @property
+    def p50_ms(self) -> float:
+        """The median of `latency_ms`."""
+        return self._quantile_ms(0.5)
+
+    @property
+    def p99_ms(self) -> float:
+        """What one picture in a hundred takes, or more."""
+        return self._quantile_ms(0.99)
+
+    def _quantile_ms(self, share: float) -> float:
+        latency = self.latency_ms
+        return float(np.quantile(latency, share)) if len(latency) else float("nan")
 
     def pacing(self, fps: float) -> tuple[float, float, float]:
         """(p50 in ms, p95 in ms, rate in ppm) of the first receiver's pictures against an even `fps`.
@@ -83,10 +115,12 @@ def measure(module: str, job: Job, *, seconds: float, warm: float = 1.0, python:
     painted.check_size(job.width, job.height)
     write_reel(job)
     board = Board(job.folder, receivers=job.receivers, create=True)
-    with _side(module, "receive", job, python) as receiver, _side(module, "send", job, python) as sender:
+    with contextlib.ExitStack() as sides:
+        receivers = [sides.enter_context(_side(module, "receive", job, python, n)) for n in range(job.receivers)]
+        sender = sides.enter_context(_side(module, "send", job, python))
         deadline = time.monotonic() + PATIENCE
         while min(map(board.count, range(job.receivers))) < 3:
-            for name, side in (("receiver", receiver), ("sender", sender)):
+            for name, side in (*(("receiver", receiver) for receiver in receivers), ("sender", sender)):
                 if side.poll() is not None:
                     raise PeerError(f"the {name} ended: {_last_words(job, side)}")
             if time.monotonic() > deadline:
@@ -94,14 +128,19 @@ def measure(module: str, job: Job, *, seconds: float, warm: float = 1.0, python:
                 raise PeerError(f"{served} of {job.receivers} receivers had pictures after {PATIENCE:g} s")
             time.sleep(0.02)
         time.sleep(warm)
-        from_ns, handed, before = time.monotonic_ns(), board.sent, (_cpu(sender), _cpu(receiver), _all_cpu())
+        from_ns, handed, before = time.monotonic_ns(), board.sent, (_cpu(sender), _cpu(*receivers), _all_cpu())
+        board.begin(from_ns)
         time.sleep(seconds)
-        to_ns, handed_by, after = time.monotonic_ns(), board.sent, (_cpu(sender), _cpu(receiver), _all_cpu())
+        to_ns, handed_by, after = time.monotonic_ns(), board.sent, (_cpu(sender), _cpu(*receivers), _all_cpu())
+        board.finish()
+        deadline = time.monotonic() + TELLING
+        while board.offload == "" and time.monotonic() < deadline:
+            time.sleep(0.02)
     rows = tuple(_rows(board, receiver, from_ns, to_ns) for receiver in range(job.receivers))
     sent_cpu, received_cpu, all_cpu = (late - early for early, late in zip(before, after, strict=True))
     window = (to_ns - from_ns) / 1e9
     others = max(0.0, all_cpu - sent_cpu - received_cpu) / window / (psutil.cpu_count() or 1)
-    return Seen(window, rows, handed_by - handed, sent_cpu, received_cpu, others)
+    return Seen(window, rows, handed_by - handed, sent_cpu, received_cpu, others, board.offload or "")
 
 
 def _rows(board: Board, receiver: int, from_ns: int, to_ns: int) -> NDArray[np.int64]:
@@ -141,9 +180,9 @@ def free_ports(count: int = 100) -> int:
 
 
 @contextlib.contextmanager
-def _side(module: str, role: str, job: Job, python: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [python, "-m", "benchmarks.peers.worker", module, role, job.serialize()]
-    with (Path(job.folder) / f"{role}.log").open("wb") as log:
+def _side(module: str, role: str, job: Job, python: str, number: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    command = [python, "-m", "benchmarks.peers.worker", module, role, job.serialize(), str(number)]
+    with (Path(job.folder) / f"{role}-{number}.log").open("wb") as log:
         env = os.environ | {"PYTHONPATH": str(ROOT)}
         side = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
@@ -170,10 +209,10 @@ def _family(side: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []
 
 
-def _cpu(side: subprocess.Popen[bytes]) -> float:
-    """CPU seconds of a process and of its children, those that have ended included."""
+def _cpu(*sides: subprocess.Popen[bytes]) -> float:
+    """CPU seconds of processes and of their children, those that have ended included."""
     total = 0.0
-    for process in _family(side):
+    for process in (process for side in sides for process in _family(side)):
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             total += times.user + times.system + times.children_user + times.children_system
@@ -187,8 +226,8 @@ def _all_cpu() -> float:
 
 
 def _last_words(job: Job, side: subprocess.Popen[bytes]) -> str:
-    role = side.args[4] if isinstance(side.args, list) else ""
-    said = (Path(job.folder) / f"{role}.log").read_text(errors="replace").strip().splitlines()
+    role, number = (side.args[4], side.args[6]) if isinstance(side.args, list) else ("", "")
+    said = (Path(job.folder) / f"{role}-{number}.log").read_text(errors="replace").strip().splitlines()
     return said[-1][:200] if said else f"exit code {side.returncode}, without a word"
 
 
@@ -196,25 +235,7 @@ def _last_words(job: Job, side: subprocess.Popen[bytes]) -> str:
 
 
 def write_reel(job: Job) -> None:
-    """Sixteen pictures as textured as photographs, in the file `reel`: at quality 80, 1 bit a pixel as JPEG."""
-    wide, high = job.width + 4 * PICTURES, job.height + 2 * PICTURES
-    scene = _scene(wide, high)
+    """The pictures that are sent, as the job has them, in the file `reel`."""
     with (Path(job.folder) / "reel").open("wb") as file:
-        for number in range(PICTURES):  # a camera that pans
-            across, down = 4 * number, 2 * number
-            picture = np.ascontiguousarray(scene[down : down + job.height, across : across + job.width])
-            for top in (0, (job.height // painted.BLOCK - 3) * painted.BLOCK):
-                picture[top : top + 3 * painted.BLOCK] = 128  # gray around the number, so that its colour is none
+        for picture in reel(job.width, job.height):
             file.write(picture if job.depth == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420))
-
-
-def _scene(width: int, height: int) -> NDArray[np.uint8]:
-    """Noise whose amplitude falls with frequency, as in photographs; the same every time."""
-    random = np.random.default_rng(1)
-    scene = np.full((height, width, 3), 128, np.float32)
-    for octave in range(1, 8):
-        step = 2**octave
-        noise = random.normal(0, 1, (height // step + 3, width // step + 3, 3)).astype(np.float32)
-        noise[..., 1:] = 0.7 * noise[..., :1] + 0.3 * noise[..., 1:]
-        scene += 1.2 * step**0.9 * cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(scene, 0, 255).astype(np.uint8)

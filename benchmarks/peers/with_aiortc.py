@@ -85,28 +85,25 @@ async def _send(desk: Desk) -> None:
 
 
 def receive(desk: Desk) -> None:
-    """Answer, and decode what comes, all receivers in this process."""
-    desk.board.wait_ready()
+    """Answer, and decode what comes."""
+    desk.board.wait_sender()
     asyncio.run(_receive(desk))
 
 
 async def _receive(desk: Desk) -> None:
-    links = []
-    for receiver in range(desk.job.receivers):
-        reader, writer = await asyncio.open_connection("127.0.0.1", desk.job.port)
-        link = RTCPeerConnection()
-        links.append(link)
-        link.on("track", lambda track, receiver=receiver: asyncio.ensure_future(_take(desk, receiver, track)))
-        await link.setRemoteDescription(await _read(reader))
-        await link.setLocalDescription(await link.createAnswer())
-        _write(writer, link)
+    reader, writer = await asyncio.open_connection("127.0.0.1", desk.job.port)
+    link = RTCPeerConnection()
+    link.on("track", lambda track: asyncio.ensure_future(_take(desk, track)))
+    await link.setRemoteDescription(await _read(reader))
+    await link.setLocalDescription(await link.createAnswer())
+    _write(writer, link)
     await asyncio.Event().wait()
 
 
-async def _take(desk: Desk, receiver: int, track: Any) -> None:
+async def _take(desk: Desk, track: Any) -> None:
     while True:
         frame = await track.recv()
-        desk.decoded(receiver, frame.to_ndarray(format="bgr24"))
+        desk.decoded(frame.to_ndarray(format="bgr24"), own=True)
 
 
 def _write(writer: asyncio.StreamWriter, link: RTCPeerConnection) -> None:

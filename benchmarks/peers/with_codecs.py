@@ -34,7 +34,7 @@ def receive(desk: Desk) -> None:
         at = turn[0] * SLOT_BYTES
         jpeg = slots[at + 4 : at + 4 + int.from_bytes(slots[at : at + 4], "little")]
         os.write(free[1], turn)
-        desk.decoded(0, simplejpeg.decode_jpeg(jpeg, "BGR"))
+        desk.decoded(simplejpeg.decode_jpeg(jpeg, "BGR"))
 
 
 def _open(desk: Desk, *, writer: bool) -> tuple[mmap.mmap, tuple[int, int], tuple[int, int]]:
@@ -45,7 +45,7 @@ def _open(desk: Desk, *, writer: bool) -> tuple[mmap.mmap, tuple[int, int], tupl
         for name in ("free", "full"):
             os.mkfifo(folder / name)
     else:
-        desk.board.wait_ready()
+        desk.board.wait_sender()
     # Opened for both at once, or each side would wait for the other to open its end.
     ends = [os.open(folder / name, os.O_RDWR) for name in ("free", "full")]
     with (folder / "slots").open("r+b") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
 from benchmarks.peers.job import Desk
@@ -39,7 +38,7 @@ def send(desk: Desk) -> None:
     ]
     pace = ["-re"] if job.paces else []
     command = [*_GUARD, *_QUIET, *pace, *raw, "-i", "pipe:0", *encode, *out]
-    desk.board.wait_ready()
+    desk.board.wait_receivers()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0) as sender:
         assert sender.stdin is not None
         fcntl.fcntl(sender.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -49,17 +48,8 @@ def send(desk: Desk) -> None:
 
 
 def receive(desk: Desk) -> None:
-    """An ffmpeg a receiver, read on a thread each."""
-    threads = [threading.Thread(target=_take, args=(desk, receiver)) for receiver in range(desk.job.receivers)]
-    for thread in threads:
-        thread.start()
-    desk.board.ready()
-    for thread in threads:
-        thread.join()
-
-
-def _take(desk: Desk, receiver: int) -> None:
-    job = desk.job
+    """An ffmpeg, and this process reads it."""
+    job, receiver = desk.job, desk.receiver
     described = Path(job.folder) / f"{receiver}.sdp"
     described.write_text(
         "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=bench\nc=IN IP4 127.0.0.1\nt=0 0\n"
@@ -82,6 +72,7 @@ def _take(desk: Desk, receiver: int) -> None:
     picture = memoryview(bytearray(job.picture_bytes))
     with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as taker:
         assert taker.stdout is not None
+        desk.board.ready(receiver)
         fcntl.fcntl(taker.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         while True:
             done = 0
@@ -90,4 +81,4 @@ def _take(desk: Desk, receiver: int) -> None:
                 if not got:
                     raise RuntimeError("ffmpeg has ended")
                 done += got
-            desk.decoded(receiver, picture, depth=1)
+            desk.decoded(picture, depth=1, own=True)

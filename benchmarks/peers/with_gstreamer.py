@@ -5,7 +5,6 @@ Runs in the system's Python, which sees Debian's `gi` and has no NumPy.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import gi
@@ -29,7 +28,7 @@ def send(desk: Desk) -> None:
     rate = f"{round(job.fps) or 30}/1"
     form = f"video/x-raw,format=I420,width={job.width},height={job.height},framerate={rate}"
     source.set_property("caps", Gst.Caps.from_string(form))
-    desk.board.wait_ready()
+    desk.board.wait_receivers()
     pipeline.set_state(Gst.State.PLAYING)
     length = Gst.SECOND // (round(job.fps) or 30)
     for number, picture in enumerate(desk.pictures()):
@@ -40,25 +39,16 @@ def send(desk: Desk) -> None:
 
 
 def receive(desk: Desk) -> None:
-    """Decode what comes, all receivers in this process."""
-    threads = [threading.Thread(target=_take, args=(desk, receiver)) for receiver in range(desk.job.receivers)]
-    for thread in threads:
-        thread.start()
-    desk.board.ready()
-    for thread in threads:
-        thread.join()
-
-
-def _take(desk: Desk, receiver: int) -> None:
-    luminance = desk.job.width * desk.job.height
+    """Decode what comes."""
     caps = "application/x-rtp,media=video,encoding-name=JPEG,payload=26,clock-rate=90000"
     pipeline, sink = _start(
-        f'udpsrc address=127.0.0.1 port={desk.job.port + 2 * receiver} buffer-size=4194304 caps="{caps}" '
+        f'udpsrc address=127.0.0.1 port={desk.job.port + 2 * desk.receiver} buffer-size=4194304 caps="{caps}" '
         "! rtpjpegdepay ! jpegdec ! video/x-raw,format=I420 ! appsink name=end sync=false max-buffers=2"
     )
     pipeline.set_state(Gst.State.PLAYING)
+    desk.board.ready(desk.receiver)
     while sample := sink.emit("pull-sample"):
-        desk.decoded(receiver, sample.get_buffer().extract_dup(0, luminance), depth=1)
+        desk.decoded(sample.get_buffer().extract_dup(0, desk.job.picture_bytes), depth=1, own=True)
     raise RuntimeError(_complaint(pipeline))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import imagezmq
@@ -26,15 +25,7 @@ def send(desk: Desk) -> None:
 
 
 def receive(desk: Desk) -> None:
-    """Decode what comes, all receivers in this process."""
-    threads = [threading.Thread(target=_take, args=(desk, receiver)) for receiver in range(desk.job.receivers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def _take(desk: Desk, receiver: int) -> None:
+    """Decode what comes."""
     job = desk.job
     answered = job.option == "req"
     hub = imagezmq.ImageHub(f"tcp://*:{job.port}" if answered else f"tcp://127.0.0.1:{job.port}", REQ_REP=answered)
@@ -42,4 +33,4 @@ def _take(desk: Desk, receiver: int) -> None:
         _, jpeg = hub.recv_jpg()
         if answered:
             hub.send_reply(b"OK")
-        desk.decoded(receiver, simplejpeg.decode_jpeg(jpeg, "BGR"))
+        desk.decoded(simplejpeg.decode_jpeg(jpeg, "BGR"))

@@ -57,7 +57,7 @@ def _fill(desk: Desk, pictures: queue.Queue[tuple[int, np.ndarray]]) -> None:
 
 def receive(desk: Desk) -> None:
     """Say hello until there is a picture, then decode each as it comes."""
-    desk.board.wait_ready()
+    desk.board.wait_sender()
     link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
     link.sendto(b"Hello", ("127.0.0.1", desk.job.port))
@@ -65,4 +65,4 @@ def receive(desk: Desk) -> None:
         jpeg = base64.b64decode(link.recvfrom(BUFFER)[0], b" /")
         image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
         if image is not None:
-            desk.decoded(0, image)
+            desk.decoded(image)

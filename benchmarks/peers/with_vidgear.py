@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 from vidgear.gears import NetGear
@@ -15,28 +14,19 @@ def send(desk: Desk) -> None:
     ports = tuple(str(port) for port in _ports(desk))
     several = len(ports) > 1
     sender = NetGear(address="127.0.0.1", port=ports if several else ports[0], protocol="tcp", **_options(desk))
-    desk.board.wait_ready()
+    desk.board.wait_receivers()
     time.sleep(1.0)
     for image in desk.arrays():
         sender.send(image)
 
 
 def receive(desk: Desk) -> None:
-    """Decode what comes, all receivers in this process."""
-    threads = [
-        threading.Thread(target=_take, args=(desk, receiver, str(port))) for receiver, port in enumerate(_ports(desk))
-    ]
-    for thread in threads:
-        thread.start()
-    desk.board.ready()
-    for thread in threads:
-        thread.join()
-
-
-def _take(desk: Desk, receiver: int, port: str) -> None:
+    """Decode what comes."""
+    port = str(_ports(desk)[desk.receiver])
     taker = NetGear(address="127.0.0.1", port=port, protocol="tcp", receive_mode=True, **_options(desk))
+    desk.board.ready(desk.receiver)
     while (got := taker.recv()) is not None:
-        desk.decoded(receiver, got[1] if isinstance(got, tuple) else got)
+        desk.decoded(got[1] if isinstance(got, tuple) else got)
 
 
 def _ports(desk: Desk) -> range:
