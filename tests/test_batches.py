@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import traces
 
-from avlab.measure.numbers import adaptation, metrics, recent
+from avlab.measure.numbers import adaptation, metrics, rates, recent
 from avlab.measure.record import trace as tracing
 from avlab.measure.record.batches import BATCH, KEPT_BYTES, Budget
 from avlab.measure.record.join import join
@@ -180,7 +180,7 @@ FOLDS = {
     "sync": metrics.sync_summary,
     "sent rate": adaptation.sent_rate,
     "live loss": lambda trace: pd.DataFrame(recent.loss(trace)),
-    "live rate": lambda trace: pd.DataFrame(recent.bitrate(trace)),
+    "live rate": lambda trace: pd.DataFrame(rates.bit_rate(trace)),
     "text": repr,
 }
 
@@ -338,7 +338,7 @@ STRANGE = {
 COSTLY = (
     metrics.summary, metrics.packet_ledger, metrics.loss, metrics.bitrate, metrics.jitter, metrics.packet_fates,
     metrics.one_way_delay, metrics.frame_loss, metrics.buffer_depth, metrics.lateness, adaptation.sent_rate,
-    adaptation.queueing, recent.loss, recent.bitrate,
+    adaptation.queueing, recent.loss, rates.bit_rate,
 )  # fmt: skip
 
 

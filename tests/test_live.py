@@ -17,7 +17,7 @@ from traces import EPOCH, MS, NS, Run, run
 import avlab
 from avlab.lab.notebook import live as module
 from avlab.lab.notebook.live import KINDS, Live, Post, chart
-from avlab.measure.numbers import metrics, recent
+from avlab.measure.numbers import metrics, rates, recent
 from avlab.measure.numbers.recent import FOLDS, Recent, numbers
 from avlab.measure.record.tables import PACKET_FATES, TABLES
 from avlab.measure.record.trace import FrameRow, Recorder, SettingRow, Trace
@@ -70,7 +70,7 @@ def test_the_folds_give_the_metrics_numbers(settings: dict[str, Any]) -> None:
         for kind, table in measured(trace).items():
             same(FOLDS[kind](trace), table)
         for at in ("sent", "complete"):
-            same(recent.fps(trace, at), metrics.fps(trace, at))  # type: ignore[arg-type]
+            same(rates.frame_rate(trace, at), metrics.fps(trace, at))  # type: ignore[arg-type]
 
 
 def test_a_recovered_packet_was_lost_and_the_classic_wire_cannot_tell() -> None:

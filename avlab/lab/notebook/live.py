@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 
 from avlab.lab.plots import runs as plots
 from avlab.lab.plots.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION
-from avlab.measure.numbers.recent import FOLDS, Recent, Series
+from avlab.measure.numbers.folds import Series
+from avlab.measure.numbers.rates import target_fps
+from avlab.measure.numbers.recent import FOLDS, Recent
 from avlab.stream.client import Client
 from avlab.stream.clock import MonotonicClock, VirtualClock
 from avlab.stream.handle import Worker
@@ -204,7 +206,7 @@ class Live(Shown, anywidget.AnyWidget):  # type: ignore[misc]
             points = series.astype(np.float64)
             points[0] -= now  # small numbers, for single precision
             parts.append(points.astype("<f4").tobytes())
-            target = trace.meta.get("target_fps") if kind == "fps" else None
+            target = target_fps(trace) if kind == "fps" else None
             charts.append(chart(kind, series, target=target) | {"points": series.shape[1], "columns": len(series)})
         content = {"number": number, "now": now, "seconds": self._recent.seconds, "charts": charts}
         self._last = content, [b"".join(parts)]

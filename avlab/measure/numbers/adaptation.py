@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avlab.measure.numbers.folds import Bins, seconds
-from avlab.measure.numbers.network import GONE, delays, packet_fates
-from avlab.measure.record.tables import PACKET_FATES, STREAMS, UNKNOWN, UNKNOWN32
+from avlab.measure.numbers import rates
+from avlab.measure.numbers.folds import as_table
+from avlab.measure.numbers.loss import loss_between
+from avlab.measure.numbers.network import delays
 from avlab.measure.record.trace import Trace
 
 if TYPE_CHECKING:
@@ -52,13 +53,7 @@ def true_loss(
     """
     import pandas as pd
 
-    table = packet_fates(trace, stream)
-    table = table[table["sent"].notna() & ~table["fate"].isin(["sent", "in_flight"])].sort_values("sent")
-    gone = table["fate"].isin([*GONE, "socket_dropped"])
-    seen = table["received"].mask(gone).astype(np.float64).bfill().ffill().fillna(table["sent"].astype(np.float64))
-    slot = np.searchsorted(times, seen.to_numpy())
-    means = gone.astype(np.float64).groupby(slot).mean().reindex(range(len(times)))
-    return pd.DataFrame({"time": times, "loss": means.to_numpy(np.float64)})
+    return pd.DataFrame({"time": times, "loss": loss_between(trace, times, stream)})
 
 
 def sent_rate(trace: Trace, bin: float = 0.5) -> pd.DataFrame:
@@ -66,17 +61,7 @@ def sent_rate(trace: Trace, bin: float = 0.5) -> pd.DataFrame:
 
     By when packets were sent, or came where that is not known; what repairs send counts. ValueError for a bin of 0.
     """
-    import pandas as pd
-
-    bins = Bins(2, bin)
-    known = any((rows["sent"] != UNKNOWN).any() for rows in trace.chunks("packets"))
-    for rows in trace.chunks("packets"):
-        rows = rows[rows["bytes"] != UNKNOWN32]
-        rows = rows if known else rows[rows["fate"] != PACKET_FATES.index("recovered")]
-        bits, video = rows["bytes"] * 8e-3 / bin, rows["stream"] == STREAMS.index("video")
-        bins.add(seconds(trace, rows["sent" if known else "received"]), bits * video, bits * ~video)
-    numbers, sums = bins.sums()
-    return pd.DataFrame({"time": numbers * bin, "video": sums[0], "audio": sums[1]})
+    return as_table(rates.sent_rate(trace, bin), "time", "video", "audio")
 
 
 def queueing(trace: Trace, bin: float = 0.25) -> pd.DataFrame:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from avlab.measure.numbers.convergence import Moment, convergence, drift
+from avlab.measure.numbers.convergence import convergence, drift
+from avlab.measure.numbers.rates import Moment
 from avlab.measure.record.trace import Trace
 
 if TYPE_CHECKING:

@@ -1,26 +1,24 @@
 """How a stream's rate comes to its target and keeps it: fps, settling, overshoot, ripple, drift.
 
-Pure: a trace in, DataFrames and a frozen summary out. What all metrics share is here too; avlab.metrics has
-these names and all others.
+Pure: a trace in, DataFrames and a frozen summary out, of the folds in `rates`. avlab.metrics has these names and all
+others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from avlab.measure.numbers import rates as folded
+from avlab.measure.numbers.folds import Floats, as_table, of_frames, quantile, span_seconds
+from avlab.measure.numbers.rates import Moment, mean_rate, target_fps
+from avlab.measure.record.tables import NS, UNKNOWN
 from avlab.measure.record.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Moment: TypeAlias = Literal["shown", "sent", "complete"]
-"""Where the frames of a video are watched: on the screen, leaving the server, or whole at the client."""
-
-Floats = NDArray[np.float64]
 
 _UNITS = {
     "ms_per_minute": "ms/min",
@@ -84,27 +82,11 @@ def fps(trace: Trace, at: Moment = "shown", window: float = 1.0) -> pd.DataFrame
     A rate is intervals over their length, not frames in a window: 29.97 fps then reads 29.97 and not 29 or 30 by
     turns. The first frame has none (NaN); in the first second the window is what there is; a gap counts in full.
     """
-    if not window > 0:
-        raise ValueError(f"window must be more than 0 seconds, not {window}")
-    import pandas as pd
-
-    times = np.sort(known(video_frames(trace)[at]))
-    return pd.DataFrame({"time": times, "fps": trailing_rate(times, window)})
+    return as_table(folded.frame_rate(trace, at, window), "time", "fps")
 
 
 HELD = 1.0
 """Seconds that a rate must stay in its band before it counts as settled: as long as the rate itself looks back."""
-
-
-def trailing_rate(times: Floats, window: float) -> Floats:
-    """Intervals a second over the `window` seconds before each of these moments, which are in order; first NaN."""
-    rate = np.full(len(times), np.nan)
-    if len(times) > 1:
-        here = np.arange(1, len(times))
-        since = np.minimum(np.searchsorted(times, times[1:] - window - 1e-9), here - 1)
-        span = times[1:] - times[since]
-        rate[1:] = np.divide(here - since, span, out=np.full(len(span), np.inf), where=span > 0)
-    return rate
 
 
 def settling_time(rates: pd.DataFrame, target: float, band: float = 0.02) -> float | None:
@@ -113,39 +95,29 @@ def settling_time(rates: pd.DataFrame, target: float, band: float = 0.02) -> flo
     For good is to the end, and for `HELD` seconds at least: a run that is in the band with its last frame has not
     settled.
     """
-    values = np.asarray(rates["fps"], np.float64)
+    return _settled(np.asarray(rates["time"], np.float64), np.asarray(rates["fps"], np.float64), target, band)
+
+
+def _settled(times: Floats, values: Floats, target: float, band: float) -> float | None:
     outside = np.flatnonzero(~(np.abs(values - target) <= (band + 1e-9) * target))  # a first NaN is outside
     settled = int(outside[-1]) + 1 if len(outside) else 0
     if settled >= len(values):
         return None
-    times = np.asarray(rates["time"], np.float64)
     return float(times[settled] - times[0]) if times[-1] - times[settled] >= HELD - 1e-9 else None
-
-
-def target_fps(trace: Trace) -> float | None:
-    """The fps that the clip means to have: meta's `target_fps`, else from the median gap between timestamps."""
-    named = trace.meta.get("target_fps")
-    if named:
-        return float(named)
-    gaps = np.diff(np.sort(known(video_frames(trace)["pts"])))
-    gap = quantile(gaps[gaps > 0], 0.5)
-    return None if gap is None else 1 / gap
 
 
 def convergence(trace: Trace, at: Moment = "shown", band: float = 0.02) -> Convergence:
     """How, and how exactly, fps came to its target; watch a pacer with `at="sent"`."""
-    rates, target = fps(trace, at), target_fps(trace)
-    times, values = np.asarray(rates["time"], np.float64), np.asarray(rates["fps"], np.float64)
-    settled = None if target is None else settling_time(rates, target, band)
+    (times, values), target = folded.frame_rate(trace, at), target_fps(trace)
+    settled = None if target is None else _settled(times, values, target, band)
     since = -np.inf if settled is None else times[0] + settled
     after = values[np.isfinite(values) & (times >= since)]  # frames that left at once have no finite rate
-    frames = video_frames(trace).dropna(subset=[at, "pts"]).sort_values(at)
-    real, meant = (np.asarray(frames[column], np.float64) for column in (at, "pts"))
+    real, meant = _timed(trace, at)
     ppm = None
     if len(real) > 1 and real[-1] > real[0]:
         ppm = float((meant[-1] - meant[0]) / (real[-1] - real[0]) - 1) * 1e6
-    errors, drifts = interval_error(trace, at), drift(trace, at)
-    swing = known(errors["error_ms"][errors["time"] >= since])
+    errors, drifts = folded.interval_error(trace, at), folded.drift(trace, at)
+    swing = errors[1, (errors[0] >= since) & np.isfinite(errors[1])]
     low, high = quantile(swing, 0.05), quantile(swing, 0.95)
     return Convergence(
         target_fps=target,
@@ -155,7 +127,7 @@ def convergence(trace: Trace, at: Moment = "shown", band: float = 0.02) -> Conve
         rate_error_ppm=ppm,
         overshoot_percent=None if target is None else _overshoot(values[np.isfinite(values)], target),
         ripple_ms=None if low is None or high is None else high - low,
-        drift_ms_per_minute=_slope(drifts[drifts["time"] >= since]),
+        drift_ms_per_minute=_slope(drifts[:, drifts[0] >= since]),
     )
 
 
@@ -164,14 +136,7 @@ def interval_error(trace: Trace, at: Moment = "shown") -> pd.DataFrame:
 
     Without timestamps (a client before the join), the gap asked for is the one of the nominal rate.
     """
-    import pandas as pd
-
-    frames = video_frames(trace).dropna(subset=[at]).sort_values(at, kind="stable")
-    times = np.asarray(frames[at], np.float64)
-    target = target_fps(trace)
-    meant = np.diff(np.asarray(frames["pts"], np.float64))
-    meant = np.where(np.isnan(meant), np.nan if target is None else 1 / target, meant)
-    return pd.DataFrame({"time": times[1:], "error_ms": (np.diff(times) - meant) * 1e3})
+    return as_table(folded.interval_error(trace, at), "time", "error_ms")
 
 
 def drift(trace: Trace, at: Moment = "shown") -> pd.DataFrame:
@@ -179,11 +144,16 @@ def drift(trace: Trace, at: Moment = "shown") -> pd.DataFrame:
 
     Positive when behind. What `interval_error` says of each gap, added up.
     """
-    import pandas as pd
+    return as_table(folded.drift(trace, at), "time", "drift_ms")
 
-    times = np.sort(known(video_frames(trace)[at]))
-    added = np.cumsum(np.asarray(interval_error(trace, at)["error_ms"], np.float64))
-    return pd.DataFrame({"time": times, "drift_ms": np.append(0.0, added)[: len(times)]})
+
+def _timed(trace: Trace, at: Moment) -> tuple[Floats, Floats]:
+    """When video's frames were `at` that point, in order, and their pts, of those that have both; in seconds."""
+    times, pts = of_frames(trace, "video", at, "pts")
+    both = (times != UNKNOWN) & (pts != UNKNOWN)
+    times, pts = times[both], pts[both]
+    order = np.argsort(times, kind="stable")
+    return (times[order] - trace.epoch_ns) / NS, span_seconds(pts[order])
 
 
 def _overshoot(values: Floats, target: float) -> float | None:
@@ -194,10 +164,9 @@ def _overshoot(values: Floats, target: float) -> float | None:
     return max(0.0, float(beyond.max())) / target * 100
 
 
-def _slope(drifts: pd.DataFrame) -> float | None:
+def _slope(drifts: Floats) -> float | None:
     """Milliseconds a minute, by least squares: one late frame at the end changes little."""
-    table = drifts.dropna()
-    times, values = np.asarray(table["time"], np.float64), np.asarray(table["drift_ms"], np.float64)
+    times, values = drifts[:, np.isfinite(drifts[1])]
     if len(times) < 2 or not times[-1] > times[0]:
         return None
     times = times - times.mean()
@@ -213,13 +182,3 @@ def video_frames(trace: Trace, stream: str = "video") -> pd.DataFrame:
 def known(column: pd.Series[Any]) -> Floats:
     """A column's values, those that are missing left out."""
     return np.asarray(column.dropna(), np.float64)
-
-
-def quantile(values: Floats, q: float) -> float | None:
-    """As numpy's; None of nothing."""
-    return float(np.quantile(values, q)) if len(values) else None
-
-
-def mean_rate(times: Floats) -> float | None:
-    """Intervals a second, of moments in order; None when there is no interval."""
-    return float((len(times) - 1) / (times[-1] - times[0])) if len(times) > 1 and times[-1] > times[0] else None

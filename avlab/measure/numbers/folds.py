@@ -6,12 +6,12 @@ Pure. Nothing here is larger than what the rows hold: a time that is far off mak
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avlab.measure.record.tables import FRAMES, MOST_ROWS, NS, STREAMS, UNKNOWN, Rows
+from avlab.measure.record.tables import MOST_ROWS, NS, STREAMS, UNKNOWN, Rows
 from avlab.measure.record.trace import Trace
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Series: TypeAlias = Floats
+"""Shape (columns, points): the times in float seconds on the run's clock, then what was measured at each."""
 
 MOST_BINS = 1_000_000
 """So many bins are listed without a gap: eleven days of seconds. In a longer span, those that hold something are."""
@@ -77,6 +79,11 @@ def seconds(trace: Trace, times_ns: NDArray[Any]) -> Floats:
     return np.where(times_ns == UNKNOWN, np.nan, (times_ns - trace.epoch_ns) / NS)
 
 
+def span_seconds(spans_ns: NDArray[Any]) -> Floats:
+    """Spans as a student reads them; NaN for what is unknown."""
+    return np.where(spans_ns == UNKNOWN, np.nan, spans_ns / NS)
+
+
 def first_known(rows: Rows, *columns: str) -> Ints:
     """For each row the first of these times that is known; `UNKNOWN` where none is."""
     time: Any = rows[columns[-1]]
@@ -98,13 +105,24 @@ def some_packets(trace: Trace) -> Iterator[Rows]:
         before += len(rows)
 
 
-def frames_of_stream(trace: Trace, stream: str, *columns: str) -> pd.DataFrame:
-    """Some columns of one stream's frames, of a run of any length; as `Trace.frames` has them."""
+def of_frames(trace: Trace, stream: str, *columns: str) -> tuple[NDArray[Any], ...]:
+    """Some columns of one stream's frames as they are packed, of a run of any length."""
+    code = STREAMS.index(stream)
+    parts: list[list[NDArray[Any]]] = [[] for _ in columns]
+    for rows in trace.chunks("frames"):
+        mine = rows["stream"] == code
+        for part, column in zip(parts, columns, strict=True):
+            part.append(rows[column][mine])
+    return tuple(np.concatenate(part) for part in parts)
+
+
+def as_table(series: Series, *columns: str) -> pd.DataFrame:
+    """A series as a student sees it, each of its columns by name."""
     import pandas as pd
 
-    if trace.count("frames") <= MOST_ROWS:
-        frames = trace.frames
-        return frames.loc[frames["stream"] == stream, list(columns)]
-    code = STREAMS.index(stream)
-    parts = (rows[rows["stream"] == code] for rows in trace.chunks("frames"))
-    return pd.concat([FRAMES.to_frame(rows, trace.epoch_ns, columns) for rows in parts], ignore_index=True)
+    return pd.DataFrame(dict(zip(columns, series, strict=True)))
+
+
+def quantile(values: Floats, q: float) -> float | None:
+    """As numpy's; None of nothing."""
+    return float(np.quantile(values, q)) if len(values) else None

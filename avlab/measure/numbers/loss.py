@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from avlab.measure.numbers.folds import Bins, Flags, Floats, Ints, first_known, seconds
-from avlab.measure.record.tables import FRAME_FATES, PACKET_FATES, STREAMS, UNKNOWN, Rows
+from avlab.measure.numbers.delays import arrived
+from avlab.measure.numbers.folds import Bins, Flags, Floats, Ints, Series, first_known, seconds
+from avlab.measure.record.tables import FRAME_FATES, PACKET_FATES, STREAMS, UNKNOWN, UNKNOWN8, Rows
 from avlab.measure.record.trace import Trace
 
 MAX_DROPOUT = 3_000
@@ -152,8 +153,7 @@ class Packets:
             sent = rows["sent"] != UNKNOWN
             if self._heard is not None:
                 sent = self._heard.add(rows)
-            came = (rows["received"] != UNKNOWN) & (rows["fate"] != _RECOVERED)
-            yield Copies(rows, first_known(rows, "sent", "received"), sent, came, self._is_media(rows))
+            yield Copies(rows, first_known(rows, "sent", "received"), sent, arrived(rows), self._is_media(rows))
 
     def gaps(self) -> Gaps:
         """What is missing in the numbers; nothing where the record says itself what was lost."""
@@ -206,8 +206,13 @@ def media_ssrcs(trace: Trace) -> Media:
     return Media(None, {code: int(ssrcs[counts.argmax()]) for code, (ssrcs, counts) in enumerate(found) if len(ssrcs)})
 
 
+def tells_loss(trace: Trace) -> bool:
+    """Whether loss can be told: not on the classic wire, which has no numbers to tell it by."""
+    return trace.meta.get("wire") != "classic"
+
+
 class Lost(NamedTuple):
-    """How many of a stream's packets were lost, of how many that were sent and are not under way."""
+    """How many of a stream's packets, or frames, were lost, of how many that were sent and are not under way."""
 
     lost: int
     settled: int
@@ -217,9 +222,16 @@ class Lost(NamedTuple):
         """From 0 to 1; None of nothing."""
         return self.lost / self.settled if self.settled else None
 
+    @property
+    def percent(self) -> float | None:
+        """From 0 to 100; None of nothing."""
+        return 100 * self.lost / self.settled if self.settled else None
+
 
 def packets_lost(trace: Trace, stream: str = "video") -> Lost:
-    """A stream's loss, as this file's head defines it."""
+    """A stream's loss, as this file's head defines it; nothing of nothing where it cannot be told."""
+    if not tells_loss(trace):
+        return Lost(0, 0)
     code, packets = STREAMS.index(stream), Packets(trace)
     lost = settled = 0
     for copies in packets.copies():
@@ -229,6 +241,21 @@ def packets_lost(trace: Trace, stream: str = "video") -> Lost:
     gaps = packets.media_gaps()
     missing = int(gaps.missing[gaps.stream == code].sum())
     return Lost(lost + missing, settled + missing)
+
+
+def frames_damaged(trace: Trace) -> Lost:
+    """Video's frames that were lost or incomplete after all, of those offered that were not skipped or under way."""
+    damaged = settled = 0
+    for rows in trace.chunks("frames") if tells_loss(trace) else ():
+        fates = _settled_frames(rows)["fate"]
+        settled += len(fates)
+        damaged += int(np.isin(fates, _DAMAGED).sum())
+    return Lost(damaged, settled)
+
+
+def _settled_frames(rows: Rows) -> Rows:
+    settled: Rows = rows[(rows["stream"] == _VIDEO) & ~np.isin(rows["fate"], _UNSETTLED)]
+    return settled
 
 
 def _settled(copies: Copies) -> Flags:
@@ -260,13 +287,48 @@ def loss_bins(trace: Trace, width: float = 1.0) -> LossBins:
     when, count = seconds(trace, gaps.when_ns[mine]), gaps.missing[mine]
     bins.add(when, count, count, 0 * count, 0 * count)
     for rows in trace.chunks("frames"):
-        settled = rows[(rows["stream"] == _VIDEO) & ~np.isin(rows["fate"], _UNSETTLED)]
+        settled = _settled_frames(rows)
         when = seconds(trace, first_known(settled, "sent", "first_packet", "complete", "shown"))
         _add(bins, when, 2, np.isin(settled["fate"], _DAMAGED))
     numbers, sums = bins.sums()
-    tells = trace.meta.get("wire") != "classic"
+    tells = tells_loss(trace)
     packet_loss, frame_loss = (_ratio(sums[at], sums[at + 1] if tells else 0 * sums[at]) for at in (0, 2))
     return LossBins(numbers, packet_loss, frame_loss)
+
+
+def loss_series(trace: Trace, bin: float = 1.0) -> Series:
+    """Where each bin of `bin` seconds starts, and the fractions of packets lost and of frames damaged in it."""
+    found = loss_bins(trace, bin)
+    return np.stack([found.numbers * bin, found.packets, found.frames])
+
+
+def loss_between(trace: Trace, times: Floats, stream: str = "video") -> Floats:
+    """The fraction of a stream's packets that were lost before each of `times`, in order, and after the one before.
+
+    Shape as `times`, NaN where none was. By when a receiver can know: a packet counts when it came; a lost one when the
+    next one sent after it came, which is how it is missed. Only of packets whose sending is recorded.
+    """
+    code, sent, received, gone = STREAMS.index(stream), [], [], []
+    for copies in Packets(trace).copies():
+        rows = copies.rows
+        counts = _settled(copies) & (rows["stream"] == code) & (rows["sent"] != UNKNOWN) & (rows["fate"] != UNKNOWN8)
+        sent.append(rows["sent"][counts])
+        received.append(rows["received"][counts])
+        gone.append(np.isin(rows["fate"][counts], _GONE))
+    order = np.argsort(np.concatenate(sent), kind="stable")
+    left, came, lost = (np.concatenate(parts)[order] for parts in (sent, received, gone))
+    seen = _next_known(np.where(lost, UNKNOWN, came))
+    slots = np.searchsorted(times, seconds(trace, np.where(seen == UNKNOWN, left, seen)))
+    gone_in, all_in = (np.bincount(slots, each, len(times))[: len(times)] for each in (lost, np.ones(len(lost))))
+    return _ratio(gone_in.astype(np.float64), all_in.astype(np.float64))
+
+
+def _next_known(values: Ints) -> Ints:
+    """Each value, or where it is unknown the next one that is known, else the last one."""
+    known = np.flatnonzero(values != UNKNOWN)
+    if not len(known):
+        return values
+    return values[known[np.minimum(np.searchsorted(known, np.arange(len(values))), len(known) - 1)]]
 
 
 def _add(bins: Bins, when: Floats, column: int, marks: NDArray[Any]) -> None:

@@ -1,36 +1,31 @@
 """Numbers from a trace: ledgers, fps and its settling, pacing, loss, delay, jitter, sync, what networks did.
 
-Pure: a trace in, DataFrames and frozen summaries out, each a fold over the trace's columns. On an empty trace counts
-are 0, numbers None and DataFrames empty. Times are float seconds on the run's clock, `*_ms` are milliseconds.
+Pure: a trace in, DataFrames and frozen summaries out, of the folds in `rates`, `loss` and `delays`. On an empty trace
+counts are 0, numbers None and DataFrames empty. Times are float seconds on the run's clock, `*_ms` are milliseconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avlab.measure.numbers import delays, rates
 from avlab.measure.numbers.adaptation import reports
 from avlab.measure.numbers.compare import compare
 from avlab.measure.numbers.convergence import (
     Convergence,
-    Floats,
-    Moment,
     Printed,
     convergence,
     drift,
     fps,
     interval_error,
     known,
-    mean_rate,
-    quantile,
     settling_time,
-    target_fps,
 )
-from avlab.measure.numbers.folds import Bins, Ints, every, frames_of_stream, seconds, some_packets
-from avlab.measure.numbers.loss import Packets, loss_bins, packets_lost
+from avlab.measure.numbers.folds import as_table, of_frames, quantile
+from avlab.measure.numbers.loss import Packets, frames_damaged, loss_series, packets_lost, tells_loss
 from avlab.measure.numbers.network import (
     Agreement,
     FrameLoss,
@@ -44,20 +39,14 @@ from avlab.measure.numbers.network import (
     packets_a_frame,
     predicted_late,
 )
-from avlab.measure.record.tables import (
-    FRAME_FATES,
-    PACKET_FATES,
-    STREAMS,
-    UNKNOWN,
-    UNKNOWN32,
-    Rows,
-)
+from avlab.measure.numbers.rates import Moment, mean_rate, target_fps
+from avlab.measure.record.tables import FRAME_FATES, NS, PACKET_FATES, STREAMS, UNKNOWN
 from avlab.measure.record.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_RECOVERED = PACKET_FATES.index("recovered")
+_SHOWN = FRAME_FATES.index("shown")
 
 __all__ = [
     "Agreement",
@@ -263,9 +252,11 @@ def frame_ledger(trace: Trace, stream: str = "video") -> FrameLedger:
 
 def pacing(trace: Trace) -> PacingSummary:
     """How exactly frames left when they were due."""
-    frames = frames_of_stream(trace, "video", "due", "sent").dropna().sort_values("due")
-    due, sent = (np.asarray(frames[column], np.float64) for column in ("due", "sent"))
-    error = (sent - due) * 1e3
+    due_ns, sent_ns = of_frames(trace, "video", "due", "sent")
+    both = (due_ns != UNKNOWN) & (sent_ns != UNKNOWN)
+    due_ns, sent_ns = due_ns[both], sent_ns[both]
+    order = np.argsort(due_ns, kind="stable")
+    due, error = (due_ns[order] - trace.epoch_ns) / NS, (sent_ns - due_ns)[order] / 1e6
     size = np.abs(error)
     drifted = None
     if len(due):
@@ -288,10 +279,7 @@ def loss(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
     what was skipped before sending. NaN where nothing was sent, and on the classic wire, which has no numbers to tell
     loss by. Over more than a million bins, those in which nothing was sent are left out. ValueError for a bin of 0.
     """
-    import pandas as pd
-
-    bins = loss_bins(trace, bin)
-    return pd.DataFrame({"time": bins.numbers * bin, "packet_loss": bins.packets, "frame_loss": bins.frames})
+    return as_table(loss_series(trace, bin), "time", "packet_loss", "frame_loss")
 
 
 def one_way_delay(trace: Trace) -> pd.DataFrame:
@@ -301,25 +289,14 @@ def one_way_delay(trace: Trace) -> pd.DataFrame:
     """
     import pandas as pd
 
-    parts = [rows[["stream", "sent", "received"]][rows["sent"] != UNKNOWN] for rows in _arrived(trace)]
-    rows = np.concatenate(parts)
-    rows = rows[np.argsort(rows["sent"], kind="stable")]
-    shared = trace.meta.get("shared_clock", trace.meta["side"] == "simulation")
-    sent = seconds(trace, rows["sent"])
-    delay = (seconds(trace, rows["received"]) - sent) * 1e3 if shared else np.full(len(rows), np.nan)
-    return pd.DataFrame({"time": sent, "stream": _streams(rows["stream"]), "delay_ms": delay})
+    found = delays.one_way(trace)
+    return pd.DataFrame({"time": found.time, "stream": _streams(found.stream), "delay_ms": found.ms})
 
 
 def _streams(codes: np.ndarray[Any, np.dtype[np.int8]]) -> pd.Categorical:
     import pandas as pd
 
     return pd.Categorical.from_codes(codes, categories=pd.Index(STREAMS, dtype=object))
-
-
-def _arrived(trace: Trace) -> Iterator[Rows]:
-    """The packets that the network delivered, some at a time; what a repair brought back is not among them."""
-    for rows in some_packets(trace):
-        yield rows[(rows["received"] != UNKNOWN) & (rows["fate"] != _RECOVERED)]
 
 
 def jitter(trace: Trace) -> pd.DataFrame:
@@ -330,53 +307,8 @@ def jitter(trace: Trace) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rates = np.array([90_000.0, float(trace.meta.get("audio_rate") or np.nan)])
-    rates[~(rates > 0)] = np.nan
-    step = every(trace.count("packets"))
-    parts: list[pd.DataFrame] = []
-    held = np.empty(0, [("lane", "<i8"), ("received", "<i8"), ("timestamp", "<i8"), ("jitter", "<f8")])
-    for rows in trace.chunks("packets"):
-        came = (rows["received"] != UNKNOWN) & (rows["fate"] != _RECOVERED)
-        rows = rows[came & (rows["timestamp"] != UNKNOWN) & (rows["ssrc"] != UNKNOWN)]
-        # Where a stream was left off comes first, with the jitter that it had; then what has come since.
-        fresh = np.zeros(len(rows), held.dtype)
-        fresh["lane"] = rows["ssrc"] * len(STREAMS) + rows["stream"]
-        fresh["received"], fresh["timestamp"] = rows["received"], rows["timestamp"]
-        both = np.concatenate([held, fresh])
-        order = np.lexsort((both["received"], np.arange(len(both)) >= len(held), both["lane"]))
-        both, news = both[order], order >= len(held)
-        begins = np.diff(both["lane"], prepend=both["lane"][:1] - 1) != 0
-        times = seconds(trace, both["received"])
-        ticks = np.diff(both["timestamp"], prepend=both["timestamp"][:1]).astype(np.int32)  # 32 bits wrap, RFC 3550
-        moved = np.abs(np.diff(times, prepend=times[:1]) - ticks / rates[both["lane"] % len(STREAMS)])
-        moved = np.where(begins, both["jitter"], moved)
-        smooth = pd.Series(moved).groupby(np.cumsum(begins)).ewm(alpha=1 / 16, adjust=False).mean()
-        both["jitter"] = smooth.to_numpy()
-        held = both[np.append(begins[1:], True)[: len(both)]]
-        told = both[news][::step]
-        lane = told["lane"]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "time": seconds(trace, told["received"]),
-                    "stream": _streams((lane % len(STREAMS)).astype(np.int8)),
-                    "ssrc": lane // len(STREAMS),
-                    "jitter_ms": told["jitter"] * np.where(np.isnan(rates), np.nan, 1e3)[lane % len(STREAMS)],
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def bit_bins(trace: Trace, bin: float = 1.0) -> tuple[Ints, Floats]:
-    """Kilobits of video's and of sound's packets a second, by number of bin: see `bitrate`."""
-    bins, server = Bins(2, bin), trace.meta["side"] == "server"
-    for rows in trace.chunks("packets"):
-        rows = rows if server else rows[rows["fate"] != _RECOVERED]  # which the network did not deliver
-        rows = rows[rows["bytes"] != UNKNOWN32]
-        bits, video = rows["bytes"] * 8e-3 / bin, rows["stream"] == STREAMS.index("video")
-        bins.add(seconds(trace, rows["sent" if server else "received"]), bits * video, bits * ~video)
-    return bins.sums()
+    time, stream, ssrc, jitter_ms = delays.interarrival_jitter(trace)
+    return pd.DataFrame({"time": time, "stream": _streams(stream), "ssrc": ssrc, "jitter_ms": jitter_ms})
 
 
 def media_jitter(trace: Trace, stream: str = "video") -> pd.DataFrame:
@@ -391,19 +323,13 @@ def bitrate(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
 
     Over more than a million bins, those in which nothing came are left out. ValueError for a bin of 0.
     """
-    import pandas as pd
-
-    numbers, sums = bit_bins(trace, bin)
-    return pd.DataFrame({"time": numbers * bin, "video": sums[0], "audio": sums[1]})
+    return as_table(rates.bit_rate(trace, bin), "time", "video", "audio")
 
 
 def sync_summary(trace: Trace) -> SyncSummary:
     """How far picture and sound were apart, and which was early. Zeros of exact agreement count as neither."""
-    parts = []
-    for rows in trace.chunks("sync"):
-        known_too = (rows["video_pts"] != UNKNOWN) & (rows["audio_pts"] != UNKNOWN)
-        parts.append((rows["audio_pts"][known_too] - rows["video_pts"][known_too]) / 1e6)
-    offsets = np.concatenate(parts)
+    offsets = delays.sync_offsets(trace)[1]
+    offsets = offsets[np.isfinite(offsets)]
     size = np.abs(offsets)
     low, middle, high = (quantile(offsets, q) for q in (0.05, 0.5, 0.95))
     return SyncSummary(
@@ -426,46 +352,37 @@ def spread(values_ms: pd.Series[Any]) -> Spread:
 
 def audio_seconds(trace: Trace) -> float:
     """Seconds of sound played: each chunk lasts until the next one's pts; where chunks lack, as long as most do."""
-    chunks = frames_of_stream(trace, "audio", "pts", "fate")
-    chunks = chunks.dropna(subset=["pts"]).drop_duplicates("pts").sort_values("pts")
-    length = np.diff(np.asarray(chunks["pts"], np.float64))
+    pts, fates = of_frames(trace, "audio", "pts", "fate")
+    fates, pts = fates[pts != UNKNOWN], pts[pts != UNKNOWN]
+    pts, first = np.unique(pts, return_index=True)
+    length = np.diff(pts / NS)
     usual = quantile(length, 0.5)
     if usual is None:
         return 0.0
     length = np.append(np.where(length > 3 * usual, usual, length), usual)
-    return float(length[np.asarray(chunks["fate"] == "shown")].sum())
+    return float(length[fates[first] == _SHOWN].sum())
 
 
 def summary(trace: Trace) -> Summary:
     """The numbers that `demo` and `play --json` print."""
-    ledger, packets, sync = frame_ledger(trace), packets_lost(trace), sync_summary(trace)
-    frames_settled = ledger.offered - ledger.skipped - ledger.in_flight
-    rates, tells = bitrate(trace), _tells_loss(trace)
+    ledger, sync, delay = frame_ledger(trace), sync_summary(trace), delays.one_way(trace).ms
     return Summary(
         offered=ledger.offered,
         shown=ledger.shown,
         late=ledger.late,
         incomplete=ledger.incomplete,
         skipped=ledger.skipped,
-        lost=ledger.lost if tells else None,
+        lost=ledger.lost if tells_loss(trace) else None,
         in_flight=ledger.in_flight,
-        fps=mean_rate(np.sort(known(frames_of_stream(trace, "video", "shown")["shown"]))),
+        fps=mean_rate(rates.moments(trace, "shown")),
         target_fps=target_fps(trace),
         audio_seconds=audio_seconds(trace),
         av_median_ms=sync.median_ms,
         av_p95_ms=sync.p95_ms,
         av_signed_ms=sync.signed_median_ms,
         send_error_ms=pacing(trace).median_ms,
-        packet_loss_percent=_percent(packets.lost, packets.settled) if tells else None,
-        frame_loss_percent=_percent(ledger.lost + ledger.incomplete, frames_settled) if tells else None,
-        delay_ms=quantile(known(one_way_delay(trace)["delay_ms"]), 0.5),
-        bitrate_kbps=quantile(np.asarray(rates["video"] + rates["audio"], np.float64), 0.5),
+        packet_loss_percent=packets_lost(trace).percent,
+        frame_loss_percent=frames_damaged(trace).percent,
+        delay_ms=quantile(delay[np.isfinite(delay)], 0.5),
+        bitrate_kbps=quantile(rates.bit_rate(trace)[1:].sum(axis=0), 0.5),
     )
-
-
-def _tells_loss(trace: Trace) -> bool:
-    return trace.meta.get("wire") != "classic"
-
-
-def _percent(part: int, whole: int) -> float | None:
-    return 100 * part / whole if whole > 0 else None

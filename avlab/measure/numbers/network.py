@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from avlab.measure.numbers.convergence import Floats, Printed, quantile, video_frames
-from avlab.measure.numbers.loss import Gaps, Heard, packets_lost, reckons
+from avlab.measure.numbers.convergence import Printed, video_frames
+from avlab.measure.numbers.delays import VIDEO_HZ, sound_buffered
+from avlab.measure.numbers.folds import Floats, quantile
+from avlab.measure.numbers.loss import Gaps, Heard, frames_damaged, packets_lost, reckons
 from avlab.measure.record.tables import MOST_ROWS, PACKET_FATES, STREAMS
 from avlab.measure.record.trace import Trace
 from avlab.timing.playout import TARDY_NS
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
 
 GONE = ("lost", "recovered")
 """The fates of packets that the network lost. `socket_dropped` is the doing of a computer."""
-
-VIDEO_HZ = 90_000
-"""Ticks a second of video's media clock (RFC 3551)."""
 
 
 # ---- packets
@@ -142,10 +141,11 @@ def frame_loss(trace: Trace) -> FrameLoss | None:
     table = table[table["fate"].isin(set(PACKET_FATES) - {"in_flight", "duplicate"})]
     frames = video_frames(trace)
     frames = frames[frames["fate"].notna() & ~frames["fate"].isin(["skipped", "in_flight"])]
-    if table.empty or frames.empty:
+    found = packets_lost(trace)
+    if table.empty or frames.empty or not found.settled:
         return None
     lost = table.sort_values("number")["fate"].isin([*GONE, "socket_dropped"]).to_numpy(bool)
-    found, runs = packets_lost(trace), int((np.diff(lost.astype(int), prepend=0) == 1).sum())
+    runs = int((np.diff(lost.astype(int), prepend=0) == 1).sum())
     share = found.fraction or 0.0
     burst = float(lost.sum() / runs) if runs else 0.0
     bursty = False
@@ -154,7 +154,7 @@ def frame_loss(trace: Trace) -> FrameLoss | None:
         bursty = bool(burst > chance + 4 * error + 0.25)
     return FrameLoss(
         packet_loss=share,
-        frame_loss=float(frames["fate"].isin(["lost", "incomplete"]).mean()),
+        frame_loss=frames_damaged(trace).fraction or 0.0,
         packets=found.settled,
         frames=len(frames),
         burst=burst,
@@ -254,9 +254,9 @@ def buffer_depth(trace: Trace, window: float = 0.5) -> pd.DataFrame:
     """
     if not window > 0:
         raise ValueError(f"window must be more than 0 seconds, not {window}")
-    sync = trace.sync.dropna(subset=["buffer"])
-    if len(sync):
-        return _smooth(np.asarray(sync["time"], np.float64), np.asarray(sync["buffer"], np.float64), window)
+    times, waiting = sound_buffered(trace)
+    if len(times):
+        return _smooth(times, waiting, window)
     frames = video_frames(trace).dropna(subset=["complete", "pts"])
     shown = frames.dropna(subset=["shown"]).sort_values("shown")
     whole = frames.sort_values("complete")
@@ -264,16 +264,16 @@ def buffer_depth(trace: Trace, window: float = 0.5) -> pd.DataFrame:
     moments = np.asarray(shown["shown"], np.float64)
     at = np.searchsorted(np.asarray(whole["complete"], np.float64), moments, side="right") - 1
     depth = newest[at] - np.asarray(shown["pts"], np.float64) if len(whole) else moments
-    return _smooth(moments, depth, window)
+    return _smooth(moments, depth * 1e3, window)
 
 
-def _smooth(times: Floats, seconds: Floats, window: float) -> pd.DataFrame:
+def _smooth(times: Floats, depth_ms: Floats, window: float) -> pd.DataFrame:
     import pandas as pd
 
     order = np.argsort(times, kind="stable")
     index = pd.to_timedelta(times[order], unit="s")
-    means = pd.Series(seconds[order], index=index).rolling(pd.Timedelta(seconds=window)).mean()
-    return pd.DataFrame({"time": times[order], "depth_ms": means.to_numpy(np.float64) * 1e3})
+    means = pd.Series(depth_ms[order], index=index).rolling(pd.Timedelta(seconds=window)).mean()
+    return pd.DataFrame({"time": times[order], "depth_ms": means.to_numpy(np.float64)})
 
 
 @dataclass(frozen=True, kw_only=True)

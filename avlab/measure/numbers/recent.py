@@ -1,76 +1,41 @@
-"""The last moments of a run, folded straight from the packed rows: cheap enough for four times a second, live.
+"""The last moments of a run: what live plots follow, and what goes on at this moment. Cheap enough for four times a
+second.
 
-Pure: a trace in, plain arrays out. The numbers are those of avlab.metrics, without a DataFrame on the way.
+Pure: a trace in, plain arrays out, by the folds in `rates`, `loss` and `delays`, as avlab.metrics has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from avlab.measure.numbers import metrics
-from avlab.measure.numbers.convergence import Floats, Moment, trailing_rate
-from avlab.measure.numbers.folds import without_gaps
-from avlab.measure.numbers.loss import loss_bins
-from avlab.measure.record.tables import FRAME_FATES, NS, STREAMS, UNKNOWN, Rows
+from avlab.measure.numbers.delays import sound_buffered, sync_offsets
+from avlab.measure.numbers.folds import Floats, Series, of_frames, without_gaps
+from avlab.measure.numbers.loss import loss_series
+from avlab.measure.numbers.rates import bit_rate, frame_rate, interval_error, rate_now, target_fps
+from avlab.measure.record.tables import FRAME_FATES, NS
 from avlab.measure.record.trace import Trace
 
-Series: TypeAlias = Floats
-"""Shape (columns, points): the times in float seconds on the run's clock, then what was measured at each."""
-
-_VIDEO = STREAMS.index("video")
 _LATE = FRAME_FATES.index("late")
-
-
-def fps(trace: Trace, at: Moment = "shown") -> Series:
-    """Frames a second over the trailing second, as `metrics.fps`."""
-    frames = _video(trace)
-    times = np.sort(_seconds(trace, frames[at][frames[at] != UNKNOWN]))
-    return np.stack([times, trailing_rate(times, 1.0)])
-
-
-def interval_error(trace: Trace) -> Series:
-    """Milliseconds by which each gap between two frames shown was too long, as `metrics.interval_error`."""
-    frames = _video(trace)
-    frames = frames[frames["shown"] != UNKNOWN]
-    frames = frames[np.argsort(frames["shown"], kind="stable")]
-    times, known = _seconds(trace, frames["shown"]), frames["pts"] != UNKNOWN
-    pts = np.where(known, frames["pts"], 0) / NS
-    target = trace.meta.get("target_fps")
-    meant = np.where(known[1:] & known[:-1], np.diff(pts), 1 / target if target else np.nan)
-    return np.stack([times[1:], (np.diff(times) - meant) * 1e3])
-
-
-def sync(trace: Trace) -> Series:
-    """Milliseconds by which the sound was early, at each reading."""
-    rows = trace.rows("sync")
-    known = (rows["video_pts"] != UNKNOWN) & (rows["audio_pts"] != UNKNOWN)
-    offset = np.where(known, rows["audio_pts"] - rows["video_pts"], 0) / 1e6
-    return np.stack([_seconds(trace, rows["time"]), np.where(known, offset, np.nan)])
+_SETTLES_S = 0.5
+"""Seconds after which what was lost in a second is known."""
 
 
 def loss(trace: Trace) -> Series:
     """Percent of the packets lost, and of the frames damaged, in each second: as `metrics.loss`, times 100."""
-    found = loss_bins(trace)
-    return np.stack([found.numbers.astype(np.float64), found.packets * 100, found.frames * 100])
-
-
-def bitrate(trace: Trace) -> Series:
-    """Kilobits of video and of sound in each second, as `metrics.bitrate`."""
-    bins, sums = metrics.bit_bins(trace)
-    return np.concatenate([bins[np.newaxis].astype(np.float64), sums])
+    found = loss_series(trace)
+    found[1:] *= 100
+    return found
 
 
 FOLDS: dict[str, Callable[[Trace], Series]] = {
-    "fps": fps,
+    "fps": frame_rate,
     "interval_error": interval_error,
-    "sync": sync,
+    "sync": sync_offsets,
     "loss": loss,
-    "bitrate": bitrate,
+    "bitrate": bit_rate,
 }
 """What can be followed live, by the name of its plot."""
 
@@ -143,34 +108,28 @@ class Numbers:
 def numbers(trace: Trace, now_ns: int) -> Numbers:
     """The numbers of a trace's last second, at `now_ns` on its clock."""
     end = (now_ns - trace.epoch_ns) / NS
-    frames, rows = _video(trace), trace.rows("sync")
-    rows = rows[rows["time"] >= now_ns - NS]
-    buffer = rows["buffer"][rows["buffer"] != UNKNOWN]
-    offset = sync(trace)
-    rates, losses = bitrate(trace), loss(trace)
-    rates, losses = rates[1:, rates[0] + 1 <= end], losses[1, losses[0] + 1 <= end - 0.5]
+    offset, buffer, rates = sync_offsets(trace), sound_buffered(trace), bit_rate(trace)
+    fates, complete = of_frames(trace, "video", "fate", "complete")
     return Numbers(
-        sent_fps=_rate_now(fps(trace, "sent"), end),
-        received_fps=_rate_now(fps(trace, "complete"), end),
-        shown_fps=_rate_now(fps(trace, "shown"), end),
-        offset_ms=_median(offset[1][offset[0] >= end - 1]),
-        loss_percent=_last(losses),
-        bitrate_kbps=_last(rates.sum(axis=0)),
-        buffer_ms=_median(buffer / 1e6),
-        target_fps=trace.meta.get("target_fps"),
-        late=int(((frames["fate"] == _LATE) & (frames["complete"] >= now_ns - 2 * NS)).sum()),
+        sent_fps=rate_now(frame_rate(trace, "sent"), end),
+        received_fps=rate_now(frame_rate(trace, "complete"), end),
+        shown_fps=rate_now(frame_rate(trace, "shown"), end),
+        offset_ms=_median(offset[1, offset[0] >= end - 1]),
+        loss_percent=loss_now(trace, now_ns),
+        bitrate_kbps=_last(rates[1:, rates[0] + 1 <= end].sum(axis=0)),
+        buffer_ms=_median(buffer[1, buffer[0] >= end - 1]),
+        target_fps=target_fps(trace),
+        late=int(((fates == _LATE) & (complete >= now_ns - 2 * NS)).sum()),
     )
 
 
-def _rate_now(rates: Series, end: float) -> float | None:
-    """The last rate; 0 when nothing has come for two seconds: a busy page's word on what it showed may take one.
+def loss_now(trace: Trace, now_ns: int) -> float | None:
+    """Percent of the packets lost in the last second that is whole, and half a second old; None where it says nothing.
 
-    None when nothing ever came, as far as can be seen.
+    What the panel and the picture's overlay show.
     """
-    finite = rates[:, np.isfinite(rates[1])]
-    if not finite.shape[1]:
-        return None
-    return float(finite[1, -1]) if finite[0, -1] > end - 2 else 0.0
+    found = loss(trace)
+    return _last(found[1, found[0] + 1 <= (now_ns - trace.epoch_ns) / NS - _SETTLES_S])
 
 
 def _last(values: Floats) -> float | None:
@@ -180,16 +139,6 @@ def _last(values: Floats) -> float | None:
 def _median(values: Floats) -> float | None:
     values = values[np.isfinite(values)]
     return float(np.median(values)) if len(values) else None
-
-
-def _video(trace: Trace) -> Rows:
-    frames = trace.rows("frames")
-    video: Rows = frames[frames["stream"] == _VIDEO]
-    return video
-
-
-def _seconds(trace: Trace, times_ns: NDArray[np.int64]) -> Floats:
-    return (times_ns - trace.epoch_ns) / NS
 
 
 def _without_gaps(bins: Series, empty: float) -> Series:

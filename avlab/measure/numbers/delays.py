@@ -1,0 +1,108 @@
+"""When sound and picture are presented, and how long packets take: offsets, what waits, one-way delay, jitter.
+
+Pure: a trace in, arrays out, one fold a figure, batch by batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avlab.measure.numbers.folds import Flags, Floats, Ints, Series, every, seconds, some_packets
+from avlab.measure.record.tables import PACKET_FATES, STREAMS, UNKNOWN, Rows
+from avlab.measure.record.trace import Trace
+
+VIDEO_HZ = 90_000
+"""Ticks a second of video's media clock (RFC 3551)."""
+
+_RECOVERED = PACKET_FATES.index("recovered")
+
+
+# ---- picture against sound
+
+
+def sync_offsets(trace: Trace) -> Series:
+    """Milliseconds by which the sound was early, at each reading; NaN where the reading has no picture or no sound."""
+    parts = []
+    for rows in trace.chunks("sync"):
+        known = (rows["video_pts"] != UNKNOWN) & (rows["audio_pts"] != UNKNOWN)
+        offset = np.where(known, rows["audio_pts"] - rows["video_pts"], 0) / 1e6
+        parts.append(np.stack([seconds(trace, rows["time"]), np.where(known, offset, np.nan)]))
+    return np.concatenate(parts, axis=1)
+
+
+def sound_buffered(trace: Trace) -> Series:
+    """Milliseconds of sound that waited before its device, at each reading that says so."""
+    parts = []
+    for rows in trace.chunks("sync"):
+        rows = rows[rows["buffer"] != UNKNOWN]
+        parts.append(np.stack([seconds(trace, rows["time"]), rows["buffer"] / 1e6]))
+    return np.concatenate(parts, axis=1)
+
+
+# ---- packets
+
+
+class Timed(NamedTuple):
+    """Packets that the network delivered, in milliseconds each."""
+
+    time: Floats
+    stream: NDArray[np.int8]
+    ssrc: Ints
+    ms: Floats
+
+
+def arrived(rows: Rows) -> Flags:
+    """Which packets the network delivered; what a repair brought back is not among them."""
+    came: Flags = (rows["received"] != UNKNOWN) & (rows["fate"] != _RECOVERED)
+    return came
+
+
+def one_way(trace: Trace) -> Timed:
+    """Each received packet's delay, in order of sending; NaN unless both sides share a clock.
+
+    Of more than five million packets, one in two, in three and so on.
+    """
+    parts = [rows[["stream", "ssrc", "sent", "received"]][arrived(rows) & (rows["sent"] != UNKNOWN)]
+             for rows in some_packets(trace)]  # fmt: skip
+    rows = np.concatenate(parts)
+    rows = rows[np.argsort(rows["sent"], kind="stable")]
+    shared = trace.meta.get("shared_clock", trace.meta["side"] == "simulation")
+    sent = seconds(trace, rows["sent"])
+    delay = (seconds(trace, rows["received"]) - sent) * 1e3 if shared else np.full(len(rows), np.nan)
+    return Timed(sent, rows["stream"], rows["ssrc"], delay)
+
+
+def interarrival_jitter(trace: Trace) -> Timed:
+    """Jitter as receivers report it (RFC 3550, 6.4.1), at each packet: see `metrics.jitter`."""
+    import pandas as pd  # which has the smoothing that numpy lacks
+
+    rates = np.array([float(VIDEO_HZ), float(trace.meta.get("audio_rate") or np.nan)])
+    rates[~(rates > 0)] = np.nan
+    step = every(trace.count("packets"))
+    parts: list[Timed] = []
+    held = np.empty(0, [("lane", "<i8"), ("received", "<i8"), ("timestamp", "<i8"), ("jitter", "<f8")])
+    for rows in trace.chunks("packets"):
+        rows = rows[arrived(rows) & (rows["timestamp"] != UNKNOWN) & (rows["ssrc"] != UNKNOWN)]
+        # Where a stream was left off comes first, with the jitter that it had; then what has come since.
+        fresh = np.zeros(len(rows), held.dtype)
+        fresh["lane"] = rows["ssrc"] * len(STREAMS) + rows["stream"]
+        fresh["received"], fresh["timestamp"] = rows["received"], rows["timestamp"]
+        both = np.concatenate([held, fresh])
+        order = np.lexsort((both["received"], np.arange(len(both)) >= len(held), both["lane"]))
+        both, news = both[order], order >= len(held)
+        begins = np.diff(both["lane"], prepend=both["lane"][:1] - 1) != 0
+        times = seconds(trace, both["received"])
+        ticks = np.diff(both["timestamp"], prepend=both["timestamp"][:1]).astype(np.int32)  # 32 bits wrap, RFC 3550
+        moved = np.abs(np.diff(times, prepend=times[:1]) - ticks / rates[both["lane"] % len(STREAMS)])
+        moved = np.where(begins, both["jitter"], moved)
+        smooth = pd.Series(moved).groupby(np.cumsum(begins)).ewm(alpha=1 / 16, adjust=False).mean()
+        both["jitter"] = smooth.to_numpy()
+        held = both[np.append(begins[1:], True)[: len(both)]]
+        told = both[news][::step]
+        stream = (told["lane"] % len(STREAMS)).astype(np.int8)
+        jitter_ms = told["jitter"] * np.where(np.isnan(rates), np.nan, 1e3)[stream]
+        parts.append(Timed(seconds(trace, told["received"]), stream, told["lane"] // len(STREAMS), jitter_ms))
+    return Timed(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
