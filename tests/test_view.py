@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import traces
 from rawclient import until
 
 from avlab.lab.notebook import hearing
 from avlab.lab.notebook import view as module
 from avlab.lab.notebook.flow import BUSY_GONE_NS, COAST_BYTES, GONE_NS, MOST_UNDER_WAY, Flow, PageClock
 from avlab.lab.notebook.view import AHEAD_NS, ENDED, View, follow
+from avlab.measure.numbers import metrics
+from avlab.measure.record.trace import Trace
 from avlab.stream.client import Client
 from avlab.stream.clock import VirtualClock
 from avlab.stream.handle import Handle
@@ -191,7 +194,6 @@ class Presented:
 
     sounding = None
     offset_ns: int | None = 12 * MS
-    received = (100, 99)
     timed = True
     target_fps: float | None = 30.0
 
@@ -204,6 +206,10 @@ class FakeClient(Handle):
         self.taps: list[Tap] = []
         self.verdicts: queue.Queue[Verdict] = queue.Queue()
         self.presentation = Presented()
+        self.trace = traces.run(seconds=5, loss=0.1, sound=False).client
+
+    def recent(self, seconds: float, *, joined: bool = True) -> Trace:
+        return self.trace
 
     def tap(self) -> Tap:
         self.taps.append(Tap(lambda _, verdict: self.verdicts.put(verdict)))
@@ -421,6 +427,14 @@ def test_the_page_is_told_how_things_stand(client: FakeClient) -> None:
     assert state["to"] == "page"
     assert (state["offset"], state["audio"], state["note"]) == (12.0, None, "")
     assert state["where"] == "no sound in this stream"
+
+
+def test_the_page_is_told_the_loss_that_the_plots_have(client: FakeClient) -> None:
+    _, page = shown(client, VirtualClock(traces.EPOCH + 4 * NS))
+    page.says(hello=True)
+    by_second = metrics.loss(client.trace).set_index("time")["packet_loss"]
+    assert by_second[2.0] > 0
+    assert page.states.get(timeout=60)["loss"] == pytest.approx(100 * by_second[2.0])
 
 
 def test_the_thread_ends_with_the_client_and_the_page_is_told() -> None:

@@ -167,14 +167,15 @@ class Client(Handle):
             self._final = trace
         return trace
 
-    def recent(self, seconds: float) -> Trace:
+    def recent(self, seconds: float, *, joined: bool = True) -> Trace:
         """What `trace` holds of the last `seconds`; what it costs does not grow with the run, so it can be asked often.
 
-        That is each row of which any time is that late.
+        That is each row of which any time is that late. Unless `joined`, it is what this side saw alone, and no server
+        is asked, which may be another process.
         """
         since_ns = self._clock.now_ns() - round(seconds * NS)
         trace = self._recorder.trace().tail(since_ns)
-        if self._peer is None:
+        if self._peer is None or not joined:
             return trace
         arrivals = trace.rows("frames")["first_packet"]  # what is seen since may have waited long for it
         first_ns = int(arrivals.min(initial=since_ns, where=arrivals != UNKNOWN))

@@ -22,7 +22,7 @@ from avlab.lab.notebook import view
 from avlab.lab.notebook.controls import Controls, sentence
 from avlab.lab.notebook.live import Live, Post, Shown
 from avlab.lab.plots.runs import ACCEPTABLE
-from avlab.measure.numbers.recent import Numbers, numbers
+from avlab.measure.numbers.recent import LOOK_S, Numbers, numbers
 from avlab.stream.client import Client
 from avlab.stream.clock import MonotonicClock, VirtualClock
 from avlab.stream.handle import Handle, Worker
@@ -32,9 +32,6 @@ from avlab.wire.units import NS
 
 EVERY_S = 0.4
 """Between two readings of the numbers, seconds."""
-
-LOOK_S = 3.0
-"""How much of the trace they are taken from: what is of the last second, and what has yet to be decided, are in it."""
 
 NOTICES_SHOWN = 5
 """Of each handle: a notice that matters is no use below a hundred others."""

@@ -332,7 +332,7 @@ export default () => {
     }
     const away = playing && state.timed ? offset : state?.offset ?? null;
     const parts = [away === null ? "unknown" : `${signed(away)} ms`];
-    if (state?.loss != null) parts.push(`loss ${(state.loss * 100).toFixed(1)} %`);
+    if (state?.loss != null) parts.push(`loss ${state.loss.toFixed(1)} %`);
     if (playing) parts.push(`${sound.underruns} underrun${sound.underruns === 1 ? "" : "s"}`);
     return ["fps", fps, "frame", frame, "A/V", parts.join("  ")];
   };

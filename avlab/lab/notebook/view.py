@@ -21,6 +21,7 @@ from avlab.lab.notebook.controls import sentence
 from avlab.lab.notebook.flow import MOST_UNDER_WAY, Flow, PageClock
 from avlab.lab.notebook.hearing import cells, hear_while_cells_run, sliders_wait
 from avlab.lab.notebook.page_sound import LEAD_NS, PageSpeaker
+from avlab.measure.numbers.recent import LOOK_S, loss_now
 from avlab.media.speaker import NullSpeaker, Speaker
 from avlab.stream.client import Client
 from avlab.stream.clock import MonotonicClock, VirtualClock
@@ -88,7 +89,6 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         self._client = client
         self._under_way: dict[int, Frame] = {}  # by number, less their pictures
         self._moments: deque[int] = deque(maxlen=240)  # when pictures were sent
-        self._counts: deque[tuple[int, int]] = deque([(0, 0)], maxlen=11)  # packets expected and received, for 5 s
         self._state_ns = 0
         self._speaker: PageSpeaker | None = None
         self._page_sound = ""  # what the page said last: ready, held or none
@@ -185,7 +185,6 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
                 self._tap.resign(shown=True)
         if now_ns - self._state_ns >= STATE_NS:
             self._state_ns = now_ns
-            self._counts.append(self._client.presentation.received)
             blindly = not self._flow.heard and bool(self._moments) and self._moments[-1] > now_ns - NS
             unheard = self._page is None and cells.running and blindly
             self._note = UNHEARD if unheard else ""
@@ -198,8 +197,6 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         """How things stand, for the overlay and the line below the picture."""
         sounding, presentation = self._sounding, self._client.presentation
         plays = sounding is not None and self._plays and not sounding.kept
-        (expected, received), (expected_before, received_before) = self._counts[-1], self._counts[0]
-        lost = expected - expected_before - received + received_before
         offset_ns = presentation.offset_ns if self._client.running else None
         content = {
             "kind": "state",
@@ -211,11 +208,17 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             "target": presentation.target_fps,
             "timed": presentation.timed,
             "offset": None if offset_ns is None else offset_ns / 1e6,
-            "loss": max(0.0, lost / (expected - expected_before)) if expected > expected_before else None,
+            "loss": self._loss_percent(now_ns),
             "note": self._note,
             "ended": self._ended,
         }
         self.send(content)
+
+    def _loss_percent(self, now_ns: int) -> float | None:
+        # Of what came here alone: a server that is another process is not waited for between two pictures.
+        with contextlib.suppress(OSError):  # of the disk that old rows are on
+            return loss_now(self._client.recent(LOOK_S, joined=False), now_ns)
+        return None
 
     def _where(self, sounding: Sounding | None) -> str:
         if sounding is None:

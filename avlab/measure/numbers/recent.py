@@ -18,6 +18,9 @@ from avlab.measure.numbers.rates import bit_rate, frame_rate, interval_error, ra
 from avlab.measure.record.tables import FRAME_FATES, NS
 from avlab.measure.record.trace import Trace
 
+LOOK_S = 3.0
+"""How much of a trace `numbers` needs: what is of the last second, and what has yet to be decided, are in it."""
+
 _LATE = FRAME_FATES.index("late")
 _SETTLES_S = 0.5
 """Seconds after which what was lost in a second is known."""
@@ -116,7 +119,7 @@ def numbers(trace: Trace, now_ns: int) -> Numbers:
         shown_fps=rate_now(frame_rate(trace, "shown"), end),
         offset_ms=_median(offset[1, offset[0] >= end - 1]),
         loss_percent=loss_now(trace, now_ns),
-        bitrate_kbps=_last(rates[1:, rates[0] + 1 <= end].sum(axis=0)),
+        bitrate_kbps=_of_second(rates[0], rates[1:].sum(axis=0), end, nothing=0.0),
         buffer_ms=_median(buffer[1, buffer[0] >= end - 1]),
         target_fps=target_fps(trace),
         late=int(((fates == _LATE) & (complete >= now_ns - 2 * NS)).sum()),
@@ -129,11 +132,18 @@ def loss_now(trace: Trace, now_ns: int) -> float | None:
     What the panel and the picture's overlay show.
     """
     found = loss(trace)
-    return _last(found[1, found[0] + 1 <= (now_ns - trace.epoch_ns) / NS - _SETTLES_S])
+    return _of_second(found[0], found[1], (now_ns - trace.epoch_ns) / NS - _SETTLES_S, nothing=None)
 
 
-def _last(values: Floats) -> float | None:
-    return float(values[-1]) if len(values) and np.isfinite(values[-1]) else None
+def _of_second(seconds: Floats, values: Floats, end: float, *, nothing: float | None) -> float | None:
+    """The value of the last second that is whole by `end`: `nothing` after the last of `seconds`, None before them."""
+    second = np.floor(end) - 1
+    if not len(seconds) or second < seconds[0]:
+        return None
+    if second > seconds[-1]:
+        return nothing
+    value = float(values[np.searchsorted(seconds, second)])
+    return value if np.isfinite(value) else None
 
 
 def _median(values: Floats) -> float | None:
