@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tools
 from fuzz import running
@@ -15,6 +16,8 @@ from fuzz.running import Target, bounded, fuzz
 from fuzz.targets import BY_NAME, TARGETS, joined, pieces
 from hypothesis import given
 from hypothesis import strategies as st
+
+from avlab.measure.record.tables import TABLES
 
 FOUND: list[tuple[str, bytes]] = [
     ("a session through a relay", b"IONS r://] RTSP/1.1\n\n"),
@@ -50,6 +53,13 @@ def test_traces_that_ended_the_process_are_refused(path: Path) -> None:
     """In a process of its own, as a library below that aborts takes the tests with it."""
     code = "import sys, avlab\ntry:\n    avlab.Trace.load(sys.argv[1])\nexcept ValueError:\n    print('refused')"
     assert tools.run(sys.executable, "-c", code, path) == "refused\n"
+
+
+def test_a_trace_s_smallest_numbers_are_summed_up() -> None:
+    """An SSRC so far below zero that a step below its lane was none."""
+    rows = np.zeros(3, TABLES["packets"].dtype)
+    rows["ssrc"], rows["seq"], rows["received"] = -(2**62), [1, 2, 5], [0, 1000, 2000]
+    running.attempt(BY_NAME["a trace's rows, summed up"], joined([(list(TABLES).index("packets"), rows.tobytes())]))
 
 
 # ---- the fuzzing itself

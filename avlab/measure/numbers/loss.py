@@ -112,7 +112,7 @@ class Heard:
         """For each run but the first, the numbers of its stream that came in a nanosecond."""
         if not len(self._lanes):
             return np.empty(0)
-        heads = np.flatnonzero(np.diff(self._lanes, prepend=self._lanes[0] - 1))
+        heads = np.flatnonzero(np.append(True, self._lanes[1:] != self._lanes[:-1]))
         numbers = np.add.reduceat(np.float64(self._ends) - self._starts + 1, heads)
         low = np.minimum.reduceat(np.minimum(self._begun, self._over), heads)
         high = np.maximum.reduceat(np.maximum(self._begun, self._over), heads)
