@@ -96,6 +96,10 @@ def test_the_panel_s_numbers_are_those_of_the_tables_at_that_moment(whole: Trace
             assert shown == pytest.approx(value), (name, now)
             known += value is not None
         assert loss_now(whole.tail(now_ns - round(LOOK_S * NS)), now_ns) == pytest.approx(seen.loss_percent)
+        # A window and the status line have moments, and no trace.
+        shown_ns = at_the_time(whole, now_ns, LOOK_S).rows("frames")[["stream", "shown"]]
+        shown_ns = shown_ns["shown"][(shown_ns["stream"] == 0) & (shown_ns["shown"] != UNKNOWN)]
+        assert rates.rate_of(shown_ns, now_ns) == pytest.approx(seen.shown_fps or 0.0)
     assert known > 18
 
 

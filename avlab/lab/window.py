@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from avlab.measure.numbers.rates import rate_now, trailing_rate
+from avlab.measure.numbers.rates import rate_of
 from avlab.media import codec
 from avlab.stream.client import Client
 
@@ -128,8 +128,7 @@ class Window:
     @property
     def fps(self) -> float:
         """Frames shown a second over the last second, as the plots have it; 0 when nothing has come for two."""
-        times = np.array(self._shown, np.float64) / 1e9
-        return rate_now(np.stack([times, trailing_rate(times, 1.0)]), time.perf_counter_ns() / 1e9) or 0.0
+        return rate_of(self._shown, time.perf_counter_ns())
 
     def _paint(self, image: Any) -> None:
         text, place, font = f"{self.fps:.0f} fps", (12, 30), self._cv2.FONT_HERSHEY_SIMPLEX

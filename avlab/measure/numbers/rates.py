@@ -6,6 +6,7 @@ take theirs from here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -61,6 +62,12 @@ def rate_now(rates: Series, now: float) -> float | None:
     if not finite.shape[1]:
         return None
     return float(finite[1, -1]) if finite[0, -1] > now - STILL_S else 0.0
+
+
+def rate_of(moments_ns: Iterable[int], now_ns: int) -> float:
+    """Frames a second over the trailing second, of moments in nanoseconds; 0 where `rate_now` has none."""
+    times = np.sort(np.fromiter(moments_ns, np.int64)) / NS
+    return rate_now(np.stack([times, trailing_rate(times, 1.0)]), now_ns / NS) or 0.0
 
 
 def mean_rate(times: Floats) -> float | None:

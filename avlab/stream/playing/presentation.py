@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from avlab.measure.numbers.rates import rate_of
 from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.stream.playing.sound import Sounding
 from avlab.stream.playing.tap import Tap, Verdict
@@ -178,7 +179,7 @@ class Presentation:
 
     def status(self, now_ns: int) -> str:
         """A line of what is going on."""
-        rate = sum(moment > now_ns - NS for moment in list(self._recent))
+        rate = round(rate_of(list(self._recent), now_ns))
         sync = "no sound" if self._offset_ns is None else f"A/V {self._offset_ns / 1e6:+.0f} ms"
         sync = sync if self._timed else "A/V unknown"
         return f"{rate} fps, {sync}, {self._dropped} dropped"
