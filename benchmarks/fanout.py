@@ -115,7 +115,7 @@ class Stream:
         """Read what has come."""
         for _ in range(most):
             try:
-                size, ancillary, _, _ = self.rtp.recvmsg_into([buffer], 64)
+                size, ancillary = self._receive(buffer)
             except (BlockingIOError, ConnectionRefusedError):
                 return
             step = next(
@@ -123,6 +123,11 @@ class Stream:
             )
             self.bytes += size
             self.count(buffer, size, step or size)
+
+    def _receive(self, buffer: bytearray) -> tuple[int, Sequence[tuple[int, int, bytes]]]:
+        if not hasattr(self.rtp, "recvmsg_into"):  # Windows
+            return self.rtp.recv_into(buffer), ()
+        return self.rtp.recvmsg_into([buffer], 64)[:2]
 
     def count(self, data: bytes | bytearray, size: int, step: int) -> None:
         """Take packets of `step` bytes that lie end to end, the last of which may be shorter."""
@@ -381,6 +386,17 @@ def two_cores() -> list[int]:
     return [cores[0], cores[-1]] if len(cores) > 1 else []
 
 
+def allow_files() -> None:
+    """As many sockets as this system lets a process open: 200 clients have five each, and 1,024 is a usual limit."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fanout", description=__doc__)
@@ -393,6 +409,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.serve is not None:
         serve(options.serve or None, options.core)
         return
+    allow_files()
+    try:
+        _print_table(options.clients, {"without": [False], "with": [True], "both": [False, True]}[options.sound],
+                     options.seconds)  # fmt: skip
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (OSError, RuntimeError) as failed:
+        sys.exit(f"fanout: {failed}")
+
+
+def _print_table(clients: Sequence[int], sounds: Sequence[bool], seconds: float) -> None:
     cores = two_cores()
     if cores:
         os.sched_setaffinity(0, {cores[1]})
@@ -401,9 +428,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_clip(clip)
         print(*HEAD, sep="\n", flush=True)
         counted: list[Row] = []
-        for clients in options.clients:
-            for path in {"without": (None,), "with": (clip,), "both": (None, clip)}[options.sound]:
-                counted.append(measure(clients, path, options.seconds, core=cores[0] if cores else None))
+        for count in clients:
+            for sound in sounds:
+                path = clip if sound else None
+                counted.append(measure(count, path, seconds, core=cores[0] if cores else None))
                 print(cells(counted[-1]), flush=True)
     if not cores:
         print("\nServer and clients share all cores: this system keeps no process to one, or has no second.")
