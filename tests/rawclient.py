@@ -90,3 +90,11 @@ class RawClient:
         except TimeoutError:
             return False
         return True
+
+
+def reports_port(url: str) -> int:
+    """Where the server of `url` takes reports of its pictures."""
+    with RawClient(url) as client:
+        server_port = client.set_up("video", "RTP/AVP;unicast;client_port=9-10").server_port
+    assert server_port is not None
+    return server_port[1]

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import traces
-from rawclient import until
+from rawclient import reports_port, until
 
 import avlab
 from avlab.measure.numbers import adaptation, metrics, network
@@ -315,7 +315,7 @@ def test_a_server_keeps_reports_of_its_own_streams_and_no_flood_of_them(data: Pa
         ours = set(metrics.reports(server.trace)["ssrc"])
         blocks = [rtcp.ReportBlock(ssrc, 128, 5, 0, 900) for ssrc in (*ours, max(ours) ^ 1)]
         flood = rtcp.serialize_compound([rtcp.ReceiverReport(1, (*blocks, *blocks)), rtcp.Sdes(1, "x")])
-        port = server._audience._sockets.take("video", "127.0.0.1")[1].port  # type: ignore[attr-defined]
+        port = reports_port(server.url)
         until(lambda: stranger.sendto(flood, ("127.0.0.1", port)) and len(metrics.reports(server.trace)) >= 8)
         table = metrics.reports(server.trace)
     assert set(table["ssrc"]) == ours

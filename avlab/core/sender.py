@@ -245,11 +245,16 @@ class Sender:
 
     def timer_at(self) -> int | None:
         """When `handle_timer` has something to do next; None while it has not."""
-        moments = [moment for outlet in self.outlets.values() if (moment := outlet.spreader.wake_at()) is not None]
-        if self.playing:
-            reported = (outlet.reported_ns for outlet in self.outlets.values())
-            moments += [reported_ns + REPORT_NS + SLACK_NS for reported_ns in reported if reported_ns is not None]
-        return min(moments, default=None)
+        at_ns: int | None = None
+        for outlet in self.outlets.values():
+            due_ns = outlet.spreader.wake_at() if outlet.waiting else None
+            if due_ns is not None and (at_ns is None or due_ns < at_ns):
+                at_ns = due_ns
+            if self.state is State.PLAYING and outlet.reported_ns is not None:
+                due_ns = outlet.reported_ns + REPORT_NS + SLACK_NS
+                if at_ns is None or due_ns < at_ns:
+                    at_ns = due_ns
+        return at_ns
 
     def handle_timer(self, now_ns: int) -> None:
         """Time has come: more of a frame that is spread leaves, and reports where no packet took one along."""

@@ -26,14 +26,16 @@ import packets
 import traces
 
 from avlab.core.budget import FeedbackBudget
-from avlab.core.sender import Sender
+from avlab.core.events import Path as StreamPath
+from avlab.core.events import Sent
+from avlab.core.sender import Outlet, Sender
 from avlab.measure.numbers import metrics
 from avlab.measure.record.tables import TABLES
 from avlab.measure.record.trace import Recorder, SettingRow, Trace
 from avlab.media import codec
 from avlab.network.parity import ParityDecoder, ParityEncoder, parse_parity
 from avlab.network.ratecontrol import Aimd, Report
-from avlab.network.retransmission import Requester, RtxReceiver, RtxSender
+from avlab.network.retransmission import CREDIT_BYTES, SHARE, Requester, RtxReceiver, RtxSender
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.relaying.dialogue import Dialogue
 from avlab.stream.rtsp.arriving import Arriving
@@ -495,6 +497,31 @@ def _stage(tracks: dict[str, Track]) -> Any:
     )
 
 
+def _told(data: bytes) -> object:
+    """What a client tells the sender of its pictures, between one frame and the next: nothing but sends and reports."""
+    sender = Sender(unix_offset_ns=1_700_000_000 * NS, budget=FeedbackBudget())
+    again = RtxSender(ssrc=9, payload_type=98, sequence=5)
+    outlet = Outlet("video", rate=90_000, ssrc=0x1234, sequence=65_530, timestamp_offset=9, spreads=True, again=again)
+    sender.add(outlet)
+    sender.play(0, 0)
+    packed, path, now_ns, sent, back = rtpjpeg.packed(_jpegs()[0]), StreamPath("video", control=True), 0, 0, 0
+    for piece in pieces(data):
+        now_ns += piece.after_ns
+        sender.handle_timer(now_ns)
+        sender.send("video", packed, now_ns, now_ns)
+        sender.receive(path, Batch(piece.data, max(1, piece.kind * len(piece.data) // 31)), now_ns)
+        for event in sender.events():
+            if isinstance(event, Sent):
+                sent += len(event.batch.data) if not event.repair else 0
+                back += len(event.batch.data) if event.repair else 0
+        sender.outgoing()
+        due_ns = sender.timer_at()
+        assert due_ns is not None
+        assert due_ns >= now_ns
+    assert back <= CREDIT_BYTES + SHARE * sent + 2 * 2000
+    return outlet.reception is not None, back > 0
+
+
 def _serving(data: bytes) -> object:
     """A server at one client's connection."""
     kinds = {"video": (26, 90_000, 1), "audio": (10, 44_100, 2)}
@@ -695,6 +722,8 @@ TARGETS = (
         "reports, as a rate controller is told", _rated, lambda: [joined((1, data) for data in _reports() * 5)], ()
     ),
     Target("a client's packets, reports and clocks", _playing, _own_sequence, (), share=15),
+    Target("what a client tells a sender", _told, lambda: [
+        joined((at % 32, data) for at, data in enumerate(_reports() * 5)), *_own_sequence()[:1]], ()),
     Target("a server's connection", _serving, lambda: _bytes_of(_asked()), (WireError, OSError), _RTSP_WORDS),
     Target("a session through a relay", _relaying, _relay_good, WIRE, _RTSP_WORDS),
     Target("a saved trace", _load, lambda: [_saved()], (ValueError,), share=40, seconds=10.0),

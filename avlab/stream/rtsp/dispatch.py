@@ -165,7 +165,10 @@ class Dispatch:
     # ---- what they say
 
     def rise(self, peer: Peer, ssrc: int, data: bytes, now_ns: int) -> list[bytes]:
-        """Feedback about a source came from a client over UDP; what of it has come through the network by now."""
+        """Feedback about a source came from a client over UDP; what of it has come through the network by now.
+
+        Each stream's draws by itself, as "video rtcp" or "audio rtcp", the names that its reports have on the way down.
+        """
         way = self._way_of.get(peer)
         if way is None or (self._network.clear and way.up.wake_at() is None):
             return [data]
