@@ -13,8 +13,11 @@ from typing import Self
 import cv2
 import numpy as np
 
+from avlab.core.arriving import Described
+from avlab.core.repairing import Repair
 from avlab.media import codec
-from avlab.wire import rtcp, rtp, rtpjpeg
+from avlab.wire import rtcp, rtp, rtpjpeg, sdp
+from avlab.wire.batch import Batch
 from avlab.wire.units import NS, EncodedFrame
 
 VIDEO = ("m=video 0 RTP/AVP 26", "a=control:0")
@@ -30,6 +33,24 @@ def description(*media: Sequence[str]) -> str:
     """A session description with these media."""
     lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=script", "c=IN IP4 0.0.0.0", "t=0 0", "a=control:*"]
     return "\r\n".join([*lines, *(line for each in media for line in each)]) + "\r\n"
+
+
+def described(media: sdp.Media, *, ssrc: int | None = None, repair: Repair | None = None) -> Described:
+    """A stream as a player is told of it."""
+    return Described(
+        media.payload_type,
+        media.clock_rate,
+        channels=media.channels,
+        encoding=media.encoding,
+        ssrc=ssrc,
+        repairs=media.repairs,
+        repair=repair,
+    )
+
+
+def single(data: bytes) -> Batch:
+    """A datagram by itself."""
+    return Batch(data, len(data))
 
 
 def jpeg(number: int = 0, *, width: int = 64, height: int = 48) -> bytes:

@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import AUDIO, RATE, SOUND, VIDEO, Pictures, bye, description, jpeg, sender_report
+from scripted import AUDIO, RATE, SOUND, VIDEO, Pictures, bye, described, description, jpeg, sender_report
 
+from avlab.core.events import Path
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.handle import Worker
 from avlab.stream.playing import sound as sounding_module
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.playing.sound import Sounding
-from avlab.stream.rtsp.arriving import Arriving
-from avlab.stream.rtsp.dialogue import Granted
-from avlab.stream.rtsp.origin import Origin
+from avlab.stream.recording import PlayerRecording
 from avlab.wire import rtcp, rtp, sdp
+from avlab.wire.batch import batches
 from avlab.wire.units import NS, EncodedFrame, Samples
 
 MS = NS // 1000
@@ -110,22 +110,32 @@ class Rig:
         self.clock = Moments()
         self.recorder = Recorder(side="client", epoch_ns=0, clock="test")
         self.notices: list[str] = []
-        self.presentation = Presentation(self.recorder, self._notice)
-        self.arriving = Arriving(presentation=self.presentation, recorder=self.recorder, notice=self._notice)
+        self.presentation = Presentation(PlayerRecording(self.recorder), self._notice, ssrc=7)
+        self.player = self.presentation.player
+        self.said: list[tuple[str, bytes]] = []  # what the player sends: of which stream, and each compound
+        self.answer: Callable[[bytes], Iterable[bytes]] = lambda _: ()  # a sender's to what the player says of video
         self._acts: list[tuple[int, Callable[[], None]]] = []
         self._events: list[tuple[int, int, str, list[bytes], bool]] = []
         self.moments: dict[int, list[float]] = {}  # of a picture's timestamp: the sender's moments
         media = sdp.parse(self.described or description(VIDEO, *([AUDIO] if self.sound else []))).media
         self.size = next((each.size for each in media if each.kind == "video"), None)
         for each in media:
-            granted = Granted(each, "127.0.0.1", ssrc=self.ssrcs.get(each.kind, {"video": V, "audio": A}[each.kind]))
+            ssrc = self.ssrcs.get(each.kind, {"video": V, "audio": A}[each.kind])
             repair = self.repair if each.kind == "video" else None
-            self.arriving.add(each.kind, granted, Origin("127.0.0.1"), repair)
+            self.player.add(each.kind, described(each, ssrc=ssrc, repair=repair))
+        self.presentation.pump()
 
-    def _notice(self, name: str, words: str) -> None:
-        self.recorder.event(self.clock.now_ns(), name, words)
+    def _notice(self, words: str) -> None:
         if words not in self.notices:
             self.notices.append(words)
+
+    def report(self, stream: str) -> rtcp.ReportBlock:
+        """What the player's newest report says of a stream."""
+        blocks = []
+        for data in [data for of, data in self.said if of == stream]:
+            for packet in rtcp.parse_compound(data):
+                blocks += packet.blocks if isinstance(packet, rtcp.ReceiverReport) else ()
+        return blocks[-1]
 
     def at(self, moment: float, act: Callable[[], None]) -> None:
         self._acts.append((round(moment * NS), act))
@@ -141,7 +151,7 @@ class Rig:
             sounding = worker = None
             if self.sound:
                 sounding = Sounding(
-                    rate=RATE, channels=1, audio="null", av_offset_ns=0, clock=self.clock, recorder=self.recorder
+                    rate=RATE, channels=1, audio="null", av_offset_ns=0, clock=self.clock, note=lambda *_: None
                 )
                 worker = Worker("speaker", sounding.run)
                 worker.start()
@@ -156,16 +166,16 @@ class Rig:
 
     def _run(self, seconds: float, device: Device, sounding: Sounding | None, trust: bool) -> Heard:
         self.presentation.begin(
-            streams=set(self.arriving.incoming), delay_ns=self.delay_ns, sounding=sounding, size=self.size
+            streams=set(self.player.streams), delay_ns=self.delay_ns, sounding=sounding, size=self.size
         )
-        self.arriving.begin(self.first_ns, self.infos, 0)
+        self.player.begin(self.first_ns, self.infos, 0)
         heard: list[tuple[float, float]] = []
         turn_ns = 0
         ticks = [(at * BLOCK_NS, -1, "", [], False) for at in range(round(seconds * NS) // BLOCK_NS)]
         for now_ns, order, stream, packets, control in sorted([*self._events, *ticks]):
             self.clock.at_ns = now_ns
             if order >= 0:
-                self.arriving.take(self.arriving.incoming[stream], packets, now_ns, control=control)
+                self._take(Path(stream, control), packets, now_ns)
             elif device.fill is not None:
                 block = device.fill(RATE * BLOCK_NS // NS, now_ns + LATENCY_NS)
                 if (code := int(block[len(block) // 2, 0])) > 0:  # 20 ms of sound of one number are of one moment
@@ -176,6 +186,9 @@ class Rig:
                 self._acts.pop(0)[1]()
             if now_ns >= turn_ns:
                 self.presentation.move_along(now_ns)
+                for path, batch in self.player.outgoing():
+                    self.said.append((path.stream, batch.data))
+                    self._take(Path(path.stream), self.answer(batch.data), now_ns)
                 turn_ns = now_ns + self.turn_ms * MS
         self.presentation.close_books(self.clock.at_ns)
         trace = self.recorder.trace()
@@ -187,6 +200,10 @@ class Rig:
         ]
         events = [row.name for row in trace.setting_rows]
         return Heard(trace, self.notices, events, pictures, heard)
+
+    def _take(self, path: Path, packets: Iterable[bytes], now_ns: int) -> None:
+        for batch in batches(packets):
+            self.presentation.receive(path, batch, now_ns)
 
     # ---- a sender
 
@@ -271,10 +288,8 @@ def test_a_source_told_wrongly_is_taken_over(told: int | None) -> None:
     assert len(heard.pictures) >= 3.7 * FPS
     assert {V, A} <= set(heard.trace.meta["ssrcs"])
     assert ("video source changed" in heard.events) == (told is not None)
-    for incoming in rig.arriving.incoming.values():
-        report = incoming.stats.report(4 * NS)
-        assert report is not None
-        assert (report.cumulative_lost, incoming.ssrc) == (0, {"video": V, "audio": A}[incoming.stream])
+    for stream, ssrc in (("video", V), ("audio", A)):
+        assert (rig.report(stream).cumulative_lost, rig.report(stream).ssrc) == (0, ssrc)
 
 
 @pytest.mark.parametrize("goodbye", [False, True])
@@ -296,15 +311,14 @@ def test_a_source_that_changes_in_mid_stream_is_followed(goodbye: bool, restart:
     in_step(heard, 4.2)
     assert (np.diff(heard.pts()) > 0).all()
     assert {"video source changed", "audio source changed"} <= set(heard.events)
-    assert rig.arriving.incoming["video"].ssrc == 0x3333
-    assert not rig.arriving.incoming["video"].ended
+    assert rig.player.streams["video"].ssrc == 0x3333
+    assert not rig.player.streams["video"].ended
     packets = heard.trace.packets
     assert set(packets[packets["stream"] == "video"]["ssrc"]) == {V, 0x3333}
     theirs = packets[packets["ssrc"] == 0x3333]["seq"]
     assert (theirs % 65_536).iloc[0] == sequence
     assert theirs.max() - theirs.min() + 1 == len(theirs)
-    report = rig.arriving.incoming["video"].stats.report(7 * NS)
-    assert report is not None
+    report = rig.report("video")
     assert (report.cumulative_lost, report.jitter) == (0, 0)
     expected, came = rig.presentation.received
     assert expected == came
@@ -321,7 +335,7 @@ def test_stray_packets_of_other_sources_change_nothing(each: int) -> None:
     heard = rig.run(4)
     in_step(heard)
     assert len(heard.pictures) > 3.7 * FPS
-    assert rig.arriving.incoming["video"].ssrc == V
+    assert rig.player.streams["video"].ssrc == V
 
 
 def test_of_two_sources_at_once_the_first_is_played() -> None:
@@ -372,8 +386,7 @@ def test_timestamps_that_leap_are_followed(leap: float, numbers: str, sound: boo
     assert [words for words in heard.notices if "timestamps leapt" in words]
     assert len(heard.notices) == 1
     assert any("timestamps leapt" in name for name in heard.events)
-    report = rig.arriving.incoming["video"].stats.report(7 * NS)
-    assert report is not None
+    report = rig.report("video")
     assert report.jitter == 0
     assert report.cumulative_lost <= 0
 
@@ -663,24 +676,19 @@ def test_repair_begins_anew_with_what_it_repairs(change: str) -> None:
             lost += [rtp.RtpPacket.parse(packet) for packet in packets]
         else:
             rig.send(number / FPS + 0.02, "video", *packets)
-    incoming, asked = rig.arriving.incoming["video"], []
+    asked = []
 
-    def ask() -> None:
-        """What the client's loop does with a NACK that is due; the server's answer comes at once."""
-        assert incoming.repairing is not None
-        nack = incoming.repairing.nack(7, ssrc, None, rig.clock.at_ns, wire=incoming.stats.numbers.wire)
-        for packet in rtcp.parse_compound(nack) if nack is not None else []:
+    def answer(data: bytes) -> Iterable[bytes]:
+        """What a NACK asks for, sent again at once."""
+        for packet in rtcp.parse_compound(data):
             for sequence in packet.sequences if isinstance(packet, rtcp.Nack) else ():
                 asked.append(sequence)
                 for one in lost:
                     if one.sequence == sequence:
-                        again = one._replace(
-                            payload_type=98, ssrc=0x7777, payload=sequence.to_bytes(2, "big") + one.payload
-                        )
-                        rig.arriving.take(incoming, [again.serialize()], rig.clock.at_ns, control=False)
+                        payload = sequence.to_bytes(2, "big") + one.payload
+                        yield one._replace(payload_type=98, ssrc=0x7777, payload=payload).serialize()
 
-    for at in range(210, 400):
-        rig.at(at / 100, ask)
+    rig.answer = answer
     heard = rig.run(4)
     assert {packet.sequence for packet in lost} <= set(asked)
     assert (heard.trace.packets["fate"] == "recovered").sum() == len(lost)

@@ -138,13 +138,13 @@ class Raw:
 def heard_by(client: avlab.Client, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Where the sound that a client takes is collected."""
     heard: list[bytes] = []
-    take = client._presentation.take_sound
+    take = client.presentation.take_sound
 
     def spy(samples: NDArray[np.int16], **rest: int) -> str:
         heard.append(samples.tobytes())
         return take(samples, **rest)
 
-    monkeypatch.setattr(client._presentation, "take_sound", spy)
+    monkeypatch.setattr(client.presentation, "take_sound", spy)
     return heard
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from scripted import single
 
 from avlab.stream.rtsp.origin import STRANGERS, Origin
+from avlab.wire.batch import Batch
 from avlab.wire.rtp import RtpPacket
 
 SERVER, OTHER, THIRD = "192.0.2.1", "198.51.100.7", "203.0.113.9"
@@ -20,7 +22,8 @@ def origin(**settings: object) -> Origin:
 
 
 def taken(origin: Origin, host: str, count: int = 1, *, port: int = 5000, **of: int) -> int:
-    return sum(len(origin.media([(packet(**of), (host, port))])) for _ in range(count))
+    batches = [batch for _ in range(count) for batch in origin.media([(single(packet(**of)), (host, port))])]
+    return sum(batch.total for batch in batches)
 
 
 def test_the_servers_own_address_counts_at_once() -> None:
@@ -34,9 +37,9 @@ def test_the_servers_own_address_counts_at_once() -> None:
 def test_however_it_is_written(written: str) -> None:
     assert taken(origin(), written) == 1
     six = Origin("fe80::1%eth0", payload_type=26)
-    assert len(six.media([(packet(), ("FE80:0::1%eth0", 5))])) == 1
-    assert not six.media([(packet(), ("fe80::1%eth1", 5))])
-    assert len(six.media([(packet(), ("fe80::1", 5))])) == 1  # as sockets tell it, whose scope is a number beside it
+    assert len(six.media([(single(packet()), ("FE80:0::1%eth0", 5))])) == 1
+    assert not six.media([(single(packet()), ("fe80::1%eth1", 5))])
+    assert len(six.media([(single(packet()), ("fe80::1", 5))])) == 1  # as sockets tell it: the scope is a number
     assert six.reports_to == ("fe80::1%eth0", 6)
 
 
@@ -55,6 +58,16 @@ def test_a_stranger_is_taken_after_five_packets_and_none_of_them_is_lost() -> No
     assert taken(it, OTHER) == STRANGERS
     assert (it.host, it.adopted) == (OTHER, True)
     assert taken(it, OTHER, 3) == 3
+
+
+def test_those_that_come_in_one_batch_are_taken_whole() -> None:
+    """The system may hand over many of a stranger's packets together: those after the five are taken, too."""
+    it = origin()
+    together = Batch(packet() * 12, len(packet()))
+    assert sum(batch.total for batch in it.media([(together, (OTHER, 5000))])) == 12
+    assert (it.host, it.adopted) == (OTHER, True)
+    assert it.media([(together, (THIRD, 5000))]) == []
+    assert it.media([(together, (SERVER, 5000))]) == [together]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +92,7 @@ def test_bytes_that_are_no_packet_make_nobody_the_source() -> None:
     it = origin()
     for data in (b"", b"\x80", bytes(12), b"\x80\x1a" + bytes(5), packet()[:11]):
         for _ in range(STRANGERS):
-            assert it.media([(data, (OTHER, 5))]) == []
+            assert it.media([(single(data), (OTHER, 5))]) == []
     assert it.host == SERVER
 
 
@@ -114,16 +127,16 @@ def test_a_flood_of_addresses_is_not_remembered() -> None:
 
 def test_reports_of_strangers_count_for_nothing() -> None:
     it = origin(server_port=(6000, 6001))
-    assert it.control([(b"bye", (OTHER, 6001))]) == []
-    assert it.control([(b"report", (SERVER, 6001))]) == [b"report"]
+    assert it.control([(single(b"bye"), (OTHER, 6001))]) == []
+    assert it.control([(single(b"report"), (SERVER, 6001))]) == [single(b"report")]
 
 
 def test_of_one_address_the_port_that_was_granted_counts() -> None:
     it = origin(server_port=(6000, 6001))
-    assert it.control([(b"report", (SERVER, 7777))]) == [b"report"]  # through a NAT, say
-    assert it.control([(b"report", (SERVER, 6001))]) == [b"report"]
-    assert it.control([(b"bye", (SERVER, 7777))]) == []
-    assert it.control([(b"bye", (SERVER, 6001))]) == [b"bye"]
+    assert it.control([(single(b"report"), (SERVER, 7777))]) == [single(b"report")]  # through a NAT, say
+    assert it.control([(single(b"report"), (SERVER, 6001))]) == [single(b"report")]
+    assert it.control([(single(b"bye"), (SERVER, 7777))]) == []
+    assert it.control([(single(b"bye"), (SERVER, 6001))]) == [single(b"bye")]
 
 
 def test_without_a_port_granted_reports_go_where_reports_come_from() -> None:
@@ -132,7 +145,7 @@ def test_without_a_port_granted_reports_go_where_reports_come_from() -> None:
     assert it.doors == []
     taken(it, SERVER, port=7000)
     assert it.reports_to == (SERVER, 7001)
-    it.control([(b"report", (SERVER, 7500))])
+    it.control([(single(b"report"), (SERVER, 7500))])
     assert it.reports_to == (SERVER, 7500)
 
 

@@ -13,17 +13,21 @@ import numpy as np
 import pytest
 from test_jitterbuffer import frame as packets
 
+from avlab.core.arriving import Described
+from avlab.core.events import PacketsTaken, Path, PlayerEvent
 from avlab.lab.notebook.page_sound import LEAD_NS, RING_NS, SWITCH_S, PageSpeaker
 from avlab.measure.record.trace import Recorder
 from avlab.media.speaker import NullSpeaker, Speaker
 from avlab.stream.clock import MonotonicClock, VirtualClock
 from avlab.stream.handle import Handle
-from avlab.stream.playing import presentation as module
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.playing.sound import BELIEVED_BLOCKS, Pull, Sink, Sounding
 from avlab.stream.playing.tap import Tap
-from avlab.timing.jitterbuffer import Fragment, Run
+from avlab.stream.recording import PlayerRecording
+from avlab.timing.jitterbuffer import Fragment
 from avlab.timing.playout import ClockReading
+from avlab.wire.batch import Batch
+from avlab.wire.rtp import JPEG, VIDEO_CLOCK, RtpPacket
 from avlab.wire.units import NS, Samples
 
 MS = 1_000_000
@@ -163,9 +167,18 @@ def sink(name: str) -> Sink:
 
 
 @pytest.fixture
-def sounding() -> Iterator[Sounding]:
-    recorder = Recorder(side="client", epoch_ns=0, clock="test")
-    sounding = Sounding(rate=RATE, channels=1, audio="null", av_offset_ns=0, clock=MonotonicClock(), recorder=recorder)
+def told() -> list[str]:
+    """Where the sound has gone to."""
+    return []
+
+
+@pytest.fixture
+def sounding(told: list[str]) -> Iterator[Sounding]:
+    def note(name: str, words: str) -> None:
+        assert name == "sound goes to"
+        told.append(words)
+
+    sounding = Sounding(rate=RATE, channels=1, audio="null", av_offset_ns=0, clock=MonotonicClock(), note=note)
     with Handle() as handle:
         handle.spawn("speaker", sounding.run)
         assert sounding.ready.wait(60)
@@ -176,7 +189,9 @@ def goes_to(sounding: Sounding, name: str) -> None:
     until(lambda: sounding.speaker is not None and sounding.speaker.name == name)
 
 
-def test_of_several_pages_the_first_has_the_sound_and_the_next_when_it_lets_go(sounding: Sounding) -> None:
+def test_of_several_pages_the_first_has_the_sound_and_the_next_when_it_lets_go(
+    sounding: Sounding, told: list[str]
+) -> None:
     assert (sounding.claimed, sounding.sink_lead_ns) == (False, 0)
     sounding.claim("a", sink("first page"))
     goes_to(sounding, "first page")
@@ -193,7 +208,6 @@ def test_of_several_pages_the_first_has_the_sound_and_the_next_when_it_lets_go(s
     sounding.release("b")
     goes_to(sounding, NullSpeaker.name)
     assert not sounding.claimed
-    told = [row.value for row in sounding._recorder.trace().setting_rows if row.name == "sound goes to"]
     assert told == ["first page", "second page", NullSpeaker.name]
 
 
@@ -233,8 +247,17 @@ class Stage:
 
     def __init__(self) -> None:
         self.recorder = Recorder(side="client", epoch_ns=0, clock="test")
-        self.presentation = Presentation(self.recorder)
+        self.recording = PlayerRecording(self.recorder)
+        self.fates_of_packets: list[str | None] = []
+        self.presentation = Presentation(self.hear)
+        self.presentation.player.add("video", Described(JPEG, VIDEO_CLOCK, ssrc=1))
         self.presentation.begin(streams={"video"}, delay_ns=100 * MS, sounding=None)
+        self.presentation.player.begin(0, {"video": 0}, 0)
+
+    def hear(self, event: PlayerEvent) -> None:
+        self.recording(event)
+        if isinstance(event, PacketsTaken):
+            self.fates_of_packets += event.fates
 
     def come(self, *indices: int, now_ns: int) -> None:
         for index in indices:
@@ -242,9 +265,12 @@ class Stage:
                 assert self.take(packet, now_ns) == ["used"]
         self.presentation.move_along(now_ns)
 
-    def take(self, packet: Fragment, now_ns: int) -> list[str]:
-        sequence, ticks, media_ns, marker, payload = packet
-        return self.presentation.take_run(Run.of(sequence, ticks, media_ns, marker, (payload,)), now_ns)
+    def take(self, packet: Fragment, now_ns: int) -> list[str | None]:
+        sequence, ticks, _, marker, payload = packet
+        data = RtpPacket(JPEG, sequence, ticks, 1, marker, payload).serialize()
+        self.fates_of_packets.clear()
+        self.presentation.receive(Path("video"), Batch(data, len(data)), now_ns)
+        return self.fates_of_packets.copy()
 
     def tap(self) -> Tap:
         tap = self.presentation.tap(decides=True)
@@ -316,7 +342,6 @@ def test_the_page_s_verdict_is_the_record_s_before_playout_s_own_moment_and_afte
     stage.presentation.move_along(200 * MS)
     assert stage.fates() == {0: ("shown", 95), 1: ("shown", 128)}
     assert len(stage.recorder.trace().frames) == 2
-    assert not stage.presentation._owed
 
 
 def test_only_the_first_tap_that_decides_is_heard(stage: Stage) -> None:
@@ -390,15 +415,6 @@ def test_after_bye_an_incomplete_frame_has_until_it_is_too_late_to_show_it(stage
     assert stage.presentation.finished(206 * MS) == came_back
     assert stage.presentation.finished(207 * MS)
     assert stage.fates()[2] == (("shown", 167) if came_back else ("incomplete", None))
-
-
-def test_a_page_that_says_nothing_for_long_costs_bounded_memory(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_OWED", 2)
-    stage.tap()
-    stage.presentation.move_along(0)
-    stage.come(0, 1, 2, now_ns=0)
-    assert stage.fates() == {0: ("skipped", None)}
-    assert all(owed.frame.jpeg is None for owed in stage.presentation._owed.values())
 
 
 def test_loss_is_counted_by_the_packets_numbers(stage: Stage) -> None:

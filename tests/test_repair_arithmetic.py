@@ -14,15 +14,18 @@ from itertools import product
 import numpy as np
 import pytest
 
-from avlab.measure.record.trace import Recorder, Trace
+from avlab.core.arriving import Described
+from avlab.core.events import Path
+from avlab.core.player import Player
+from avlab.measure.record.trace import Trace
 from avlab.media import codec
+from avlab.network.parity import ParityEncoder
 from avlab.network.retransmission import ASKING, LAST_NS, QUIET_NS, Requester
 from avlab.network.settings import Network
-from avlab.stream.playing.presentation import Presentation
 from avlab.stream.simulate import simulate
-from avlab.timing.jitterbuffer import Run
 from avlab.timing.playout import TARDY_NS
-from avlab.wire.rtp import RtpPacket
+from avlab.wire.batch import Batch
+from avlab.wire.rtp import JPEG, VIDEO_CLOCK
 from avlab.wire.rtpjpeg import JpegPacketizer
 from avlab.wire.units import EncodedFrame
 
@@ -290,25 +293,26 @@ def test_a_repair_at_the_very_start_adds_nothing_to_the_playout_delay() -> None:
 
 @pytest.mark.parametrize("repaired_ms", [None, 5, 80])
 def test_nor_does_it_on_sockets(repaired_ms: int | None) -> None:
-    """The client's own presentation, at literal moments: a picture comes, of which one packet was lost and repaired."""
+    """The client's own player, at literal moments: a picture comes, of which one packet was lost and made up for."""
     noise = np.random.default_rng(1).integers(0, 255, (240, 320, 3), np.uint8)
     picture, width, height = codec.encode_jpeg(noise, quality=60)
     packer = JpegPacketizer(ssrc=1, sequence=0, timestamp_offset=0)
-    packets = [RtpPacket.parse(data) for data in packer.pack(EncodedFrame(0, 0, picture, width, height))]
+    packets = packer.pack(EncodedFrame(0, 0, picture, width, height))
     assert len(packets) > 3
-    presentation = Presentation(Recorder(side="client", epoch_ns=0, clock="virtual:1"))
-    presentation.begin(streams={"video"}, delay_ns=100 * MS, sounding=None, timed=True)
+    [*_, parity] = ParityEncoder(payload_type=99, overhead=1 / len(packets)).protect(packets)
+    player = Player()
+    player.add("video", Described(JPEG, VIDEO_CLOCK, ssrc=1, repairs={"fec": 99}, repair="fec"))
+    player.prepare(streams={"video"}, delay_ns=100 * MS)
+    player.begin(0, {"video": 0}, 0)
 
-    def arrives(number: int, now_ns: int, *, back: bool) -> None:
-        packet = packets[number]
-        run = Run.of(packet.sequence, packet.timestamp, 0, packet.marker, (packet.payload,))
-        presentation.take_run(run, now_ns, back=back)
-        presentation.move_along(now_ns)
+    def arrives(data: bytes, now_ns: int) -> None:
+        player.receive(Path("video"), Batch(data, len(data)), now_ns)
+        player.handle_timer(now_ns)
 
-    for number in range(len(packets)):
+    for number, data in enumerate(packets):
         if number != 1 or repaired_ms is None:
-            arrives(number, 10 * MS, back=False)
+            arrives(data, 10 * MS)
     if repaired_ms is not None:
-        assert presentation.base_ns is None
-        arrives(1, (10 + repaired_ms) * MS, back=True)
-    assert presentation.base_ns == 110 * MS
+        assert player.base_ns is None
+        arrives(parity, (10 + repaired_ms) * MS)
+    assert player.base_ns == 110 * MS

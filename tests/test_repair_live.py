@@ -11,6 +11,7 @@ import pytest
 from rawclient import RawClient, reports_port, until
 
 import avlab
+from avlab.core.repairing import Asking
 from avlab.measure.numbers import metrics
 from avlab.network.ratecontrol import Choice, Report
 from avlab.stream.sockets.links import Address, UdpLink
@@ -146,12 +147,13 @@ def test_a_flood_of_retransmissions_that_nobody_asked_for_changes_nothing(data: 
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hostile,
     ):
         until(lambda: len(client.trace.packets) > 50)
-        incoming = client._receiver.incoming["video"]  # type: ignore[attr-defined]
-        rtx, port = incoming.repairing.rtx, incoming.granted.links[0].port
+        asking = client.presentation.player.streams["video"].repairing
+        assert isinstance(asking, Asking)
+        port = client._receiver.ways["video"].granted.links[0].port  # type: ignore[attr-defined]
         chance = random.Random(2)
         for number in range(2000):
             payload = chance.randbytes(chance.randrange(60))
-            hostile.sendto(serialize_header(98, number, number, rtx.rtx_ssrc, False) + payload, ("127.0.0.1", port))
+            hostile.sendto(serialize_header(98, number, number, asking.ssrc or 0, False) + payload, ("127.0.0.1", port))
         seen = len(client.trace.frames.query("fate == 'shown'"))
         until(lambda: len(client.trace.frames.query("fate == 'shown'")) > seen + 20)
         assert client.error is None

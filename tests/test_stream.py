@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from rawclient import until
 
 import avlab
+from avlab.core import presenting
 from avlab.measure.numbers import metrics
 from avlab.media import codec, synth
 from avlab.media.packets import MediaError
 from avlab.stream.handle import Handle
-from avlab.stream.playing import presentation
 from avlab.stream.playing.tap import Received, Tap
 from avlab.timing import skipping
 from avlab.timing.jitterbuffer import Frame
@@ -542,10 +542,10 @@ def test_every_picture_of_a_view_has_exactly_one_verdict() -> None:
 
 
 def test_the_end_waits_for_the_last_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presentation, "VERDICT_PATIENCE_NS", 8 * 10**9)
+    monkeypatch.setattr(presenting, "VERDICT_PATIENCE_NS", 8 * 10**9)
     with avlab.Server(plain(5), fps=30) as server, avlab.Client(server.url, audio="null") as client:
         tap = client.tap(decides=True)
-        until(lambda: all(incoming.ended for incoming in client._receiver.incoming.values()))
+        until(lambda: all(incoming.ended for incoming in client.presentation.player.streams.values()))
         assert not client.wait(0.3)
         while (frame := tap.take(0)) is not None:
             client.presented(frame, client._clock.now_ns())

@@ -5,8 +5,11 @@ Times are integer nanoseconds of the clock that the machine's driver hands in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+from avlab.timing.jitterbuffer import Frame
+from avlab.timing.sound import Played
 from avlab.wire.batch import Batch
 
 
@@ -15,7 +18,7 @@ class Path(NamedTuple):
 
     stream: str
     """video or audio."""
-    control: bool
+    control: bool = False
     """Whether it is RTCP's; else RTP's."""
 
 
@@ -77,3 +80,200 @@ class Doubted(NamedTuple):
 
 
 SenderEvent: TypeAlias = Sent | Reported | Doubted
+
+
+# ---- a player's: what arrives
+
+
+class PacketsTaken(NamedTuple):
+    """Packets of one source came together: consecutive numbers, one timestamp."""
+
+    time_ns: int
+    """When they came."""
+    stream: str
+    ssrc: int
+    sequence: int
+    """The first packet's number, unwrapped."""
+    timestamp: int
+    marker: bool
+    """The last packet's; the others have none."""
+    sizes: Sequence[int]
+    """Bytes of each, with its header."""
+    fates: Sequence[str | None]
+    """What became of each, in the ledger's words; None for one that is malformed, and counts for nothing."""
+
+
+class SourcesKnown(NamedTuple):
+    """The sources that were heard of so far, or another one of them sends a stream now."""
+
+    ssrcs: tuple[int, ...]
+    repair_ssrcs: tuple[int, ...]
+    """Those of them that send what was lost again."""
+
+
+class SourceChanged(NamedTuple):
+    """Another source goes on with a stream."""
+
+    time_ns: int
+    stream: str
+    before: int | None
+    """The SSRC of the source before; None when none was known."""
+    ssrc: int
+
+
+class NumbersRestarted(NamedTuple):
+    """A source began its sequence numbers again."""
+
+    time_ns: int
+    stream: str
+    sequence: int
+    """The 16 bits of the first new one."""
+
+
+class Leapt(NamedTuple):
+    """A stream's timestamps went on elsewhere; media time counts on."""
+
+    time_ns: int
+    stream: str
+    leap_ns: int
+    """How far, negative when they went back."""
+
+
+class NotBelieved(NamedTuple):
+    """What a sender says of its clocks does not fit what arrives."""
+
+    time_ns: int
+    stream: str
+    what: str
+    """sender report or RTP-Info."""
+
+
+class Malformed(NamedTuple):
+    """A packet could not be read."""
+
+    time_ns: int
+    error: str
+    """A sentence."""
+
+
+class Stray(NamedTuple):
+    """A packet was out of line with those before and after it, and is not used."""
+
+    time_ns: int
+    stream: str
+    sequence: int
+    timestamp: int
+
+
+# ---- a player's: what is presented
+
+
+class FrameReady(NamedTuple):
+    """A picture is complete ahead of its time: for whoever shows pictures by a clock of its own."""
+
+    frame: Frame
+    due_ns: int
+    """When it is to be seen, as the media clock stands now."""
+
+
+class FrameDue(NamedTuple):
+    """A picture is to be seen now."""
+
+    time_ns: int
+    frame: Frame
+    holder: object | None
+    """The taker that was given it ahead of its time and owes a verdict on it; None when nobody does."""
+    at_once: bool
+    """Whether pictures are shown as they come: then nobody was given them ahead of their time."""
+
+
+class FrameDecided(NamedTuple):
+    """What became of a picture, told once for each. One that a taker was given ahead of its time is without a JPEG."""
+
+    frame: Frame
+    fate: str
+    """One of the ledger's words."""
+    shown_ns: int | None
+    timed: bool
+    """Whether the wire has timestamps and numbers; without, `frame.ticks` counts the pictures."""
+
+
+class SyncRead(NamedTuple):
+    """A picture was seen while sound was heard."""
+
+    time_ns: int
+    video_pts_ns: int
+    audio_pts_ns: int
+    """The media time that was heard then."""
+    depth_ns: int
+    """How much sound was buffered."""
+    skew_ppm: float
+    """By how much the sender's clock is faster than the device's; NaN until measured."""
+
+
+class SoundDecided(NamedTuple):
+    """What became of a packet's sound: heard, or not, and why."""
+
+    run: Played
+    channels: int
+    timed: bool
+    """Whether the wire has timestamps; without, `run.ticks` counts the samples."""
+
+
+class DelayChanged(NamedTuple):
+    """An adaptive playout delay was found to be another one."""
+
+    time_ns: int
+    delay_ns: int
+
+
+class Rebuffered(NamedTuple):
+    """Presentation moved to later at once, as what came was too late for it."""
+
+    time_ns: int
+    by_ns: int
+
+
+class TooSlow(NamedTuple):
+    """Pictures that came in time were skipped, as nobody looked at playout when they were due."""
+
+    time_ns: int
+    skipped: int
+
+
+class LeaderChanged(NamedTuple):
+    """Verdicts come from a taker from here on, or no longer."""
+
+    time_ns: int
+    here: bool
+
+
+class Notice(NamedTuple):
+    """What a person should know of, in a sentence."""
+
+    time_ns: int
+    name: str
+    """A few words by which it is known in the record."""
+    words: str
+
+
+PlayerEvent: TypeAlias = (
+    PacketsTaken
+    | SourcesKnown
+    | SourceChanged
+    | NumbersRestarted
+    | Leapt
+    | NotBelieved
+    | Malformed
+    | Stray
+    | FrameReady
+    | FrameDue
+    | FrameDecided
+    | SyncRead
+    | SoundDecided
+    | DelayChanged
+    | Rebuffered
+    | TooSlow
+    | LeaderChanged
+    | Notice
+)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import selectors
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
+from avlab.core.repairing import Repair, check_repair
 from avlab.measure.record.join import join
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.tables import UNKNOWN
@@ -24,8 +26,8 @@ from avlab.stream.handle import Handle, Worker, running_handles
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.playing.sound import Sounding
 from avlab.stream.playing.tap import Received, Tap
+from avlab.stream.recording import PlayerRecording
 from avlab.stream.rtsp.receiver import RtspReceiver
-from avlab.stream.rtsp.repairing import Repair, check_repair
 from avlab.stream.server import Server
 from avlab.stream.sockets.links import Waker
 from avlab.timing.jitterbuffer import Frame
@@ -88,7 +90,7 @@ class Client(Handle):
         self._offer: Offer | None = None
         self._sought: set[int] = set()  # the sources that a server of this process was looked for by
         self._final: Trace | None = None
-        self._presentation = Presentation(self._recorder, self._notice)
+        self._presentation = Presentation(PlayerRecording(self._recorder), self._notices.add, ssrc=secrets.randbits(32))
         self._sounding: Sounding | None = None
         self._waker: Waker | None = None
         common: dict[str, Any] = {
@@ -218,8 +220,11 @@ class Client(Handle):
         told = next(iter(self._notices), None)  # the first that went wrong is likely what the rest comes from
         return f"no picture was shown: {why}" + (f" ({told})" if told is not None else "")
 
-    def _notice(self, name: str, words: str) -> None:
+    def _note(self, name: str, words: str) -> None:
         self._recorder.event(self._clock.now_ns(), name, words)
+
+    def _notice(self, name: str, words: str) -> None:
+        self._note(name, words)
         self._notices.add(words)
 
     def __repr__(self) -> str:
@@ -307,7 +312,12 @@ class Client(Handle):
         self._presented_delay_ns = self._delay_ns  # read once: what is set from here on is seen to by the loop
         delay_ns = self._presented_delay_ns if offer.delay_ns is None else offer.delay_ns
         self._presentation.begin(
-            streams=set(offer.streams), delay_ns=delay_ns, sounding=self._sounding, timed=timed, size=offer.size
+            streams=set(offer.streams),
+            delay_ns=delay_ns,
+            sounding=self._sounding,
+            timed=timed,
+            size=offer.size,
+            fps=offer.fps,
         )
         self._receiver.play(self._selector)
         self._selector.register(waker, selectors.EVENT_READ)
@@ -345,8 +355,7 @@ class Client(Handle):
             audio=self._audio,
             av_offset_ns=self._av_offset_ns,
             clock=self._clock,
-            recorder=self._recorder,
-            timed=offer.delay_ns is None,
+            note=self._note,
             notice=self._notice,
         )
         worker = self.spawn("speaker", self._sounding.run)
@@ -372,8 +381,7 @@ class Client(Handle):
             self._close_books(self._clock.now_ns())
 
     def _wake_at(self) -> int:
-        moments = (self._presentation.wake_at(), self._receiver.wake_at())
-        return min(moment for moment in moments if moment is not None)
+        return min(self._presentation.wake_at(), self._receiver.wake_at())
 
     def _move_along(self, now_ns: int) -> None:
         """Everything that the moment asks for, between packets."""

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 
-from avlab.core.events import Reported, Sent
-from avlab.measure.record.trace import Recorder
+from avlab.core.events import (
+    DelayChanged,
+    FrameDecided,
+    LeaderChanged,
+    Leapt,
+    Malformed,
+    NotBelieved,
+    Notice,
+    NumbersRestarted,
+    PacketsTaken,
+    PlayerEvent,
+    Rebuffered,
+    Reported,
+    Sent,
+    SoundDecided,
+    SourceChanged,
+    SourcesKnown,
+    Stray,
+    SyncRead,
+    TooSlow,
+)
+from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.wire.rtp import HEADER_BYTES
+from avlab.wire.units import NS
 
 _HEADERS = np.dtype([("first", "u1"), ("second", "u1"), ("sequence", ">u2"), ("timestamp", ">u4"), ("ssrc", ">u4")])
 """`rtp.HEADER`, for a batch at once."""
@@ -48,4 +71,122 @@ class SenderRecording:
             jitter_ns=event.jitter_ns,
             round_trip_ns=event.round_trip_ns,
             kbps=event.kbps,
+        )
+
+
+class PlayerRecording:
+    """Writes what a player tells into a record. One thread calls it."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __call__(self, event: PlayerEvent) -> None:
+        """An event of the player; one that is no row of any table is passed over."""
+        match event:
+            case PacketsTaken():
+                self._write_packets(event)
+            case FrameDecided():
+                self._write_frame(event)
+            case SoundDecided():
+                self._write_sound(event)
+            case SyncRead():
+                self._recorder.sync(*event)
+            case SourcesKnown():
+                self._recorder.meta["ssrcs"] = list(event.ssrcs)
+                self._recorder.meta["repair_ssrcs"] = list(event.repair_ssrcs)
+            case _:
+                self._write_event(event)
+
+    def _write_event(self, event: PlayerEvent) -> None:
+        note = self._recorder.event
+        match event:
+            case Notice(time_ns, name, words):
+                note(time_ns, name, words)
+            case Malformed(time_ns, error):
+                note(time_ns, "malformed packet", error)
+            case Stray(time_ns, stream, sequence, timestamp):
+                note(time_ns, f"stray {stream} packet", f"number {sequence}, timestamp {timestamp}")
+            case SourceChanged(time_ns, stream, before, ssrc):
+                told = "none" if before is None else f"{before:08x}"
+                note(time_ns, f"{stream} source changed", f"{told} to {ssrc:08x}")
+            case NumbersRestarted(time_ns, stream, sequence):
+                note(time_ns, f"{stream} numbers began again", sequence)
+            case Leapt(time_ns, stream, leap_ns):
+                note(time_ns, f"{stream} timestamps leapt", round(leap_ns / NS, 3))
+            case NotBelieved(time_ns, stream, what):
+                note(time_ns, f"{what} not believed", stream)
+            case Rebuffered(time_ns, by_ns):
+                note(time_ns, "rebuffer", by_ns / NS)
+            case DelayChanged(time_ns, delay_ns):
+                note(time_ns, "playout_target", delay_ns / NS)
+            case TooSlow(time_ns, skipped):
+                note(time_ns, "too slow", skipped)
+            case LeaderChanged(time_ns, here):
+                note(time_ns, "view", "here" if here else "gone")
+
+    def _write_packets(self, event: PacketsTaken) -> None:
+        """A row for each packet of a run, but for those without a fate."""
+        first = 0
+        for fate, alike in groupby(event.fates):
+            after = first + len(list(alike))
+            if fate is not None:
+                last = after == len(event.fates)
+                self._write_alike(event, first, after, fate, marker=event.marker and last)
+            first = after
+
+    def _write_alike(self, event: PacketsTaken, first: int, after: int, fate: str, *, marker: bool) -> None:
+        """Packets of one fate; `marker` is the last one's."""
+        time_ns, stream, ssrc, sequence, timestamp, *_ = event
+        if after - first == 1:
+            number = sequence + first
+            row = (stream, ssrc, number, timestamp, marker, event.sizes[first], None, time_ns, fate)
+            self._recorder.packets([row])
+            return
+        markers = np.zeros(after - first, np.uint8)
+        markers[-1] = marker
+        self._recorder.packet_batch(
+            after - first,
+            stream=stream,
+            ssrc=ssrc,
+            seq=np.arange(sequence + first, sequence + after),
+            timestamp=timestamp,
+            marker=markers,
+            size=event.sizes[first:after],
+            received_ns=time_ns,
+            fate=fate,
+        )
+
+    def _write_frame(self, event: FrameDecided) -> None:
+        frame, fate, shown_ns, timed = event
+        self._recorder.frame(
+            FrameRow(
+                "video",
+                index=None if timed else frame.ticks,
+                pts_ns=frame.pts_ns if timed else None,
+                timestamp=frame.ticks & 0xFFFFFFFF if timed else None,
+                first_packet_ns=frame.first_packet_ns,
+                complete_ns=frame.complete_ns,
+                shown_ns=shown_ns,
+                bytes=len(frame.jpeg) if frame.jpeg is not None else frame.bytes,
+                packets=frame.packets,
+                packets_lost=frame.packets_lost if timed else None,
+                fate=fate,
+            )
+        )
+
+    def _write_sound(self, event: SoundDecided) -> None:
+        run, channels, timed = event
+        self._recorder.frame(
+            FrameRow(
+                "audio",
+                pts_ns=run.pts_ns,
+                timestamp=run.ticks & 0xFFFFFFFF if timed else None,
+                first_packet_ns=run.arrived_ns,
+                complete_ns=run.arrived_ns,
+                shown_ns=run.heard_ns,
+                bytes=run.size * 2 * channels,
+                packets=1,
+                packets_lost=0,
+                fate=run.reason,
+            )
         )

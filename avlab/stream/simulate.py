@@ -13,6 +13,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from avlab.core.repairing import check_repair
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.media.packets import open_clip, picture_stream, picture_ticks
@@ -23,7 +24,6 @@ from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
 from avlab.stream.clock import VirtualClock
 from avlab.stream.recorded_sizes import frame_bytes
-from avlab.stream.rtsp.repairing import check_repair
 from avlab.stream.virtual_receiver import Receiver, Reports
 from avlab.stream.virtual_sender import Packetizer, Sent
 from avlab.timing.pacing import FOREVER_NS, Pacer, pacer_named

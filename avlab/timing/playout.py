@@ -130,6 +130,11 @@ class Start:
         self._missing.clear()  # the answer is final, and there is nothing more to wake for
         return self._base_ns + max(self.delay_ns, lead_ns)
 
+    @property
+    def ready(self) -> bool:
+        """Whether every stream came."""
+        return self._base_ns is not None and not self._missing
+
     def wake_at(self) -> int | None:
         """When patience ends, while something is missing."""
         return self._patience_ns if self._missing else None

@@ -191,6 +191,10 @@ class Steering:
         """Take `by_ns` out of the clock bit by bit; 0 for no more than has been. For a clock that no sound leads."""
         self._easing_ns = by_ns
 
+    def wake_at(self, clock: MediaClock) -> int | None:
+        """When to steer again; None while the clock does not run."""
+        return self._steered_ns + STEER_NS if clock.running else None
+
     def steer(
         self,
         clock: MediaClock,

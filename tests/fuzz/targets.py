@@ -25,6 +25,8 @@ import numpy as np
 import packets
 import traces
 
+from avlab.core import events
+from avlab.core.arriving import Described
 from avlab.core.budget import FeedbackBudget
 from avlab.core.events import Path as StreamPath
 from avlab.core.events import Sent
@@ -37,9 +39,8 @@ from avlab.network.parity import ParityDecoder, ParityEncoder, parse_parity
 from avlab.network.ratecontrol import Aimd, Report
 from avlab.network.retransmission import CREDIT_BYTES, SHARE, Requester, RtxReceiver, RtxSender
 from avlab.stream.playing.presentation import Presentation
+from avlab.stream.recording import PlayerRecording
 from avlab.stream.relaying.dialogue import Dialogue
-from avlab.stream.rtsp.arriving import Arriving
-from avlab.stream.rtsp.dialogue import Granted
 from avlab.stream.rtsp.origin import Origin
 from avlab.stream.rtsp.peer import Peer, Track
 from avlab.wire import classic, fields, jpeg, rtcp, rtp, rtpjpeg, rtsp, sdp, urls
@@ -406,6 +407,7 @@ def _rated(data: bytes) -> object:
 class _Sounding:
     """Sound that is taken, and never heard."""
 
+    channels = 1
     least_delay_ns = sink_lead_ns = lead_ns = 0
     drained = back = True
     heard_seconds = 0.0
@@ -428,7 +430,10 @@ class _Sounding:
 
     def offer(self) -> None: ...
 
-    def write_rows(self, *, last: bool = False) -> None: ...
+    def follow(self, by_ns: int) -> None: ...
+
+    def played(self, *, last: bool = False) -> list[Any]:
+        return []
 
 
 @cache
@@ -440,33 +445,38 @@ def _playing(data: bytes) -> object:
     """A client between its sockets and its screen: packets, reports and moments, for one second to hours."""
     rng = random.Random(zlib.crc32(data))
     recorder = Recorder(side="client", epoch_ns=0, clock="virtual")
-    presentation = Presentation(recorder)
     told: list[str] = []
-    arriving = Arriving(presentation=presentation, recorder=recorder, notice=lambda name, words: told.append(words))
+    presentation = Presentation(PlayerRecording(recorder), told.append)
+    player = presentation.player
     sounding: Any = _Sounding() if rng.random() < 0.5 else None
     streams = {"video", "audio"} if sounding is not None else {"video"}
-    incoming = {}
+    origins = {}
     for stream in sorted(streams):
-        granted = Granted(_media()[stream], "127.0.0.1", ssrc=0x1234 if rng.random() < 0.5 else None)
-        origin = Origin("127.0.0.1", payload_type=_media()[stream].payload_type)
+        media, ssrc = _media()[stream], 0x1234 if rng.random() < 0.5 else None
+        origins[stream] = Origin("127.0.0.1", payload_type=media.payload_type)
         repair: Any = rng.choice((None, "rtx", "fec")) if stream == "video" else None
-        incoming[stream] = arriving.add(stream, granted, origin, repair)
+        described = Described(
+            media.payload_type, media.clock_rate, media.channels, media.encoding, ssrc, media.repairs, repair
+        )
+        player.add(stream, described)
     delay_ns = rng.choice((None, 0, NS // 10))
     presentation.begin(streams=streams, delay_ns=delay_ns, sounding=sounding)
-    arriving.begin(0, {"video": 0xFFFFDCD8} if rng.random() < 0.5 else {}, 0)
+    player.begin(0, {"video": 0xFFFFDCD8} if rng.random() < 0.5 else {}, 0)
     now_ns = 0
     for piece in pieces(data, 200):
         now_ns += piece.after_ns
-        stream = "audio" if piece.kind & 2 and "audio" in incoming else "video"
+        stream = "audio" if piece.kind & 2 and "audio" in origins else "video"
         host = "127.0.0.1" if piece.kind & 4 == 0 else "10.9.8.7"
-        taken = incoming[stream].origin.media([(piece.data, (host, 5000 + (piece.kind >> 3)))])
-        arriving.take(incoming[stream], taken, now_ns, control=bool(piece.kind & 1))
+        datagram = Batch(piece.data, len(piece.data) or 1)
+        for batch in origins[stream].media([(datagram, (host, 5000 + (piece.kind >> 3)))]):
+            presentation.receive(events.Path(stream, bool(piece.kind & 1)), batch, now_ns)
         presentation.move_along(now_ns)
-        assert (wake_ns := presentation.wake_at()) is None or isinstance(wake_ns, int)
+        assert all(path.control and rtcp.parse_compound(batch.data) for path, batch in player.outgoing())
+        assert (wake_ns := player.timer_at()) is None or isinstance(wake_ns, int)
     if rng.random() < 0.05:  # which takes ten times as long as all before it
         metrics.summary(recorder.trace())
     assert len(told) < 20
-    assert len(incoming["video"].seen) < 100_000
+    assert len(player.streams["video"].seen) < 100_000
     return len(told), presentation.received[1] > 0
 
 

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from avlab.core.sink import SPARE_NS
 from avlab.measure.record.trace import Recorder
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Offer
 from avlab.stream.playing.presentation import Presentation
-from avlab.stream.playing.sound import SPARE_NS
 from avlab.stream.sockets.dialling import BrokenOffError, Dialler
 from avlab.stream.sockets.links import Address, TcpLink, UdpLink
 from avlab.timing.jitterbuffer import Frame
@@ -59,7 +59,7 @@ MOST_CHUNKS = 32
 """Chunks of one turn that are kept apart; more of them are of a few samples each, and would cost the others time."""
 
 LOOK_NS = NS // 10
-"""Once the sound is over, how often the connection is looked at."""
+"""How often the end is looked for, and the connection once the sound is over."""
 
 MALFORMED_TOLD = 100
 """How many foreign datagrams the record names; a hostile sender could fill it with them."""
@@ -135,7 +135,7 @@ class ClassicReceiver:
         self._presentation, self._clock, self._recorder, self._notice = presentation, clock, recorder, notice
         self._video, self._sound = ClassicVideo(), ClassicSound()
         self._address: Address = ("", 0)
-        self._looked_ns = 0
+        self._looked_ns = self._moved_ns = 0
         self._udp: UdpLink | None = None
         self._tcp: TcpLink | None = None
         self._early: list[tuple[bytes, Address]] = []
@@ -374,12 +374,13 @@ class ClassicReceiver:
 
     def wake_at(self) -> int:
         """When the next sound is to be handed on; the end is looked for ten times a second."""
-        now_ns = self._clock.now_ns()
-        return min(now_ns + NS // 10, self._due_ns(now_ns)) if self._held else now_ns + NS // 10
+        look_ns = self._moved_ns + LOOK_NS
+        return min(look_ns, self._due_ns(self._moved_ns)) if self._held else look_ns
 
     def move_along(self, now_ns: int) -> None:
         """Hand sound on; say hello again while no picture has come."""
         assert self._udp is not None
+        self._moved_ns = now_ns
         if self._held:
             self._hand_on(now_ns)
         over = self._sound_over_ns is not None and self._closed_ns is None and not self._held

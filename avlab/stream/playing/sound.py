@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from avlab.measure.record.trace import FrameRow, Recorder
+from avlab.core.sink import SPARE_NS
 from avlab.media.speaker import NullSpeaker, Speaker, SpeakerError, open_speaker
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.handle import Worker
@@ -20,9 +20,6 @@ from avlab.timing.sound import Played, SoundBuffer
 from avlab.wire.units import Samples
 
 Choice = Literal["auto", "speaker", "null"]
-
-SPARE_NS = 20_000_000
-"""The least time between sound's arrival and the device's asking for it."""
 
 BELIEVED_BLOCKS = 10
 """A device's first blocks are asked for in a hurry; what it says of its latency after these holds."""
@@ -43,8 +40,8 @@ class Sink(NamedTuple):
 class Sounding:
     """The sound of one stream: `take` what came, `begin` when it is to be heard, `run` the device on a worker.
 
-    `av_offset_ns` is what the device delays beyond what it reports. Where the wire is not `timed`, ticks are only a
-    count, and no timestamp is recorded.
+    A player's `SoundSink`. `av_offset_ns` is what the device delays beyond what it reports. `note(name, words)` is told
+    where the sound goes, `notice(name, words)` what a person should know.
     """
 
     def __init__(
@@ -55,8 +52,7 @@ class Sounding:
         audio: Choice,
         av_offset_ns: int,
         clock: MonotonicClock,
-        recorder: Recorder,
-        timed: bool = True,
+        note: Callable[[str, str], None],
         notice: Callable[[str, str], None] | None = None,
     ) -> None:
         self.rate, self.channels = rate, channels
@@ -64,8 +60,8 @@ class Sounding:
         self.ready = threading.Event()
         """Set once the device has asked for its first block, or failed."""
         self._audio, self._av_offset_ns = audio, av_offset_ns
-        self._clock, self._recorder, self._timed = clock, recorder, timed
-        self._notice = notice or (lambda name, words: recorder.event(clock.now_ns(), name, words))
+        self._clock, self._note = clock, note
+        self._notice = notice or note
         self._lock = threading.Lock()
         self._buffer = SoundBuffer(rate=rate, channels=channels)
         self._readings: deque[ClockReading] = deque(maxlen=256)
@@ -213,12 +209,12 @@ class Sounding:
         with self._lock:
             return self._buffer.heard_ns(now_ns), self._buffer.control.level_ns, self._buffer.skew_ppm
 
-    def write_rows(self, *, last: bool = False) -> None:
-        """Record the packets of sound whose fate is known; with `last`, also what is left, as in flight."""
+    def played(self, *, last: bool = False) -> list[Played]:
+        """The packets of sound whose fate is known by now; with `last`, also what is left, as in flight."""
         with self._lock:
             played = self._buffer.played() + (self._buffer.flush() if last else [])
-        for run in played:
-            self._write(run)
+        self._heard_samples += sum(run.size for run in played if run.reason == "shown")
+        return played
 
     # ---- the device
 
@@ -237,7 +233,7 @@ class Sounding:
                     if (wanted := self._wanted()) is not playing:
                         speaker.stop()
                         speaker, playing = self._start(self._open(wanted)), wanted
-                        self._recorder.event(self._clock.now_ns(), "sound goes to", speaker.name)
+                        self._note("sound goes to", speaker.name)
                     if speaker.error is not None:
                         raise speaker.error
                     if not speaker.stalled or isinstance(speaker, NullSpeaker):
@@ -302,20 +298,3 @@ class Sounding:
                 self._readings.append(reading)
         self.ready.set()
         return block, reading
-
-    def _write(self, run: Played) -> None:
-        self._heard_samples += run.size if run.reason == "shown" else 0
-        self._recorder.frame(
-            FrameRow(
-                "audio",
-                pts_ns=run.pts_ns,
-                timestamp=run.ticks & 0xFFFFFFFF if self._timed else None,
-                first_packet_ns=run.arrived_ns,
-                complete_ns=run.arrived_ns,
-                shown_ns=run.heard_ns,
-                bytes=run.size * 2 * self.channels,
-                packets=1,
-                packets_lost=0,
-                fate=run.reason,
-            )
-        )

@@ -6,9 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from avlab.timing.jitterbuffer import Frame
+from avlab.timing.verdicts import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,17 +33,6 @@ class Received:
         from avlab.media.codec import decode_jpeg
 
         return decode_jpeg(self.jpeg)
-
-
-class Verdict(NamedTuple):
-    """What became of a picture that a tap's holder took: `shown_ns` is when it was seen, None if it was not.
-
-    `heard_ns` is the media time that was heard then, where the holder plays the sound itself.
-    """
-
-    frame: Frame
-    shown_ns: int | None
-    heard_ns: int | None = None
 
 
 class Tap:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from avlab.stream.sockets.links import Address
+from avlab.wire.batch import Batch, batches
 from avlab.wire.rtp import HEADER_BYTES, VERSION_2
 from avlab.wire.urls import same_host
 
@@ -18,7 +19,8 @@ STRANGERS = 5
 MAX_JUDGED = 256
 """Addresses whose judgement is remembered; a flood of forged ones costs no more."""
 
-Datagrams = Sequence[tuple[bytes, Address]]
+Datagrams = Sequence[tuple[Batch, Address]]
+"""What came, in batches of one sender each."""
 
 
 class Origin:
@@ -74,35 +76,37 @@ class Origin:
             return self.host, self._control_port
         return (self.host, self._media_port + 1) if self._media_port is not None and self._media_port < 65535 else None
 
-    def media(self, datagrams: Datagrams) -> list[bytes]:
+    def media(self, datagrams: Datagrams) -> list[Batch]:
         """Of the datagrams at the RTP port, those that are taken."""
-        taken: list[bytes] = []
-        for data, (host, port) in datagrams:
+        taken: list[Batch] = []
+        for batch, (host, port) in datagrams:
             self.reached = True
             if (own := self._own_one(host)) is not None:
                 self._use(own, adopted=False)
                 self._own_came = True
             elif not (self.adopted and host == self.host):
-                taken += self._weigh(data, host)
+                for data in batch.datagrams() or (b"",):
+                    is_source = self.adopted and host == self.host  # since one of these
+                    taken += batches([data] if is_source else self._weigh(data, host))
                 continue
             self._media_port = port
-            taken.append(data)
+            taken.append(batch)
         return taken
 
-    def control(self, datagrams: Datagrams) -> list[bytes]:
+    def control(self, datagrams: Datagrams) -> list[Batch]:
         """Of the datagrams at the RTCP port, those that are taken: from the address in use and its one port.
 
         That is the one that was granted, where it is heard of; a BYE from elsewhere ends nothing.
         """
         taken = []
-        for data, (host, port) in datagrams:
+        for batch, (host, port) in datagrams:
             self.reached = True
             if self._own_one(host) is None and not (self.adopted and host == self.host):
                 continue
             if self._control_port is None or (self._server_port is not None and port == self._server_port[1]):
                 self._control_port = port
             if port == self._control_port:
-                taken.append(data)
+                taken.append(batch)
         return taken
 
     def _own_one(self, host: str) -> str | None:

@@ -1,7 +1,7 @@
-"""A server that is reached by RTSP: the sockets that its streams come by, the reports that go back, whether it lives.
+"""A server that is reached by RTSP: the sockets that its streams come by, and whether it lives.
 
-The dialogue before PLAY is in `dialogue`; what arrives goes to `arriving`. All of it belongs to the client's thread,
-but for `open` and `play`, which come before it.
+The dialogue before PLAY is in `dialogue`; what arrives goes to the player, what it says goes back. All of it belongs to
+the client's thread, but for `open` and `play`, which come before it.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 import contextlib
 import selectors
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from avlab.core.arriving import NOUNS, Described
+from avlab.core.events import Path
+from avlab.core.repairing import Repair
 from avlab.measure.record.trace import Recorder
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Offer
 from avlab.stream.playing.presentation import Presentation
-from avlab.stream.rtsp.arriving import NOUNS, Arriving, Incoming
 from avlab.stream.rtsp.dialogue import Granted, RefusedError, Session
 from avlab.stream.rtsp.opening import SHUT_NS, knock, opens
 from avlab.stream.rtsp.origin import Origin
-from avlab.stream.rtsp.repairing import Repair
 from avlab.stream.sockets.links import TcpLink, UdpLink, interest, udp_pair
-from avlab.wire import rtcp, rtsp, sdp
+from avlab.wire import rtsp, sdp
+from avlab.wire.batch import Batch
 from avlab.wire.jpeg import check_size
 from avlab.wire.units import NS, WireError
 
@@ -53,17 +56,27 @@ OVERLOAD = 50
 
 SESSION_NOT_FOUND = 454
 
-REPORT_NS = NS // 2
-"""As often as the server's own; see there."""
-
 STRANGER_REPORT_NS = 5 * NS
-"""To an address that nobody has vouched for, no more often than RFC 3550 6.2 allows: it might be anybody's."""
+"""Reports to an address that nobody has vouched for, no more often than RFC 3550 6.2 allows: it might be anybody's."""
+
+LOOK_NS = NS // 10
+"""How often the end is looked for."""
 
 STRAYS_TOLD = 100
 """How often the record says that bytes on the connection belonged to nothing; a server may send them all the time."""
 
 FALL_BACK_TIMEOUT = 3.0
 """Seconds at most for each answer when everything is asked for over TCP: the server has just answered."""
+
+
+@dataclass(slots=True)
+class _Way:
+    """How one stream comes."""
+
+    stream: str
+    granted: Granted
+    origin: Origin
+    reported_ns: int | None = None  # when a report went to an address that nobody has vouched for
 
 
 class RtspReceiver:
@@ -94,8 +107,10 @@ class RtspReceiver:
         self._over, self._fixed, self._repair = over, fixed, repair
         self._presentation, self._clock, self._recorder = presentation, clock, recorder
         self._notice = notice
-        self._arriving = Arriving(presentation=presentation, recorder=recorder, notice=notice)
-        self.incoming = self._arriving.incoming
+        self._session.ssrc = presentation.player.ssrc
+        self._incoming = presentation.player.streams  # what the player knows of each stream
+        self.ways: dict[str, _Way] = {}
+        self._looked_ns = 0
         self._dropped = 0  # datagrams that the system has dropped
         self._links: list[UdpLink] = []
         self._link: TcpLink | None = None
@@ -108,12 +123,12 @@ class RtspReceiver:
     @property
     def ssrcs(self) -> set[int]:
         """The sources of the streams, as far as they are known."""
-        return {incoming.ssrc for incoming in list(self.incoming.values()) if incoming.ssrc is not None}
+        return {incoming.ssrc for incoming in list(self._incoming.values()) if incoming.ssrc is not None}
 
     @property
     def said_goodbye(self) -> bool:
         """Whether a BYE has come for each stream."""
-        return bool(self.incoming) and all(incoming.ended for incoming in list(self.incoming.values()))
+        return bool(self._incoming) and all(incoming.ended for incoming in list(self._incoming.values()))
 
     # ---- before and after the client's thread
 
@@ -128,7 +143,7 @@ class RtspReceiver:
                 "other transports", f"the server at {self._session.where} refused the transports asked for: {ways} now"
             )
         self._take_grants(granted)
-        if self._repair is not None and not any(i.repairing for i in self.incoming.values()):
+        if self._repair is not None and not any(i.repairing for i in self._incoming.values()):
             self._recorder.event(self._clock.now_ns(), "no repair", f"the server offers no {self._repair} over UDP")
         for words in self._session.left_out:
             self._notice("left out", words)
@@ -155,24 +170,39 @@ class RtspReceiver:
 
     def _take_grants(self, granted: Mapping[str, Granted]) -> None:
         """What is to come, before anything has."""
-        self._arriving.clear()
+        player = self._presentation.player
+        player.clear()
+        self.ways.clear()
         for stream, grant in granted.items():
+            media = grant.media
             origin = Origin(
                 grant.host,
                 sources=grant.sources,
                 server_port=grant.server_port,
-                payload_type=grant.media.payload_type,
+                payload_type=media.payload_type,
                 ssrc=grant.ssrc,
             )
-            repaired = self._repair is not None and grant.repair is not None and stream == "video"
-            self._arriving.add(stream, grant, origin, self._repair if repaired else None)
+            self.ways[stream] = _Way(stream, grant, origin)
+            repaired = grant.repair is not None and stream == "video"
+            described = Described(
+                media.payload_type,
+                media.clock_rate,
+                channels=media.channels,
+                encoding=media.encoding,
+                ssrc=grant.ssrc,
+                repairs=media.repairs,
+                repair=self._repair if repaired else None,
+                rtx_ssrc=grant.rtx_ssrc,
+            )
+            player.add(stream, described)
             self._recorder.setting(self._clock.now_ns(), f"{stream}_over", self._session.plan[stream])
+        self._presentation.pump()
 
     def play(self, selector: selectors.BaseSelector) -> None:
         """PLAY, and register the sockets. Where no datagram comes through, everything is asked for over TCP."""
         playing = self._play()
         over_udp = [stream for stream, way in self._session.plan.items() if way == "udp"]
-        links = [link for stream in over_udp for link in self.incoming[stream].granted.links or ()]
+        links = [link for stream in over_udp for link in self.ways[stream].granted.links or ()]
         if links and not set(over_udp) & set(self._fixed) and not opens(links, self._session, self._clock):
             playing = self._fall_back() or playing
         self._play_ns = self._heard_ns = self._clock.now_ns()
@@ -181,17 +211,17 @@ class RtspReceiver:
         self._selector = selector
         self._link = TcpLink(self._session.detach())
         selector.register(self._link, selectors.EVENT_READ)
-        for incoming in self.incoming.values():
-            for link in incoming.granted.links or ():
-                selector.register(link, selectors.EVENT_READ, incoming)
-        self._report_ns = self._play_ns + NS
+        for way in self.ways.values():
+            for link in way.granted.links or ():
+                selector.register(link, selectors.EVENT_READ, way)
+        self._looked_ns = self._play_ns
         self._alive_ns = self._play_ns + self._session.keep_alive_ns
 
     def _play(self) -> rtsp.Response:
         """Open the ways of datagrams, and PLAY."""
-        for incoming in self.incoming.values():
-            if incoming.granted.links is not None:
-                knock(incoming.granted.media, incoming.granted.links, incoming.origin, self._session.ssrc)
+        for way in self.ways.values():
+            if way.granted.links is not None:
+                knock(way.granted.media, way.granted.links, way.origin, self._session.ssrc)
         return self._session.play()
 
     def _fall_back(self) -> rtsp.Response | None:
@@ -210,7 +240,7 @@ class RtspReceiver:
             try:
                 granted = new.open(plan, self._bind)
                 alike = {stream: _format(one.media) for stream, one in granted.items()} == {
-                    stream: _format(one.granted.media) for stream, one in self.incoming.items()
+                    stream: _format(way.granted.media) for stream, way in self.ways.items()
                 }
                 playing = new.play() if alike else None
             except RefusedError:
@@ -269,7 +299,7 @@ class RtspReceiver:
     def _anchor(self, playing: rtsp.Response) -> None:
         """RTP-Info says which timestamps stand for the start of the range (RFC 2326 12.33), the range where it ends."""
         start_ns, infos = self._session.positions(playing)
-        self._arriving.begin(start_ns, infos, self._play_ns)
+        self._presentation.player.begin(start_ns, infos, self._play_ns)
         told = self._session.description.range
         with contextlib.suppress(WireError):
             if "Range" in playing.headers:
@@ -279,13 +309,12 @@ class RtspReceiver:
 
     # ---- what arrives
 
-    def attend(self, what: Incoming | None, link: Any) -> None:
+    def attend(self, what: _Way | None, link: Any) -> None:
         """A socket is ready: packets over UDP, or whatever comes over the connection."""
         if what is None:
             self._receive_tcp()
             return
-        assert what.granted.links is not None
-        packets = link.receive()
+        batches = link.receive_batches()
         now_ns = self._clock.now_ns()
         if dropped := link.dropped():
             self._recorder.event(now_ns, "socket_dropped", dropped)
@@ -296,10 +325,11 @@ class RtspReceiver:
                     "this computer is too slow for the stream: the system drops packets that wait to be read; have the "
                     "server send smaller pictures or fewer, or close other programs",
                 )
-        control = link is what.granted.links[1]
+        control = what.granted.links is not None and link is what.granted.links[1]
         judge = what.origin.control if control else what.origin.media
         before = what.origin.host
-        self._arriving.take(what, judge(packets), now_ns, control=control)
+        for batch in judge(batches):
+            self._presentation.receive(Path(what.stream, control), batch, now_ns)
         if what.origin.host != before:
             self._recorder.event(now_ns, f"{what.stream} from another address", what.origin.host)
 
@@ -342,34 +372,23 @@ class RtspReceiver:
         self._heard_ns = now_ns
 
     def _take_interleaved(self, event: rtsp.Interleaved, now_ns: int) -> None:
-        for incoming in self.incoming.values():
-            channels = incoming.granted.channels
+        for stream, way in self.ways.items():
+            channels = way.granted.channels
             if channels and event.channel in channels:
-                self._arriving.take(incoming, [event.data], now_ns, control=event.channel == channels[1])
+                batch = Batch(event.data, len(event.data))
+                self._presentation.receive(Path(stream, event.channel == channels[1]), batch, now_ns)
 
     # ---- what the moment asks for
 
     def wake_at(self) -> int:
-        """When to report, to ask again, or to say that one is there; the end is looked for ten times a second."""
-        asks = [
-            wake_ns
-            for i in self.incoming.values()
-            if i.repairing and i.repairing.requester and (wake_ns := i.repairing.requester.wake_at()) is not None
-        ]
-        return min(self._report_ns, self._alive_ns, self._clock.now_ns() + NS // 10, *asks)
+        """When to say that one is there; the end is looked for ten times a second."""
+        return min(self._alive_ns, self._looked_ns + LOOK_NS)
 
     def move_along(self, now_ns: int) -> None:
-        """Reports, and signs of life."""
-        for incoming in self.incoming.values():
-            if incoming.repairing is not None and incoming.ssrc is not None:
-                base_ns = self._presentation.base_ns
-                wire = incoming.stats.numbers.wire
-                nack = incoming.repairing.nack(self._session.ssrc, incoming.ssrc, base_ns, now_ns, wire=wire)
-                if nack is not None:
-                    self._send_rtcp(incoming, nack, now_ns)
-                self._presentation.least_ns = incoming.repairing.least_delay_ns
-        if now_ns >= self._report_ns:
-            self._send_reports(now_ns)
+        """What the player says, and signs of life."""
+        self._looked_ns = now_ns
+        for path, batch in self._presentation.player.outgoing():
+            self._send_rtcp(self.ways[path.stream], batch, now_ns)
         silent = now_ns - self._newest_ns() >= SILENCE_NS and not self._asked and self._lost_ns is None
         if now_ns >= self._alive_ns or silent:
             self._send(self._session.keep_alive(), now_ns)
@@ -382,7 +401,7 @@ class RtspReceiver:
 
         A BYE over UDP may be lost: a second after the first, a stream from which nothing comes has ended, too.
         """
-        ended = [incoming.ended for incoming in self.incoming.values()]
+        ended = [incoming.ended for incoming in self._incoming.values()]
         if not any(ended):
             self._last_call_ns = None
             return self._has_ended(now_ns)
@@ -392,12 +411,12 @@ class RtspReceiver:
             return True
         if all(ended):
             return now_ns - self._last_call_ns >= AFTER_BYE_NS
-        quiet_ns = max(self._last_call_ns, *(i.heard_ns or 0 for i in self.incoming.values() if not i.ended))
+        quiet_ns = max(self._last_call_ns, *(i.heard_ns or 0 for i in self._incoming.values() if not i.ended))
         return now_ns - quiet_ns >= NS
 
     def _newest_ns(self) -> int:
         """When anything last came from the server."""
-        return max(self._heard_ns, *(i.heard_ns or 0 for i in self.incoming.values()))
+        return max(self._heard_ns, *(i.heard_ns or 0 for i in self._incoming.values()))
 
     def _has_ended(self, now_ns: int) -> bool:
         """Without a BYE: whether the clip has come to the end that was told. Raises when the server is gone."""
@@ -405,7 +424,7 @@ class RtspReceiver:
         at_end = False
         if self._span_ns is not None:
             start_ns, end_ns = self._span_ns
-            media_ns = max((i.media_ns for i in self.incoming.values() if i.media_ns is not None), default=0)
+            media_ns = max((i.media_ns for i in self._incoming.values() if i.media_ns is not None), default=0)
             passed = now_ns - self._play_ns >= end_ns - start_ns
             at_end = passed or media_ns >= end_ns - NEAR_END_NS
             if passed and now_ns - newest_ns >= AFTER_END_NS:
@@ -429,7 +448,7 @@ class RtspReceiver:
 
     def _name_silent(self, now_ns: int) -> None:
         """Say which stream is silent, once, while the server lives."""
-        for incoming in self.incoming.values():
+        for incoming in self._incoming.values():
             if incoming.ended or incoming.stream in self._named:
                 continue
             began = incoming.came_ns is not None
@@ -438,36 +457,27 @@ class RtspReceiver:
                 continue
             self._named.add(incoming.stream)
             noun = NOUNS[incoming.stream]
-            other = any(i is not incoming and i.came_ns is not None for i in self.incoming.values())
+            other = any(i is not incoming and i.came_ns is not None for i in self._incoming.values())
             on = "the rest goes on without" if other else "waiting for more"
             words = (
                 f"no {noun} for {(now_ns - since_ns) // NS} s from {self._session.where}, which is still there: {on}"
             )
-            if incoming.granted.links is not None and not incoming.origin.reached:
+            way = self.ways[incoming.stream]
+            if way.granted.links is not None and not way.origin.reached:
                 words += f"; if a firewall holds back datagrams, ask for {incoming.stream}_over='tcp'"
             self._notice(f"no {noun}", words)
 
-    def _send_reports(self, now_ns: int) -> None:
-        self._report_ns = now_ns + REPORT_NS
-        for incoming in self.incoming.values():
-            reception = incoming.stats.report(now_ns)
-            if reception is None or incoming.ssrc is None:
-                continue
-            block = rtcp.ReportBlock.of(incoming.ssrc, reception)
-            own = self._session.ssrc
-            data = rtcp.serialize_compound([rtcp.ReceiverReport(own, (block,)), rtcp.Sdes(own, "avlab")])
-            self._send_rtcp(incoming, data, now_ns)
-
-    def _send_rtcp(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
-        granted, origin = incoming.granted, incoming.origin
+    def _send_rtcp(self, way: _Way, batch: Batch, now_ns: int) -> None:
+        granted, origin = way.granted, way.origin
         if granted.channels is not None:
-            self._send(rtsp.interleave(granted.channels[1], data), now_ns)
+            for data in batch.datagrams():
+                self._send(rtsp.interleave(granted.channels[1], data), now_ns)
         elif granted.links is not None and (to := origin.reports_to) is not None:
             if origin.adopted:
-                if incoming.reported_ns is not None and now_ns - incoming.reported_ns < STRANGER_REPORT_NS:
+                if way.reported_ns is not None and now_ns - way.reported_ns < STRANGER_REPORT_NS:
                     return
-                incoming.reported_ns = now_ns
-            granted.links[1].send([data], to)
+                way.reported_ns = now_ns
+            granted.links[1].send_batch(batch, to)
 
     def _send(self, data: bytes, now_ns: int) -> None:
         assert self._link is not None

@@ -1,27 +1,34 @@
-"""The streams of one server as they arrive, packet by packet: whose they are, when they are for, and a row for each.
+"""The streams of one server as they arrive, packet by packet: whose they are, and when they are for. Pure.
 
-What is told of a source (its SSRC, its clocks, where it begins) is believed as far as the packets bear it out. No
-socket and no clock: packets and moments come in, and what has been taken goes to the presentation. Belongs to the
-client's thread.
+What is told of a source (its SSRC, its clocks, where it begins) is believed as far as the packets bear it out. What
+has been taken goes to the presentation, and what happened leaves as events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from types import MappingProxyType
+from typing import NamedTuple
 
-import numpy as np
-
-from avlab.measure.record.trace import Recorder
-from avlab.stream.playing.presentation import Presentation
-from avlab.stream.rtsp.dialogue import Granted
-from avlab.stream.rtsp.origin import Origin
-from avlab.stream.rtsp.repairing import Repair, Repairing
+from avlab.core.events import (
+    Leapt,
+    Malformed,
+    NotBelieved,
+    Notice,
+    NumbersRestarted,
+    PacketsTaken,
+    PlayerEvent,
+    SourceChanged,
+    SourcesKnown,
+    Stray,
+)
+from avlab.core.presenting import Presenting
+from avlab.core.repairing import Asking, Rebuilding, Repair, Repairing, repairing
 from avlab.timing.jitterbuffer import Run
 from avlab.timing.timeline import Timeline
 from avlab.wire import rtcp
-from avlab.wire.batch import batches
+from avlab.wire.batch import Batch
 from avlab.wire.rtp import ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, parse_l16, runs
 from avlab.wire.rtpjpeg import NoSizeError
 from avlab.wire.units import NS, WireError
@@ -38,7 +45,7 @@ MOST_HELD = 256
 """Runs of packets kept of a source that is on probation."""
 
 TOLD = 100
-"""How many packets that are malformed or stray the record names; a hostile sender could fill it with them."""
+"""How many packets that are malformed or stray are told of; a hostile sender could fill a record with them."""
 
 LEAPS_TOLD_NS = 5 * NS
 """Streams that leap within this are told of once."""
@@ -65,41 +72,67 @@ class _Candidate:
     packets: int
 
 
+class Described(NamedTuple):
+    """One stream as the server described and granted it."""
+
+    payload_type: int
+    rate: int
+    """Ticks a second of its RTP clock."""
+    channels: int = 1
+    encoding: str = ""
+    """As the description names it, for sentences."""
+    ssrc: int | None = None
+    """Its source, as far as the server told it."""
+    repairs: Mapping[str, int] = MappingProxyType({})
+    """The payload type of each kind of repair that is described."""
+    repair: Repair | None = None
+    """The kind that is agreed on."""
+    rtx_ssrc: int | None = None
+    """The source of what is sent again, as far as the server told it."""
+
+    def repairing(self, rtx_ssrc: int | None) -> Repairing | None:
+        """The repair from its start; None without one."""
+        if self.repair is None:
+            return None
+        types = self.repairs
+        return repairing(self.repair, payload_type=self.payload_type, repair_type=types[self.repair], rtx_ssrc=rtx_ssrc)
+
+
 @dataclass(slots=True)
 class Incoming:
     """One stream as it arrives."""
 
     stream: str
-    granted: Granted
-    origin: Origin
+    described: Described
     stats: ReceiverStats
     again: SequenceNumbers  # of packets sent again
+    repairing: Repairing | None
     ticks: Unwrapper = field(default_factory=lambda: Unwrapper(32))
     ssrc: int | None = None
     ended: bool = False
+    """Whether its source has said BYE."""
     heard_ns: int | None = None
     """When the newest packet of the stream's source came, a report included."""
     media_ns: int | None = None
     """The media time of the newest packet."""
+    came_ns: int | None = None
+    """When the newest packet of media came; None again when another source has taken over."""
     seen: set[int] = field(default_factory=set)
-    repairing: Repairing | None = None
-    came_ns: int | None = None  # the newest packet of media
     first: int = 0  # the first number since the timestamps leapt: those before it are of another stretch
     held: tuple[RtpRun, int] | None = None  # out of line: the next packet proves it, or it was a stray one
     candidate: _Candidate | None = None
     foreign: int = 0  # packets of a payload type that was not described
-    reported_ns: int | None = None  # when a report went to an address that nobody has vouched for
 
 
 class Arriving:
     """The streams of one server. `add` each, `begin` when they are asked for, `take` what comes.
 
-    `notice(name, words)` tells a person a sentence, once, and puts it into the record each time.
+    What has been taken goes to `presenting`, what happened to `emit`.
     """
 
-    def __init__(self, *, presentation: Presentation, recorder: Recorder, notice: Callable[[str, str], None]) -> None:
+    def __init__(self, presenting: Presenting, emit: Callable[[PlayerEvent], None]) -> None:
         self.incoming: dict[str, Incoming] = {}
-        self._presentation, self._recorder, self._notice = presentation, recorder, notice
+        self._presenting, self._emit = presenting, emit
         self._timeline = Timeline(reference="audio")
         self._malformed = self._strays = 0
         self._too_large = False  # and told of
@@ -112,15 +145,14 @@ class Arriving:
         self.incoming.clear()
         self._timeline = Timeline(reference="audio")
 
-    def add(self, stream: str, granted: Granted, origin: Origin, repair: Repair | None = None) -> Incoming:
-        """A stream that the server has granted, where it comes from, and the repair of it that is agreed on."""
-        rate = granted.media.clock_rate
-        incoming = Incoming(stream, granted, origin, ReceiverStats(rate), SequenceNumbers(rate), ssrc=granted.ssrc)
-        self.incoming[stream] = incoming
+    def add(self, stream: str, described: Described) -> Incoming:
+        """A stream that the server has granted."""
+        rate = described.rate
+        repairing = described.repairing(described.rtx_ssrc)
+        stats, again = ReceiverStats(rate), SequenceNumbers(rate)
+        incoming = self.incoming[stream] = Incoming(stream, described, stats, again, repairing, ssrc=described.ssrc)
         self._timeline.add(stream, rate)
-        if repair is not None:
-            incoming.repairing = Repairing(repair, granted.media, granted.rtx_ssrc)
-        self._write_ssrcs()
+        self._tell_sources()
         return incoming
 
     def begin(self, media_ns: int, stamps: Mapping[str, int], now_ns: int) -> None:
@@ -129,12 +161,13 @@ class Arriving:
         for stream, stamp in stamps.items():
             self._timeline.anchor(stream, self.incoming[stream].ticks(stamp), media_ns)
 
-    def take(self, incoming: Incoming, packets: Iterable[bytes], now_ns: int, *, control: bool) -> None:
+    def take(self, stream: str, batch: Batch, now_ns: int, *, control: bool) -> None:
         """RTP or RTCP packets that came together; one that is neither is counted and passed over."""
+        incoming = self.incoming[stream]
         if not control:
-            self._take_packets(incoming, packets, now_ns)
+            self._take_packets(incoming, batch, now_ns)
             return
-        for data in packets:
+        for data in batch.datagrams():
             try:
                 self._take_report(incoming, data, now_ns)
             except WireError as error:
@@ -142,51 +175,47 @@ class Arriving:
 
     # ---- what is told of it
 
-    def _write_ssrcs(self) -> None:
+    def _tell_sources(self) -> None:
         for incoming in self.incoming.values():
-            again = incoming.repairing.rtx if incoming.repairing is not None else None
-            for ssrc in (incoming.ssrc, again.rtx_ssrc if again is not None else None):
+            again = incoming.repairing.ssrc if isinstance(incoming.repairing, Asking) else None
+            for ssrc in (incoming.ssrc, again):
                 if ssrc is not None:
                     self._ssrcs[ssrc] = None
-            if again is not None and again.rtx_ssrc is not None:
-                self._repair_ssrcs[again.rtx_ssrc] = None
-        self._recorder.meta["ssrcs"] = list(self._ssrcs)
-        self._recorder.meta["repair_ssrcs"] = [ssrc for ssrc in self._repair_ssrcs if ssrc not in self._own()]
-
-    def _own(self) -> set[int | None]:
-        return {incoming.ssrc for incoming in self.incoming.values()}
+            if again is not None:
+                self._repair_ssrcs[again] = None
+        own = {incoming.ssrc for incoming in self.incoming.values()}
+        self._emit(SourcesKnown(tuple(self._ssrcs), tuple(ssrc for ssrc in self._repair_ssrcs if ssrc not in own)))
 
     def _note_malformed(self, error: WireError, now_ns: int) -> None:
         self._malformed += 1
         if self._malformed <= TOLD:
-            self._recorder.event(now_ns, "malformed packet", str(error))
+            self._emit(Malformed(now_ns, str(error)))
         if isinstance(error, NoSizeError) and not self._too_large:
             self._too_large = True
-            self._notice("pictures too large", f"{str(error)[0].lower()}{str(error)[1:].rstrip('.')}")
+            words = f"{str(error)[0].lower()}{str(error)[1:].rstrip('.')}"
+            self._emit(Notice(now_ns, "pictures too large", words))
         elif self._malformed == MALFORMED and not self._too_large:
-            self._notice(
-                "malformed packets",
+            words = (
                 f"packets come that cannot be read, and are passed over ({str(error).rstrip('.')}): see what the "
-                "server sends, or what is between",
+                "server sends, or what is between"
             )
+            self._emit(Notice(now_ns, "malformed packets", words))
 
     def _note_stray(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
         self._strays += 1
         if self._strays <= TOLD:
-            where = f"number {run.sequence}, timestamp {run.timestamp}"
-            self._recorder.event(now_ns, f"stray {incoming.stream} packet", where)
+            self._emit(Stray(now_ns, incoming.stream, run.sequence, run.timestamp))
 
     def _note_leap(self, incoming: Incoming, leap_ns: int, now_ns: int) -> None:
-        seconds = leap_ns / NS
-        self._recorder.event(now_ns, f"{incoming.stream} timestamps leapt", round(seconds, 3))
+        self._emit(Leapt(now_ns, incoming.stream, leap_ns))
         told_ns, self._leapt_ns = self._leapt_ns, now_ns
         if told_ns is None or now_ns - told_ns > LEAPS_TOLD_NS:
             way = "back" if leap_ns < 0 else "ahead"
-            self._notice(
-                "timestamps leapt",
-                f"the server's timestamps leapt {way} by {abs(seconds):,.1f} s, as when a film begins again or is "
-                "wound on: playback goes on, and media time counts on",
+            words = (
+                f"the server's timestamps leapt {way} by {abs(leap_ns) / NS:,.1f} s, as when a film begins again or is "
+                "wound on: playback goes on, and media time counts on"
             )
+            self._emit(Notice(now_ns, "timestamps leapt", words))
 
     # ---- RTCP
 
@@ -207,85 +236,78 @@ class Arriving:
             incoming.ticks(report.rtp_timestamp)
         ticks = incoming.ticks.peek(report.rtp_timestamp)
         if not self._timeline.report(incoming.stream, ticks, rtcp.ntp_to_ns(report.ntp), now_ns):
-            self._recorder.event(now_ns, "sender report not believed", incoming.stream)
+            self._emit(NotBelieved(now_ns, incoming.stream, "sender report"))
 
     # ---- RTP
 
-    def _take_packets(self, incoming: Incoming, packets: Iterable[bytes], now_ns: int) -> None:
+    def _take_packets(self, incoming: Incoming, batch: Batch, now_ns: int) -> None:
         """RTP packets that came together: the stream's own in runs, and what repairs it."""
-        for run in (run for batch in batches(packets) for run in runs(batch)):
+        for run in runs(batch):
             try:
                 if isinstance(run, WireError):
                     raise run
-                if run.payload_type == incoming.granted.media.payload_type:
+                if run.payload_type == incoming.described.payload_type:
                     self._take_run(incoming, run, now_ns)
                 elif incoming.repairing is not None:
                     for data in run.packets:
                         self._take_repair(incoming, incoming.repairing, RtpPacket.parse(data), data, now_ns)
-                elif run.payload_type not in incoming.granted.media.repairs.values():
+                elif run.payload_type not in incoming.described.repairs.values():
                     self._note_foreign(incoming, run, now_ns)
             except WireError as error:
                 self._note_malformed(error, now_ns)
 
     def _note_foreign(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
         """Packets of a payload type that the description does not have: nothing tells what they are."""
-        before, incoming.foreign = incoming.foreign, incoming.foreign + len(run.packets)
-        media = incoming.granted.media
+        before, incoming.foreign = incoming.foreign, incoming.foreign + run.total
+        media = incoming.described
         if before < NOT_DESCRIBED <= incoming.foreign and (incoming.came_ns is None or now_ns - incoming.came_ns > NS):
-            self._notice(
-                "payload type not described",
+            words = (
                 f"packets of {NOUNS[incoming.stream]} come with payload type {run.payload_type}, and the server "
-                f"described {media.encoding} as {media.payload_type}: see that it describes what it sends",
+                f"described {media.encoding} as {media.payload_type}: see that it describes what it sends"
             )
+            self._emit(Notice(now_ns, "payload type not described", words))
 
     def _take_run(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
         """Packets of media: whose they are."""
         if incoming.ssrc is None:
             incoming.ssrc = run.ssrc
-            self._write_ssrcs()
+            self._tell_sources()
         if run.ssrc == incoming.ssrc:
             incoming.candidate = None
             self._take_in_line(incoming, run, now_ns, now_ns)
-        elif self._proved(incoming, run, now_ns):
-            candidate, incoming.candidate = incoming.candidate, None
-            assert candidate is not None
+        elif proved := self._proved(incoming, run, now_ns):
+            incoming.candidate = None
             self._change_source(incoming, run.ssrc, now_ns)
-            for each, arrived_ns in candidate.runs:
+            for each, arrived_ns in proved:
                 self._take_in_line(incoming, each, arrived_ns, now_ns)
 
-    def _proved(self, incoming: Incoming, run: RtpRun, now_ns: int) -> bool:
-        """Whether another source than the stream's is to take its place (RFC 3550 8.2)."""
+    def _proved(self, incoming: Incoming, run: RtpRun, now_ns: int) -> list[tuple[RtpRun, int]]:
+        """The packets of another source that is to take the place of the stream's (RFC 3550 8.2); none while not."""
         candidate = incoming.candidate
         if candidate is None or run.ssrc != candidate.ssrc or run.sequence != candidate.follows:
             candidate = incoming.candidate = _Candidate(run.ssrc, 0, [], 0)
         candidate.runs.append((run, now_ns))
         del candidate.runs[:-MOST_HELD]
-        candidate.packets += len(run.packets)
-        candidate.follows = (run.sequence + len(run.packets)) & 0xFFFF
+        candidate.packets += run.total
+        candidate.follows = (run.sequence + run.total) & 0xFFFF
         if candidate.packets < PROBATION:
-            return False
-        return incoming.came_ns is None or incoming.ended or now_ns - incoming.came_ns >= QUIET_NS
+            return []
+        there = incoming.came_ns is not None and not incoming.ended and now_ns - incoming.came_ns < QUIET_NS
+        return [] if there else candidate.runs
 
     def _change_source(self, incoming: Incoming, ssrc: int, now_ns: int) -> None:
         """Another source goes on with the stream: what was counted, learnt and asked for of the old one is over."""
-        media = incoming.granted.media
-        told = "none" if incoming.ssrc is None else f"{incoming.ssrc:08x}"
-        self._recorder.event(now_ns, f"{incoming.stream} source changed", f"{told} to {ssrc:08x}")
+        self._emit(SourceChanged(now_ns, incoming.stream, incoming.ssrc, ssrc))
         highest = incoming.stats.numbers.highest
         incoming.ssrc, incoming.ended, incoming.held = ssrc, False, None
-        incoming.stats = ReceiverStats(media.clock_rate, above=highest)
+        incoming.stats = ReceiverStats(incoming.described.rate, above=highest)
         if highest is not None:
             incoming.first = highest + 1
             incoming.came_ns = None  # its timestamps are compared with nothing
         if incoming.stream == "video":
-            self._presentation.count_anew()
-        self._forget_repair(incoming, rtx_ssrc=None)
-        self._write_ssrcs()
-
-    @staticmethod
-    def _forget_repair(incoming: Incoming, *, rtx_ssrc: int | None) -> None:
-        if incoming.repairing is not None:
-            incoming.repairing = Repairing(incoming.repairing.kind, incoming.granted.media, rtx_ssrc)
+            self._presenting.count_anew()
+        incoming.repairing = incoming.described.repairing(None)
+        self._tell_sources()
 
     def _take_in_line(self, incoming: Incoming, run: RtpRun, arrived_ns: int, now_ns: int) -> None:
         """Packets of the stream's source: whether their numbers and timestamps are to be believed.
@@ -295,7 +317,7 @@ class Arriving:
         incoming.heard_ns = now_ns
         numbers = incoming.stats.numbers
         newest, restarts = numbers.highest, numbers.restarts
-        sequence = incoming.stats.update(run.sequence, run.timestamp, arrived_ns, count=len(run.packets))
+        sequence = incoming.stats.update(run.sequence, run.timestamp, arrived_ns, count=run.total)
         held, incoming.held = incoming.held, None
         if held is not None and run.sequence != (held[0].sequence + 1) & 0xFFFF:
             self._note_stray(incoming, held[0], now_ns)
@@ -304,9 +326,9 @@ class Arriving:
             incoming.held = run, arrived_ns
             return
         if numbers.restarts != restarts:
-            self._recorder.event(now_ns, f"{incoming.stream} numbers began again", run.sequence)
-            rtx = incoming.repairing.rtx if incoming.repairing is not None else None
-            self._forget_repair(incoming, rtx_ssrc=rtx.rtx_ssrc if rtx is not None else None)
+            self._emit(NumbersRestarted(now_ns, incoming.stream, run.sequence))
+            again = incoming.repairing.ssrc if isinstance(incoming.repairing, Asking) else None
+            incoming.repairing = incoming.described.repairing(again)
         if incoming.came_ns is None:
             first, first_ns = held or (run, arrived_ns)
             self._begin_stamps(incoming, first.timestamp, first_ns)
@@ -320,7 +342,7 @@ class Arriving:
             if self._timeline.leaps(incoming.stream, seen, first_ns):
                 if held is None:
                     incoming.stats.clock_stepped()
-                if held is None and len(run.packets) == 1:
+                if held is None and run.total == 1:
                     incoming.held = run, arrived_ns
                     return
                 incoming.first = sequence - (held is not None)
@@ -347,67 +369,52 @@ class Arriving:
             self._timeline.leaps(incoming.stream, incoming.ticks.peek(each.timestamp), now_ns) for each in (held, run)
         )
         step = ((run.timestamp - held.timestamp + 0x8000_0000) & 0xFFFFFFFF) - 0x8000_0000
-        return held_leaps == leaps and 0 <= step <= SLIDE_S * incoming.granted.media.clock_rate
+        return held_leaps == leaps and 0 <= step <= SLIDE_S * incoming.described.rate
 
     def _use(self, incoming: Incoming, run: RtpRun, sequence: int, arrived_ns: int, now_ns: int) -> None:
         """Packets of media, numbered: to whom they are for, into the record, and to the repair."""
         ahead = incoming.ticks.peek(run.timestamp) - (incoming.ticks.highest or 0)
-        overtaken = incoming.stats.numbers.highest != sequence + len(run.packets) - 1
-        if sequence < incoming.first or (overtaken and ahead > incoming.granted.media.clock_rate):
+        overtaken = incoming.stats.numbers.highest != sequence + run.total - 1
+        if sequence < incoming.first or (overtaken and ahead > incoming.described.rate):
             # Overtaken by packets with timestamps of another stretch.
-            self._write_run(incoming, run, sequence, ["late"] * len(run.packets), arrived_ns)
+            self._tell_run(incoming, run, sequence, ["late"] * run.total, arrived_ns)
             return
         incoming.came_ns = now_ns
         ticks = incoming.ticks(run.timestamp)
         if not self._timeline.arrived(incoming.stream, ticks, arrived_ns):
-            self._recorder.event(now_ns, "RTP-Info not believed", incoming.stream)
+            self._emit(NotBelieved(now_ns, incoming.stream, "RTP-Info"))
         incoming.media_ns = media_ns = self._timeline.media_ns(incoming.stream, ticks)
         fates: Sequence[str | None]
         if incoming.stream == "video":
-            fates = self._presentation.take_run(Run(sequence, ticks, media_ns, run.marker, run.batch), now_ns)
-            for refused in self._presentation.refusals():
+            fates = self._presenting.take_run(Run(sequence, ticks, media_ns, run.marker, run.batch), now_ns)
+            for refused in self._presenting.refusals():
                 self._note_malformed(refused, now_ns)
         else:
             fates = [
                 self._take_sound(incoming, payload, number, ticks, now_ns)
                 for number, payload in enumerate(run.payloads, sequence)
             ]
-        self._write_run(incoming, run, sequence, fates, arrived_ns)
+        self._tell_run(incoming, run, sequence, fates, arrived_ns)
         repairing = incoming.repairing
-        if repairing is None:
-            return
-        for number, data in enumerate(run.packets, sequence):
-            if repairing.requester is not None:
-                marker = run.marker and data is run.packets[-1]
-                repairing.requester.arrived(number, media_ns, marker, now_ns)
-            self._take_rebuilt(incoming, repairing, data, now_ns)
+        if isinstance(repairing, Asking):
+            last = sequence + run.total - 1
+            for number in range(sequence, last + 1):
+                repairing.requester.arrived(number, media_ns, run.marker and number == last, now_ns)
+        elif isinstance(repairing, Rebuilding):
+            for data in run.packets:
+                self._take_rebuilt(incoming, repairing, data, now_ns)
 
-    def _write_run(
+    def _tell_run(
         self, incoming: Incoming, run: RtpRun, sequence: int, fates: Sequence[str | None], now_ns: int
     ) -> None:
-        """A row for each packet of a run, but for those without a fate."""
-        first = 0
-        for fate, alike in groupby(fates):
-            after = first + len(list(alike))
-            if fate is not None:
-                self._recorder.packet_batch(
-                    after - first,
-                    stream=incoming.stream,
-                    ssrc=run.ssrc,
-                    seq=np.arange(sequence + first, sequence + after),
-                    timestamp=run.timestamp,
-                    marker=[run.marker and at == len(fates) - 1 for at in range(first, after)],
-                    size=run.sizes[first:after],
-                    received_ns=now_ns,
-                    fate=fate,
-                )
-            first = after
+        sizes = run.sizes
+        self._emit(PacketsTaken(now_ns, incoming.stream, run.ssrc, sequence, run.timestamp, run.marker, sizes, fates))
 
-    def _write_packet(
+    def _tell_packet(
         self, incoming: Incoming, packet: RtpPacket, sequence: int, size: int, now_ns: int, fate: str
     ) -> None:
-        row = (incoming.stream, packet.ssrc, sequence, packet.timestamp, packet.marker, size, None, now_ns, fate)
-        self._recorder.packets([row])
+        stamp, marker = packet.timestamp, packet.marker
+        self._emit(PacketsTaken(now_ns, incoming.stream, packet.ssrc, sequence, stamp, marker, (size,), (fate,)))
 
     def _take_repair(
         self, incoming: Incoming, repairing: Repairing, packet: RtpPacket, data: bytes, now_ns: int
@@ -415,35 +422,33 @@ class Arriving:
         """A packet that is not media: one sent again, or parity."""
         if incoming.ssrc is None or incoming.came_ns is None:
             return
-        if repairing.rtx is not None and repairing.rtx.takes(packet):
-            original = repairing.rtx.restore(packet, incoming.ssrc)
+        if isinstance(repairing, Asking):
+            if not repairing.takes(packet):
+                return
+            original = repairing.original(packet, incoming.ssrc)
             sequence = incoming.stats.numbers.peek(original.sequence)
             ticks = incoming.ticks.peek(original.timestamp)
             media_ns = self._timeline.media_ns("video", ticks)
             fate = "duplicate"
             if repairing.asked_for(packet, original, sequence, media_ns, now_ns):
-                self._write_ssrcs()
+                self._tell_sources()
                 fate = self._take_back(incoming, original, len(data) - 2, now_ns)
             number = incoming.again(packet.sequence, packet.timestamp, now_ns)
             if number is not None:
-                self._write_packet(incoming, packet, number, len(data), now_ns, fate)
-        elif (
-            repairing.parity is not None
-            and packet.payload_type == repairing.parity.parity_type
-            and packet.ssrc == incoming.ssrc
-        ):
+                self._tell_packet(incoming, packet, number, len(data), now_ns, fate)
+        elif packet.payload_type == repairing.parity_type and packet.ssrc == incoming.ssrc:
             number = incoming.stats.update(packet.sequence, packet.timestamp, now_ns)
             if number is None:
                 return
             sequence = number
             fate = "duplicate" if sequence in incoming.seen else "used"
-            self._write_packet(incoming, packet, sequence, len(data), now_ns, fate)
+            self._tell_packet(incoming, packet, sequence, len(data), now_ns, fate)
             if fate == "used":
                 self._remember(incoming, sequence)
                 self._take_rebuilt(incoming, repairing, data, now_ns)
 
-    def _take_rebuilt(self, incoming: Incoming, repairing: Repairing, data: bytes, now_ns: int) -> None:
-        for packet, size in repairing.rebuilt(data):
+    def _take_rebuilt(self, incoming: Incoming, repairing: Rebuilding, data: bytes, now_ns: int) -> None:
+        for packet, size in repairing.back(data):
             self._take_back(incoming, packet, size, now_ns)
 
     def _take_back(self, incoming: Incoming, packet: RtpPacket, size: int, now_ns: int) -> str:
@@ -451,9 +456,9 @@ class Arriving:
         sequence, ticks = incoming.stats.numbers.peek(packet.sequence), incoming.ticks.peek(packet.timestamp)
         media_ns = self._timeline.media_ns("video", ticks)
         run = Run.of(sequence, ticks, media_ns, packet.marker, (packet.payload,))
-        [fate] = self._presentation.take_run(run, now_ns, back=True)
+        [fate] = self._presenting.take_run(run, now_ns, back=True)
         if fate == "used":
-            self._write_packet(incoming, packet, sequence, size, now_ns, "recovered")
+            self._tell_packet(incoming, packet, sequence, size, now_ns, "recovered")
         return fate
 
     def _take_sound(self, incoming: Incoming, payload: bytes, sequence: int, ticks: int, now_ns: int) -> str | None:
@@ -462,12 +467,12 @@ class Arriving:
             return "duplicate"
         self._remember(incoming, sequence)
         try:
-            samples = parse_l16(payload, incoming.granted.media.channels)
+            samples = parse_l16(payload, incoming.described.channels)
         except WireError as error:
             self._note_malformed(error, now_ns)
             return None
         pts_ns = self._timeline.media_ns("audio", ticks)
-        return self._presentation.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
+        return self._presenting.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
 
     @staticmethod
     def _remember(incoming: Incoming, sequence: int) -> None:

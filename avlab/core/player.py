@@ -1,0 +1,233 @@
+"""What a client is, without sockets, threads, devices and clocks: batches of packets in, pictures and sound out. Pure.
+
+A driver calls `receive` when bytes have come, and `handle_timer` after that and whenever `timer_at` says so; it sends
+what `outgoing` gives, at once and in order, and hands `events` to whoever subscribes. All times are integer nanoseconds
+on one monotonic clock, the driver's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from avlab.core.arriving import Arriving, Described, Incoming
+from avlab.core.events import Path, PlayerEvent
+from avlab.core.presenting import Presenting
+from avlab.core.repairing import Asking
+from avlab.core.sink import SoundSink
+from avlab.timing.jitterbuffer import Frame
+from avlab.timing.playout import ClockReading
+from avlab.timing.verdicts import Verdict
+from avlab.wire import rtcp
+from avlab.wire.batch import Batch
+from avlab.wire.units import NS, Samples
+
+REPORT_NS = NS // 2
+"""As often as the server's own; see there."""
+
+FIRST_REPORT_NS = NS
+"""From the beginning to the first report."""
+
+
+class Player:
+    """A client of one server. `add` its streams, `prepare` how they are presented, `begin` when they are asked for.
+
+    `ssrc` is the player's own, in its reports. On a wire without RTP, nothing is added, and `take_frame` and
+    `take_sound` take what came.
+    """
+
+    def __init__(self, *, ssrc: int = 0) -> None:
+        self.ssrc = ssrc
+        self._events: list[PlayerEvent] = []
+        self._outgoing: list[tuple[Path, Batch]] = []
+        self._presenting = Presenting(self._events.append)
+        self._arriving = Arriving(self._presenting, self._events.append)
+        self._report_ns: int | None = None  # when the next report is due; None before anything is asked for
+
+    # ---- what is agreed with the server
+
+    def clear(self) -> None:
+        """Other streams will come instead of those that were added."""
+        self._arriving.clear()
+
+    def add(self, stream: str, described: Described) -> None:
+        """A stream, video or audio, as the server described and granted it."""
+        self._arriving.add(stream, described)
+
+    def prepare(
+        self,
+        *,
+        streams: set[str],
+        delay_ns: int | None,
+        sound: SoundSink | None = None,
+        timed: bool = True,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        """The server is about to send `streams`, whose sound goes to `sound`.
+
+        `delay_ns` is the playout delay: 0 shows pictures as they come, None finds one. Pictures of a wire that is not
+        `timed` are shown as they come. `size` is their width and height, where a description tells them.
+        """
+        self._presenting.prepare(streams=streams, delay_ns=delay_ns, sound=sound, timed=timed, size=size)
+
+    def begin(self, media_ns: int, stamps: Mapping[str, int], now_ns: int) -> None:
+        """The server sends from now on, from `media_ns` on, for which each stream has its stamp (RFC 2326 12.33)."""
+        self._arriving.begin(media_ns, stamps, now_ns)
+        self._report_ns = now_ns + FIRST_REPORT_NS
+
+    def set_delay(self, delay_ns: int | None) -> None:
+        """Another playout delay, from now on; None lets it find itself, beginning with what it is."""
+        self._presenting.set_delay(delay_ns)
+
+    # ---- what comes
+
+    def receive(self, path: Path, batch: Batch, now_ns: int) -> None:
+        """Packets that came together. KeyError for a stream that was not added."""
+        self._arriving.take(path.stream, batch, now_ns, control=path.control)
+
+    def take_frame(self, frame: Frame, now_ns: int) -> None:
+        """A whole picture of a wire that is not timed: `ticks` is its number, from 0."""
+        self._presenting.take_frame(frame, now_ns)
+
+    def take_sound(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> str:
+        """Sound of a wire that is not timed, `ticks` samples after the first; its fate: used or late."""
+        return self._presenting.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
+
+    def heard(self, reading: ClockReading) -> None:
+        """What the device says is heard."""
+        self._presenting.heard(reading)
+
+    # ---- who looks
+
+    def follow(self, taker: object | None, *, ahead: bool, now_ns: int) -> None:
+        """The verdicts of this taker are the record's from now on, None for playout's own.
+
+        With `ahead`, it gets pictures as soon as they are complete, by `FrameReady`, and owes its word on each; else
+        when they are due, by `FrameDue`.
+        """
+        self._presenting.follow(taker, ahead=ahead, now_ns=now_ns)
+
+    def give_waiting(self, taker: object) -> list[tuple[Frame, int]]:
+        """The pictures that wait, with the moments that they are due at: for a taker that gets them ahead from now on.
+
+        None before the first is presented: they come as events then.
+        """
+        return self._presenting.give_waiting(taker)
+
+    def presented(self, verdicts: Iterable[Verdict], *, taker: object | None = None) -> None:
+        """What became of pictures, says a taker that was given them; with None, whoever was given each."""
+        for verdict in verdicts:
+            self._presenting.presented(taker, verdict)
+
+    def resign(self, taker: object, *, shown: bool) -> None:
+        """A taker will say nothing more; with `shown`, what playout has released counts as seen, else as skipped."""
+        self._presenting.resign(taker, shown=shown)
+
+    # ---- time
+
+    def timer_at(self) -> int | None:
+        """The next moment at which `handle_timer` has something to do; one in the past is for at once."""
+        moments = [self._presenting.timer_at(), self._report_ns]
+        moments += [asking.requester.wake_at() for _, asking in self._askings()]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def handle_timer(self, now_ns: int) -> None:
+        """Present what is due, ask for what is missing, report what came."""
+        self._presenting.handle_timer(now_ns)
+        for incoming, asking in self._askings():
+            if incoming.ssrc is None:
+                continue
+            base_ns, wire = self._presenting.base_ns, incoming.stats.numbers.wire
+            nack = asking.nack(self.ssrc, incoming.ssrc, base_ns, now_ns, wire=wire)
+            if nack is not None:
+                self._send(incoming.stream, nack)
+            self._presenting.least_ns = asking.requester.least_delay_ns
+        if self._report_ns is not None and now_ns >= self._report_ns:
+            self._report_ns = now_ns + REPORT_NS
+            self._report(now_ns)
+
+    def outgoing(self) -> list[tuple[Path, Batch]]:
+        """What is to be sent, a compound packet of RTCP each, since the last call."""
+        out = self._outgoing.copy()
+        self._outgoing.clear()
+        return out
+
+    def events(self) -> list[PlayerEvent]:
+        """What happened, in order, since the last call."""
+        out = self._events.copy()
+        self._events.clear()
+        return out
+
+    # ---- the end
+
+    def finished(self, now_ns: int) -> bool:
+        """After the streams' end: whether all that came has been seen and heard, or had its time."""
+        return self._presenting.finished(now_ns)
+
+    def flush(self, now_ns: int) -> None:
+        """Nothing more comes: each picture that nobody owes a verdict on gets its fate."""
+        self._presenting.flush(now_ns)
+
+    def close(self) -> None:
+        """After `flush` and the last verdicts: whatever is left gets its fate."""
+        self._presenting.close()
+
+    # ---- how it stands
+
+    @property
+    def streams(self) -> Mapping[str, Incoming]:
+        """What is known of each stream; for reading."""
+        return self._arriving.incoming
+
+    @property
+    def timed(self) -> bool:
+        """Whether the wire tells when a picture is to be seen; without, how far it is from its sound is not known."""
+        return self._presenting.timed
+
+    @property
+    def base_ns(self) -> int | None:
+        """Where media time 0 falls; None before anything is presented."""
+        return self._presenting.base_ns
+
+    @property
+    def delay_ns(self) -> int:
+        """The playout delay: the one set, or the one that was found."""
+        return self._presenting.delay_ns
+
+    @property
+    def least_delay_ns(self) -> int:
+        """What the sound's device needs: less, and sound comes too late for it."""
+        return self._presenting.least_delay_ns
+
+    @property
+    def held_back_ns(self) -> int:
+        """How long sound is held back: the playout delay, or more where the device is slower."""
+        return self._presenting.held_back_ns
+
+    @property
+    def unsettled_ns(self) -> int:
+        """How old a picture may be whose fate is still open, counted from its arrival."""
+        return self._presenting.unsettled_ns
+
+    @property
+    def received(self) -> tuple[int, int]:
+        """How many packets of video were to be expected so far, and how many came; zeros on a wire without numbers."""
+        return self._presenting.received
+
+    # ---- within
+
+    def _askings(self) -> list[tuple[Incoming, Asking]]:
+        """The streams whose lost packets are asked for."""
+        return [(each, each.repairing) for each in self.streams.values() if isinstance(each.repairing, Asking)]
+
+    def _report(self, now_ns: int) -> None:
+        """A receiver report on each stream of which anything came."""
+        for incoming in self.streams.values():
+            reception = incoming.stats.report(now_ns)
+            if reception is None or incoming.ssrc is None:
+                continue
+            block = rtcp.ReportBlock.of(incoming.ssrc, reception)
+            report = rtcp.ReceiverReport(self.ssrc, (block,)), rtcp.Sdes(self.ssrc, "avlab")
+            self._send(incoming.stream, rtcp.serialize_compound(report))
+
+    def _send(self, stream: str, compound: bytes) -> None:
+        self._outgoing.append((Path(stream, control=True), Batch(compound, len(compound))))

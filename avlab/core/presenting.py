@@ -1,0 +1,420 @@
+"""What becomes of pictures and sound once they have arrived: buffers, the media clock, verdicts, a fate for each. Pure.
+
+Sound leaves through a sink, as only that knows what comes too late; all else that happens leaves as events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from avlab.core.events import (
+    DelayChanged,
+    FrameDecided,
+    FrameDue,
+    FrameReady,
+    LeaderChanged,
+    Notice,
+    PlayerEvent,
+    Rebuffered,
+    SoundDecided,
+    SyncRead,
+    TooSlow,
+)
+from avlab.core.sink import SoundSink
+from avlab.timing.jitterbuffer import MAX_FRAMES, Frame, JitterBuffer, Run
+from avlab.timing.playout import DEFAULT_DELAY_NS, TARDY_NS, ClockReading, MediaClock, Playout, Start
+from avlab.timing.stage import Dropped
+from avlab.timing.target import Steering
+from avlab.timing.verdicts import Decision, Verdict, Verdicts
+from avlab.wire.units import NS, Samples, WireError
+
+VERDICT_PATIENCE_NS = NS
+"""At the end of the stream, how long a view may take to say what became of its last pictures."""
+
+MUTE_NS = 2 * NS
+"""With no packet of sound for so long, or none yet, pictures go by the monotonic clock: nothing is heard that they
+could keep to. Sound that comes later is taken up where it belongs."""
+
+SLOW_NS = 5 * NS
+SLOW_PICTURES = 10
+SLOW_SHARE = 0.1
+"""In so long, so many pictures, and such a part of all, that were there in time and not shown in time: the machine is
+too slow, and a notice says so."""
+
+
+class Presenting:
+    """Puts pictures together and says when each is to be seen: when the sound reaches it, else by the monotonic clock.
+
+    Nothing is taken before `prepare`. Whoever shows pictures is told of them by events; `follow` says whose verdicts
+    count.
+    """
+
+    def __init__(self, emit: Callable[[PlayerEvent], None]) -> None:
+        self._emit = emit
+        self._sound: SoundSink | None = None
+        self._clock = MediaClock()
+        self._buffer = JitterBuffer()
+        self._playout = Playout(self._clock)
+        self._start = Start(expect=set(), delay_ns=0)
+        self._delay_ns = 0
+        self._timed = True
+        self._verdicts = Verdicts()
+        self._ahead = False  # the leader gets pictures before they are due
+        self._readings: list[ClockReading] = []
+        self._wait_ns: int | None = None  # how much later than its quickest arrival all is presented
+        self._presented_ns = 0
+        self._sound_ns: int | None = None  # when the newest sound came
+        self._moved_ns = 0  # when playout was last looked at
+        self._slow: tuple[int, int, int] | None = None  # since when; how many pictures; how many that we were late for
+        self._by_itself: dict[int, int] = {}  # when the latest of a picture came unrepaired, by ticks, before the start
+        self._numbers: tuple[int, int] | None = None  # of the packets of video: the lowest and the highest
+        self._packets = 0
+        self.least_ns = 0
+        """What a repair needs at the least, when the delay is adaptive."""
+        self._steering = Steering()
+        self._adaptive = False
+
+    def prepare(
+        self,
+        *,
+        streams: set[str],
+        delay_ns: int | None,
+        sound: SoundSink | None,
+        timed: bool = True,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        """The server is about to send `streams`; `delay_ns` is the playout delay (0: shown at once, None: adaptive).
+
+        Pictures of a wire that is not `timed` are shown as they come; nothing tells how far they are from the sound.
+        `size` is their width and height, where a description tells them.
+        """
+        self._buffer = JitterBuffer(size=size)
+        self._sound = sound
+        self._adaptive = delay_ns is None
+        self._delay_ns = delay_ns = DEFAULT_DELAY_NS if delay_ns is None else delay_ns
+        self._timed = timed
+        self._start = Start(expect=streams if timed else streams & {"audio"}, delay_ns=delay_ns)
+        self._playout.at_once = delay_ns == 0 or not timed
+
+    # ---- how it stands
+
+    @property
+    def timed(self) -> bool:
+        """Whether the wire tells when a picture is to be seen; without, how far it is from its sound is not known."""
+        return self._timed
+
+    @property
+    def base_ns(self) -> int | None:
+        """Where media time 0 falls; None before anything is presented."""
+        return self._clock.when_ns(0) if self._clock.running else None
+
+    @property
+    def delay_ns(self) -> int:
+        """The playout delay: the one set, or the one that was found."""
+        base_ns = self.base_ns
+        return self._steering.target.delay_ns(base_ns) if self._adaptive and base_ns is not None else self._delay_ns
+
+    @property
+    def least_delay_ns(self) -> int:
+        """What the device needs: less, and sound comes too late for it."""
+        return 0 if self._sound is None else self._sound.least_delay_ns
+
+    @property
+    def held_back_ns(self) -> int:
+        """How long sound is held back: the playout delay, or more where the device is slower."""
+        return max(self._delay_ns, self.least_delay_ns)
+
+    @property
+    def unsettled_ns(self) -> int:
+        """How old a picture may be whose fate is still open, counted from its arrival."""
+        patience_ns = VERDICT_PATIENCE_NS if self._verdicts.leader is not None else 0
+        return NS // 2 + (self._wait_ns or 0) + patience_ns
+
+    @property
+    def received(self) -> tuple[int, int]:
+        """How many packets of video were to be expected so far, and how many came; zeros on a wire without numbers."""
+        low, high = self._numbers or (0, -1)
+        return high - low + 1, self._packets
+
+    # ---- what arrives
+
+    def count_anew(self) -> None:
+        """Another source sends the pictures from now on: its packets have numbers of their own."""
+        self._numbers, self._packets = None, 0
+
+    def refusals(self) -> list[WireError]:
+        """Why packets were no part of a picture, since the last call."""
+        return self._buffer.refusals()
+
+    def take_run(self, run: Run, now_ns: int, *, back: bool = False) -> list[str]:
+        """Packets of a picture; the fate of each: used, duplicate or late. `back`: they were lost, and repaired."""
+        if not back:
+            self._steering.target.observe("video", run.media_ns, now_ns)
+            if not self._clock.running:
+                self._by_itself[run.ticks] = now_ns
+                if len(self._by_itself) > MAX_FRAMES:
+                    del self._by_itself[next(iter(self._by_itself))]
+        fates = self._buffer.push_run(run, now_ns)
+        new = len(fates) - fates.count("duplicate")
+        if new:
+            first, last = run.sequence, run.sequence + len(fates) - 1
+            low, high = self._numbers or (first, last)
+            self._numbers, self._packets = (min(low, first), max(high, last)), self._packets + new
+        self._take_frames(now_ns)
+        return fates
+
+    def take_frame(self, frame: Frame, now_ns: int) -> None:
+        """A whole picture of a wire that is not timed."""
+        self._playout.push(frame, now_ns)
+
+    def take_sound(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> str:
+        """A packet of sound; its fate: used, or late, as all of it is without a sink."""
+        self._sound_ns = now_ns
+        self._start.arrived("audio", pts_ns, now_ns)
+        self._steering.target.observe("audio", pts_ns, now_ns)
+        if self._sound is None:
+            return "late"
+        return "used" if self._sound.take(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns) else "late"
+
+    def heard(self, reading: ClockReading) -> None:
+        """What the device says is heard: the media clock goes by it from the next `handle_timer` on."""
+        self._readings.append(reading)
+
+    # ---- who looks
+
+    def follow(self, taker: object | None, *, ahead: bool, now_ns: int) -> None:
+        """The verdicts of this taker are the record's from now on, None for playout's own.
+
+        With `ahead`, it gets pictures as soon as they are complete, by `FrameReady`, and owes its word on each.
+        """
+        self._ahead = ahead
+        if taker is not self._verdicts.leader:
+            self._emit(LeaderChanged(now_ns, taker is not None))
+            self._verdicts.lead(taker)
+
+    def give_waiting(self, taker: object) -> list[tuple[Frame, int]]:
+        """The pictures that wait, with the moments that they are due at: for a taker that gets them ahead from now on.
+
+        None before the clock runs: they come as events then.
+        """
+        waiting = self._waiting()
+        if taker is self._verdicts.leader:
+            for frame, _ in waiting:
+                self._decide(self._verdicts.give(frame))
+        return waiting
+
+    def resign(self, taker: object, *, shown: bool) -> None:
+        """A taker will say nothing more; with `shown`, what playout has released counts as seen, else as skipped."""
+        self._decide(self._verdicts.resign(taker, shown=shown))
+
+    def presented(self, taker: object | None, verdict: Verdict) -> None:
+        """A taker's verdict on a picture that it was given; of None, whoever was given it."""
+        self._decide(self._verdicts.told(taker, verdict))
+
+    # ---- time
+
+    def timer_at(self) -> int | None:
+        """The next moment at which `handle_timer` has something to do; 0 for at once."""
+        if self._start.ready and not self._clock.running:
+            return 0
+        moments = [self._playout.wake_at(), self._start.wake_at()]
+        if self._clock.led and self._timed and self._sound_ns is not None:
+            moments.append(self._sound_ns + MUTE_NS + 1)
+        if self._adaptive:
+            moments.append(self._steering.wake_at(self._clock))
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def handle_timer(self, now_ns: int) -> None:
+        """Release what is due by now, give up what came too late."""
+        if not self._clock.running:
+            self._try_to_start(now_ns)
+        if self._sound is not None:
+            self._follow_sink(self._sound)
+            self._follow_sound(now_ns)
+        if self._adaptive:
+            self._steer(now_ns)
+        for item in self._playout.pull(now_ns):
+            if isinstance(item, Dropped):
+                self._see_that_it_keeps_up(item.item, item.reason, now_ns)
+                self._decide(self._verdicts.dropped(item.item, item.reason, now_ns))
+            else:
+                self._see_that_it_keeps_up(item, "shown", now_ns)
+                self._release(item, now_ns)
+        self._moved_ns = now_ns
+        if self._playout.shown_pts_ns is not None:
+            self._buffer.expire(self._playout.shown_pts_ns)
+            self._take_frames(now_ns)
+        self._tell_sound()
+
+    def set_delay(self, delay_ns: int | None) -> None:
+        """Another playout delay, from now on; None lets it find itself, beginning with what it is."""
+        before_ns = self.delay_ns
+        self._adaptive = delay_ns is None
+        self._ease(0)
+        self._delay_ns = self._start.delay_ns = before_ns if delay_ns is None else delay_ns
+        self._playout.at_once = delay_ns == 0 or not self._timed
+        if delay_ns is not None and self._wait_ns is not None:
+            self._shift(max(delay_ns, self.least_delay_ns) - self._wait_ns)
+
+    def finished(self, now_ns: int) -> bool:
+        """After the stream's end: whether all that came has been seen and heard, or had its time.
+
+        BYE may overtake packets, and some are sent again: an incomplete frame has until it is too late to show it.
+        """
+        newest_ns = self._buffer.newest_pts_ns
+        if (
+            newest_ns is not None
+            and self._clock.running
+            and not self._playout.at_once
+            and now_ns < self._clock.when_ns(newest_ns) + TARDY_NS
+        ):
+            return False
+        self._buffer.flush()
+        self._take_frames(now_ns)
+        patient = self._verdicts.waiting and now_ns - self._presented_ns < VERDICT_PATIENCE_NS
+        return not len(self._playout) and not patient and (self._sound is None or self._sound.drained)
+
+    def flush(self, now_ns: int) -> None:
+        """Nothing more comes: each picture that nobody owes a verdict on gets its fate."""
+        self._buffer.flush()
+        for item in [*self._buffer.pull(now_ns), *self._playout.flush()]:
+            frame, fate = (item.item, item.reason) if isinstance(item, Dropped) else (item, "in_flight")
+            self._decide(self._verdicts.left(frame, fate if fate == "late" else "in_flight"))
+
+    def close(self) -> None:
+        """No verdict will come either: each picture and all sound have a fate."""
+        self._decide(self._verdicts.close())
+        self._tell_sound(last=True)
+
+    # ---- within
+
+    def _waiting(self) -> list[tuple[Frame, int]]:
+        if not self._clock.running or self._playout.at_once:
+            return []
+        return [(frame, self._clock.when_ns(frame.pts_ns)) for frame in self._playout.waiting]
+
+    def _take_frames(self, now_ns: int) -> None:
+        for frame in self._buffer.pull(now_ns):
+            if isinstance(frame, Dropped):
+                self._decide((Decision(frame.item, frame.reason),))
+                continue
+            # Not when it was repaired: a loss at the start would add its repair to the playout delay for good.
+            self._start.arrived("video", frame.pts_ns, self._by_itself.get(frame.ticks, now_ns))
+            self._push(frame, now_ns)
+            if self._clock.running and not self._playout.at_once:
+                self._offer(frame, self._clock.when_ns(frame.pts_ns))
+
+    def _push(self, frame: Frame, now_ns: int) -> None:
+        """Hand a picture to playout; where that follows a sender that stood still, sound does, too."""
+        before_ns = self.base_ns
+        self._playout.push(frame, now_ns)
+        if self._sound is not None and before_ns is not None and self.base_ns not in (None, before_ns):
+            self._readings.clear()
+            self._sound.follow(self._clock.when_ns(0) - before_ns)
+
+    def _offer(self, frame: Frame, due_ns: int) -> None:
+        """A picture for those that want it ahead of its time."""
+        if self._ahead:
+            self._decide(self._verdicts.give(frame))
+        self._emit(FrameReady(frame, due_ns))
+
+    def _release(self, frame: Frame, now_ns: int) -> None:
+        """Playout has released a picture: to be seen now."""
+        self._presented_ns = now_ns
+        holder = self._verdicts.holder(frame)
+        if not self._ahead or self._playout.at_once:
+            self._decide(self._verdicts.give(frame))
+        self._emit(FrameDue(now_ns, frame, holder, self._playout.at_once))
+        self._decide(self._verdicts.released(frame, now_ns))
+
+    def _follow_sound(self, now_ns: int) -> None:
+        """Steer by what the device says is heard, while there is sound to be heard."""
+        mute = self._timed and (self._sound_ns is None or now_ns - self._sound_ns > MUTE_NS)
+        self._clock.led = self._clock.led and not mute
+        for reading in () if mute else self._readings:
+            self._clock.feed(reading)
+        self._readings.clear()
+
+    def _try_to_start(self, now_ns: int) -> None:
+        wait_ns = self.least_delay_ns
+        base_ns = self._start.base_ns(now_ns, lead_ns=wait_ns)
+        if base_ns is None:
+            return
+        self._wait_ns = max(self._delay_ns, wait_ns)
+        self._clock.set(base_ns)
+        self._by_itself.clear()
+        if self._sound is not None:
+            self._readings.clear()
+            self._sound.begin(base_ns)
+        for frame, due_ns in self._waiting():
+            self._offer(frame, due_ns)
+
+    def _shift(self, by_ns: int) -> None:
+        """From here on everything is presented later by `by_ns`, sound and pictures alike."""
+        if self._wait_ns is not None:
+            self._wait_ns += by_ns
+        self._clock.shift(by_ns)
+        if self._sound is not None:
+            self._readings.clear()
+            self._sound.shift(by_ns)
+
+    def _ease(self, by_ns: int) -> None:
+        """Present everything earlier by `by_ns`, bit by bit; 0 for no more than has been."""
+        if self._sound is not None:
+            self._sound.ease(by_ns)  # pictures follow the sound
+        else:
+            self._steering.ease(by_ns)
+
+    def _steer(self, now_ns: int) -> None:
+        """See to an adaptive playout delay."""
+        target = self._steering.target
+        target.least_ns["video"], target.lead_ns["audio"] = self.least_ns, self.least_delay_ns
+
+        def note(name: str, seconds: float) -> None:
+            event = Rebuffered if name == "rebuffer" else DelayChanged
+            self._emit(event(now_ns, round(seconds * NS)))
+
+        self._steering.steer(self._clock, now_ns, shift=self._shift, ease=self._ease, note=note)
+        if self._wait_ns is not None:
+            self._wait_ns = self.delay_ns
+
+    def _follow_sink(self, sound: SoundSink) -> None:
+        """Sound has gone to a sink that wants it earlier: what has been presented so far was too close to its end."""
+        if self._wait_ns is not None and sound.sink_lead_ns > self._wait_ns:
+            self._shift(sound.sink_lead_ns - self._wait_ns)
+
+    def _see_that_it_keeps_up(self, frame: Frame, fate: str, now_ns: int) -> None:
+        """Count the pictures that were there in time, and skipped as playout was not looked at until the next one."""
+        began_ns, all_of_them, missed = self._slow or (now_ns, 0, 0)
+        if fate == "skipped" and self._clock.running and not self._playout.at_once and frame.complete_ns is not None:
+            missed += frame.complete_ns <= self._moved_ns < self._clock.when_ns(frame.pts_ns)
+        self._slow = began_ns, all_of_them + 1, missed
+        if now_ns - began_ns < SLOW_NS:
+            return
+        self._slow = None
+        if missed >= SLOW_PICTURES and missed >= SLOW_SHARE * all_of_them:
+            self._emit(TooSlow(now_ns, missed))
+            words = (
+                "this computer is too slow for the stream: pictures that came in time are skipped; have the server "
+                "send smaller ones or fewer, or close other programs"
+            )
+            self._emit(Notice(now_ns, "overload", words))
+
+    # ---- what is told
+
+    def _decide(self, decisions: Iterable[Decision]) -> None:
+        """What became of pictures; and how far one that was seen was from the sound."""
+        for frame, fate, shown_ns, heard_ns in decisions:
+            self._emit(FrameDecided(frame, fate, shown_ns, self._timed))
+            if shown_ns is None or self._sound is None or not self._timed:
+                continue
+            reckoned_ns, depth_ns, skew_ppm = self._sound.heard(shown_ns)
+            heard_ns = reckoned_ns if heard_ns is None else heard_ns
+            if heard_ns is not None:
+                self._emit(SyncRead(shown_ns, frame.pts_ns, heard_ns, depth_ns, skew_ppm))
+
+    def _tell_sound(self, *, last: bool = False) -> None:
+        if self._sound is None:
+            return
+        for run in self._sound.played(last=last):
+            self._emit(SoundDecided(run, self._sound.channels, self._timed))
