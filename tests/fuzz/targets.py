@@ -31,7 +31,7 @@ from avlab.core.budget import FeedbackBudget
 from avlab.core.events import Path as StreamPath
 from avlab.core.events import Sent
 from avlab.core.sender import Outlet, Sender
-from avlab.measure.numbers import metrics
+from avlab.measure.numbers import metrics, recent
 from avlab.measure.record.tables import TABLES
 from avlab.measure.record.trace import Recorder, SettingRow, Trace
 from avlab.media import codec
@@ -631,6 +631,8 @@ def _load_rows(data: bytes) -> object:
                 rows[name][column] = np.abs(rows[name][column]) % len(kind)
     made = Trace(**{name: (part,) for name, part in rows.items()}, settings=_settings(), meta=_trace().meta)
     metrics.summary(made)
+    metrics.reports(made)
+    recent.numbers(made, made.epoch_ns + 3_000_000_000)
     return "folded"
 
 

@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REPORT = ("time", "stream", "ssrc", "fraction_lost", "cumulative_lost", "jitter_ms", "round_trip_ms")
-_COLUMNS = {  # of the trace's table, and what is made of them
-    "loss": ("fraction_lost", 1.0),
-    "lost": ("cumulative_lost", 1.0),
-    "jitter": ("jitter_ms", 1e3),
-    "round_trip": ("round_trip_ms", 1e3),
-}
 _RATE = re.compile(r"\brate ([\d.e+]+) kbit/s")
 
 
@@ -37,9 +31,12 @@ def reports(trace: Trace) -> pd.DataFrame:
     less duplicates; `jitter_ms` is that of A.8. `Trace.reports` in milliseconds: in a server's record, and in one
     joined with it, which has the reports of that client alone.
     """
-    table = trace.reports
-    for name, (column, scale) in _COLUMNS.items():
-        table[column] = table[name].to_numpy(np.float64, na_value=np.nan) * scale
+    table = trace.reports.assign(
+        fraction_lost=lambda told: told["loss"],
+        cumulative_lost=lambda told: told["lost"].to_numpy(np.float64, na_value=np.nan),
+        jitter_ms=lambda told: told["jitter"] * 1e3,
+        round_trip_ms=lambda told: told["round_trip"] * 1e3,
+    )
     return table[list(REPORT)]
 
 
