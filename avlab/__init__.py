@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from avlab import testing
     from avlab.lab import check, plots
     from avlab.lab.notebook.panel import panel
     from avlab.lab.predictions import predict
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from avlab.measure.record.trace import Trace
     from avlab.media.frame_sizes import frame_sizes
     from avlab.media.probe import probe
-    from avlab.network.ratecontrol import Aimd, Choice, Report
+    from avlab.network.ratecontrol import Aimd
     from avlab.network.settings import Network
+    from avlab.parts import Choice, Dropped, Due, Encoded, Missing, Packet, PartError, Report, whole
     from avlab.stream.client import Client
     from avlab.stream.handle import stop_all
     from avlab.stream.relay import Relay
@@ -30,14 +32,20 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Aimd": "avlab.network.ratecontrol",
-    "Choice": "avlab.network.ratecontrol",
+    "Choice": "avlab.parts",
     "Client": "avlab.stream.client",
     "DeadlinePacer": "avlab.timing.pacing",
+    "Dropped": "avlab.parts",
+    "Due": "avlab.parts",
+    "Encoded": "avlab.parts",
     "FeedbackPacer": "avlab.timing.pacing",
+    "Missing": "avlab.parts",
     "Network": "avlab.network.settings",
     "NoPacing": "avlab.timing.pacing",
+    "Packet": "avlab.parts",
+    "PartError": "avlab.parts",
     "Relay": "avlab.stream.relay",
-    "Report": "avlab.network.ratecontrol",
+    "Report": "avlab.parts",
     "Server": "avlab.stream.server",
     "Trace": "avlab.measure.record.trace",
     "TutorialPacer": "avlab.timing.pacing",
@@ -52,7 +60,9 @@ _HOMES = {
     "probe": "avlab.media.probe",
     "simulate": "avlab.stream.simulate",
     "stop_all": "avlab.stream.handle",
+    "testing": "avlab",
     "tutorial_rule": "avlab.timing.pacing",
+    "whole": "avlab.parts",
 }
 
 __all__ = [
@@ -60,9 +70,15 @@ __all__ = [
     "Choice",
     "Client",
     "DeadlinePacer",
+    "Dropped",
+    "Due",
+    "Encoded",
     "FeedbackPacer",
+    "Missing",
     "Network",
     "NoPacing",
+    "Packet",
+    "PartError",
     "Relay",
     "Report",
     "Server",
@@ -79,15 +95,20 @@ __all__ = [
     "probe",
     "simulate",
     "stop_all",
+    "testing",
     "tutorial_rule",
+    "whole",
 ]
+
+
+_MODULES = ("check", "metrics", "plots", "testing")
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'avlab' has no attribute {name!r}")
     home = import_module(_HOMES[name])
-    value = import_module(f"{_HOMES[name]}.{name}") if name in ("check", "metrics", "plots") else getattr(home, name)
+    value = import_module(f"{_HOMES[name]}.{name}") if name in _MODULES else getattr(home, name)
     globals()[name] = value
     return value
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from avlab.timing.pacing import (
     FeedbackPacer,
     NoPacing,
     Pacer,
+    PiRule,
     TutorialPacer,
     pacer_named,
     pi_rule,
@@ -329,7 +329,8 @@ def test_any_real_number_is_a_delay(answer: Any) -> None:
     [
         (0.03, {}, TypeError, "rule must be a function of \\(delay, measured_fps, target_fps\\), not 0.03"),
         (lambda delay: delay, {}, TypeError, "the rule <lambda> must take"),
-        (lambda: 0.03, {}, TypeError, "the rule float must take"),
+        (lambda: 0.03, {}, TypeError, "the rule <lambda> must take"),
+        (lambda: tutorial_rule, {}, TypeError, "the rule <lambda> must take"),
         (tutorial_rule, {"fps": 0}, ValueError, "fps must be more than 0 and finite, not 0"),
         (tutorial_rule, {"start": -1}, ValueError, "start must be 0 or more seconds"),
         (tutorial_rule, {"stall": "never"}, ValueError, "stall must be 'report' or 'real', not 'never'"),
@@ -363,7 +364,25 @@ def test_what_makes_a_rule_is_called_and_a_rule_that_remembers_is_reset() -> Non
         waits(pacer, 30, [0] * 5)
         assert pacer.rule.count == 3  # type: ignore[attr-defined]
     assert FeedbackPacer(pi_rule).name == "pi_rule"
-    assert FeedbackPacer(partial(pi_rule, ki=0.5)).rule.ki == 0.5  # type: ignore[attr-defined]
+    assert FeedbackPacer(pi_rule(ki=0.5)).rule.ki == 0.5  # type: ignore[attr-defined]
+
+
+def test_pi_rule_is_a_rule_and_each_pacer_has_one_that_remembers_by_itself() -> None:
+    assert pi_rule(0.03, 25.0, 30.0) == PiRule()(0.03, 25.0, 30.0)
+    first, second = FeedbackPacer(pi_rule), FeedbackPacer(pi_rule)
+    assert first.rule is not second.rule
+
+
+def test_nothing_is_called_to_see_whether_it_is_a_rule() -> None:
+    asked: list[float] = []
+
+    def rule(delay: float = 0.0, measured_fps: float = 0.0, target_fps: float = 0.0) -> float:
+        asked.append(delay)
+        return delay
+
+    pacer = FeedbackPacer(rule)
+    assert not asked
+    assert pacer.rule is rule
 
 
 @pytest.mark.parametrize(("kp", "ki"), [(0.1, 0.2), (0, 0.05), (0, 1), (0.5, 0.3), (-0.3, 1.2)])

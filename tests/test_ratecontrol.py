@@ -207,6 +207,6 @@ def test_controllers_by_name_and_of_ones_own() -> None:
     assert controller_named(None) is None
     with pytest.raises(ValueError, match="one of aimd or None, not 'pid'"):
         controller_named("pid")
-    for wrong in (3, Steady, object()):
+    for wrong in (3, int, object()):
         with pytest.raises(TypeError, match=r"object with update\(report\)"):
             controller_named(wrong)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from avlab.core.repairing import Asking
 from avlab.core.sink import SoundSink
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.playout import ClockReading
+from avlab.timing.target import DelayTarget
 from avlab.timing.verdicts import Verdict
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch
@@ -77,6 +78,10 @@ class Player:
     def set_delay(self, delay_ns: int | None) -> None:
         """Another playout delay, from now on; None lets it find itself, beginning with what it is."""
         self._presenting.set_delay(delay_ns)
+
+    def steer_by(self, target: DelayTarget) -> None:
+        """What an adaptive playout delay keeps to, from now on: anyone's own, or the one that comes with avlab."""
+        self._presenting.steer_by(target)
 
     # ---- what comes
 

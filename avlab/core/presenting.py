@@ -24,7 +24,7 @@ from avlab.core.sink import SoundSink
 from avlab.timing.jitterbuffer import MAX_FRAMES, Frame, JitterBuffer, Run
 from avlab.timing.playout import DEFAULT_DELAY_NS, TARDY_NS, ClockReading, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
-from avlab.timing.target import Steering
+from avlab.timing.target import DelayTarget, Steering
 from avlab.timing.verdicts import Decision, Verdict, Verdicts
 from avlab.wire.units import NS, Samples, WireError
 
@@ -245,6 +245,10 @@ class Presenting:
             self._buffer.expire(self._playout.shown_pts_ns)
             self._take_frames(now_ns)
         self._tell_sound()
+
+    def steer_by(self, target: DelayTarget) -> None:
+        """What an adaptive playout delay keeps to, from now on."""
+        self._steering.steer_by(target)
 
     def set_delay(self, delay_ns: int | None) -> None:
         """Another playout delay, from now on; None lets it find itself, beginning with what it is."""

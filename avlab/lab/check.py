@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
+from avlab import testing
 from avlab.lab.predictions import PURPLE, Prediction, Verdict, predict
 from avlab.measure.numbers import metrics
 from avlab.media.codec import check_quality, check_width
@@ -34,6 +35,7 @@ __all__ = [
     "controller",
     "function",
     "nothing_left",
+    "part",
     "predict",
     "receiver",
     "rule",
@@ -148,6 +150,42 @@ def _controller(work: Any, rate: float, seconds: float) -> Verdict:
     if used < 0.6:
         return Verdict(False, f"{judged.name} is too modest: {found}. Try more again while the round trip is short.")
     return Verdict(True, f"{judged.name} works: {found}; packets wait {waited_ms:.0f} ms before the bottleneck.")
+
+
+PARTS: dict[str, Callable[[Any], None]] = {
+    "codec": testing.check_codec,
+    "jitter_buffer": testing.check_jitter_buffer,
+    "network": lambda work: testing.check_network(**_networks(work)),
+    "pacer": testing.check_pacer,
+    "payload": testing.check_payload,
+    "playout_delay": testing.check_delay,
+    "rate_control": testing.check_controller,
+    "repair": testing.check_repair,
+}
+"""What holds a part against its contract, by the keyword that the part is handed in with."""
+
+
+def part(kind: str, work: Any) -> Verdict:
+    """Hold a student's part against its contract, without a stream: what `avlab.testing` raises, as a verdict.
+
+    `kind` is the keyword by which it is handed in: "codec", "jitter_buffer", "network", "pacer", "payload",
+    "playout_delay", "rate_control" or "repair"; a function as a network is its loss. ValueError for another word.
+    """
+    if kind not in PARTS:
+        raise ValueError(f"a part is one of {', '.join(PARTS)}, not {kind!r}")
+    return _guarded(work, lambda: _part(kind, work))
+
+
+def _part(kind: str, work: Any) -> Verdict:
+    try:
+        PARTS[kind](work)
+    except AssertionError as wrong:
+        return Verdict(False, _sentence(_said(wrong)))
+    return Verdict(True, f"{_name(work)} is a {kind.replace('_', ' ')} that keeps to its contract.")
+
+
+def _networks(work: Any) -> dict[str, Any]:
+    return {"loss": work} if callable(work) and not isinstance(work, Network) else {"network": work}
 
 
 class _WrongError(Exception):

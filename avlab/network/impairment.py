@@ -8,12 +8,16 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log1p
 from typing import Any, NamedTuple, TypeAlias
 
+from avlab import parts
+from avlab.network.own import seconds_taken, whether_lost
 from avlab.network.settings import Network
-from avlab.timing.stage import Dropped
+from avlab.parts import Call, Dropped, called
+from avlab.wire.rtp import HEADER_BYTES, Unwrapper
 
 NS = 1_000_000_000
 
@@ -38,28 +42,84 @@ Outcome: TypeAlias = Packet | Copy | Dropped
 """What leaves: a packet, a copy of one, or `Dropped(packet, "lost")`."""
 
 
+class Seen(NamedTuple):
+    """What anyone's own loss or delay is told of a packet, as far as whoever sends it knows."""
+
+    number: int | None = None
+    """Its sequence number, wrapped or not; None: packets are counted."""
+    timestamp: int = 0
+    marker: bool = False
+    payload: bytes = b""
+
+
+Describe: TypeAlias = Callable[[Packet], Seen]
+
+
+def seen_in(data: bytes) -> Seen:
+    """What the bytes of an RTP packet tell (RFC 3550 5.1), interleaved or not; nothing of what is none."""
+    if data[:1] == b"$":  # RFC 2326 10.12
+        data = data[4:]
+    if len(data) < HEADER_BYTES or data[0] >> 6 != 2 or 192 <= data[1] <= 223:  # the latter are RTCP's types
+        return Seen(payload=bytes(data))
+    start = HEADER_BYTES + 4 * (data[0] & 0x0F)
+    number, timestamp = int.from_bytes(data[2:4]), int.from_bytes(data[4:8])
+    return Seen(number, timestamp, bool(data[1] & 0x80), bytes(data[start:]))
+
+
+def _seen(packet: Packet) -> Seen:
+    """What can be told of a packet of whose item nothing else is known: that it is bytes, or has some."""
+    data = packet.item if isinstance(packet.item, bytes) else getattr(packet.item, "data", b"")
+    return seen_in(data) if isinstance(data, bytes) else Seen()
+
+
 class _Queued(NamedTuple):
     """A packet before the bottleneck, and what has been drawn for it."""
 
     packet: Packet
     lost: bool
     draws: tuple[float, float, float]  # jitter, duplication, the copy's jitter
+    delay_ns: int | None = None  # its own; None: what the network's settings say when it is forwarded
 
 
 class _Lane:
     """What one stream remembers from packet to packet."""
 
-    __slots__ = ("bad", "chance", "drained_ns", "newest_ns")
+    __slots__ = (
+        "_marked",
+        "_number",
+        "_numbers",
+        "_ticks",
+        "_timestamp",
+        "bad",
+        "chance",
+        "drained_ns",
+        "newest_ns",
+        "state",
+    )
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
+        self.state: dict[Any, Any] = {}  # that of anyone's own loss and delay
+        self._numbers, self._ticks = Unwrapper(16), Unwrapper(32)
+        self._number = -1  # of the newest packet
+        self._timestamp: int | None = None
+        self._marked = True  # whether a frame ended with it
         self.bad: bool | None = None  # Gilbert's state; None before the first packet
         self.drained_ns = 0  # when the queue that jitter stands for is empty
         self.newest_ns = 0  # the latest arrival
 
-    def loses(self, network: Network, draw: float) -> bool:
+    def packet(self, item: Packet, seen: Seen, time: float, chance: float) -> parts.Packet:
+        """The next packet, as anyone's own loss and delay see it."""
+        self._number = self._number + 1 if seen.number is None else self._numbers(seen.number)
+        timestamp = self._ticks(seen.timestamp)
+        first = self._marked or timestamp != self._timestamp
+        self._timestamp, self._marked = timestamp, seen.marker
+        return parts.Packet(
+            self._number, timestamp, time, item.size, item.stream, first, seen.marker, seen.payload, None, chance
+        )
+
+    def loses(self, p: float, network: Network, draw: float) -> bool:
         """Whether the next packet is lost, by a draw from 0 to 1: each state's chance of the bad one as the next."""
-        p = network.loss
         if not 0 < p < 1:
             self.bad = p == 1
             return self.bad
@@ -85,13 +145,27 @@ class Impairment:
 
     The order of things: the bottleneck's queue, which loses what it has no room for; the bottleneck; loss, delay and
     jitter on the way behind it; duplication.
+
+    A loss or delay that is anyone's own function is asked when a packet is sent, by `call`. It sees what `describe`
+    tells of a packet; without it, what the bytes tell where there are any. One that fails raises PartError out of
+    `push`: whoever streams live hands in a network that is `kept_going`.
     """
 
-    def __init__(self, network: Network | None = None, *, client: int = 0, direction: str = "down") -> None:
+    def __init__(
+        self,
+        network: Network | None = None,
+        *,
+        client: int = 0,
+        direction: str = "down",
+        describe: Describe = _seen,
+        call: Call = called,
+    ) -> None:
         self.network = network or Network()
+        self._describe, self._call = describe, call
+        self._began_ns: int | None = None  # when the first packet was sent
         self._whose = f"{client} {direction}"
         self._in_use = self.network
-        self._delay_ns = round(self.network.delay * NS)
+        self._delay_ns = round(self.network.steady_delay * NS)
         self._lanes: dict[str, _Lane] = {}
         self._queue: deque[_Queued] = deque()  # in front of it the packet that the bottleneck is at
         self._bits = 0  # of all in the queue
@@ -121,8 +195,13 @@ class Impairment:
         if lane is None:
             lane = self._lanes[item.stream] = _Lane(self._generator(item.stream))
         draw = lane.chance.random
-        lost = lane.loses(network, draw()) and not item.reliable
-        queued = _Queued(item, lost, (draw(), draw(), draw()))
+        chance, delay_ns = draw(), None
+        loss = network.loss
+        if callable(loss) or callable(network.delay):
+            lost, delay_ns = self._asked(network, lane, item, chance, now_ns)
+        else:
+            lost = lane.loses(loss, network, chance) and not item.reliable
+        queued = _Queued(item, lost, (draw(), draw(), draw()), delay_ns)
         if item.reliable:
             self._reliable_bytes += item.size
         if network.rate is None and not self._queue:
@@ -172,6 +251,31 @@ class Impairment:
         kept = (outcome for outcome in left if not isinstance(outcome, Copy))
         return [outcome if isinstance(outcome, Dropped) else Dropped(outcome, "in_flight") for outcome in kept]
 
+    # ---- anyone's own loss and delay
+
+    def _asked(
+        self, network: Network, lane: _Lane, item: Packet, chance: float, now_ns: int
+    ) -> tuple[bool, int | None]:
+        """Whether a packet is lost, and its own delay, where functions decide; what is no function's, as ever."""
+        if self._began_ns is None:
+            self._began_ns = now_ns
+        packet = lane.packet(item, self._describe(item), (now_ns - self._began_ns) / NS, chance)
+        loss, delay = network.loss, network.delay
+        if not callable(loss):
+            lost = lane.loses(loss, network, chance) and not item.reliable
+        else:  # what is part of a TCP connection is sent until it comes
+            lost = not item.reliable and whether_lost(loss, packet, lane.state, self._call)
+        if not callable(delay):
+            return lost, None
+        return lost, round(seconds_taken(delay, packet, lane.state, self._call) * NS)
+
+    def _forget_for_others(self, before: Network, network: Network) -> None:
+        """Other functions begin with nothing remembered."""
+        for old, new in ((before.loss, network.loss), (before.delay, network.delay)):
+            if callable(new) and new != old:
+                for lane in self._lanes.values():
+                    lane.state = {}
+
     # ---- the settings
 
     def _generator(self, stream: str) -> random.Random:
@@ -179,7 +283,8 @@ class Impairment:
 
     def _adopt(self, network: Network, now_ns: int) -> None:
         before, self._in_use = self._in_use, network
-        self._delay_ns = round(network.delay * NS)
+        self._delay_ns = round(network.steady_delay * NS)
+        self._forget_for_others(before, network)
         if network.seed != before.seed:
             for stream, lane in self._lanes.items():
                 lane.chance = self._generator(stream)
@@ -222,14 +327,14 @@ class Impairment:
     # ---- the way behind it
 
     def _forward(self, queued: _Queued, now_ns: int) -> None:
-        packet, lost, (jitter, copied, copys_jitter) = queued
+        packet, lost, (jitter, copied, copys_jitter), delay_ns = queued
         network, lane = self._in_use, self._lanes[packet.stream]
         # Before it is lost: another loss is not to give those after it another jitter.
         wait_ns = lane.wait_ns(network, jitter, now_ns) if network.jitter else 0
         if lost:
             self._arrive(now_ns, Dropped(packet, "lost"))
             return
-        least_ns = now_ns + self._delay_ns
+        least_ns = now_ns + (self._delay_ns if delay_ns is None else delay_ns)
         if network.reorder and not packet.reliable:
             at_ns = least_ns + _exponential_ns(network.jitter, jitter)
             copy_ns = least_ns + _exponential_ns(network.jitter, copys_jitter)

@@ -7,44 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
+from avlab.parts import Call, Choice, PartError, RateController, Report, called, named, shown
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What one receiver report (RFC 3550 6.4) told a sender, with what the sender knows of the time since the last."""
+__all__ = ["CONTROLLERS", "Aimd", "Choice", "RateController", "Report", "asked", "controller_named", "cost", "ladder"]
 
-    time: float
-    """When it came, in seconds on the sender's clock."""
-    client: int
-    """Which client's: the SSRC that the pictures are sent to it with."""
-    loss: float
-    """The fraction of packets lost since its last report, 0 to 1."""
-    jitter: float
-    """How unevenly packets arrive, in seconds (RFC 3550 6.4.1)."""
-    round_trip: float | None
-    """Seconds to the client and back, without the client's own time; None before it has seen a sender report."""
-    sent_kbps: float
-    """What was sent to it since its last report, in kilobits a second."""
-    quality: int
-    width: int
-    """What is sent now: JPEG quality, pixels across."""
-
-
-class Choice(NamedTuple):
-    """What to send from now on."""
-
-    quality: int
-    """JPEG quality, 1 to 100."""
-    width: int
-    """Pixels across."""
-
-
-class RateController(Protocol):
-    """Decides what is sent. Anyone's own has this one method."""
-
-    def update(self, report: Report, /) -> Choice | None:
-        """A report came; what to send from now on, or None to go on as before."""
+LEAST_WIDTH, MOST_WIDTH = 16, 2_040
+"""Pixels across that a picture may have."""
 
 
 class Aimd:
@@ -214,14 +184,48 @@ CONTROLLERS: dict[str, type[Aimd]] = {"aimd": Aimd}
 """The controllers that can be chosen by name."""
 
 
-def controller_named(choice: str | RateController | None) -> RateController | None:
-    """A controller from its name, the one handed in, or None. ValueError for a name that is none, TypeError else."""
+def controller_named(choice: str | RateController | type[RateController] | None) -> RateController | None:
+    """A controller from its name or its class, the one handed in, or None.
+
+    ValueError for a name that is none, TypeError for no controller.
+    """
     if choice is None:
         return None
     if isinstance(choice, str):
         if choice not in CONTROLLERS:
             raise ValueError(f"rate_control must be one of {', '.join(sorted(CONTROLLERS))} or None, not {choice!r}")
         return CONTROLLERS[choice]()
-    if isinstance(choice, type) or not callable(getattr(choice, "update", None)):
-        raise TypeError(f"a rate controller is 'aimd', or an object with update(report); {choice!r} is neither")
+    if not callable(getattr(choice, "update", None)):
+        raise TypeError(
+            f"a rate controller is 'aimd', or a class or object with update(report); {shown(choice)} is neither"
+        )
+    if isinstance(choice, type):
+        made: RateController = called(f"the rate controller {named(choice)}", choice)
+        return made
     return choice
+
+
+def asked(controller: RateController, report: Report, *, call: Call = called) -> Choice | None:
+    """What a controller chooses. PartError, in a sentence that names it, when it fails or returns what it may not."""
+    what = f"the rate controller {named(type(controller))}"
+    given = call(what, controller.update, report)
+    if given is None:
+        return None
+    if given is ...:
+        raise PartError(f"{what} is not written yet: put your own in place of ...")
+    try:
+        quality, width = given
+        right = _whole(quality) and _whole(width) and 1 <= quality <= 100 and LEAST_WIDTH <= width <= MOST_WIDTH
+    except Exception:  # it is no pair, or does not let itself be compared
+        right = False
+    if not right:
+        raise PartError(
+            f"{what} returned {shown(given)}: it must be None, or a Choice of a quality from 1 to 100 and a width from "
+            f"{LEAST_WIDTH} to {MOST_WIDTH} pixels, whole numbers"
+        )
+    return Choice(int(quality), int(width))
+
+
+def _whole(value: Any) -> bool:
+    """Whether it is a whole number; numpy's are, True is not."""
+    return hasattr(value, "__index__") and not isinstance(value, bool)

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar
+
+from avlab.network.replay import Replay
+from avlab.parts import Delay, Lost, named
 
 LONGEST = 3_600
 """Seconds that `delay`, `jitter` and `queue` may be at most."""
@@ -23,20 +26,25 @@ MOST_DIGITS = 1_000
 """Of `seed`: Python writes out no number of over 4,300."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Network:
     """One way through a network. ValueError, naming the field and its range, for what cannot be.
+
+    `loss` and `delay` may be functions of one's own, `lost(packet, state)` and `delay(packet, state)`: `packet` is an
+    `avlab.Packet`, sent `packet.time` seconds after the first one, and `state` a dict that is empty at first, one for
+    each client, direction and stream, of which both functions have the same.
 
     Loss, reordering and duplication touch UDP packets alone. Delay, jitter and rate hold the bytes of a TCP connection
     too, in order. Each stream draws from generators of its own, made from `seed`: the same seed loses the same packets,
     whatever another stream, another client or the clock does (rate and queue excepted).
     """
 
-    loss: float = 0.0
-    """The share of packets lost, 0 to 1."""
+    loss: float | Lost = 0.0
+    """The share of packets lost, 0 to 1; or `lost(packet, state)`, which says of each whether it is."""
 
     burst: float = 1.0
-    """How many packets are lost in a row, on average, 1 to 1,000,000. 1 is chance alone, each packet for itself.
+    """How many packets are lost in a row, on average, 1 to 1,000,000. 1 is chance alone, each packet for itself. It is
+    of no use to a `loss` that is a function: ValueError for another value beside one.
 
     Bursts are those of Gilbert's two states (The Bell System Technical Journal 39, 1960, as Elliott generalised it in
     1963), the good one losing nothing and the bad one everything. With mean loss p and mean length b the bad state is
@@ -44,8 +52,9 @@ class Network:
     loss has bursts of 1/(1 - p) by itself; a burst shorter than that is taken for it, so every pair of values can be.
     """
 
-    delay: float = 0.0
-    """Seconds that every packet takes, 0 to 3600."""
+    delay: float | Delay = 0.0
+    """Seconds that every packet takes, 0 to 3600; or `delay(packet, state)`, which says of each how many. Packets keep
+    their order unless `reorder` lets them overtake each other."""
 
     jitter: float = 0.0
     """Seconds that packets take beyond `delay`, on average, 0 to 3600: exponentially distributed.
@@ -83,13 +92,19 @@ class Network:
 
     def __post_init__(self) -> None:
         for name in ("loss", "duplicate"):
+            if name == "loss" and callable(self.loss):
+                continue
             if not _number(value := getattr(self, name)) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must be a share of packets from 0 to 1, not {_said(value)}")
         if not _number(self.burst) or not self.burst >= 1:
             raise ValueError(f"burst must be 1 packet or more, not {_said(self.burst)}")
         if self.burst > LONGEST_BURST:
             raise ValueError(f"burst must be at most {LONGEST_BURST:,} packets, not {_said(self.burst)}")
+        if callable(self.loss) and self.burst != 1:
+            raise ValueError(f"burst is for a loss that is a number: {named(self.loss)} itself decides what is lost")
         for name in ("delay", "jitter", "queue"):
+            if name == "delay" and callable(self.delay):
+                continue
             if not _number(value := getattr(self, name)) or value < 0:
                 raise ValueError(f"{name} must be 0 or more seconds, not {_said(value)}")
             if value > LONGEST:
@@ -112,17 +127,49 @@ class Network:
         """Whether packets pass as if there were no network: at once, each of them, once."""
         return not (self.loss or self.delay or self.jitter or self.duplicate or self.rate)
 
+    @property
+    def steady_delay(self) -> float:
+        """Seconds that every packet takes at the least; 0 where a function decides."""
+        return 0.0 if callable(self.delay) else self.delay
+
+    @classmethod
+    def replay(cls, trace: Any) -> Network:
+        """A network that does to packets what one did in the run of `trace`: the same losses and delays, by time.
+
+        What is sent t seconds after the first packet fares like what was sent then; a run that is longer than the
+        record meets it again from its beginning. Where the clocks of the two sides were not the same one, delays are
+        those beyond the quickest. ValueError for a trace without packets of which it is known when they were sent.
+        """
+        way = Replay(trace)
+        return cls(loss=way.replayed_loss, delay=way.replayed_delay, reorder=True)
+
+    def __repr__(self) -> str:
+        said = (f"{field.name}={_written(getattr(self, field.name))}" for field in fields(self))
+        return f"Network({', '.join(said)})"
+
     def __str__(self) -> str:
         """What it does, in a line; nothing of what it does not do."""
-        said = [f"loss {self.loss:.3g}"] if self.loss else []
-        if self.loss and self.burst > 1:
-            said.append(f"in bursts of {self.burst:g}")
-        said += [f"{name} {1e3 * value:g} ms" for name in ("delay", "jitter") if (value := getattr(self, name))]
-        if self.jitter and self.reorder:
+        said = []
+        if callable(self.loss):
+            said.append(f"loss {named(self.loss)}")
+        elif self.loss:
+            said.append(f"loss {self.loss:.3g}")
+            said += [f"in bursts of {self.burst:g}"] if self.burst > 1 else []
+        for name in ("delay", "jitter"):
+            value = getattr(self, name)
+            if callable(value):
+                said.append(f"{name} {named(value)}")
+            elif value:
+                said.append(f"{name} {1e3 * value:g} ms")
+        if self.reorder and (self.jitter or callable(self.delay)):
             said.append("reordering")
         said += [f"duplicate {self.duplicate:.3g}"] if self.duplicate else []
         said += [f"rate {self.rate:g} kbit/s, queue {1e3 * self.queue:g} ms"] if self.rate else []
         return ", ".join(said) or "clear"
+
+
+def _written(value: Any) -> str:
+    return named(value) if callable(value) else repr(value)
 
 
 def _number(value: Any) -> bool:

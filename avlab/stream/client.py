@@ -19,6 +19,7 @@ from avlab.measure.record.join import join
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.tables import UNKNOWN
 from avlab.measure.record.trace import Recorder, Trace
+from avlab.parts import PartError, PlayoutDelay, Target, named
 from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Offer, Receiver
@@ -32,6 +33,7 @@ from avlab.stream.server import Server
 from avlab.stream.sockets.links import Waker
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.playout import DEFAULT_DELAY_NS
+from avlab.timing.target import DelayTarget, OwnTarget, own_target
 from avlab.wire.text import printable
 from avlab.wire.units import NS
 from avlab.wire.urls import redacted
@@ -42,7 +44,9 @@ class Client(Handle):
 
     `playout_delay` is in seconds (0.1 when left out), from the arrival of what came quickest to its presentation; 0
     shows pictures as they come, and "adaptive" has it found from the delays seen: longer by a moment of silence,
-    shorter unheard. `audio` is `auto` (a device where there is one), `speaker` (a device is demanded) or `null` (time
+    shorter unheard. Or it is one's own: `target(delays)`, a function of the delays of the last 500 arrivals in seconds,
+    or a class with `observe(stream, delay, now)` and `target(now)`; see `avlab.parts`.
+    `audio` is `auto` (a device where there is one), `speaker` (a device is demanded) or `null` (time
     is kept, in silence). `av_offset` in seconds is what the device delays beyond what it reports (Bluetooth).
     `video_over` and `audio_over` are `udp` or `tcp` (video over UDP and audio over TCP when left out); a server that
     refuses a mixture is asked again with one for both, and where no datagram comes through for 3 s, or UDP is refused,
@@ -62,7 +66,7 @@ class Client(Handle):
         self,
         url: str,
         *,
-        playout_delay: float | Literal["adaptive"] | None = None,
+        playout_delay: float | Literal["adaptive"] | Target | type[PlayoutDelay] | None = None,
         repair: Repair | None = None,
         audio: Literal["auto", "speaker", "null"] = "auto",
         av_offset: float = 0.0,
@@ -85,6 +89,7 @@ class Client(Handle):
         self._recorder.meta |= {"url": self.url, "platform": platform.platform(), "python": platform.python_version()}
         self._notices = self._recorder.notices
         self._delay_ns: int | None = 0
+        self._own_delay: Any = None  # where the delay is anyone's own
         self.repair = check_repair(repair)
         self._peer: Server | None = None
         self._offer: Offer | None = None
@@ -120,22 +125,32 @@ class Client(Handle):
     # ---- what is set while it runs
 
     @property
-    def playout_delay(self) -> float | Literal["adaptive"]:
-        """Seconds from the quickest arrival to presentation, 0 to 5, or "adaptive"; acts at once. ValueError else.
+    def playout_delay(self) -> Any:
+        """Seconds from the quickest arrival to presentation, 0 to 5, "adaptive" or one's own; acts at once.
+
+        ValueError, or TypeError for a class that is no playout delay.
 
         On the classic wire always 0, and setting it only leads to a notice.
         """
+        if self._own_delay is not None:
+            return self._own_delay
         return "adaptive" if self._delay_ns is None else self._delay_ns / NS
 
     @playout_delay.setter
-    def playout_delay(self, seconds: float | Literal["adaptive"]) -> None:
-        if seconds != "adaptive" and not (isinstance(seconds, int | float) and 0 <= seconds <= 5):
+    def playout_delay(self, seconds: float | Literal["adaptive"] | Target | type[PlayoutDelay]) -> None:
+        own = own_target(seconds)
+        if not own and seconds != "adaptive" and not (isinstance(seconds, int | float) and 0 <= seconds <= 5):
             raise ValueError(f"playout_delay must be 0 to 5 seconds or 'adaptive', not {seconds!r}")
         if self._classic:
             self._notice("playout_delay does not apply", NO_PLAYOUT_DELAY)
             return
-        self._delay_ns = None if seconds == "adaptive" else round(seconds * NS)
-        self._recorder.setting(self._clock.now_ns(), "playout_delay", seconds)
+        target = OwnTarget(seconds, call=self._part_guard.call, failed=self._delay_failed) if own else DelayTarget()
+        self._own_delay = seconds if own else None
+        self._delay_ns = None if own or seconds == "adaptive" else round(float(seconds) * NS)  # type: ignore[arg-type]
+        if self._delay_ns is None:
+            self._presentation.steer_by(target)
+        said = named(seconds if callable(seconds) else type(seconds)) if own else seconds
+        self._recorder.setting(self._clock.now_ns(), "playout_delay", said)
         if self.running and self._waker is not None:  # while it is being started, what was set is read later
             self._waker.wake()
 
@@ -226,6 +241,11 @@ class Client(Handle):
     def _notice(self, name: str, words: str) -> None:
         self._note(name, words)
         self._notices.add(words)
+
+    _tell = _notice
+
+    def _delay_failed(self, error: PartError) -> None:
+        self._part_failed(error, f"The playout delay is {DEFAULT_DELAY_NS / NS:g} s now")
 
     def __repr__(self) -> str:
         return f"<Client of {printable(self.url)}, {'playing' if self.running else 'not running'}>"

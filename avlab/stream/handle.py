@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from avlab.parts import PartError
+from avlab.stream.guard import Guard
 from avlab.stream.registry import Registry
 from avlab.wire.text import tidied
 
@@ -133,6 +135,8 @@ class Handle:
         self._stopped = False
         self._starting = False
         self._settled = threading.Event()  # no start is under way any more
+        self._part_error: PartError | None = None
+        self._part_guard = Guard(self._part_stuck)
 
     @property
     def started(self) -> bool:
@@ -151,8 +155,13 @@ class Handle:
 
     @property
     def error(self) -> BaseException | None:
-        """What failed, if anything did."""
-        return self._error
+        """What failed, if anything did; a part of one's own that did, too, in place of which the stream goes on."""
+        return self._error or self.part_error
+
+    @property
+    def part_error(self) -> PartError | None:
+        """Why the first part of one's own that failed did; the stream goes on without it."""
+        return self._part_error
 
     def start(self) -> Self:
         """Begin; returns the handle.
@@ -260,13 +269,21 @@ class Handle:
             worker.signal()
         deadline = time.perf_counter() + timeout
         try:
-            alive = [w.name for w in self._workers if not w.join(max(0.0, deadline - time.perf_counter()))]
+            alive = [worker.name for worker in self._workers if not self._joined(worker, deadline)]
             self._release()
         finally:
+            self._part_guard.close()
             _handles.discard(self)
             self._released.set()
-        if alive:
+        if alive and self._part_guard.stuck is None:  # a part that cannot be ended has been told of
             raise RuntimeError(f"{', '.join(alive)} did not end within {timeout:g} s")
+
+    def _joined(self, worker: Worker, deadline: float) -> bool:
+        """Whether a thread has ended by then; one in a part that cannot be ended is not waited for any longer."""
+        while not worker.join(min(0.2, max(0.0, deadline - time.perf_counter()))):
+            if time.perf_counter() >= deadline or self._part_guard.stuck is not None:
+                return False
+        return True
 
     def wait(self, seconds: float | None = None) -> bool:
         """Sleep for `seconds` (None: until the end) or until the stream ends; True if it has ended.
@@ -310,7 +327,25 @@ class Handle:
             worker.signal()
         return worker
 
+    # ---- parts of anyone's own
+
+    def _tell(self, name: str, words: str) -> None:
+        """Have a person know of something; from any thread."""
+
+    def _part_failed(self, error: PartError, instead: str) -> None:
+        """A part has failed, and the stream goes on with something else."""
+        told = PartError(f"{str(error).rstrip('.')}. {instead}")
+        told.__cause__ = error.__cause__
+        self._part_error = self._part_error or told
+        self._tell("part failed", str(told))
+
+    def _part_stuck(self, words: str) -> None:
+        self._part_error = self._part_error or PartError(words)
+        self._tell("part stands still", words)
+
     def _fail(self, error: BaseException) -> None:
+        if self._released.is_set():  # a thread that was stuck in a part, and finds everything closed
+            return
         if self._error is None:
             self._error = tidied(error)
             _failed.add(self)

@@ -20,7 +20,9 @@ from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.trace import PacketTuple, Recorder, Trace
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.offload import Offload
+from avlab.network.own import kept_going
 from avlab.network.settings import Network
+from avlab.parts import Dropped, PartError
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.handle import Handle, Worker
 from avlab.stream.places import MOST_WAITING
@@ -34,7 +36,6 @@ from avlab.stream.relaying.places import (
 from avlab.stream.relaying.session import MAX_TRACKS, Carried, Handler, RtspSession, Session, Source
 from avlab.stream.sockets.links import SHORTAGES, Address, TcpLink, UdpLink, Waker
 from avlab.stream.sockets.listening import ACCEPTED_A_TURN, OUT_OF_DESCRIPTORS, Arrival, Listener
-from avlab.timing.stage import Dropped
 from avlab.wire.rtp import HEADER, HEADER_BYTES, L16_MONO, L16_STEREO, VERSION_2, Unwrapper, is_rtcp
 from avlab.wire.units import NS, WireError
 
@@ -118,12 +119,19 @@ class Relay(Handle):
         if not isinstance(value, Network):
             raise TypeError(f"network must be an avlab.Network, not {value!r:.60}")
         self._network = value
+        self._kept = kept_going(value, self._part_guard.call, self._network_failed)
         for session in list(self._sessions):
-            session.down.network, session.up.network = value, self._upwards()
+            session.down.network, session.up.network = self._kept, self._upwards()
         self._recorder.setting(self._clock.now_ns(), "network", str(value))
 
+    def _network_failed(self, error: PartError) -> None:
+        self._part_failed(error, "Packets pass without it")
+
+    def _tell(self, name: str, words: str) -> None:
+        self.note(name, words, tell=True)
+
     def _upwards(self) -> Network:
-        network = self._network
+        network = self._kept
         return Network(delay=network.delay, seed=network.seed) if self._one_way else network
 
     @property
@@ -336,7 +344,7 @@ class Relay(Handle):
     def _ways_of_one(self) -> tuple[Impairment, Impairment]:
         """Down to a new client and up from it, numbered as they come."""
         number, self._numbered = self._numbered, self._numbered + 1
-        down = Impairment(self._network, client=number, direction="down")
+        down = Impairment(self._kept, client=number, direction="down")
         return down, Impairment(self._upwards(), client=number, direction="up")
 
     def _accept(self) -> None:

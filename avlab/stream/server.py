@@ -18,9 +18,11 @@ from avlab.media import codec
 from avlab.media.microphone import Microphone
 from avlab.media.sources import ClipSource, open_source
 from avlab.network.offload import Mode, Offload, check_offload
+from avlab.network.own import kept_going
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
+from avlab.parts import Pacer, PartError
 from avlab.stream.classic.audience import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Audience
@@ -30,7 +32,8 @@ from avlab.stream.rtsp.audience import RtspAudience
 from avlab.stream.sending.adapting import Adapting, Delivery
 from avlab.stream.sending.clip import Sending
 from avlab.stream.sockets.links import Waker
-from avlab.timing.pacing import Pacer, pacer_named
+from avlab.timing.pacing import pacer_named
+from avlab.timing.seat import pacer_name
 from avlab.timing.spreading import check_spread
 from avlab.wire.text import printable
 from avlab.wire.units import NS
@@ -43,8 +46,8 @@ class Server(Handle):
     array). `microphone` gives a camera its sound: True, a device's number or a part of its name; without a source it
     is all that is sent. Camera and microphone are opened when the first client plays, and closed when the last has
     gone. `width` in pixels (16 to 2040, None for the clip's own; rounded to a multiple of 8), `quality` from 1 to 100
-    and `pacer` (a name or a pacer) act while it runs. `loop` plays on without a seam. With `once` the server ends
-    with the clip. `fps` is for arrays without times. `session_timeout` is in seconds. `isolated` has it
+    and `pacer` (a name, a pacer or its class) act while it runs. `loop` plays on without a seam. With `once` the server
+    ends with the clip. `fps` is for arrays without times. `session_timeout` is in seconds. `isolated` has it
     run in a process of its own, where a busy cell cannot hold it up; all that is handed in goes there as a copy, one's
     own pacer or rate controller too, and what lives in this process alone is a ValueError. `network` is what happens to
     media on its way to each client and, but for the bottleneck, to reports and NACKs that come back over UDP; it may be
@@ -83,14 +86,14 @@ class Server(Handle):
         port: int = 0,
         width: int | None = None,
         quality: int = 80,
-        pacer: str | Pacer = "deadline",
+        pacer: str | Pacer | type[Pacer] = "deadline",
         network: Network | None = None,
         loop: bool = False,
         once: bool = False,
         fps: float | None = None,
         spread: float = 0.0,
         parity: float = 0.25,
-        rate_control: str | RateController | None = None,
+        rate_control: str | RateController | type[RateController] | None = None,
         clients: int = 256,
         clients_per_address: int = 64,
         offload: Mode = "auto",
@@ -122,6 +125,7 @@ class Server(Handle):
         }
         self._wire = wire
         self._notices = self._recorder.notices
+        self._network = Network()
         self._delivery = Delivery(offload=Offload(self._tell_of_offload))
         common: dict[str, Any] = {
             "host": host,
@@ -147,8 +151,12 @@ class Server(Handle):
             recorder=self._recorder,
             ready=lambda: self._waker.wake(),  # there is none before the start
             notice=self._notice,
+            call=self._part_guard.call,
+            failed=self._pacer_failed,
         )
-        self._adapting = Adapting(self._sending, self._choose)
+        self._adapting = Adapting(
+            self._sending, self._choose, call=self._part_guard.call, failed=self._controller_failed
+        )
         self._delivery.heard = self._adapting.heard
         self.width = width
         self.quality = quality
@@ -201,14 +209,17 @@ class Server(Handle):
         self._recorder.setting(self._clock.now_ns(), "quality", value)
 
     @property
-    def pacer(self) -> Pacer:
+    def pacer(self) -> Pacer | type[Pacer]:
         """What decides when a frame leaves; set it to a name or a pacer, and it acts on the next frame."""
         return self._sending.pacer
 
     @pacer.setter
-    def pacer(self, value: str | Pacer) -> None:
+    def pacer(self, value: str | Pacer | type[Pacer]) -> None:
         self._sending.pacer = pacer = pacer_named(value)
-        self._recorder.setting(self._clock.now_ns(), "pacer", getattr(pacer, "name", type(pacer).__name__))
+        self._recorder.setting(self._clock.now_ns(), "pacer", pacer_name(pacer))
+        waker = getattr(self, "_waker", None)
+        if self.running and waker is not None:  # it may wait for a pacer that stands still
+            waker.wake()
 
     @property
     def network(self) -> Network:
@@ -216,14 +227,15 @@ class Server(Handle):
 
         TypeError for anything but a Network; ValueError on the classic wire, which has no numbers to see a loss by.
         """
-        return self._audience.network if isinstance(self._audience, RtspAudience) else Network()
+        return self._network if isinstance(self._audience, RtspAudience) else Network()
 
     @network.setter
     def network(self, value: Network) -> None:
         if not isinstance(value, Network):
             raise TypeError(f"network must be an avlab.Network, not {value!r:.60}")
         if isinstance(self._audience, RtspAudience):
-            self._audience.network = value
+            self._network = value
+            self._audience.network = kept_going(value, self._part_guard.call, self._network_failed)
         elif not value.clear:
             raise ValueError("network acts on the rtsp wire alone: leave out wire='classic' to lose packets")
         self._recorder.setting(self._clock.now_ns(), "network", str(value))
@@ -256,7 +268,7 @@ class Server(Handle):
         return self._adapting.controller
 
     @rate_control.setter
-    def rate_control(self, value: str | RateController | None) -> None:
+    def rate_control(self, value: str | RateController | type[RateController] | None) -> None:
         self._adapting.controller = controller = controller_named(value)
         self._needs_rtsp("rate_control", controller is not None, "its clients report nothing")
         name = None if controller is None else type(controller).__name__
@@ -323,12 +335,28 @@ class Server(Handle):
         """What a person should know of, a sentence each, oldest first: frames that do not fit the wire, say."""
         return tuple(self._notices)
 
+    @property
+    def part_error(self) -> PartError | None:
+        """Why the first part of one's own that failed did; the stream goes on without it."""
+        return super().part_error
+
     def _play(self, now_ns: int) -> int:
         return self._sending.play(now_ns)
 
     def _notice(self, name: str, words: str) -> None:
         self._recorder.event(self._clock.now_ns(), name, words)
         self._notices.add(words)
+
+    _tell = _notice
+
+    def _pacer_failed(self, error: PartError) -> None:
+        self._part_failed(error, "Frames are sent by their deadlines now")
+
+    def _network_failed(self, error: PartError) -> None:
+        self._part_failed(error, "The stream goes on without it")
+
+    def _controller_failed(self, error: PartError) -> None:
+        self._part_failed(error, "Quality and width stay as they are")
 
     @property
     def trace(self) -> Trace:

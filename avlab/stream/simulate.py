@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from importlib.resources import files
@@ -22,12 +23,16 @@ from avlab.network.impairment import Impairment
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
+from avlab.parts import Call, Dropped, Pacer, PlayoutDelay, Target, named
 from avlab.stream.clock import VirtualClock
+from avlab.stream.guard import Guard
 from avlab.stream.recorded_sizes import frame_bytes
 from avlab.stream.virtual_receiver import Receiver, Reports
-from avlab.stream.virtual_sender import Packetizer, Sent
-from avlab.timing.pacing import FOREVER_NS, Pacer, pacer_named
+from avlab.stream.virtual_sender import Packetizer, Sent, seen
+from avlab.timing.pacing import FOREVER_NS, pacer_named
+from avlab.timing.seat import Seat, pacer_name
 from avlab.timing.spreading import check_spread
+from avlab.timing.target import OwnTarget, Steering, own_target
 from avlab.wire.units import NS
 
 Work = Callable[[random.Random], float]
@@ -57,14 +62,13 @@ class _Offered(NamedTuple):
 
 
 def _departures(
-    frames: Iterator[_Offered], pacer: Pacer, work: Callable[[], FrameWork], recorder: Recorder
+    frames: Iterator[_Offered], pacer: Seat, work: Callable[[], FrameWork], recorder: Recorder
 ) -> Iterator[Sent]:
     """Frames as the server's loop sends them: it takes a frame, waits as the pacer says, sends, goes on.
 
     Each frame is encoded while the loop waits with the one before. Nothing comes back to the sender, so its time may
     run ahead of the receiver's.
     """
-    notices: Callable[[], list[str]] = getattr(pacer, "notices", list)
     pacer.restart(0)
     free_ns = encoded_ns = 0
     for frame in frames:
@@ -75,23 +79,19 @@ def _departures(
         sent: list[Any] = []
         while not sent:
             wake_ns = pacer.wake_at()
-            if wake_ns is None:
-                raise ValueError(
-                    f"the pacer {type(pacer).__name__} holds frame {frame.index} for ever: "
-                    "its wake_at() must name a moment while a frame waits"
-                )
-            for words in notices():
+            assert wake_ns is not None  # it holds the frame
+            for words in pacer.notices():
                 recorder.event(now_ns, "pacer", words)
             if wake_ns >= FOREVER_NS:
                 yield Sent(frame.index, frame.pts_ns, encoded_ns)
                 return
             now_ns = max(wake_ns, now_ns) + cost.late_ns
             sent = pacer.pull(now_ns)
-            if not sent and pacer.wake_at() == wake_ns:
-                raise ValueError(
-                    f"the pacer {type(pacer).__name__} gives nothing at {wake_ns / NS:.6f} s, as its wake_at() promised"
-                )
         for due in sent:
+            if isinstance(due, Dropped):
+                dropped = Sent(due.item.index, due.item.pts_ns, encoded_ns)
+                recorder.frame(dropped.row(due.reason))
+                continue
             yield Sent(due.item.index, due.item.pts_ns, encoded_ns, due.due_ns, now_ns)
         free_ns = now_ns + cost.send_ns
         encoded_ns = next_encoded_ns
@@ -100,7 +100,7 @@ def _departures(
 def simulate(
     clip: str | Path | Iterable[float] | float,
     *,
-    pacer: str | Pacer = "deadline",
+    pacer: str | Pacer | type[Pacer] = "deadline",
     seconds: float = 60.0,
     seed: int = 1,
     work: Work | float | None = None,
@@ -108,11 +108,11 @@ def simulate(
     quality: int = 80,
     network: Network | None = None,
     delay: float = 0.0,
-    playout_delay: float | Literal["adaptive"] = 0.1,
+    playout_delay: float | Literal["adaptive"] | Target | type[PlayoutDelay] = 0.1,
     repair: Literal["rtx", "fec"] | None = None,
     parity: float = 0.25,
     spread: float = 0.0,
-    rate_control: str | RateController | None = None,
+    rate_control: str | RateController | type[RateController] | None = None,
 ) -> Trace:
     """Pace `seconds` of a clip in virtual time and play it out; the record is as a real run's.
 
@@ -129,13 +129,53 @@ def simulate(
     `repair`, `parity`, `spread`, `rate_control` and `playout_delay` are as a client and a server have them, and want a
     network to matter. NACKs and reports, two a second, take the network's delay on their way back and are not lost.
 
-    A pacer that stands still for ever ends the run. ValueError for what cannot be.
+    A pacer that stands still for ever ends the run. ValueError for what cannot be. A part of one's own that fails,
+    returns what makes no sense or takes over 2 s of real time for a call raises PartError, a ValueError that names it.
     """
+    with Guard(lambda words: print(words, file=sys.stderr)) as guard:  # noqa: T201 - nothing else can say it
+        return _simulated(
+            clip,
+            pacer,
+            seconds,
+            seed,
+            work,
+            width,
+            quality,
+            network,
+            delay,
+            playout_delay,
+            repair,
+            parity,
+            spread,
+            rate_control,
+            guard.call,
+        )
+
+
+def _simulated(
+    clip: str | Path | Iterable[float] | float,
+    pacer: str | Pacer | type[Pacer],
+    seconds: float,
+    seed: int,
+    work: Work | float | None,
+    width: int,
+    quality: int,
+    network: Network | None,
+    delay: float,
+    playout_delay: Any,
+    repair: Literal["rtx", "fec"] | None,
+    parity: float,
+    spread: float,
+    rate_control: str | RateController | type[RateController] | None,
+    call: Call,
+) -> Trace:
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be more than 0 and finite, not {seconds}")
     if not 0 <= delay < math.inf:
         raise ValueError(f"delay must be 0 or more seconds, not {delay}")
-    if playout_delay != "adaptive" and not (isinstance(playout_delay, int | float) and 0 <= playout_delay < math.inf):
+    own_delay = own_target(playout_delay)
+    in_range = isinstance(playout_delay, int | float) and 0 <= playout_delay < math.inf
+    if not own_delay and playout_delay != "adaptive" and not in_range:
         raise ValueError(f"playout_delay must be 0 or more seconds or 'adaptive', not {playout_delay!r}")
     check_repair(repair), check_overhead(parity), check_spread(spread)
     controller = controller_named(rate_control)
@@ -155,31 +195,36 @@ def simulate(
     recorder = Recorder(side="simulation", epoch_ns=0, clock=f"virtual:{seed}", spill=Scratch())
     recorder.meta |= {"clip": str(clip) if name else "times", "target_fps": rate, "seed": seed}
     pace = pacer_named(pacer)
-    recorder.setting(0, "pacer", getattr(pace, "name", type(pace).__name__))
-    recorder.setting(0, "playout_delay", playout_delay)
+    recorder.setting(0, "pacer", pacer_name(pace))
+    said = named(playout_delay if callable(playout_delay) else type(playout_delay)) if own_delay else playout_delay
+    recorder.setting(0, "playout_delay", said)
     if network is not None:
         made = {"width": width, "quality": quality, "network": str(network), "repair": repair, "spread": spread}
         for setting, chosen in made.items():
             recorder.setting(0, setting, chosen)
     until_ns = round(seconds * NS)
     offered = (_Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
-    departures = _departures(offered, pace, cost, recorder)
-    clock, way = VirtualClock(), Impairment(Network(delay=delay) if network is None else network)
+    departures = _departures(offered, Seat(pace, call=call), cost, recorder)
+    clock = VirtualClock()
+    way = Impairment(Network(delay=delay) if network is None else network, describe=seen, call=call)
     frame_ns = round(NS / rate) if rate else NS // 30
     sender = Packetizer(way, frame_ns=frame_ns, spread=spread, repair=repair, parity=parity)
-    delay_ns = None if playout_delay == "adaptive" else round(playout_delay * NS)
-    back_ns = round(way.network.delay * NS)
+    adaptive = own_delay or playout_delay == "adaptive"
+    delay_ns = None if adaptive else round(playout_delay * NS)
+    steering = Steering(OwnTarget(playout_delay, call=call) if own_delay else None) if adaptive else None
+    back_ns = round(way.network.steady_delay * NS)
     receiver = Receiver(
         way,
         recorder,
         delay_ns=delay_ns,
+        steering=steering,
         packets=network is not None,
         ssrc=SSRC,
         repair=repair,
         ask=lambda numbers, now_ns: sender.ask(numbers, now_ns + back_ns),
     )
     recorder.meta["repair_ssrcs"] = [receiver.repair_ssrc]
-    reports = None if controller is None else Reports(controller, Choice(quality, width), way, sender, receiver)
+    reports = None if controller is None else Reports(controller, Choice(quality, width), way, sender, receiver, call)
     leaving = next(departures, None)
     while True:
         if leaving is not None and leaving.sent_ns is None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from avlab.measure.record.trace import PacketTuple, Recorder
 from avlab.network.impairment import Copy, Impairment, Packet
 from avlab.network.parity import KEEP_GROUPS, KEEP_PACKETS
-from avlab.network.ratecontrol import Choice, RateController, Report
+from avlab.network.ratecontrol import Choice, RateController, Report, asked
 from avlab.network.retransmission import Requester
+from avlab.parts import Call, called
 from avlab.stream.virtual_sender import PLACE, Again, Over, Packetizer, Sent, Travelling
 from avlab.timing.jitterbuffer import Frame, JitterBuffer, Run
 from avlab.timing.playout import DEFAULT_DELAY_NS, MediaClock, Playout, Start
@@ -99,8 +100,8 @@ class Receiver:
     """A client's jitter buffer and playout behind a network, and the record of what became of every packet and frame.
 
     `packets` says whether the record has rows of packets; `ssrc` names their source, and the next number that of what
-    is sent again. `delay_ns` None is an adaptive playout delay. With `ask`, what is missing is asked for, as long as
-    the answer can come in time: `ask(numbers, now_ns)`.
+    is sent again. `delay_ns` None is an adaptive playout delay, by `steering`. With `ask`, what is missing is asked
+    for, as long as the answer can come in time: `ask(numbers, now_ns)`.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Receiver:
         recorder: Recorder,
         *,
         delay_ns: int | None,
+        steering: Steering | None,
         packets: bool,
         ssrc: int,
         repair: str | None = None,
@@ -121,7 +123,7 @@ class Receiver:
         self._buffer = JitterBuffer(_Counted)
         self._playout = Playout(self._clock, at_once=delay_ns == 0)
         self._start = Start(expect={"video"}, delay_ns=DEFAULT_DELAY_NS if delay_ns is None else delay_ns)
-        self._steering = Steering() if delay_ns is None else None
+        self._steering = steering
         self._open: dict[int, Sent] = {}  # frames without a fate, by ticks
         self._repaired = repair is not None
         self._requester = Requester() if repair == "rtx" else None
@@ -319,8 +321,15 @@ class Reports:
     """Receiver reports of a simulated run, two a second, and what a rate controller makes of them."""
 
     def __init__(
-        self, controller: RateController, now: Choice, network: Impairment, sender: Packetizer, receiver: Receiver
+        self,
+        controller: RateController,
+        now: Choice,
+        network: Impairment,
+        sender: Packetizer,
+        receiver: Receiver,
+        call: Call = called,
     ) -> None:
+        self._call = call
         self._controller, self._now = controller, now
         self._network, self._sender, self._receiver = network, sender, receiver
         self._report_ns = REPORT_NS
@@ -340,13 +349,13 @@ class Reports:
             client=1,
             loss=lost / max(1, arrived + lost),
             jitter=0.0,
-            round_trip=2 * self._network.network.delay + self._network.backlog_ns(now_ns) / NS,
+            round_trip=2 * self._network.network.steady_delay + self._network.backlog_ns(now_ns) / NS,
             sent_kbps=sent * 8 / 1e3 / seconds,
             quality=self._now.quality,
             width=self._now.width,
         )
-        chosen = self._controller.update(report)
-        if chosen is None or Choice(*chosen) == self._now:
+        chosen = asked(self._controller, report, call=self._call)
+        if chosen is None or chosen == self._now:
             return None
-        self._now = Choice(*chosen)
+        self._now = chosen
         return self._now

@@ -14,7 +14,7 @@ from functools import cache
 from typing import NamedTuple, cast
 
 from avlab.measure.record.trace import FrameRow
-from avlab.network.impairment import Impairment, Packet
+from avlab.network.impairment import Impairment, Packet, Seen
 from avlab.network.parity import groups
 from avlab.network.retransmission import History
 from avlab.timing.jitterbuffer import Frame
@@ -97,6 +97,18 @@ class Over(NamedTuple):
 
     packet: Travelling
     members: tuple[Travelling, ...]
+
+
+def seen(packet: Packet) -> Seen:
+    """What anyone's own network is told of a packet."""
+    item: Travelling | Again | Over = packet.item
+    if isinstance(item, Again):
+        return Seen(
+            item.sequence & 0xFFFF, item.original.frame.ticks & 0xFFFFFFFF, item.original.marker, item.original.payload
+        )
+    if isinstance(item, Over):
+        return Seen(item.packet.sequence & 0xFFFF, item.packet.frame.ticks & 0xFFFFFFFF)
+    return Seen(item.sequence & 0xFFFF, item.frame.ticks & 0xFFFFFFFF, item.marker, item.payload)
 
 
 @cache

@@ -10,10 +10,10 @@ import inspect
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Literal, Protocol, get_args, overload
 
+from avlab.parts import Due, Pacer, PartError, Rule, called, described, missing_methods, named, shown
 from avlab.wire.units import NS
 
 SHORTEST_NS = 1_000_000
@@ -29,30 +29,6 @@ class Timed(Protocol):
     @property
     def pts_ns(self) -> int:
         """Presentation time in nanoseconds from the start of the clip."""
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """An item and the moment at which it was meant to leave."""
-
-    item: Any
-    due_ns: int
-
-
-class Pacer(Protocol):
-    """A Stage that can be told when presentation time 0 is. Anyone's own pacer has these four methods."""
-
-    def restart(self, start_ns: int, /) -> None:
-        """Forget what waits; presentation time 0 falls on `start_ns`."""
-
-    def push(self, item: Any, now_ns: int, /) -> None:
-        """Take a frame."""
-
-    def wake_at(self) -> int | None:
-        """When the next frame is due; None when none waits."""
-
-    def pull(self, now_ns: int, /) -> list[Due]:
-        """The frames due by now."""
 
 
 class DeadlinePacer:
@@ -120,9 +96,6 @@ class NoPacing:
         return out
 
 
-Rule: TypeAlias = Callable[[float, float, float], float]
-"""A feedback rule: (delay, measured_fps, target_fps) to the next delay, in seconds."""
-
 Stall = Literal["report", "real"]
 Edition = Literal["windows", "macos"]
 
@@ -139,14 +112,15 @@ class FeedbackPacer:
     `fps` is the target; without it, it is the mean rate of the timestamps so far. `start` is the first delay in
     seconds; without it, a frame's length. `whole_ms` cuts waits to whole milliseconds as cv2.waitKey does; without it,
     they are for `tutorial_rule` and no other. A rule that remembers may have a method `reset()`, called at each start;
-    what makes a rule when called without arguments, such as a class or `pi_rule`, is called once.
+    of a class, one object is made, which is the rule.
 
     A wait below 1 ms has run out, and waitKey(0) waits for a key for ever. With `stall="report"` the stream goes on:
     `stalls` counts, `notices` has a sentence, and 1 ms is waited and handed to the rule as its delay. With
     `stall="real"` it stands still until `restart`.
 
     Raises TypeError for a rule that cannot be called with three numbers, and ValueError for settings out of range;
-    `push` and `pull` raise ValueError when the rule returns anything but a finite number of seconds from 0.
+    `push` and `pull` raise PartError, a ValueError, when the rule fails or returns anything but a finite number of
+    seconds from 0.
     """
 
     keeps_deadlines = False
@@ -154,7 +128,7 @@ class FeedbackPacer:
 
     def __init__(
         self,
-        rule: Rule | Callable[[], Rule],
+        rule: Rule | type[Rule],
         *,
         fps: float | None = None,
         start: float | None = None,
@@ -242,9 +216,9 @@ class FeedbackPacer:
         try:
             return self.rule(delay, measured_fps, target_fps)
         except Exception as error:
-            raise RuntimeError(
+            raise PartError(
                 f"the rule {_name(self.rule)} failed at delay={delay:g}, measured_fps={measured_fps:g}, "
-                f"target_fps={target_fps:g}: {type(error).__name__}: {error}"
+                f"target_fps={target_fps:g}: {described(error)}"
             ) from error
 
     def _measured(self, between_ns: int) -> float:
@@ -306,9 +280,20 @@ def tutorial_rule(delay: float, measured_fps: float, target_fps: float) -> float
     return delay
 
 
-def pi_rule(*, kp: float = 0.1, ki: float = 0.2) -> PiRule:
-    """A proportional-integral rule; see `PiRule`. ValueError for gains that would make it swing ever wider."""
-    return PiRule(kp=kp, ki=ki)
+@overload
+def pi_rule(delay: float, measured_fps: float, target_fps: float, /) -> float: ...
+@overload
+def pi_rule(*, kp: float = 0.1, ki: float = 0.2) -> PiRule: ...
+def pi_rule(*measured: float, kp: float = 0.1, ki: float = 0.2) -> PiRule | float:
+    """A proportional-integral rule; see `PiRule`. As `pi_rule(kp=0.3)` it is one of other gains.
+
+    Called like any rule, it gives the first delay after the one it is told; a `FeedbackPacer(pi_rule)` has one that
+    remembers. ValueError for gains that would make it swing ever wider.
+    """
+    if not measured:
+        return PiRule(kp=kp, ki=ki)
+    delay, measured_fps, target_fps = measured
+    return PiRule(kp=kp, ki=ki)(delay, measured_fps, target_fps)
 
 
 class PiRule:
@@ -341,11 +326,14 @@ class PiRule:
 
 
 def _ready(rule: Any) -> Rule:
+    """The rule itself. Nothing is called to see what it is; but of a class, which says so, an object is made."""
+    if rule is pi_rule:
+        return PiRule()
+    if isinstance(rule, type):
+        rule = called(f"the rule {_name(rule)}", rule)
     if not callable(rule):
-        raise TypeError(f"rule must be a function of (delay, measured_fps, target_fps), not {rule!r}")
-    if not _takes(rule, 3) and _takes(rule, 0):
-        rule = rule()
-    if not callable(rule) or not _takes(rule, 3):
+        raise TypeError(f"rule must be a function of (delay, measured_fps, target_fps), not {shown(rule)}")
+    if not _takes(rule, 3):
         raise TypeError(f"the rule {_name(rule)} must take (delay, measured_fps, target_fps) and return a delay")
     return rule  # type: ignore[no-any-return]
 
@@ -364,13 +352,12 @@ def _checked(delay: Any, rule: Rule) -> float:
     seconds = math.nan if isinstance(delay, bool) or not isinstance(delay, Real) else float(delay)
     if 0 <= seconds < math.inf:
         return seconds
-    raise ValueError(
-        f"the rule {_name(rule)} returned {delay!r} as its delay: it must be a finite number of seconds, 0 or more"
+    raise PartError(
+        f"the rule {_name(rule)} returned {shown(delay)} as its delay: it must be a finite number of seconds, 0 or more"
     )
 
 
-def _name(rule: Any) -> str:
-    return str(getattr(rule, "__name__", type(rule).__name__))
+_name = named
 
 
 PACERS: dict[str, Callable[[], Pacer]] = {
@@ -382,17 +369,24 @@ PACERS: dict[str, Callable[[], Pacer]] = {
 """The pacers that the command line and the panel offer, by name."""
 
 
-def pacer_named(choice: str | Pacer) -> Pacer:
-    """A pacer from its name, or the pacer handed in; ValueError for a name that is none, TypeError for no pacer."""
+def pacer_named(choice: str | Pacer | type[Pacer]) -> Pacer | type[Pacer]:
+    """A pacer from its name, or the pacer or class handed in.
+
+    ValueError for a name that is none, TypeError for no pacer.
+    """
     if not isinstance(choice, str):
-        lacking = [name for name in ("restart", "push", "wake_at", "pull") if not hasattr(choice, name)]
-        if lacking and callable(choice):
+        wanted = ("push", "wake_at", "pull") if isinstance(choice, type) else ("restart", "push", "wake_at", "pull")
+        missing = missing_methods(choice, wanted)
+        if missing and callable(choice) and not isinstance(choice, type):
             raise TypeError(
                 f"{_name(choice)} is a rule, not a pacer: wrap it, as in pacer=FeedbackPacer({_name(choice)})"
             )
-        if lacking:
+        if missing:
             names = ", ".join(sorted(PACERS))
-            raise TypeError(f"a pacer is one of {names}, or an object with {', '.join(lacking)}; {choice!r} is neither")
+            raise TypeError(
+                f"a pacer is one of {names}, or an object or class with {', '.join(missing)}; {shown(choice)} is "
+                "neither" + ("" if missing != ["restart"] else ": hand in its class, or give it a restart(start_ns)")
+            )
         return choice
     if choice not in PACERS:
         raise ValueError(f"pacer must be one of {', '.join(sorted(PACERS))}, not {choice!r}")

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from avlab.parts import Dropped
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """An item that leaves a stage unused, and why; `reason` is one of the ledger's words."""
-
-    item: Any
-    reason: str
+__all__ = ["Dropped", "Stage"]
 
 
 class Stage(Protocol):

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-from avlab.timing.playout import MediaClock
+from avlab.parts import Call, PartError, called, missing_methods, named, number, shown
+from avlab.timing.playout import DEFAULT_DELAY_NS, MediaClock
 from avlab.wire.units import NS
 
 QUANTILE = 0.95
@@ -47,6 +49,15 @@ EASE = 0.01
 
 NOTED_NS = 5_000_000
 """The record has the delay whenever it has changed by this."""
+
+REMEMBERED = 500
+"""Delays, of all streams together, that anyone's own playout delay is told of."""
+
+FEWEST = 10
+"""Before so many have come, it is not asked."""
+
+LONGEST_NS = 5 * NS
+"""What it asks for is kept within 0 and this."""
 
 
 class Quantile:
@@ -160,6 +171,10 @@ class DelayTarget:
         known = (arrivals.quickest_ns() for arrivals in self._streams.values())
         return base_ns - min((offset_ns for offset_ns in known if offset_ns is not None), default=base_ns)
 
+    def after(self, usual: DelayTarget) -> None:
+        """Go on from what another has seen of the same streams."""
+        self._streams, self.least_ns, self.lead_ns = usual._streams, usual.least_ns, usual.lead_ns
+
     def move_ns(self, base_ns: int, now_ns: int) -> int | None:
         """What to do with a clock that stands at `base_ns`; None: nothing else than before.
 
@@ -180,12 +195,126 @@ class DelayTarget:
         return None
 
 
+class OwnTarget(DelayTarget):
+    """A playout delay of anyone's own, as a `DelayTarget`: a function `target(delays)`, or a class; see `avlab.parts`.
+
+    Delays are those beyond the quickest arrival of any stream in the last ten seconds. It is asked each half second,
+    once ten have come, and what it says is kept within 0 and 5 s; 0.1 s until then. What a device needs at the least
+    it gets all the same. A class is made by the first arrival.
+
+    With `failed`, one that fails is told of in a sentence, and 0.1 s holds from then on; without, PartError is raised.
+    """
+
+    def __init__(self, part: Any, *, call: Call = called, failed: Callable[[PartError], None] | None = None) -> None:
+        super().__init__()
+        self._part, self._call, self._failed = part, call, failed
+        self._said = f"the playout delay {named(part if callable(part) else type(part))}"
+        self._full: Any = None if callable(part) else part  # with observe and target
+        self._broken = False
+        self._offsets: deque[int] = deque(maxlen=REMEMBERED)
+        self._count = 0
+        self._began_ns: int | None = None
+        self._asked_ns: int | None = None
+        self._delay_ns = DEFAULT_DELAY_NS
+        self._easing = False
+
+    def observe(self, stream: str, media_ns: int, now_ns: int) -> None:
+        """Something of media time `media_ns` arrived."""
+        offset_ns = now_ns - media_ns
+        if self._began_ns is None:
+            self._began_ns = now_ns
+        super().observe(stream, media_ns, now_ns)
+        self._offsets.append(offset_ns)
+        self._count += 1
+        if self._full is None and not isinstance(self._part, type):
+            return
+        delay = (offset_ns - self._quickest_ns()) / NS
+        self._guarded(lambda: self._observed(stream, delay, (now_ns - (self._began_ns or 0)) / NS))
+
+    def move_ns(self, base_ns: int, now_ns: int) -> int | None:
+        """What to do with a clock that stands at `base_ns`; see `DelayTarget`."""
+        if not self._offsets:
+            return None
+        if self._asked_ns is None or now_ns - self._asked_ns >= RESAMPLE_NS:
+            self._asked_ns = now_ns
+            if self._count >= FEWEST:
+                self._guarded(lambda: self._ask(now_ns))
+        least_ns = max(self.lead_ns.values(), default=0)
+        short_ns = self._quickest_ns() + max(self._delay_ns, least_ns) - base_ns
+        if short_ns > GROW_NS:
+            self._easing = False
+            return short_ns
+        if self._easing or short_ns < -GROW_NS:
+            self._easing = short_ns < 0
+            return short_ns if self._easing else 0
+        return None
+
+    def _quickest_ns(self) -> int:
+        return min(-self.delay_ns(0), min(self._offsets))  # what moves on with the seconds, and what is told of
+
+    def _observed(self, stream: str, delay: float, now: float) -> None:
+        if self._full is None:
+            self._full = self._call(self._said, self._part)
+            if missing := missing_methods(self._full, ("observe", "target")):
+                raise PartError(f"{self._said} has no method {missing[0]}: it needs observe and target")
+        self._call(self._said, self._full.observe, stream, delay, now)
+
+    def _ask(self, now_ns: int) -> None:
+        if self._full is not None:
+            given = self._call(self._said, self._full.target, (now_ns - (self._began_ns or 0)) / NS)
+            if given is None:
+                return
+        else:
+            quickest_ns = self._quickest_ns()
+            given = self._call(self._said, self._part, [(offset_ns - quickest_ns) / NS for offset_ns in self._offsets])
+        self._delay_ns = _within(given, self._said)
+
+    def _guarded(self, ask: Callable[[], None]) -> None:
+        if self._broken:
+            return
+        try:
+            ask()
+        except PartError as error:
+            if self._failed is None:
+                raise
+            self._broken, self._delay_ns = True, DEFAULT_DELAY_NS
+            self._failed(error)
+
+
+def _within(given: Any, said: str) -> int:
+    """Seconds as nanoseconds, within 0 and 5 s. PartError for what is no number."""
+    if given is ...:
+        raise PartError(f"{said} is not written yet: put your own in place of ...")
+    if given is None:
+        raise PartError(f"{said} returned nothing: is there a return? It must return seconds")
+    seconds = number(given)
+    if seconds is None:
+        raise PartError(f"{said} returned {shown(given)}: it must return a number of seconds, from 0 to 5")
+    return round(min(LONGEST_NS / NS, max(0.0, seconds)) * NS)
+
+
+def own_target(choice: Any) -> bool:
+    """Whether a playout delay is anyone's own: a function, or a class or object with `observe` and `target`.
+
+    TypeError, in a sentence, for a class or object that has only a part of that.
+    """
+    missing = missing_methods(choice, ("observe", "target"))
+    if isinstance(choice, type) and missing:
+        raise TypeError(f"the playout delay {named(choice)} has no method {missing[0]}: it needs observe and target")
+    return callable(choice) or not missing
+
+
 class Steering:
     """Brings a media clock to where the target wants it: later at once, which is a rebuffer, earlier slowly."""
 
-    def __init__(self) -> None:
-        self.target = DelayTarget()
+    def __init__(self, target: DelayTarget | None = None) -> None:
+        self.target = DelayTarget() if target is None else target
         self._steered_ns = self._easing_ns = self._noted_ns = 0
+
+    def steer_by(self, target: DelayTarget) -> None:
+        """Another target, from now on; what was seen so far is not forgotten. From any thread."""
+        target.after(self.target)
+        self.target = target
 
     def ease(self, by_ns: int) -> None:
         """Take `by_ns` out of the clock bit by bit; 0 for no more than has been. For a clock that no sound leads."""

@@ -14,7 +14,9 @@ import ipywidgets as widgets
 
 from avlab.lab.notebook.page_sound import PageSpeaker
 from avlab.network.settings import Network
-from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, Pacer, PiRule, TutorialPacer, pi_rule
+from avlab.parts import Pacer
+from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, PiRule, TutorialPacer, pi_rule
+from avlab.timing.seat import pacer_name
 
 _RATES = (250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000)
 _OWN = "own"
@@ -109,7 +111,7 @@ class Controls:
     def _playout_group(self) -> Any:
         def read() -> Any:
             asked = self._client.playout_delay
-            return round((self._client.playout_target if asked == "adaptive" else asked) * 1e3)
+            return round((asked if isinstance(asked, int | float) else self._client.playout_target) * 1e3)
 
         def write(value: float) -> None:
             self._client.playout_delay = value / 1e3
@@ -153,7 +155,8 @@ class Controls:
                 self._server.network = network
 
             def read() -> Any:
-                return round(getattr(self._network(), name) * unit, 3)
+                value = getattr(self._network(), name)
+                return None if callable(value) else round(value * unit, 3)  # one's own function has no place there
 
             return {"read": read, "write": write}
 
@@ -271,7 +274,7 @@ class Controls:
         if pacer is not self._own_pacer:
             self._own_pacer = pacer
             choice = self.settings["pacer"].widget
-            label = f"{getattr(pacer, 'name', kind.__name__)} (your own)"
+            label = f"{pacer_name(pacer)} (your own)"
             self._showing = True
             choice.options = [*_PACERS, (label, _OWN)]
             self._showing = False
@@ -312,6 +315,8 @@ def held(client: Any) -> str:
     asked, target = client.playout_delay, client.playout_target
     if asked == "adaptive":
         return "adaptive: this is what it has found"
+    if not isinstance(asked, int | float):
+        return "your own: this is what it asks for"
     if asked == 0:
         return "pictures as they come, ahead of their sound" if client.speaker_name else "pictures as they come"
     if target - asked < _NOTABLE_S:

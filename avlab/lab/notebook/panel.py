@@ -272,7 +272,7 @@ def situation(server: Handle | None, client: Handle | None) -> tuple[str, str]:
     """How things stand in a word, and in a sentence where there is something to say."""
     handles = {name: handle for name, handle in (("client", client), ("server", server)) if handle is not None}
     for name in reversed(handles):  # the server's failure is the cause, the client's the effect
-        if handles[name].error is not None:
+        if handles[name].error is not None and not handles[name].running:
             return "failed", f"The {name} failed. {sentence(handles[name].error)} Start makes a new one."
     running = [name for name, handle in handles.items() if handle.running]
     if len(running) == len(handles):

@@ -14,6 +14,7 @@ from avlab.measure.numbers.rates import rate_of
 from avlab.stream.playing.sound import Sounding
 from avlab.stream.playing.tap import Tap
 from avlab.timing.jitterbuffer import Frame
+from avlab.timing.target import DelayTarget
 from avlab.timing.verdicts import Verdict
 from avlab.wire.batch import Batch
 from avlab.wire.units import NS, Samples
@@ -195,6 +196,10 @@ class Presentation:
         """Another playout delay, from now on; None lets it find itself, beginning with what it is."""
         self.player.set_delay(delay_ns)
         self.pump()
+
+    def steer_by(self, target: DelayTarget) -> None:
+        """What an adaptive playout delay keeps to, from now on; from any thread."""
+        self.player.steer_by(target)
 
     def finished(self, now_ns: int) -> bool:
         """After the stream's end: whether all that came has been seen and heard, or had its time."""

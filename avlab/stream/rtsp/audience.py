@@ -221,7 +221,7 @@ class RtspAudience:
     def drain(self) -> None:
         """Let the last bytes leave, for up to half a second."""
         network, now_ns = self.network, self._clock.now_ns()
-        slow_ns = round((network.delay + 5 * network.jitter + network.queue * bool(network.rate)) * NS)
+        slow_ns = round((network.steady_delay + 5 * network.jitter + network.queue * bool(network.rate)) * NS)
         until_ns = now_ns + NS // 2 + min(slow_ns, MAX_DRAIN_NS)
         while now_ns < until_ns:
             self._dispatch.deliver(now_ns)

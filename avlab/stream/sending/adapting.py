@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from avlab.core.events import Reported
 from avlab.network.offload import Offload
-from avlab.network.ratecontrol import Choice, RateController, Report
+from avlab.network.ratecontrol import Aimd, Choice, RateController, Report, asked
+from avlab.parts import Call, PartError, called
 from avlab.stream.sending.clip import Sending
 from avlab.wire.units import NS
 
@@ -27,18 +28,31 @@ class Delivery:
 
 
 class Adapting:
-    """Hands reports to a rate controller, and what it chooses to what is sent. None: nothing is adapted."""
+    """Hands reports to a rate controller, and what it chooses to what is sent. None: nothing is adapted.
 
-    def __init__(self, sending: Sending, choose: Callable[[Choice], None]) -> None:
+    A controller of anyone's own is asked by `call`; when it has failed `failed` is told, and nothing is adapted.
+    """
+
+    def __init__(
+        self,
+        sending: Sending,
+        choose: Callable[[Choice], None],
+        *,
+        call: Call = called,
+        failed: Callable[[PartError], None] | None = None,
+    ) -> None:
         self.controller: RateController | None = None
+        self._call, self._failed = call, failed
+        self._broken: RateController | None = None  # one that has failed
         self._sending, self._choose = sending, choose
 
     def heard(self, heard: Reported) -> None:
         """A report came."""
         width = self._sending.width or self._sending.encoded_width
-        if heard.stream != "video" or self.controller is None or heard.kbps is None or width is None:
+        controller = self.controller
+        if heard.stream != "video" or controller is None or heard.kbps is None or width is None:
             return
-        if heard.doubt is not None and getattr(self.controller, "believed_only", False):
+        if controller is self._broken or (heard.doubt is not None and getattr(controller, "believed_only", False)):
             return
         report = Report(
             time=heard.time_ns / NS,
@@ -51,9 +65,12 @@ class Adapting:
             width=width,
         )
         try:
-            choice = self.controller.update(report)
-            if choice is not None:
-                self._choose(Choice(*choice))
-        except Exception as error:
-            name = type(self.controller).__name__
-            raise RuntimeError(f"the rate controller {name} failed: {type(error).__name__}: {error}") from error
+            choice = asked(controller, report, call=called if type(controller) is Aimd else self._call)
+        except PartError as error:
+            if self._failed is None:
+                raise
+            self._broken = controller
+            self._failed(error)
+            return
+        if choice is not None:
+            self._choose(choice)

@@ -13,10 +13,12 @@ from typing import Any
 from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.media import codec
 from avlab.media.sources import LiveSource, Source
+from avlab.parts import Call, Dropped, Due, Pacer, PartError, called
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Audience
 from avlab.stream.sending.feed import Feed
-from avlab.timing.pacing import DeadlinePacer, Due, Pacer
+from avlab.timing.pacing import DeadlinePacer
+from avlab.timing.seat import Seat
 from avlab.timing.skipping import Skipper
 from avlab.wire.units import NS, Chunk, EncodedFrame, FrameTooLargeError
 
@@ -57,7 +59,8 @@ class Sending:
     `width` (pixels, None for the clip's own), `quality` (1 to 100) and `pacer` are set by the server, from any thread:
     they act on the next frame. `start_ns` is when media time 0 was, None while nobody plays; `feeds` are to be run on
     a thread each, and call `ready`, from there, when something has come that was waited for. `notice` takes an event's
-    name and what is to be said to a person, from any thread.
+    name and what is to be said to a person, from any thread. A pacer of anyone's own is asked by `call`; when it fails
+    `failed` is told, and deadlines take over.
     """
 
     def __init__(
@@ -70,15 +73,18 @@ class Sending:
         recorder: Recorder,
         ready: Callable[[], None],
         notice: Callable[[str, str], None],
+        call: Call = called,
+        failed: Callable[[PartError], None] | None = None,
     ) -> None:
+        self._call, self._failed = call, failed
         self._source, self._loop, self._audience = source, loop, audience
         self._clock, self._recorder, self._notice = clock, recorder, notice
         self.width: int | None = None
         self.quality = 80
         self.encoded_width: int | None = None  # of the newest frame
-        self.pacer: Pacer = DeadlinePacer()
+        self.pacer: Pacer | type[Pacer] = DeadlinePacer()
         self.start_ns: int | None = None
-        self._in_use: Pacer = self.pacer  # keeps its frame when another pacer is chosen
+        self._in_use = Seat(self.pacer)  # keeps its frame when another pacer is chosen, unless it stands still
         self._sound_pacer = DeadlinePacer()
         self._last_media_ns = 0
         self._told_setting: tuple[int | None, int] | None = None  # at which frames were too large
@@ -100,7 +106,7 @@ class Sending:
                 self._source.begin(now_ns)
             for feed in self.feeds.values():
                 feed.begin()
-            self._in_use = self.pacer
+            self._in_use = self._seat()
             self._in_use.restart(now_ns)
             self._sound_pacer.restart(now_ns)
         return now_ns - self.start_ns
@@ -125,9 +131,12 @@ class Sending:
             for due in chunks:
                 self._send_sound(due)
             self._fill(now_ns)
-        for due in self._in_use.pull(now_ns + (self._skipper.early_ns if self._punctual else 0)):
-            self._send_frame(due)
-        for words in getattr(self._in_use, "notices", list)():
+        for leaving in self._in_use.pull(now_ns + (self._skipper.early_ns if self._punctual else 0)):
+            if isinstance(leaving, Dropped):
+                self._note_skipped(leaving.item.frame, leaving.reason)
+            else:
+                self._send_frame(leaving)
+        for words in self._in_use.notices():
             self._notice("pacer", words)
         if isinstance(self._source, LiveSource):
             for words in self._source.notices():
@@ -184,7 +193,7 @@ class Sending:
     @property
     def _punctual(self) -> bool:
         """Whether pictures may be left out: a feedback rule's slide, or that of anybody's own pacer, is to be seen."""
-        return bool(getattr(self._in_use, "keeps_deadlines", False))
+        return self._in_use.keeps_deadlines
 
     def _tell_too_large(self, error: FrameTooLargeError) -> None:
         """Once for each setting: thirty times a second would be no help."""
@@ -197,6 +206,8 @@ class Sending:
 
     def _fill(self, now_ns: int) -> None:
         """Give each pacer its next frame once it has sent the one before."""
+        if self._in_use.pacer is not self.pacer:
+            self._change_pacers(now_ns)
         while self._video is not None and self._in_use.wake_at() is None:
             unit = self._video.take()
             if unit is None:
@@ -205,9 +216,6 @@ class Sending:
                 self._note_skipped(picture)
             if isinstance(unit, _Skipped):
                 continue
-            if self._in_use is not self.pacer and self.start_ns is not None:
-                self._in_use = self.pacer
-                self._in_use.restart(self.start_ns)
             self._paced_ns = now_ns
             self._in_use.push(unit, now_ns)
         while self._sound is not None and self._sound_pacer.wake_at() is None:
@@ -216,7 +224,21 @@ class Sending:
                 break
             self._sound_pacer.push(chunk, now_ns)
 
-    def _note_skipped(self, picture: EncodedFrame) -> None:
+    def _seat(self) -> Seat:
+        return Seat(self.pacer, call=self._call, failed=self._failed)
+
+    def _change_pacers(self, now_ns: int) -> None:
+        """Another pacer was chosen: it takes over with the next frame, or at once from one that stands still."""
+        assert self.start_ns is not None
+        before, wake_ns = self._in_use, self._in_use.wake_at()
+        if wake_ns is not None and wake_ns < before.stands_ns:
+            return
+        self._in_use = self._seat()
+        self._in_use.restart(self.start_ns)
+        for unit in before.held:
+            self._in_use.push(unit, now_ns)
+
+    def _note_skipped(self, picture: EncodedFrame, fate: str = "skipped") -> None:
         assert self.start_ns is not None
         self._recorder.frame(
             FrameRow(
@@ -227,7 +249,7 @@ class Sending:
                 due_ns=self.start_ns + picture.pts_ns,
                 bytes=len(picture.jpeg) or None,  # none at all, where it was too late to encode it
                 packets=0,
-                fate="skipped",
+                fate=fate,
             )
         )
 

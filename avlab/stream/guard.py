@@ -1,0 +1,156 @@
+"""Calls anyone's own parts, and ends a call that takes too long: a thread watches while there are parts to call.
+
+A call that has taken `LIMIT_S` is ended by an exception raised in its thread, at its next line of Python. What runs no
+Python, as a sleep or a computation in C, hears of it when it returns; until then it is named as what stands still.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from avlab.parts import PartError, described
+
+LIMIT_S = 2.0
+"""How long one call of a part may take."""
+
+GRACE_S = 0.3
+"""How long after the exception a call may go on, before it is named as what does not end."""
+
+LOOK_S = 0.1
+"""How often the watching thread looks."""
+
+
+class _EndedError(BaseException):
+    """Raised in the thread of a call that takes too long; no `except Exception` of a part's is to catch it."""
+
+
+class _Calling:
+    """A call that is under way."""
+
+    __slots__ = ("before", "named", "raised_s", "since_s", "thread", "what")
+
+    def __init__(self, what: str, thread: int, before: _Calling | None) -> None:
+        self.what, self.thread, self.before = what, thread, before
+        self.since_s = time.perf_counter()
+        self.raised_s: float | None = None  # when it was last told to end
+        self.named = False
+
+
+class Guard:
+    """Calls parts for one stream or one simulated run, from any of its threads.
+
+    `stuck` is told, from the watching thread, in a sentence, of a call that does not end. `close` when no more is
+    called: the watching thread ends once no call is under way that could still be ended.
+    """
+
+    def __init__(self, stuck: Callable[[str], None]) -> None:
+        self._stuck = stuck
+        self._lock = threading.Lock()
+        self._calls: dict[int, _Calling] = {}  # by thread
+        self._watching: threading.Thread | None = None
+        self._closing = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def call(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the function returns. PartError, which begins with `what`, for all that it raises but Ctrl-C."""
+        thread = threading.get_ident()
+        calling = _Calling(what, thread, self._calls.get(thread))
+        self._calls[thread] = calling
+        if self._watching is None:
+            self._watch_from_now_on()
+        try:
+            try:
+                given = function(*arguments)
+            finally:
+                self._leave(calling)
+            if calling.raised_s is not None:  # it has caught that, or was just about to return
+                raise _EndedError
+            return given
+        except _EndedError:
+            self._leave(calling)  # it may have come before the first time was over
+            raise PartError(
+                f"{what} had not returned after {LIMIT_S:g} s, and was ended: is there a loop in it that never ends?"
+            ) from None
+        except (PartError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # exit() ends no stream, either
+            raise PartError(f"{what} failed: {described(error)}") from error
+
+    @property
+    def stuck(self) -> str | None:
+        """What stands still and cannot be ended, in a sentence; None when nothing does."""
+        with self._lock:
+            return next((_stands_still(calling) for calling in self._calls.values() if calling.named), None)
+
+    def close(self) -> None:
+        """No more parts are called."""
+        self._closing.set()
+        watching = self._watching
+        if watching is not None and watching is not threading.current_thread() and not self._calls:
+            watching.join()
+
+    def _leave(self, calling: _Calling) -> None:
+        if calling.before is None and time.perf_counter() - calling.since_s < LIMIT_S / 2:
+            self._calls.pop(calling.thread, None)  # too soon for anybody to be about to end it
+            return
+        with self._lock:
+            if self._calls.get(calling.thread) is calling:
+                if calling.before is None:
+                    del self._calls[calling.thread]
+                else:
+                    self._calls[calling.thread] = calling.before
+            if calling.raised_s is not None:
+                _raise_in(calling.thread, None)  # if it has not been heard yet, it is not to be
+
+    def _watch_from_now_on(self) -> None:
+        with self._lock:
+            if self._watching is None and not self._closing.is_set():
+                self._watching = threading.Thread(target=self._watch, name="avlab-guard", daemon=True)
+                self._watching.start()
+
+    def _watch(self) -> None:
+        while not self._closing.wait(LOOK_S) or any(not calling.named for calling in list(self._calls.values())):
+            if self._closing.is_set():
+                time.sleep(LOOK_S)
+            for calling in list(self._calls.values()):
+                if self._look_at(calling):
+                    with contextlib.suppress(Exception):
+                        self._stuck(_stands_still(calling))
+
+    def _look_at(self, calling: _Calling) -> bool:
+        """End a call that has had its time; whether it is to be named, as it does not end."""
+        now_s = time.perf_counter()
+        if now_s - calling.since_s < LIMIT_S:
+            return False
+        with self._lock:
+            if self._calls.get(calling.thread) is not calling:  # it has just returned
+                return False
+            if calling.raised_s is None or now_s - calling.raised_s >= GRACE_S:  # again, to one that has caught it
+                late = calling.raised_s is not None and not calling.named
+                calling.named |= late
+                calling.raised_s = now_s
+                _raise_in(calling.thread, _EndedError)
+                return late
+        return False
+
+
+def _stands_still(calling: _Calling) -> str:
+    return f"{calling.what} has not returned, and cannot be ended: restart the kernel"
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    exception = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
