@@ -52,7 +52,7 @@ fuzz: export FUZZ_SECONDS ?= 600
 fuzz: setup-check  ## feed hostile bytes to all that reads bytes of others; FUZZ_SECONDS=600
 	@cd tests && ../$(BIN)/python -W error -m fuzz
 
-bench: setup-bench  ## measure speed beside other systems, on an otherwise idle machine; takes 25 minutes
+bench: setup-bench  ## measure speed beside other systems, on an otherwise idle machine; takes half an hour
 	@$(BIN)/python benchmarks/pacing.py
 	@$(BIN)/python benchmarks/resources.py
 	@$(BIN)/python benchmarks/relay.py
@@ -61,6 +61,7 @@ bench: setup-bench  ## measure speed beside other systems, on an otherwise idle 
 	@$(BIN)/python -m benchmarks.view
 	@$(BIN)/python -m benchmarks.live
 	@$(BIN)/python -m benchmarks.peers --plot docs/peers.png
+	@$(BIN)/python -m benchmarks.fanout
 
 setup: setup-lab setup-test setup-check  ## only set up, for all of the above
 setup-bench:  ## set up for benchmarks/, with the players that avlab is measured against
