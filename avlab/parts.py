@@ -290,4 +290,11 @@ def shown(value: Any) -> str:
 
 def missing_methods(part: Any, names: Sequence[str]) -> list[str]:
     """Which of a part's methods it does not have."""
-    return [name for name in names if not callable(getattr(part, name, None))]
+
+    def has(name: str) -> bool:
+        try:
+            return callable(getattr(part, name, None))
+        except Exception:  # anyone's own __getattr__
+            return False
+
+    return [name for name in names if not has(name)]

@@ -509,6 +509,41 @@ def test_what_cannot_be_ended_is_named_while_it_stands_still() -> None:
     assert told == ["the part has not returned, and cannot be ended: restart the kernel"]
 
 
+def test_a_process_that_stands_still_is_no_fault_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("avlab.stream.guard.time.perf_counter", lambda: clock[0])
+    looks = threading.Event()
+
+    def slow() -> int:
+        clock[0] += 60.0  # as while another thread holds the interpreter, or a laptop sleeps
+        looks.wait(0.5)
+        return 1
+
+    with Guard(lambda words: None) as guard:
+        assert guard.call("the part", slow) == 1
+
+
+def test_ctrl_c_is_the_persons_and_that_of_another_thread_is_the_parts() -> None:
+    def interrupts() -> None:
+        raise KeyboardInterrupt
+
+    raised: list[BaseException] = []
+    with Guard(lambda words: None) as guard:
+        with pytest.raises(KeyboardInterrupt):
+            guard.call("the part", interrupts)
+
+        def elsewhere() -> None:
+            try:
+                guard.call("the part", interrupts)
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+    assert [str(error) for error in raised] == ["the part failed: KeyboardInterrupt"]
+
+
 def test_an_exception_never_comes_after_the_part_has_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avlab.stream.guard.LIMIT_S", 0.02)
     monkeypatch.setattr("avlab.stream.guard.LOOK_S", 0.001)

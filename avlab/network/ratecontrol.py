@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from avlab.parts import Call, Choice, PartError, RateController, Report, called, named, shown
+from avlab.parts import Call, Choice, PartError, RateController, Report, called, missing_methods, named, shown
 
 __all__ = ["CONTROLLERS", "Aimd", "Choice", "RateController", "Report", "asked", "controller_named", "cost", "ladder"]
 
@@ -195,7 +195,7 @@ def controller_named(choice: str | RateController | type[RateController] | None)
         if choice not in CONTROLLERS:
             raise ValueError(f"rate_control must be one of {', '.join(sorted(CONTROLLERS))} or None, not {choice!r}")
         return CONTROLLERS[choice]()
-    if not callable(getattr(choice, "update", None)):
+    if missing_methods(choice, ["update"]):
         raise TypeError(
             f"a rate controller is 'aimd', or a class or object with update(report); {shown(choice)} is neither"
         )

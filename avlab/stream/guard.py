@@ -25,6 +25,9 @@ GRACE_S = 0.3
 LOOK_S = 0.1
 """How often the watching thread looks."""
 
+MOST_BETWEEN_S = 0.5
+"""So much counts at most from one look to the next: when all of a process stands still, it is no part's doing."""
+
 
 class _EndedError(BaseException):
     """Raised in the thread of a call that takes too long; no `except Exception` of a part's is to catch it."""
@@ -33,11 +36,12 @@ class _EndedError(BaseException):
 class _Calling:
     """A call that is under way."""
 
-    __slots__ = ("before", "named", "raised_s", "since_s", "thread", "what")
+    __slots__ = ("before", "named", "raised_s", "since_s", "taken_s", "thread", "what")
 
     def __init__(self, what: str, thread: int, before: _Calling | None) -> None:
         self.what, self.thread, self.before = what, thread, before
         self.since_s = time.perf_counter()
+        self.taken_s = 0.0  # of the time since, what the watching thread has seen of it
         self.raised_s: float | None = None  # when it was last told to end
         self.named = False
 
@@ -84,9 +88,11 @@ class Guard:
             raise PartError(
                 f"{what} had not returned after {LIMIT_S:g} s, and was ended: is there a loop in it that never ends?"
             ) from None
-        except (PartError, KeyboardInterrupt):
+        except PartError:
             raise
         except BaseException as error:  # exit() ends no stream, either
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # it is the person's
             raise PartError(f"{what} failed: {described(error)}") from error
 
     @property
@@ -122,10 +128,14 @@ class Guard:
                 self._watching.start()
 
     def _watch(self) -> None:
+        looked_s = time.perf_counter()
         while not self._closing.wait(LOOK_S) or any(not calling.named for calling in list(self._calls.values())):
             if self._closing.is_set():
                 time.sleep(LOOK_S)
+            before_s, looked_s = looked_s, time.perf_counter()
+            between_s = min(looked_s - before_s, MOST_BETWEEN_S)
             for calling in list(self._calls.values()):
+                calling.taken_s += min(between_s, looked_s - calling.since_s)
                 if self._look_at(calling):
                     with contextlib.suppress(Exception):
                         self._stuck(_stands_still(calling))
@@ -133,7 +143,7 @@ class Guard:
     def _look_at(self, calling: _Calling) -> bool:
         """End a call that has had its time; whether it is to be named, as it does not end."""
         now_s = time.perf_counter()
-        if now_s - calling.since_s < LIMIT_S:
+        if calling.taken_s < LIMIT_S:
             return False
         with self._lock:
             if self._calls.get(calling.thread) is not calling:  # it has just returned
