@@ -85,6 +85,21 @@ def test_without_timestamps_a_picture_has_a_number_and_nothing_that_is_not_known
     assert math.isnan(row.shown)
 
 
+def test_what_only_the_driver_knows_is_written_by_the_same_hand() -> None:
+    recorder = Recorder(side="client", epoch_ns=0, clock="test")
+    recording = PlayerRecording(recorder)
+    recording.note(1, "play")
+    recording.setting(2, "video_over", "udp")
+    recording.unnumbered(3, "video", 1_234)
+    trace = recorder.trace()
+    assert [(row.name, row.value, row.kind) for row in trace.setting_rows] == [
+        ("play", None, "event"),
+        ("video_over", "udp", "setting"),
+    ]
+    [packet] = trace.packets.itertuples()
+    assert (packet.stream, packet.bytes, packet.fate, packet.received) == ("video", 1_234, "used", 3e-9)
+
+
 def test_what_happened_besides_is_an_event_with_its_moment() -> None:
     trace = recorded(
         SourcesKnown((1, 2), (2,)),

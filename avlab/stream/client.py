@@ -95,14 +95,15 @@ class Client(Handle):
         self._offer: Offer | None = None
         self._sought: set[int] = set()  # the sources that a server of this process was looked for by
         self._final: Trace | None = None
-        self._presentation = Presentation(PlayerRecording(self._recorder), self._notices.add, ssrc=secrets.randbits(32))
+        recording = PlayerRecording(self._recorder)
+        self._presentation = Presentation(recording, self._notices.add, ssrc=secrets.randbits(32))
         self._sounding: Sounding | None = None
         self._waker: Waker | None = None
         common: dict[str, Any] = {
             "timeout": timeout,
             "presentation": self._presentation,
             "clock": self._clock,
-            "recorder": self._recorder,
+            "recording": recording,
         }
         self._classic = is_classic(url)
         self._recorder.meta["wire"] = "classic" if self._classic else "rtsp"

@@ -131,7 +131,7 @@ class Receiver(Protocol):
         """A socket is ready; `what` is the data that it was registered with."""
 
     def wake_at(self) -> int:
-        """The next moment at which `move_along` or `over` has something to do."""
+        """The next moment at which `move_along` or `over` has something to do; asks no clock, changes nothing."""
 
     def move_along(self, now_ns: int) -> None:
         """What the moment asks for between packets: reports, signs of life."""

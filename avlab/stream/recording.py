@@ -75,10 +75,22 @@ class SenderRecording:
 
 
 class PlayerRecording:
-    """Writes what a player tells into a record. One thread calls it."""
+    """Writes what a player tells into a record, and what only its driver knows. One thread calls it."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+
+    def note(self, time_ns: int, name: str, value: str | int | float | None = None) -> None:
+        """Something happened at the sockets or devices, which the player does not know."""
+        self._recorder.event(time_ns, name, value)
+
+    def setting(self, time_ns: int, name: str, value: str | float) -> None:
+        """A setting has this value from now on."""
+        self._recorder.setting(time_ns, name, value)
+
+    def unnumbered(self, time_ns: int, stream: str, size: int) -> None:
+        """So many bytes came on a wire that has neither numbers nor timestamps, and are used."""
+        self._recorder.packets([(stream, None, None, None, None, size, None, time_ns, "used")])
 
     def __call__(self, event: PlayerEvent) -> None:
         """An event of the player; one that is no row of any table is passed over."""

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from avlab.core.sink import SPARE_NS
-from avlab.measure.record.trace import Recorder
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Offer
 from avlab.stream.playing.presentation import Presentation
+from avlab.stream.recording import PlayerRecording
 from avlab.stream.sockets.dialling import BrokenOffError, Dialler
 from avlab.stream.sockets.links import Address, TcpLink, UdpLink
 from avlab.timing.jitterbuffer import Frame
@@ -118,7 +118,7 @@ class ClassicReceiver:
         timeout: float,
         presentation: Presentation,
         clock: MonotonicClock,
-        recorder: Recorder,
+        recording: PlayerRecording,
         notice: Callable[[str, str], None],
     ) -> None:
         parts = urlsplit(url)
@@ -132,7 +132,7 @@ class ClassicReceiver:
             raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
         sound_port(port)
         self._host, self._port, self._timeout = parts.hostname, port, timeout
-        self._presentation, self._clock, self._recorder, self._notice = presentation, clock, recorder, notice
+        self._presentation, self._clock, self._recording, self._notice = presentation, clock, recording, notice
         self._video, self._sound = ClassicVideo(), ClassicSound()
         self._address: Address = ("", 0)
         self._looked_ns = self._moved_ns = 0
@@ -198,7 +198,7 @@ class ClassicReceiver:
         selector.register(self._udp, selectors.EVENT_READ)
         self._read(self._tcp is not None)
         self._play_ns = self._greeted_ns = self._clock.now_ns()
-        self._recorder.event(self._play_ns, "play")
+        self._recording.note(self._play_ns, "play")
         self._udp.send([HELLO], self._address)
         self._take_datagrams(self._early, self._play_ns)
 
@@ -251,7 +251,7 @@ class ClassicReceiver:
                 f"nothing listens at {self.where}: sound was refused on TCP port {self._port - 1}, and no picture "
                 "came; start the server first, or check the port"
             ) from refusal
-        self._recorder.event(self._clock.now_ns(), "no sound", f"nothing listens on TCP port {self._port - 1}")
+        self._recording.note(self._clock.now_ns(), "no sound", f"nothing listens on TCP port {self._port - 1}")
 
     # ---- what arrives
 
@@ -263,7 +263,7 @@ class ClassicReceiver:
         datagrams = link.receive()
         now_ns = self._clock.now_ns()
         if dropped := link.dropped():
-            self._recorder.event(now_ns, "socket_dropped", dropped)
+            self._recording.note(now_ns, "socket_dropped", dropped)
         self._take_datagrams(datagrams, now_ns)
 
     def _take_datagrams(self, datagrams: list[tuple[bytes, Address]], now_ns: int) -> None:
@@ -277,14 +277,14 @@ class ClassicReceiver:
                 self._malformed += 1
                 if self._malformed <= MALFORMED_TOLD:
                     words = str(error) if isinstance(error, WireError) else f"{type(error).__name__}: {error}"
-                    self._recorder.event(now_ns, "malformed packet", words)
+                    self._recording.note(now_ns, "malformed packet", words)
 
     def _take_picture(self, datagram: bytes, now_ns: int) -> None:
         [picture] = self._video.feed(datagram, now_ns)
         if self._picture_ns is None:
             self._first_picture_ns = now_ns
         self._picture_ns = now_ns
-        self._recorder.packets([("video", None, None, None, None, len(datagram), None, now_ns, "used")])
+        self._recording.unnumbered(now_ns, "video", len(datagram))
         frame = Frame(
             ticks=self._pictures,
             pts_ns=now_ns - self._first_picture_ns + self._pictures,  # no two alike, even of one turn
@@ -307,7 +307,7 @@ class ClassicReceiver:
         if data is None:
             self._read(False)
             self._closed_ns = now_ns
-            self._recorder.event(now_ns, "sound connection closed")
+            self._recording.note(now_ns, "sound connection closed")
             if self._sound_over_ns is None:
                 self._sound_over_ns = now_ns
                 if self._picture_ns is not None or self._sound_ns is not None:
@@ -316,11 +316,11 @@ class ClassicReceiver:
         try:
             self._take_sound(self._sound.feed(data, now_ns), now_ns)
         except WireError as error:
-            self._recorder.event(now_ns, "sound refused", str(error))
+            self._recording.note(now_ns, "sound refused", str(error))
             raise
         except Exception as error:  # whatever its bytes have led to ends with a sentence, as this is the only peer
             words = f"the sound from {self.where} cannot be taken ({type(error).__name__}: {error})"
-            self._recorder.event(now_ns, "sound refused", words)
+            self._recording.note(now_ns, "sound refused", words)
             raise WireError(words) from error
 
     def _take_sound(self, units: list[ClassicChunk | ClassicEnd], now_ns: int) -> None:
@@ -331,11 +331,10 @@ class ClassicReceiver:
             chunks = [ClassicChunk(np.concatenate([chunk.samples for chunk in chunks]), now_ns)]
         for chunk in chunks:
             self._held.append(chunk)
-            size = chunk.samples.nbytes
-            self._recorder.packets([("audio", None, None, None, None, size, None, now_ns, "used")])
+            self._recording.unnumbered(now_ns, "audio", chunk.samples.nbytes)
         if any(isinstance(unit, ClassicEnd) for unit in units):
             self._sound_over_ns = now_ns
-            self._recorder.event(now_ns, "end of sound")
+            self._recording.note(now_ns, "end of sound")
         self._hand_on(now_ns)
 
     def _hand_on(self, now_ns: int) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 from avlab.core.arriving import NOUNS, Described
 from avlab.core.events import Path
 from avlab.core.repairing import Repair
-from avlab.measure.record.trace import Recorder
 from avlab.stream.clock import MonotonicClock
 from avlab.stream.ends import Offer
 from avlab.stream.playing.presentation import Presentation
+from avlab.stream.recording import PlayerRecording
 from avlab.stream.rtsp.dialogue import Granted, RefusedError, Session
 from avlab.stream.rtsp.opening import SHUT_NS, knock, opens
 from avlab.stream.rtsp.origin import Origin
@@ -96,7 +96,7 @@ class RtspReceiver:
         timeout: float,
         presentation: Presentation,
         clock: MonotonicClock,
-        recorder: Recorder,
+        recording: PlayerRecording,
         notice: Callable[[str, str], None],
     ) -> None:
         self._session = Session(url, timeout=timeout, repair=repair)
@@ -105,7 +105,7 @@ class RtspReceiver:
         self._trying: Session | None = None  # while everything is asked for over TCP
         self._cancelled = False
         self._over, self._fixed, self._repair = over, fixed, repair
-        self._presentation, self._clock, self._recorder = presentation, clock, recorder
+        self._presentation, self._clock, self._recording = presentation, clock, recording
         self._notice = notice
         self._session.ssrc = presentation.player.ssrc
         self._incoming = presentation.player.streams  # what the player knows of each stream
@@ -144,7 +144,7 @@ class RtspReceiver:
             )
         self._take_grants(granted)
         if self._repair is not None and not any(i.repairing for i in self._incoming.values()):
-            self._recorder.event(self._clock.now_ns(), "no repair", f"the server offers no {self._repair} over UDP")
+            self._recording.note(self._clock.now_ns(), "no repair", f"the server offers no {self._repair} over UDP")
         for words in self._session.left_out:
             self._notice("left out", words)
         sound = granted["audio"].media if "audio" in granted else None
@@ -195,7 +195,7 @@ class RtspReceiver:
                 rtx_ssrc=grant.rtx_ssrc,
             )
             player.add(stream, described)
-            self._recorder.setting(self._clock.now_ns(), f"{stream}_over", self._session.plan[stream])
+            self._recording.setting(self._clock.now_ns(), f"{stream}_over", self._session.plan[stream])
         self._presentation.pump()
 
     def play(self, selector: selectors.BaseSelector) -> None:
@@ -206,7 +206,7 @@ class RtspReceiver:
         if links and not set(over_udp) & set(self._fixed) and not opens(links, self._session, self._clock):
             playing = self._fall_back() or playing
         self._play_ns = self._heard_ns = self._clock.now_ns()
-        self._recorder.event(self._play_ns, "play")
+        self._recording.note(self._play_ns, "play")
         self._anchor(playing)
         self._selector = selector
         self._link = TcpLink(self._session.detach())
@@ -317,7 +317,7 @@ class RtspReceiver:
         batches = link.receive_batches()
         now_ns = self._clock.now_ns()
         if dropped := link.dropped():
-            self._recorder.event(now_ns, "socket_dropped", dropped)
+            self._recording.note(now_ns, "socket_dropped", dropped)
             self._dropped += dropped
             if self._dropped - dropped < OVERLOAD <= self._dropped:
                 self._notice(
@@ -331,7 +331,7 @@ class RtspReceiver:
         for batch in judge(batches):
             self._presentation.receive(Path(what.stream, control), batch, now_ns)
         if what.origin.host != before:
-            self._recorder.event(now_ns, f"{what.stream} from another address", what.origin.host)
+            self._recording.note(now_ns, f"{what.stream} from another address", what.origin.host)
 
     def _receive_tcp(self) -> None:
         assert self._link is not None
@@ -355,7 +355,7 @@ class RtspReceiver:
         if self._session.skipped != skipped:
             self._strays += 1
             if self._strays <= STRAYS_TOLD:
-                self._recorder.event(now_ns, "stray bytes", self._session.skipped - skipped)
+                self._recording.note(now_ns, "stray bytes", self._session.skipped - skipped)
         interest(self._selector, self._link)
 
     def _take_message(self, event: rtsp.Request | rtsp.Response, now_ns: int) -> None:
