@@ -27,7 +27,8 @@ class Packet(NamedTuple):
     size: int
     """Bytes, with the RTP header and without those of UDP and IP."""
     stream: str
-    """"video" or "audio"; what repairs it and what reports of it is "video rtx", "video fec", "video rtcp"."""
+    """"video" or "audio"; what repairs it and what reports of it is "video rtx", "video fec", "video rtcp", and
+    to a network "tcp" is all that shares one TCP connection."""
     first: bool
     """Whether a frame begins with it."""
     marker: bool

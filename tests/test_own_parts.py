@@ -563,3 +563,19 @@ def test_an_exception_never_comes_after_the_part_has_returned(monkeypatch: pytes
                 ended += 1
             sum(range(1000))  # here it would come
     assert ended < 60
+
+
+def test_a_simulated_part_that_cannot_be_ended_is_named_while_it_stands_still(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    let_go = threading.Event()
+
+    def waits(packet: avlab.Packet, state: dict[str, Any]) -> bool:
+        return let_go.wait(10)
+
+    threading.Timer(5.0, let_go.set).start()
+    with pytest.raises(PartError, match="the network's loss waits had not returned"):
+        simulate(30, network=Network(loss=waits), **SHORT)
+    assert (
+        "the network's loss waits has not returned, and cannot be ended: restart the kernel" in capsys.readouterr().err
+    )

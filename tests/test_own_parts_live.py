@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,32 @@ def test_a_network_of_ones_own_at_a_server(clip: Path) -> None:
     lost = [at % 10 for at, fate in enumerate(packets["fate"]) if fate == "lost"]
     assert lost[:10] == [9] * 10
     assert (packets["received"] - packets["sent"]).min() >= 0.1
+
+
+@pytest.mark.parametrize("where", ["server", "relay"])
+def test_a_part_sees_packets_as_they_are_sent(clip: Path, where: str) -> None:
+    told: list[avlab.Packet] = []
+
+    def lost(packet: avlab.Packet, state: dict[str, Any]) -> bool:
+        if packet.stream == "video":
+            told.append(packet)
+        return False
+
+    network = avlab.Network(loss=lost)
+    with (
+        avlab.Server(clip, width=320, loop=True, network=network if where == "server" else None) as server,
+        avlab.Relay(server.url, network=network if where == "relay" else None) as relay,
+        avlab.Client(relay.url, audio="null"),
+    ):
+        until(lambda: len(told) > 200)
+        assert server.error is relay.error is None
+    assert [packet.number - told[0].number for packet in told] == list(range(len(told)))
+    frames = {packet.timestamp: [each for each in told if each.timestamp == packet.timestamp] for packet in told}
+    *complete, _ = frames.values()
+    assert all(avlab.whole(packets) for packets in complete)
+    assert max(len(packets) for packets in complete) > 1
+    assert all(len(packet.payload) == packet.size - 12 for packet in told)
+    assert all(one.time <= two.time for one, two in pairwise(told))
 
 
 def test_a_network_of_ones_own_at_a_relay(clip: Path) -> None:

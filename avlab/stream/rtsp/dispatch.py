@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from avlab.core.events import Doubted, Reported, Sent
-from avlab.network.impairment import Copy, Impairment, Outcome, Packet
+from avlab.network.impairment import Copy, Impairment, Outcome, Packet, Seen, seen_in
 from avlab.network.offload import Offload
 from avlab.network.settings import Network
 from avlab.stream.recording import SenderRecording
@@ -32,6 +32,12 @@ class _Parcel(NamedTuple):
     sent: Sent | None  # the batch of media that it is of; None for RTCP
     at: int = 0  # its place in that batch
     data: bytes = b""  # RTCP's
+
+
+def _described(packet: Packet) -> Seen:
+    """What a network of anyone's own is told of a packet: what its bytes say."""
+    parcel: _Parcel = packet.item
+    return seen_in(parcel.data if parcel.sent is None else parcel.sent.batch.part(parcel.at, parcel.at + 1).data)
 
 
 @dataclass(slots=True, eq=False)
@@ -75,7 +81,7 @@ class Dispatch:
         if peer not in self._way_of:
             if self._numbered in self._ways:  # of one that has left, and not hung up
                 self._abandon(self._numbered)
-            down = Impairment(self._network, client=self._numbered)
+            down = Impairment(self._network, client=self._numbered, describe=_described)
             up = Impairment(self._upward, client=self._numbered, direction="up")
             self._ways[self._numbered] = self._way_of[peer] = _Way(peer, down, up)
             self._numbered += 1
