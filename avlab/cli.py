@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 import avlab
 from avlab.arguments import CLASSIC_PORT, DEFAULT_PORT, NETWORK, parse
 from avlab.stream.sockets.addresses import ways_in
-from avlab.wire.text import printable
+from avlab.wire.text import printable, tidied
 
 if TYPE_CHECKING:
     from avlab.measure.numbers.metrics import Summary
@@ -396,6 +396,7 @@ def _as_json(summary: Summary | None, error: BaseException | None) -> str:
 
 
 def _sentence(error: BaseException) -> str:
+    tidied(error)
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
         return f"{name}{error.strerror}"

@@ -650,6 +650,16 @@ def test_pictures_that_are_skipped_for_another_delay_are_no_overload() -> None:
     assert heard.notices == []
 
 
+@pytest.mark.parametrize(("late_s", "told"), [(0.0, False), (0.05, False), (0.4, True)])
+def test_pictures_that_nearly_all_come_too_late_are_told_of(late_s: float, told: bool) -> None:
+    """A server whose pictures lag behind its sound, as one that does not keep up: nothing shown is not nothing said."""
+    rig = Rig()
+    rig.audio(range(13 * 50))
+    rig.video(range(12 * FPS), late=lambda number: 0.02 if number < FPS else late_s)
+    heard = rig.run(13)
+    assert bool([words for words in heard.notices if "come too late for their time" in words]) == told
+
+
 # ---- repair, and whatever comes
 
 REPAIRED = (

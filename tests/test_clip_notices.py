@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -246,3 +249,33 @@ def test_a_clip_that_tells_no_duration(tmp_path: Path) -> None:
                 out.mux(packet)
     frames = probe(live).opencv.frames
     assert frames is None or frames >= 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files")
+def test_a_pipe_where_a_clip_is_meant_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    pipe = tmp_path / "clip.mp4"
+    os.mkfifo(pipe)
+    for meant in (avlab.probe, avlab.Server):
+        with pytest.raises(ValueError, match="no file, but a pipe or a device"):
+            meant(pipe)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_without_descriptors_a_clip_is_not_said_to_be_none(clip: Path) -> None:
+    avlab.probe(clip)  # whatever is imported on the way is here from now on
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        with pytest.raises(OSError, match="too many files are open: end other programs, or raise the limit"):
+            avlab.probe(clip)
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b.mp4"])
+def test_a_name_that_no_file_can_have_is_no_file(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        avlab.probe(name)

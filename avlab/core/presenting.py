@@ -42,6 +42,10 @@ SLOW_SHARE = 0.1
 too slow, and a notice says so."""
 
 
+LATE_SHARE = 0.5
+"""In as long, such a part of all pictures too late to be shown: a notice says so, as it looks like a fault here."""
+
+
 class Presenting:
     """Puts pictures together and says when each is to be seen: when the sound reaches it, else by the monotonic clock.
 
@@ -65,7 +69,8 @@ class Presenting:
         self._presented_ns = 0
         self._sound_ns: int | None = None  # when the newest sound came
         self._moved_ns = 0  # when playout was last looked at
-        self._slow: tuple[int, int, int] | None = None  # since when; how many pictures; how many that we were late for
+        # Since when; how many pictures; how many that we were late for; how many that came late
+        self._slow: tuple[int, int, int, int] | None = None
         self._by_itself: dict[int, int] = {}  # when the latest of a picture came unrepaired, by ticks, before the start
         self._numbers: tuple[int, int] | None = None  # of the packets of video: the lowest and the highest
         self._packets = 0
@@ -388,14 +393,22 @@ class Presenting:
             self._shift(sound.sink_lead_ns - self._wait_ns)
 
     def _see_that_it_keeps_up(self, frame: Frame, fate: str, now_ns: int) -> None:
-        """Count the pictures that were there in time, and skipped as playout was not looked at until the next one."""
-        began_ns, all_of_them, missed = self._slow or (now_ns, 0, 0)
+        """Count the pictures that were there in time, and skipped as playout was not looked at until the next one; and
+        those that came too late for their time.
+        """
+        began_ns, all_of_them, missed, late = self._slow or (now_ns, 0, 0, 0)
         if fate == "skipped" and self._clock.running and not self._playout.at_once and frame.complete_ns is not None:
             missed += frame.complete_ns <= self._moved_ns < self._clock.when_ns(frame.pts_ns)
-        self._slow = began_ns, all_of_them + 1, missed
+        self._slow = began_ns, all_of_them + 1, missed, late + (fate == "late")
         if now_ns - began_ns < SLOW_NS:
             return
         self._slow = None
+        if late >= SLOW_PICTURES and late >= LATE_SHARE * all_of_them:
+            words = (
+                "most pictures come too late for their time, and are not shown: a longer playout_delay helps where the "
+                "way is slow; else see whether the server keeps up, or what it says of its clock"
+            )
+            self._emit(Notice(now_ns, "late pictures", words))
         if missed >= SLOW_PICTURES and missed >= SLOW_SHARE * all_of_them:
             self._emit(TooSlow(now_ns, missed))
             words = (

@@ -5,8 +5,10 @@ Reads files with PyAV; every other room that opens a clip does so through `open_
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +26,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from avlab.wire.text import TOO_MANY_FILES
 from avlab.wire.units import NS
 
 _BACK_NS = NS // 2  # timestamps that step back by more than this have started anew,
@@ -41,18 +44,26 @@ def open_clip(path: str | os.PathLike[str]) -> InputContainer:
     """
     name = os.fspath(path)
     refuse_address(name)
-    if not Path(name).exists():
-        raise FileNotFoundError(f"There is no file {name!r}; check the name and the folder ({Path.cwd()}).")
+    try:
+        kind = os.stat(name).st_mode
+    except PermissionError:
+        raise PermissionError(f"The file {name!r} may not be read; change its permissions.") from None
+    except (OSError, ValueError):  # a name that is too long, or has a zero in it, is no file's either
+        raise FileNotFoundError(f"There is no file {name!r}; check the name and the folder ({Path.cwd()}).") from None
     advice = "give a video or sound file that FFmpeg reads, such as MP4, MKV, WebM, MOV or WAV"
-    if Path(name).is_dir():
+    if stat.S_ISDIR(kind):
         raise MediaError(f"{name!r} is a folder; {advice}.")
+    if not stat.S_ISREG(kind):  # to open a pipe that nobody writes to would wait for ever, deaf to Ctrl-C
+        raise MediaError(f"{name!r} is no file, but a pipe or a device; {advice}.")
     nothing = f"{name!r} is not a clip (neither pictures nor sound could be found in it); {advice}."
     try:
         # "file:" keeps FFmpeg from taking a name with a colon for a network address.
         container = av.open("file:" + name, metadata_errors="replace")
     except PermissionError:
         raise PermissionError(f"The file {name!r} may not be read; change its permissions.") from None
-    except (av.error.FFmpegError, ValueError, OSError):
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise OSError(error.errno, TOO_MANY_FILES) from None
         raise MediaError(_unfinished(name) or nothing) from None
     # FFmpeg draws text files as pictures of a terminal ("tty"): nobody who streams one means that.
     if container.format.name == "tty" or (picture_stream(container) is None and sound_stream(container) is None):

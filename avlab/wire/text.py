@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import TypeVar, overload
 
@@ -40,8 +41,16 @@ def _shown(character: str, lines: bool) -> str:
     return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
 
 
+TOO_MANY_FILES = "too many files are open: end other programs, or raise the limit (ulimit -n)"
+
+
 def tidied(error: E) -> E:
-    """The very error, with its message printable: an exception may quote a peer, and a notebook prints it as it is."""
+    """The very error, with its message printable: an exception may quote a peer, and a notebook prints it as it is.
+
+    What the system says when it is out of descriptors is said with what to do about it.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        error.strerror = TOO_MANY_FILES
     if error.args and any(isinstance(said, str) and not said.isprintable() for said in error.args):
         error.args = tuple(printable(said, lines=True) if isinstance(said, str) else said for said in error.args)
     if isinstance(error, OSError) and isinstance(error.strerror, str):  # said instead of the arguments

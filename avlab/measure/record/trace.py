@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -475,8 +476,9 @@ class Trace:
 
         What each setting was when it began is in it too, at `start`. ValueError unless `start` is before `end`.
         """
-        if not start < end:
-            raise ValueError(f"between takes a start and an end after it, in seconds, not {start} and {end}")
+        moments: tuple[object, object] = (start, end)
+        if not (all(isinstance(moment, Real) for moment in moments) and start < end):
+            raise ValueError(f"between takes a start and an end after it, in seconds, not {start!r} and {end!r}")
         first, last = (self.epoch_ns + _nanoseconds(moment) for moment in (start, end))
         kept: dict[str, list[Rows]] = {}
         for name, batches in self._batches.items():

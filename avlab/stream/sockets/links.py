@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Any
 
 from avlab.wire.batch import Batch
+from avlab.wire.text import TOO_MANY_FILES
 
 BUFFER_BYTES = 4 << 20
 """Asked for in SO_RCVBUF and SO_SNDBUF; what is granted depends on the system."""
@@ -432,7 +433,7 @@ def _explained(error: OSError, host: str, port: int) -> OSError:
     if error.errno == errno.EACCES:
         return OSError(error.errno, f"port {port} is reserved by the system: choose one above 1023")
     if error.errno in SHORTAGES:
-        return OSError(error.errno, "too many files are open: end other programs, or raise the limit (ulimit -n)")
+        return OSError(error.errno, TOO_MANY_FILES)
     return OSError(error.errno, f"{host} is not an address of this machine: try 127.0.0.1, or 0.0.0.0 for all of them")
 
 
