@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -283,3 +284,12 @@ def test_a_clip_named_in_japanese_is_said_with_replacements(
         assert ".mp4" in said
         codes.append(done.returncode)
     assert codes == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_what_the_system_says_without_descriptors_comes_with_what_to_do(number: int) -> None:
+    assert "ulimit -n" in str(tidied(OSError(number, os.strerror(number))))
+    assert tidied(OSError(number, "no process can be started: end others")).strerror == (
+        "no process can be started: end others"
+    )
+    assert "ulimit" not in str(tidied(OSError(errno.ENOENT, os.strerror(errno.ENOENT))))

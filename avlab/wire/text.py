@@ -6,6 +6,7 @@ Pure.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from typing import TypeVar, overload
 
@@ -41,6 +42,9 @@ def _shown(character: str, lines: bool) -> str:
     return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
 
 
+_SHORT_OF_FILES = {number: os.strerror(number) for number in (errno.EMFILE, errno.ENFILE)}
+"""The system's own words, as long as nobody has made a sentence of them."""
+
 TOO_MANY_FILES = "too many files are open: end other programs, or raise the limit (ulimit -n)"
 
 
@@ -49,7 +53,7 @@ def tidied(error: E) -> E:
 
     What the system says when it is out of descriptors is said with what to do about it.
     """
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+    if isinstance(error, OSError) and _SHORT_OF_FILES.get(error.errno or 0) == error.strerror:
         error.strerror = TOO_MANY_FILES
     if error.args and any(isinstance(said, str) and not said.isprintable() for said in error.args):
         error.args = tuple(printable(said, lines=True) if isinstance(said, str) else said for said in error.args)
