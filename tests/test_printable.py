@@ -184,8 +184,9 @@ def test_play_prints_nothing_of_a_server_that_commands_a_terminal(
     said: list[str] = []
     for what in SHAPES[:2]:
         with _saying(what, place, status=status, refused=refused) as url:
-            main(["play", url, "--audio", "null", "--no-window", "--seconds", "0.2"])
-            client = avlab.Client(url, audio="null")  # as in a script or a notebook
+            # Over UDP and nothing else: the server sends nothing at all, and TCP would only be tried after a while.
+            main(["play", url, "--audio", "null", "--no-window", "--seconds", "0.2", "--video-over", "udp"])
+            client = avlab.Client(url, audio="null", video_over="udp")  # as in a script or a notebook
             try:
                 client.start()
                 said += [*client.notices, repr(client), repr(client.trace)]
