@@ -540,7 +540,7 @@ def test_ctrl_c_is_the_persons_and_that_of_another_thread_is_the_parts() -> None
 
         thread = threading.Thread(target=elsewhere)
         thread.start()
-        thread.join()
+        thread.join(60)
     assert [str(error) for error in raised] == ["the part failed: KeyboardInterrupt"]
 
 

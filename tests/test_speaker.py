@@ -136,8 +136,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakePyAudio:
+    """PyAudio alone: the real sounddevice looks for devices once a process, and tests with real ones come later."""
     fake = FakePyAudio()
     monkeypatch.setitem(sys.modules, "pyaudio", fake)
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
     return fake
 
 
