@@ -294,3 +294,4 @@ def test_what_the_system_says_without_descriptors_comes_with_what_to_do(number: 
         "no process can be started: end others"
     )
     assert "ulimit" not in str(tidied(OSError(errno.ENOENT, os.strerror(errno.ENOENT))))
+    assert str(tidied(FileNotFoundError("There is no file."))) == "There is no file."  # a sentence without a number

@@ -53,7 +53,7 @@ def tidied(error: E) -> E:
 
     What the system says when it is out of descriptors is said with what to do about it.
     """
-    if isinstance(error, OSError) and _SHORT_OF_FILES.get(error.errno or 0) == error.strerror:
+    if isinstance(error, OSError) and error.errno in _SHORT_OF_FILES and error.strerror == _SHORT_OF_FILES[error.errno]:
         error.strerror = TOO_MANY_FILES
     if error.args and any(isinstance(said, str) and not said.isprintable() for said in error.args):
         error.args = tuple(printable(said, lines=True) if isinstance(said, str) else said for said in error.args)
