@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import avlab
 from avlab.media.codec import encode_jpeg
 from avlab.media.sources import ClipSource
-from avlab.wire.rtpjpeg import check_jpeg, fragments
+from avlab.wire.payloads.jpeg import check_jpeg, fragments
 from avlab.wire.units import WireError
 from tests import tools
 

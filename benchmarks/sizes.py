@@ -12,7 +12,7 @@ from pathlib import Path
 
 from avlab.media import codec
 from avlab.media.sources import ClipSource
-from avlab.wire.rtpjpeg import check_jpeg
+from avlab.wire.payloads.jpeg import check_jpeg
 
 DATA = Path(__file__).parents[1] / "data"
 SHIPPED = Path(__file__).parents[1] / "avlab" / "data"

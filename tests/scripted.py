@@ -16,8 +16,9 @@ import numpy as np
 from avlab.core.arriving import Described
 from avlab.core.repairing import Repair
 from avlab.media import codec
-from avlab.wire import rtcp, rtp, rtpjpeg, sdp
+from avlab.wire import rtcp, rtp, sdp
 from avlab.wire.batch import Batch
+from avlab.wire.payloads import jpeg as rtpjpeg
 from avlab.wire.units import NS, EncodedFrame
 
 VIDEO = ("m=video 0 RTP/AVP 26", "a=control:0")

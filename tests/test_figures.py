@@ -19,8 +19,8 @@ from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.media.packets import MediaError
 from avlab.wire import fields
 from avlab.wire.classic import ClassicSound, ClassicVideo
+from avlab.wire.payloads.jpeg import JpegPacketizer
 from avlab.wire.rtp import RtpPacket
-from avlab.wire.rtpjpeg import JpegPacketizer
 from avlab.wire.units import Chunk, EncodedFrame, WireError
 
 

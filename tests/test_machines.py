@@ -20,8 +20,9 @@ from avlab.media import codec
 from avlab.network.parity import ParityEncoder
 from avlab.network.retransmission import RtxSender
 from avlab.wire.batch import Batch
-from avlab.wire.rtp import JPEG, VIDEO_CLOCK, packed_sound
-from avlab.wire.rtpjpeg import packed
+from avlab.wire.payloads.jpeg import packed
+from avlab.wire.payloads.l16 import packed_sound
+from avlab.wire.rtp import JPEG, VIDEO_CLOCK
 from avlab.wire.units import NS, Chunk
 
 MS = NS // 1000

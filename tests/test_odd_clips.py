@@ -24,7 +24,7 @@ from avlab.media import codec
 from avlab.media.packets import MediaError
 from avlab.media.probe import probe
 from avlab.media.sources import ClipSource
-from avlab.wire.rtpjpeg import fragments
+from avlab.wire.payloads.jpeg import fragments
 
 Image = NDArray[np.uint8]
 

@@ -25,8 +25,8 @@ from avlab.network.settings import Network
 from avlab.stream.simulate import simulate
 from avlab.timing.playout import TARDY_NS
 from avlab.wire.batch import Batch
+from avlab.wire.payloads.jpeg import JpegPacketizer
 from avlab.wire.rtp import JPEG, VIDEO_CLOCK
-from avlab.wire.rtpjpeg import JpegPacketizer
 from avlab.wire.units import EncodedFrame
 
 MS = 1_000_000

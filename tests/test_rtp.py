@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from packets import stored
 
 from avlab.wire.batch import batches
+from avlab.wire.payloads.l16 import L16Packetizer, packed_sound, parse_l16
 from avlab.wire.rtp import (
     HEADER_BYTES,
     JPEG,
     L16_STEREO,
     MAX_PACKET,
-    L16Packetizer,
     Packed,
     ReceiverStats,
     Reception,
@@ -25,8 +25,6 @@ from avlab.wire.rtp import (
     Unwrapper,
     is_rtcp,
     ns_to_ticks,
-    packed_sound,
-    parse_l16,
     rtp_timestamp,
     runs,
     seq_delta,

@@ -20,8 +20,7 @@ from packets import stored
 from avlab.media.codec import encode_jpeg
 from avlab.timing.jitterbuffer import Run
 from avlab.wire.batch import Batch
-from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, RtpPacket
-from avlab.wire.rtpjpeg import (
+from avlab.wire.payloads.jpeg import (
     IN_BAND_Q,
     MAX_FRAGMENTS,
     MAX_SCAN,
@@ -35,6 +34,7 @@ from avlab.wire.rtpjpeg import (
     packed,
     parse_fragment,
 )
+from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, RtpPacket
 from avlab.wire.units import EncodedFrame, WireError
 
 S420, S422 = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422

@@ -15,7 +15,8 @@ from avlab.network.retransmission import AGAIN_NS, KEEP_NS, RtxSender, original_
 from avlab.timing.spreading import STEP_NS
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch
-from avlab.wire.rtp import HEADER_BYTES, Packed, ReceiverStats, RtpPacket, packed_sound, serialize_header
+from avlab.wire.payloads.l16 import packed_sound
+from avlab.wire.rtp import HEADER_BYTES, Packed, ReceiverStats, RtpPacket, serialize_header
 from avlab.wire.units import NS, Chunk
 
 MS = 1_000_000

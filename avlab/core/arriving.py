@@ -29,8 +29,9 @@ from avlab.timing.jitterbuffer import Run
 from avlab.timing.timeline import Timeline
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch
-from avlab.wire.rtp import ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, parse_l16, runs
-from avlab.wire.rtpjpeg import NoSizeError
+from avlab.wire.payloads.jpeg import NoSizeError
+from avlab.wire.payloads.l16 import parse_l16
+from avlab.wire.rtp import ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, runs
 from avlab.wire.units import NS, WireError
 
 PROBATION = 3

@@ -19,8 +19,8 @@ from avlab.network.parity import groups
 from avlab.network.retransmission import History
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.spreading import Burst, Spreader
+from avlab.wire.payloads.jpeg import jfif_header
 from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, VIDEO_CLOCK, ns_to_ticks
-from avlab.wire.rtpjpeg import jfif_header
 from avlab.wire.units import NS
 
 FRAGMENT_HEADER = 8

@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 from avlab.timing.stage import Dropped
 from avlab.wire.batch import Batch
+from avlab.wire.payloads.jpeg import MAX_SCAN, FrameAssembler
 from avlab.wire.rtp import HEADER_BYTES
-from avlab.wire.rtpjpeg import MAX_SCAN, FrameAssembler
 from avlab.wire.units import WireError
 
 WINDOW = 4096

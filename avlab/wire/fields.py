@@ -6,8 +6,8 @@ import binascii
 from typing import NamedTuple
 
 from avlab.wire.classic import read_pickle
+from avlab.wire.payloads.jpeg import parse_fragment
 from avlab.wire.rtp import HEADER_BYTES, JPEG, VIDEO_CLOCK, RtpPacket
-from avlab.wire.rtpjpeg import parse_fragment
 from avlab.wire.units import WireError
 
 

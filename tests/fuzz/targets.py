@@ -43,9 +43,11 @@ from avlab.stream.recording import PlayerRecording
 from avlab.stream.relaying.dialogue import Dialogue
 from avlab.stream.rtsp.origin import Origin
 from avlab.stream.rtsp.peer import Peer, Track
-from avlab.wire import classic, fields, jpeg, rtcp, rtp, rtpjpeg, rtsp, sdp, urls
+from avlab.wire import classic, fields, jpeg, rtcp, rtp, rtsp, sdp, urls
 from avlab.wire.answers import Answers
 from avlab.wire.batch import Batch, batches
+from avlab.wire.payloads import jpeg as rtpjpeg
+from avlab.wire.payloads import l16
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 
 from .running import Target
@@ -652,7 +654,7 @@ def _own_sequence() -> list[bytes]:
         again.sent(batch, 0)
     sent_again = [(0, data) for data in again.answer(range(65_530, 65_536), 0)]
     report = [(1, data) for data in _reports()]
-    sound = rtp.L16Packetizer(payload_type=10, ssrc=0x1234, sequence=3, timestamp_offset=0, rate=44_100, channels=2)
+    sound = l16.L16Packetizer(payload_type=10, ssrc=0x1234, sequence=3, timestamp_offset=0, rate=44_100, channels=2)
     heard = [(2, data) for data in sound.pack(Chunk(0, 0, np.zeros((882, 2), np.int16), 44_100))]
     return [
         joined([*report[:1], *frames, *report]),
@@ -698,7 +700,7 @@ TARGETS = (
     ),
     Target(
         "L16 samples",
-        lambda data: len(rtp.parse_l16(data[1:], 1 + data[0] % 8 if data else 1)),
+        lambda data: len(l16.parse_l16(data[1:], 1 + data[0] % 8 if data else 1)),
         lambda: [b"\1" + data[12:] for data in packets.stored("ffmpeg_l16")],
         WIRE,
     ),

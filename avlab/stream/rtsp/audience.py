@@ -33,8 +33,9 @@ from avlab.stream.sockets.links import interest
 from avlab.stream.sockets.listening import Arrival, Listener
 from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
-from avlab.wire.rtp import HEADER_BYTES, Packed, packed_sound
-from avlab.wire.rtpjpeg import packed
+from avlab.wire.payloads.jpeg import packed
+from avlab.wire.payloads.l16 import packed_sound
+from avlab.wire.rtp import HEADER_BYTES, Packed
 from avlab.wire.text import printable
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 
