@@ -66,9 +66,9 @@ def test_a_frame_is_given_when_its_last_fragment_comes() -> None:
     offer(buffer, packets[-1], 500)
     assert buffer.wake_at() is not None
     (out,) = whole(buffer.pull(500))
-    assert out.jpeg is not None
-    assert out.jpeg[:2] == b"\xff\xd8"
-    assert out.jpeg[-2:] == b"\xff\xd9"
+    assert out.data is not None
+    assert out.data[:2] == b"\xff\xd8"
+    assert out.data[-2:] == b"\xff\xd9"
     assert (out.ticks, out.pts_ns, out.first_packet_ns, out.complete_ns) == (0, 0, 100, 500)
     assert (out.packets, out.packets_lost, out.bytes) == (len(packets), 0, sum(len(p.payload) for p in packets))
     assert buffer.pull(500) == []
@@ -99,7 +99,7 @@ def test_any_order_makes_the_same_picture() -> None:
         buffer = JitterBuffer()
         assert [offer(buffer, packet) for packet in order] == ["used"] * len(packets)
         (out,) = whole(buffer.pull(0))
-        pictures.add(out.jpeg)
+        pictures.add(out.data)
     assert len(pictures) == 1
 
 
@@ -131,7 +131,7 @@ def test_the_loss_of_any_fragment_gives_the_frame_up_when_its_time_has_passed(lo
     assert buffer.pull(0) == []
     buffer.expire(packets[0].media_ns)
     (out,) = given_up(buffer.pull(0))
-    assert (out.ticks, out.jpeg, out.complete_ns) == (3 * TICKS, None, None)
+    assert (out.ticks, out.data, out.complete_ns) == (3 * TICKS, None, None)
     assert (out.packets, out.packets_lost, out.first_packet_ns) == (len(packets) - 1, 1, 7)
     assert offer(buffer, packets[lost]) == "late"
     assert buffer.pull(0) == []

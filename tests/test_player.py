@@ -222,7 +222,7 @@ def test_a_picture_that_is_not_whole_in_time_is_incomplete_and_what_comes_after_
     assert run.fates() == {0: ("shown", 100), 1: ("incomplete", None), 2: ("shown", 180), 3: ("shown", 220)}
     assert run.packets()[-1] == "late"
     [incomplete] = [event.frame for event in run.all(FrameDecided) if event.fate == "incomplete"]
-    assert (incomplete.packets, incomplete.jpeg) == (EACH - 1, None)
+    assert (incomplete.packets, incomplete.data) == (EACH - 1, None)
 
 
 def test_a_whole_picture_that_comes_too_late_is_late_and_one_that_comes_twice_a_duplicate() -> None:

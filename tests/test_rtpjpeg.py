@@ -81,7 +81,7 @@ def test_every_quality_comes_back_and_decodes_alike(quality: int) -> None:
     data = jpeg(96, 64, quality)
     cut = fragments(data)
     assert cut.q == (quality if quality < 100 else IN_BAND_Q)
-    back = assemble(list(cut.payloads)).jpeg()
+    back = assemble(list(cut.payloads)).frame()
     np.testing.assert_array_equal(decode(back), decode(data))
     assert check_jpeg(back)[:4] == check_jpeg(data)[:4]
 
@@ -92,7 +92,7 @@ def test_every_quality_comes_back_and_decodes_alike(quality: int) -> None:
 def test_every_shape_comes_back_and_decodes_alike(width: int, height: int, sampling: int, restart: int) -> None:
     data = jpeg(width, height, 70, sampling, restart)
     assert check_jpeg(data).restart_interval == restart
-    back = assemble(list(fragments(data).payloads)).jpeg()
+    back = assemble(list(fragments(data).payloads)).frame()
     np.testing.assert_array_equal(decode(back), decode(data))
     assert check_jpeg(back)[:4] == check_jpeg(data)[:4]
 
@@ -101,7 +101,7 @@ def test_simplejpegs_pictures_come_back_and_decode_alike() -> None:
     data = simplejpeg.encode_jpeg(picture(), quality=85, colorspace="BGR", colorsubsampling="420")
     cut = fragments(data)
     assert cut.q == 85
-    np.testing.assert_array_equal(decode(assemble(list(cut.payloads)).jpeg()), decode(data))
+    np.testing.assert_array_equal(decode(assemble(list(cut.payloads)).frame()), decode(data))
 
 
 def test_tables_of_ones_own_travel_with_each_frame() -> None:
@@ -110,7 +110,7 @@ def test_tables_of_ones_own_travel_with_each_frame() -> None:
     cut = fragments(bytes(data))
     assert cut.q == IN_BAND_Q
     assert parse_fragment(cut.payloads[0]).tables == check_jpeg(bytes(data)).tables
-    np.testing.assert_array_equal(decode(assemble(list(cut.payloads)).jpeg()), decode(bytes(data)))
+    np.testing.assert_array_equal(decode(assemble(list(cut.payloads)).frame()), decode(bytes(data)))
 
 
 def test_a_jpeg_without_huffman_tables_means_the_standard_ones() -> None:
@@ -128,7 +128,7 @@ def test_what_follows_the_headers_of_a_camera_does_no_harm() -> None:
     misleading = data[:2] + b"\xff\xfe\0\6\xff\xda\0\x0c" + data[2:]  # a comment that looks like the scan's header
     assert fragments(misleading).payloads == fragments(data).payloads
     twice = data + data  # a camera's second picture in the same file
-    np.testing.assert_array_equal(decode(assemble(list(fragments(twice).payloads)).jpeg()), decode(data))
+    np.testing.assert_array_equal(decode(assemble(list(fragments(twice).payloads)).frame()), decode(data))
 
 
 @pytest.mark.parametrize("q", range(1, 100))
@@ -256,14 +256,14 @@ def test_the_payload_header_is_that_of_rfc_2435() -> None:
 
 def test_every_order_and_duplicates_make_the_same_picture() -> None:
     payloads = list(fragments(jpeg()).payloads)
-    whole = assemble(payloads).jpeg()
+    whole = assemble(payloads).frame()
     orders = [list(reversed(range(len(payloads)))), [*range(len(payloads)), 0, 3]]
     orders += [random.Random(seed).sample(range(len(payloads)), len(payloads)) for seed in range(20)]
     for order in orders:
         frame = assemble(payloads, order)
         assert frame.complete
         assert frame.missing == ()
-        assert frame.jpeg() == whole
+        assert frame.frame() == whole
 
 
 def test_the_loss_of_any_fragment_leaves_the_frame_incomplete_and_is_named() -> None:
@@ -274,7 +274,7 @@ def test_the_loss_of_any_fragment_leaves_the_frame_incomplete_and_is_named() -> 
         assert frame.missing == (lost,)
         assert frame.fragments == len(payloads) - 1
         with pytest.raises(WireError, match="incomplete"):
-            frame.jpeg()
+            frame.frame()
         assert frame.add(lost, lost == len(payloads) - 1, payloads[lost])
         assert frame.complete
 
@@ -283,7 +283,7 @@ def test_nothing_came_and_nothing_is_known_to_be_missing() -> None:
     frame = FrameAssembler()
     assert (frame.missing, frame.fragments, frame.complete) == ((), 0, False)
     with pytest.raises(WireError, match="incomplete"):
-        frame.jpeg()
+        frame.frame()
 
 
 def test_all_bytes_are_there_but_not_in_their_places() -> None:
@@ -338,8 +338,8 @@ def test_tables_sent_once_are_remembered_for_their_q_but_never_for_255() -> None
         frame = FrameAssembler(cache)
         for index, payload in enumerate(sent):
             frame.add(index, index == len(sent) - 1, payload)
-        frames.append(frame.jpeg())
-    assert frames[0] == frames[1] == assemble(list(payloads)).jpeg()
+        frames.append(frame.frame())
+    assert frames[0] == frames[1] == assemble(list(payloads)).frame()
     assert set(cache) == {200}
     with pytest.raises(WireError, match="two tables of 64 bytes; this has 0"):
         parse_fragment(with_q(bare[0], 255))
@@ -347,9 +347,9 @@ def test_tables_sent_once_are_remembered_for_their_q_but_never_for_255() -> None
 
 def test_a_picture_that_carries_its_eoi_gets_no_second_one() -> None:
     payloads = list(fragments(jpeg()).payloads)
-    plain = assemble(payloads).jpeg()
+    plain = assemble(payloads).frame()
     payloads[-1] += b"\xff\xd9"
-    assert assemble(payloads).jpeg() == plain
+    assert assemble(payloads).frame() == plain
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_any_fragments_are_taken_or_refused(parts: list[tuple[int, bool, bytes]]
         with contextlib.suppress(WireError):
             frame.add(sequence, marker, tail)
     if frame.complete:
-        assert frame.jpeg().startswith(jfif_header(16, 16, 1, derived_tables(80), 0)[:20])
+        assert frame.frame().startswith(jfif_header(16, 16, 1, derived_tables(80), 0)[:20])
 
 
 # ---- other senders
@@ -401,10 +401,10 @@ def test_other_senders_frames_decode(name: str) -> None:
     frame = FrameAssembler()
     done = [frame.add(packet.sequence, packet.marker, packet.payload) for packet in packets]
     assert done == [False] * (len(packets) - 1) + [True]
-    image = decode(frame.jpeg())
+    image = decode(frame.frame())
     assert image.shape == (120, 160, 3)
     assert image.std() > 40  # the test pictures are bright bars, and grey would be the sign of lost data
-    assert fragments(frame.jpeg()).octets > 2000  # a frame from elsewhere can be sent on
+    assert fragments(frame.frame()).octets > 2000  # a frame from elsewhere can be sent on
 
 
 @pytest.mark.parametrize("name", ["ffmpeg_jpeg", "gstreamer_jpeg"])
@@ -427,8 +427,8 @@ def test_a_picture_too_large_for_its_header_has_the_size_that_was_described(side
     batch = Run.of(0, 0, 0, True, payloads).batch
     assert told.add_run(0, True, batch) == []
     assert told.complete
-    sof = told.jpeg().index(b"\xff\xc0")
-    assert told.jpeg()[sof + 5 : sof + 9] == struct.pack("!HH", 1441, 2560)
+    sof = told.frame().index(b"\xff\xc0")
+    assert told.frame()[sof + 5 : sof + 9] == struct.pack("!HH", 1441, 2560)
     assert {type(refused) for refused in untold.add_run(0, True, batch)} == {NoSizeError}
 
 
@@ -444,7 +444,7 @@ def test_a_frame_packed_once_is_put_together_from_batches_cut_anywhere(quality: 
         assert batch.datagrams() == packetizer.pack(EncodedFrame(0, 0, data, 320, 240))
     whole = FrameAssembler()
     whole.add_run(0, True, batch)
-    np.testing.assert_array_equal(decode(whole.jpeg()), decode(data))
+    np.testing.assert_array_equal(decode(whole.frame()), decode(data))
     chance = random.Random(quality + size)
     for _ in range(10):
         assembler, total = FrameAssembler(), batch.total
@@ -454,7 +454,7 @@ def test_a_frame_packed_once_is_put_together_from_batches_cut_anywhere(quality: 
         for first, after in parts:
             assert assembler.add_run(first, after == total, batch.part(first, after)) == []
             assert assembler.add_run(first, after == total, batch.part(first, after)) == []  # twice changes nothing
-        assert assembler.jpeg() == whole.jpeg()
+        assert assembler.frame() == whole.frame()
 
 
 def test_a_fragment_that_is_not_where_it_says_is_no_part_of_a_batch() -> None:

@@ -63,7 +63,7 @@ def test_what_was_heard_is_handed_on_and_the_picture_itself_is_not_kept() -> Non
     verdicts.give(frame(0))
     [decision] = verdicts.told(PAGE, Verdict(frame(0), 95, heard_ns=90))
     assert decision.heard_ns == 90
-    assert decision.frame.jpeg is None
+    assert decision.frame.data is None
     assert decision.frame.bytes == len(b"jpeg")
 
 

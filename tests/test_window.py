@@ -114,7 +114,7 @@ def test_a_picture_that_does_not_decode_is_skipped_and_the_window_stays() -> Non
     damaged = Frame(
         ticks=0,
         pts_ns=0,
-        jpeg=b"\xff\xd8 no more",
+        data=b"\xff\xd8 no more",
         bytes=10,
         packets=1,
         packets_lost=0,

@@ -102,9 +102,9 @@ class Window:
         """Show the next picture, or wait `timeout` seconds for one; False once the window is to close."""
         frame = self._tap.take(timeout)
         image = None
-        if frame is not None and frame.jpeg is not None:
+        if frame is not None and frame.data is not None:
             try:
-                image = codec.decode_jpeg(frame.jpeg)
+                image = codec.decode_jpeg(frame.data)
             except ValueError:  # whoever sends it: the next one may be whole
                 self._tap.skipped(frame)
         if frame is not None and image is not None:

@@ -272,8 +272,8 @@ class Client(Handle):
         try:
             while True:
                 frame = tap.take(0.2)
-                if frame is not None and frame.jpeg is not None:
-                    yield Received(frame.jpeg, frame.pts_ns / NS)
+                if frame is not None and frame.data is not None:
+                    yield Received(frame.data, frame.pts_ns / NS)
                 elif not self.running:
                     self._raise_once()
                     return

@@ -179,7 +179,7 @@ class PlayerRecording:
                 first_packet_ns=frame.first_packet_ns,
                 complete_ns=frame.complete_ns,
                 shown_ns=shown_ns,
-                bytes=len(frame.jpeg) if frame.jpeg is not None else frame.bytes,
+                bytes=len(frame.data) if frame.data is not None else frame.bytes,
                 packets=frame.packets,
                 packets_lost=frame.packets_lost if timed else None,
                 fate=fate,

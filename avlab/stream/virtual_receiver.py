@@ -42,7 +42,7 @@ class _Counted:
         self.complete = len(self._here) == self._count
         return ()
 
-    def jpeg(self) -> bytes:
+    def frame(self) -> bytes:
         return b""
 
     @property

@@ -59,11 +59,11 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A received frame, whole (`jpeg` set) or given up (`jpeg` None). Times in ns on the receiver's clock."""
+    """A received frame, whole (`data` set) or given up (`data` None). Times in ns on the receiver's clock."""
 
     ticks: int
     pts_ns: int
-    jpeg: bytes | None
+    data: bytes | None
     bytes: int
     packets: int
     packets_lost: int
@@ -83,7 +83,7 @@ class Assembler(Protocol):
         Each stands in `batch` behind its RTP header.
         """
 
-    def jpeg(self) -> bytes:
+    def frame(self) -> bytes:
         """The whole frame."""
 
     @property
@@ -180,7 +180,7 @@ class JitterBuffer:
             self.malformed += len(refused)
             self._refused += refused[: MAX_REFUSALS - len(self._refused)]
         if frame.assembler.complete:
-            self._out.append(self._close(ticks, jpeg=frame.assembler.jpeg(), complete_ns=now_ns))
+            self._out.append(self._close(ticks, data=frame.assembler.frame(), complete_ns=now_ns))
         elif frame.bytes > 2 * MAX_SCAN:  # fragments without end
             self._give_up(ticks)
         elif self._held > MAX_BYTES or len(self._unfinished) > MAX_FRAMES:
@@ -221,10 +221,10 @@ class JitterBuffer:
     def _give_up(self, ticks: int) -> None:
         self._out.append(Dropped(self._close(ticks), "incomplete"))
 
-    def _close(self, ticks: int, *, jpeg: bytes | None = None, complete_ns: int | None = None) -> Frame:
+    def _close(self, ticks: int, *, data: bytes | None = None, complete_ns: int | None = None) -> Frame:
         frame = self._unfinished.pop(ticks)
         self._held -= frame.bytes
         self._closed.add((ticks,))
         # A frame's packets are consecutive: what is missing between the ends that were seen is known to be lost.
         lost = len(frame.assembler.missing)
-        return Frame(ticks, frame.pts_ns, jpeg, frame.bytes, frame.packets, lost, frame.first_packet_ns, complete_ns)
+        return Frame(ticks, frame.pts_ns, data, frame.bytes, frame.packets, lost, frame.first_packet_ns, complete_ns)

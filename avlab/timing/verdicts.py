@@ -31,7 +31,7 @@ class Verdict(NamedTuple):
 class Decision(NamedTuple):
     """The end of a picture's way, told once for each: its fate in the ledger's words, and when it was seen, if it was.
 
-    `heard_ns` is as in `Verdict`. A picture that was given away comes without its JPEG.
+    `heard_ns` is as in `Verdict`. A picture that was given away comes without its bytes.
     """
 
     frame: Frame
@@ -42,7 +42,7 @@ class Decision(NamedTuple):
 
 @dataclass(slots=True)
 class _Owed:
-    """A picture given to a taker that decides, less its JPEG."""
+    """A picture given to a taker that decides, less its bytes."""
 
     taker: object
     frame: Frame
@@ -159,4 +159,4 @@ class Verdicts:
 
 def light(frame: Frame) -> Frame:
     """A frame's facts without its picture, which may have to wait for a verdict for long."""
-    return replace(frame, jpeg=None, bytes=len(frame.jpeg) if frame.jpeg is not None else frame.bytes)
+    return replace(frame, data=None, bytes=len(frame.data) if frame.data is not None else frame.bytes)

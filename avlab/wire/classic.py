@@ -91,7 +91,7 @@ class ClassicVideo:
 
     def pack(self, frame: EncodedFrame, /) -> list[bytes]:
         """The frame's one datagram. Raises FrameTooLargeError, saying what to lower, when it does not fit."""
-        datagram = base64.b64encode(frame.jpeg)
+        datagram = base64.b64encode(frame.data)
         if len(datagram) > self.max_datagram:
             raise self.too_large(frame, len(datagram))
         return [datagram]

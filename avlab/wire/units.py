@@ -25,7 +25,7 @@ class FrameTooLargeError(WireError):
 
 @dataclass(frozen=True, slots=True)
 class EncodedFrame:
-    """One picture as a baseline JPEG.
+    """One picture as bytes: a baseline JPEG, unless it says otherwise.
 
     `index` counts the frames offered by the source from 0; `pts_ns` is the presentation time in nanoseconds from
     the start of the clip (a looped clip's goes on rising); `encoded_ns` is when encoding ended, on the sender's clock.
@@ -33,7 +33,7 @@ class EncodedFrame:
 
     index: int
     pts_ns: int
-    jpeg: bytes
+    data: bytes
     width: int
     height: int
     encoded_ns: int = 0

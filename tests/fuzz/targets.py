@@ -114,7 +114,7 @@ def _frame_of(name: str) -> bytes:
         assembler.add(packet.sequence, packet.marker, packet.payload)
         if assembler.complete:
             break
-    return assembler.jpeg()
+    return assembler.frame()
 
 
 @cache
@@ -254,7 +254,7 @@ def _assembled(data: bytes) -> object:
         except WireError as error:
             refused = error
     made = len(assembler.missing)
-    picture = assembler.jpeg()
+    picture = assembler.frame()
     with contextlib.suppress(ValueError):
         codec.decode_jpeg(picture)
     return made, refused is None

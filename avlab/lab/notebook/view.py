@@ -144,12 +144,12 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             self._end()
 
     def _show(self, frame: Frame, due_ns: int | None, now_ns: int) -> None:
-        jpeg = frame.jpeg
+        jpeg = frame.data
         number = self._flow.admit(now_ns, size=frame.bytes, busy=cells.running) if jpeg is not None else None
         if number is None or jpeg is None:
             self._tap.skipped(frame)
             return
-        self._under_way[number] = replace(frame, jpeg=None)
+        self._under_way[number] = replace(frame, data=None)
         while len(self._under_way) > REMEMBERED:
             with contextlib.suppress(KeyError, RuntimeError):  # the thread that hears takes some away meanwhile
                 del self._under_way[next(iter(self._under_way))]

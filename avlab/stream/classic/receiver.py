@@ -288,7 +288,7 @@ class ClassicReceiver:
         frame = Frame(
             ticks=self._pictures,
             pts_ns=now_ns - self._first_picture_ns + self._pictures,  # no two alike, even of one turn
-            jpeg=picture.jpeg,
+            data=picture.jpeg,
             bytes=len(picture.jpeg),
             packets=1,
             packets_lost=0,

@@ -407,7 +407,7 @@ class RtspAudience:
     def prepare(self, frame: EncodedFrame) -> Packed:
         """A frame cut into packets, once for all."""
         try:
-            return packed(frame.jpeg, payload_type=self.tracks["video"].payload_type)
+            return packed(frame.data, payload_type=self.tracks["video"].payload_type)
         except WireError as error:
             raise WireError(f"frame {frame.index} cannot be sent as RTP/JPEG: {error}") from error
 

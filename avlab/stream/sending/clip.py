@@ -247,7 +247,7 @@ class Sending:
                 pts_ns=picture.pts_ns,
                 timestamp=self._audience.timestamp("video", picture.pts_ns),
                 due_ns=self.start_ns + picture.pts_ns,
-                bytes=len(picture.jpeg) or None,  # none at all, where it was too late to encode it
+                bytes=len(picture.data) or None,  # none at all, where it was too late to encode it
                 packets=0,
                 fate=fate,
             )
@@ -289,7 +289,7 @@ class Sending:
                 due_ns=due.due_ns,
                 encoded_ns=frame.encoded_ns,
                 sent_ns=sent_ns,
-                bytes=len(frame.jpeg),
+                bytes=len(frame.data),
                 packets=count,
             )
         )

@@ -341,7 +341,7 @@ class JpegPacketizer:
 
     def pack(self, frame: EncodedFrame) -> list[bytes]:
         """One frame's packets for one client; raises WireError as `check_jpeg` does."""
-        return self.pack_fragments(fragments(frame.jpeg), frame.pts_ns)
+        return self.pack_fragments(fragments(frame.data), frame.pts_ns)
 
     def pack_fragments(self, frame: Fragments, pts_ns: int) -> list[bytes]:
         """The packets of a frame cut before, in order: none over MAX_PACKET bytes, the marker on the last."""
@@ -594,7 +594,7 @@ class FrameAssembler:
         last = self._highest + (self._last is None)
         return tuple(number for number in range(first, last + 1) if number not in self._numbers)
 
-    def jpeg(self) -> bytes:
+    def frame(self) -> bytes:
         """The frame as a JFIF file. Raises WireError while it is incomplete."""
         shape = self._shape
         if not self.complete or self._tables is None or shape is None:
