@@ -79,6 +79,7 @@ def played(pacer: Pacer, count: int, *, fps: float = FPS, sound_seconds: float =
 
         def fed() -> bool:
             """Whether each pacer has its next unit, or there is none any more: then the next moment is known."""
+            sending.take(clock.now_ns())
             moment_ns = sending.wake_at()
             waiting = (pacer.wake_at(), sending._sound_pacer.wake_at())
             more = (len(everyone.sent["video"]) < count, len(everyone.sent["audio"]) < chunks)

@@ -86,10 +86,15 @@ def sending_in_turns(
     worker.start()
     try:
         sending.play(clock.now_ns())
+
+        def fed() -> bool:
+            sending.take(clock.now_ns())
+            return sending.wake_at() is not None
+
         over = False
         while not over:
             # One in the pacer, one in the queue, one that waits for its place: the feed has done what it can.
-            until(lambda: (sending.wake_at() is not None and audience.waiting >= 3) or all_read.is_set())
+            until(lambda: (fed() and audience.waiting >= 3) or all_read.is_set())
             wake_ns = sending.wake_at()
             if wake_ns is None or busy:
                 clock.sleep_until(clock.now_ns() + MS)

@@ -31,6 +31,7 @@ from avlab.stream.recording import PlayerRecording
 from avlab.stream.rtsp.receiver import RtspReceiver
 from avlab.stream.server import Server
 from avlab.stream.sockets.links import Waker
+from avlab.stream.turns import ClientTurns
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.timing.target import DelayTarget, OwnTarget, own_target
@@ -319,7 +320,6 @@ class Client(Handle):
 
         self._selector = selectors.DefaultSelector()
         self._waker = waker = Waker()
-        self._drained_ns: int | None = None  # when the device will have played the last of the sound
         self._offer = offer = self._receiver.open()
         self._find_server()
         self._recorder.meta |= {
@@ -330,11 +330,10 @@ class Client(Handle):
         if "audio" in offer.streams:
             self._open_sound(offer)
         timed = offer.delay_ns is None
-        self._presented_delay_ns = self._delay_ns  # read once: what is set from here on is seen to by the loop
-        delay_ns = self._presented_delay_ns if offer.delay_ns is None else offer.delay_ns
+        wanted_ns = self._delay_ns  # read once: what is set from here on is seen to by the loop
         self._presentation.begin(
             streams=set(offer.streams),
-            delay_ns=delay_ns,
+            delay_ns=wanted_ns if offer.delay_ns is None else offer.delay_ns,
             sounding=self._sounding,
             timed=timed,
             size=offer.size,
@@ -342,7 +341,10 @@ class Client(Handle):
         )
         self._receiver.play(self._selector)
         self._selector.register(waker, selectors.EVENT_READ)
-        self.spawn("client", self._run, waker.wake)
+        turns = ClientTurns(
+            self._presentation, self._receiver, sounding=self._sounding, delay_ns=wanted_ns, clock=self._clock
+        )
+        self.spawn("client", lambda worker: self._run(worker, turns), waker.wake)
 
     def _cancel(self) -> None:
         self._receiver.cancel()
@@ -387,45 +389,17 @@ class Client(Handle):
 
     # ---- the client's thread
 
-    def _run(self, worker: Worker) -> None:
-        waker = self._waker
-        assert waker is not None
+    def _run(self, worker: Worker, turns: ClientTurns) -> None:
         try:
             while not worker.stopping.is_set() and not self._ended.is_set():
-                for key, _ in self._clock.wait(self._selector, self._wake_at()):
-                    if key.fileobj is waker:
-                        waker.clear()
-                    else:
-                        self._receiver.attend(key.data, key.fileobj)
-                self._move_along(self._clock.now_ns())
+                ready = self._clock.wait(self._selector, turns.wake_at())
+                turns.delay_ns = self._delay_ns
+                if turns.turn(ready):
+                    self._ended.set()
+                if self._peer is None:
+                    self._find_server()
         finally:
-            self._close_books(self._clock.now_ns())
-
-    def _wake_at(self) -> int:
-        return min(self._presentation.wake_at(), self._receiver.wake_at())
-
-    def _move_along(self, now_ns: int) -> None:
-        """Everything that the moment asks for, between packets."""
-        if self._presented_delay_ns != self._delay_ns:
-            self._presented_delay_ns = self._delay_ns
-            self._presentation.set_delay(self._delay_ns)
-        if self._sounding is not None and self._sounding.back() and self._delay_ns is not None:
-            self._presentation.set_delay(self._delay_ns)  # what the browser needed for the sound holds no more
-        self._presentation.move_along(now_ns)
-        self._receiver.move_along(now_ns)
-        if self._peer is None:
-            self._find_server()
-        if self._receiver.over(now_ns) and self._presentation.finished(now_ns):
-            lead_ns = 0 if self._sounding is None else max(0, self._sounding.lead_ns)
-            self._drained_ns = self._drained_ns or now_ns + lead_ns
-            if now_ns >= self._drained_ns:
-                self._ended.set()
-
-    def _close_books(self, now_ns: int) -> None:
-        """Every frame gets its fate, and the server its farewell."""
-        self._presentation.close_books(now_ns)
-        self._recorder.meta["end_ns"] = now_ns
-        self._receiver.leave(now_ns)
+            self._recorder.meta["end_ns"] = turns.leave()
 
 
 _CLIPS = (

@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import Protocol
 
 from avlab.measure.record.scratch import Scratch
 
@@ -23,6 +24,21 @@ NAP_NS = 1_000_000
 
 FD_SETSIZE = 1024
 """From this number on, `select` takes no descriptor."""
+
+
+class Clock(Protocol):
+    """What runs in time asks one of these, and waits on no other."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since some fixed moment."""
+
+    def sleep_until(self, moment_ns: int) -> None:
+        """Return at `moment_ns`, or at once when it has passed."""
+
+    def wait(
+        self, selector: selectors.BaseSelector, deadline_ns: int | None, *, attentive: bool = False
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        """Ready sockets, or an empty list at `deadline_ns` (None: no deadline)."""
 
 
 class MonotonicClock:
@@ -87,6 +103,15 @@ class VirtualClock:
     def sleep_until(self, moment_ns: int) -> None:
         """Jump forward to `moment_ns`; never back."""
         self._now_ns = max(self._now_ns, moment_ns)
+
+    def wait(
+        self, selector: selectors.BaseSelector, deadline_ns: int | None, *, attentive: bool = False
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        """What is ready now, without waiting; when nothing is, jump to the deadline."""
+        ready = selector.select(0)
+        if not ready and deadline_ns is not None:
+            self.sleep_until(deadline_ns)
+        return ready
 
 
 class WallClock:

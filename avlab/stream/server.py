@@ -32,6 +32,7 @@ from avlab.stream.rtsp.audience import RtspAudience
 from avlab.stream.sending.adapting import Adapting, Delivery
 from avlab.stream.sending.clip import Sending
 from avlab.stream.sockets.links import Waker
+from avlab.stream.turns import ServerTurns
 from avlab.timing.pacing import pacer_named
 from avlab.timing.seat import pacer_name
 from avlab.timing.spreading import check_spread
@@ -409,40 +410,18 @@ class Server(Handle):
     # ---- the server's thread
 
     def _run(self, worker: Worker) -> None:
+        turns = ServerTurns(
+            self._audience,
+            self._sending,
+            clock=self._clock,
+            over=lambda now_ns: self._recorder.event(now_ns, "end of clip"),
+        )
         try:
             while not worker.stopping.is_set():
-                for key, _ in self._clock.wait(self._selector, self._wake_at()):
-                    if key.fileobj is self._waker:
-                        self._waker.clear()
-                    else:
-                        self._audience.attend(key.data, key.fileobj, self._clock.now_ns())
-                now_ns = self._clock.now_ns()
-                if self._sending.send_due(now_ns):
-                    self._end_of_clip(now_ns)
-                self._audience.look_after(self._clock.now_ns())
-                if self._start_ns is not None and not self._audience.occupied:
-                    self._rewind()
+                if turns.turn(self._clock.wait(self._selector, turns.wake_at())) and self._once:
+                    self._ended.set()
         finally:
-            self._audience.say_goodbye(self._clock.now_ns())
-            self._audience.drain()
-
-    def _wake_at(self) -> int | None:
-        moments = (self._audience.wake_at(), self._sending.wake_at())
-        return min((moment for moment in moments if moment is not None), default=None)
-
-    def _end_of_clip(self, now_ns: int) -> None:
-        self._audience.say_goodbye(now_ns)
-        self._recorder.event(now_ns, "end of clip")
-        fault = self._sending.fault()
-        self._rewind()
-        if fault is not None:
-            raise fault
-        if self._once:
-            self._ended.set()
-
-    def _rewind(self) -> None:
-        self._sending.rewind()
-        self._audience.rewind()
+            turns.leave()
 
 
 update_wrapper(Server.__new__, Server.__init__, assigned=())  # help shows what the constructor takes

@@ -17,7 +17,7 @@ from typing import Any
 from avlab.measure.record.trace import PacketTuple, Recorder
 from avlab.media.pcm import stereo
 from avlab.media.sources import Source
-from avlab.stream.clock import MonotonicClock
+from avlab.stream.clock import Clock
 from avlab.stream.ends import Part
 from avlab.stream.sockets import listening
 from avlab.stream.sockets.links import Address, TcpLink, UdpLink, bind_udp, interest, largest_datagram
@@ -95,7 +95,7 @@ class ClassicAudience:
         host: str,
         port: int,
         session_timeout: float,
-        clock: MonotonicClock,
+        clock: Clock,
         recorder: Recorder,
         play: Callable[[int], int],
         notice: Callable[[str, str], None],
@@ -112,6 +112,7 @@ class ClassicAudience:
         self._waiting: dict[Address, int] = {}  # said hello, and is sent nothing until it connects; since when
         self._picture_ns: int | None = None  # the last picture's pts
         self._events = 0
+        self._looked_ns = 0
         self._udp: UdpLink | None = None
         self._door: listening.Listener | None = None
 
@@ -212,12 +213,13 @@ class ClassicAudience:
 
     def wake_at(self) -> int | None:
         """When to look after the clients again."""
-        moments = [self._clock.now_ns() + NS // 4 if self.viewers or self.listeners or self._waiting else None]
+        moments = [self._looked_ns + NS // 4 if self.viewers or self.listeners or self._waiting else None]
         moments.append(self._door.wake_at() if self._door is not None else None)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def look_after(self, now_ns: int) -> None:
         """Part from those who are gone, who read nothing, and who proved nothing in time."""
+        self._looked_ns = now_ns
         if self._door is not None:
             self._door.resume(now_ns)
         for listener in list(self.listeners):

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from avlab.core.sink import SPARE_NS
-from avlab.stream.clock import MonotonicClock
+from avlab.stream.clock import Clock
 from avlab.stream.ends import Offer
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.recording import PlayerRecording
@@ -117,7 +117,7 @@ class ClassicReceiver:
         *,
         timeout: float,
         presentation: Presentation,
-        clock: MonotonicClock,
+        clock: Clock,
         recording: PlayerRecording,
         notice: Callable[[str, str], None],
     ) -> None:

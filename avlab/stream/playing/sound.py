@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from avlab.core.sink import SPARE_NS
 from avlab.media.speaker import NullSpeaker, Speaker, SpeakerError, open_speaker
-from avlab.stream.clock import MonotonicClock
+from avlab.stream.clock import Clock
 from avlab.stream.handle import Worker
 from avlab.timing.playout import ClockReading
 from avlab.timing.sound import Played, SoundBuffer
@@ -51,7 +51,7 @@ class Sounding:
         channels: int,
         audio: Choice,
         av_offset_ns: int,
-        clock: MonotonicClock,
+        clock: Clock,
         note: Callable[[str, str], None],
         notice: Callable[[str, str], None] | None = None,
     ) -> None:

@@ -20,7 +20,7 @@ from avlab.core.sender import Sender
 from avlab.measure.record.trace import Recorder
 from avlab.media.sources import Source
 from avlab.network.settings import Network
-from avlab.stream.clock import MonotonicClock, WallClock
+from avlab.stream.clock import Clock, WallClock
 from avlab.stream.ends import Part
 from avlab.stream.places import REQUEST_NS, Places, one_too_many
 from avlab.stream.recording import SenderRecording
@@ -82,7 +82,7 @@ class RtspAudience:
         port: int,
         loop: bool,
         session_timeout: float,
-        clock: MonotonicClock,
+        clock: Clock,
         recorder: Recorder,
         delivery: Delivery,
         play: Callable[[int], int],
@@ -107,6 +107,7 @@ class RtspAudience:
         self._sockets = MediaSockets(host, self._feedback)
         self._talking: OrderedDict[Peer, None] = OrderedDict()  # who has said something; whose turn it is comes first
         self._told, self._told_ns = 0, 0
+        self._looked_ns = 0  # when the peers were last seen to
         self._listener: Listener | None = None
 
     # ---- what it says of itself
@@ -252,7 +253,7 @@ class RtspAudience:
 
     def wake_at(self) -> int | None:
         """When to look after the peers again, to send more of a frame, or when the network lets go of something."""
-        moments = [self._clock.now_ns() + NS // 4 if self.peers else None, self._dispatch.wake_at()]
+        moments = [self._looked_ns + NS // 4 if self.peers else None, self._dispatch.wake_at()]
         moments.append(self._listener.wake_at() if self._listener is not None else None)
         moments.append(self._feedback.wake_at())
         moments += [peer.sender.timer_at() for peer in self.peers]
@@ -283,6 +284,7 @@ class RtspAudience:
 
     def _see_to_peers(self, now_ns: int) -> None:
         """Part from clients that are gone, have said nothing within the session time-out, or take nothing."""
+        self._looked_ns = now_ns
         limit_ns = round(self.session_timeout * NS)
         for peer in list(self.peers):
             stalled = peer.link.progress_ns is not None and now_ns - peer.link.progress_ns > limit_ns

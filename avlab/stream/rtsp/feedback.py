@@ -11,7 +11,7 @@ import selectors
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from avlab.stream.clock import MonotonicClock
+from avlab.stream.clock import Clock
 from avlab.stream.rtsp.peer import Peer
 from avlab.stream.sockets.links import UdpLink
 from avlab.wire import rtcp
@@ -43,7 +43,7 @@ class Feedback:
 
     def __init__(
         self,
-        clock: MonotonicClock,
+        clock: Clock,
         clients: Mapping[str, Mapping[int, Peer]],
         rise: Callable[[Peer, int, bytes, int], Iterable[bytes]] = lambda peer, ssrc, data, now_ns: (data,),
     ) -> None:

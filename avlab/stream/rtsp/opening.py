@@ -5,7 +5,7 @@ from __future__ import annotations
 import selectors
 from collections.abc import Iterable
 
-from avlab.stream.clock import MonotonicClock
+from avlab.stream.clock import Clock
 from avlab.stream.rtsp.dialogue import Session
 from avlab.stream.rtsp.origin import Origin
 from avlab.stream.sockets.links import UdpLink
@@ -32,7 +32,7 @@ def knock(media: sdp.Media, links: tuple[UdpLink, UdpLink], origin: Origin, ssrc
         links[1].send([empty], rtcp_door)
 
 
-def opens(links: Iterable[UdpLink], session: Session, clock: MonotonicClock) -> bool:
+def opens(links: Iterable[UdpLink], session: Session, clock: Clock) -> bool:
     """After PLAY: wait for the first datagram, at most `SHUT_NS`; whether one came, or the connection ended instead.
 
     What comes on the connection meanwhile is kept by the session, within its bounds.

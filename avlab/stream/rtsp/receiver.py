@@ -15,7 +15,7 @@ from typing import Any
 from avlab.core.arriving import NOUNS, Described
 from avlab.core.events import Path
 from avlab.core.repairing import Repair
-from avlab.stream.clock import MonotonicClock
+from avlab.stream.clock import Clock
 from avlab.stream.ends import Offer
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.recording import PlayerRecording
@@ -95,7 +95,7 @@ class RtspReceiver:
         repair: Repair | None,
         timeout: float,
         presentation: Presentation,
-        clock: MonotonicClock,
+        clock: Clock,
         recording: PlayerRecording,
         notice: Callable[[str, str], None],
     ) -> None:

@@ -14,7 +14,7 @@ from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.media import codec
 from avlab.media.sources import LiveSource, Source
 from avlab.parts import Call, Dropped, Due, Pacer, PartError, called
-from avlab.stream.clock import MonotonicClock
+from avlab.stream.clock import Clock
 from avlab.stream.ends import Audience
 from avlab.stream.sending.feed import Feed
 from avlab.timing.pacing import DeadlinePacer
@@ -69,7 +69,7 @@ class Sending:
         *,
         loop: bool,
         audience: Audience,
-        clock: MonotonicClock,
+        clock: Clock,
         recorder: Recorder,
         ready: Callable[[], None],
         notice: Callable[[str, str], None],
@@ -111,11 +111,15 @@ class Sending:
             self._sound_pacer.restart(now_ns)
         return now_ns - self.start_ns
 
+    def take(self, now_ns: int) -> None:
+        """Take what the feeds have: when it leaves is known then. Nothing while nobody plays."""
+        if self.start_ns is not None:
+            self._fill(now_ns)
+
     def wake_at(self) -> int | None:
-        """Take what the feeds have; when it is due, or the clip over. None while nobody plays or nothing came."""
+        """When what was taken is due, or the clip over. None while nobody plays or nothing came."""
         if self.start_ns is None:
             return None
-        self._fill(self._clock.now_ns())
         moments = (self._in_use.wake_at(), self._sound_pacer.wake_at(), self._end_ns())
         return min((moment for moment in moments if moment is not None), default=None)
 
