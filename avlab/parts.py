@@ -170,16 +170,24 @@ class PlayoutDelay(Protocol):
 
 
 class JitterBuffer(Protocol):
-    """Puts packets in order and gives whole frames: `Client(jitter_buffer=)`. `wake_at` may be left out."""
+    """Puts packets in order and gives whole frames: `Client(jitter_buffer=)`. `wake_at` may be left out.
+
+    It is for pictures: sound has a ring of its own, in which each sample has its place by its timestamp. Each packet
+    has a deadline, which is when its picture is to be shown; what is given long after it is too late. What was pushed
+    has to be given, in a frame or as `Dropped`, within a second of its deadline at the latest.
+    """
 
     def push(self, packet: Packet, now: float, /) -> None:
-        """A packet has arrived."""
+        """A packet has arrived, in whatever order; one that was lost and repaired, too."""
 
     def pull(self, now: float, /) -> list[list[Packet] | Dropped]:
-        """Whole frames in order; `Dropped(packets, reason)`: "incomplete", "late" or "duplicate"."""
+        """Whole frames in order; `Dropped(packets, reason)`: "incomplete", "late" or "duplicate".
+
+        Asked after each `push`, at each packet's deadline, and when `wake_at` says so.
+        """
 
     def wake_at(self) -> float | None:
-        """The next moment at which `pull` has something to give; without this it is asked at each deadline."""
+        """The next moment at which `pull` has something to give, None for none: it is asked at each deadline anyway."""
 
 
 class PayloadFormat(Protocol):

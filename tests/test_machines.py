@@ -19,6 +19,7 @@ from avlab.core.sink import BufferSink
 from avlab.media import codec
 from avlab.network.parity import ParityEncoder
 from avlab.network.retransmission import RtxSender
+from avlab.parts import Call, PartError, called
 from avlab.wire.batch import Batch
 from avlab.wire.payloads.jpeg import packed
 from avlab.wire.payloads.l16 import packed_sound
@@ -32,9 +33,23 @@ V, A, RTX, L16, RTX_TYPE, FEC_TYPE = 0xA0, 0xB0, 0xC0, 97, 98, 99
 
 
 class Pair:
-    """What one sends the other gets `delay_ns` later; of the pictures' packets the share `loss` gets lost."""
+    """What one sends the other gets `delay_ns` later; of the pictures' packets the share `loss` gets lost.
 
-    def __init__(self, *, repair: Any = None, loss: float = 0.0, delay_ns: int = 10 * MS, seed: int = 1) -> None:
+    `buffer` is a jitter buffer of anyone's own, which is called by `call`; `failed` is told when it fails.
+    """
+
+    def __init__(
+        self,
+        *,
+        repair: Any = None,
+        loss: float = 0.0,
+        delay_ns: int = 10 * MS,
+        seed: int = 1,
+        seconds: int = SECONDS,
+        buffer: Any = None,
+        call: Call = called,
+        failed: Callable[[PartError], None] | None = None,
+    ) -> None:
         self.sender = Sender(unix_offset_ns=1_700_000_000 * NS, budget=FeedbackBudget())
         again = RtxSender(ssrc=RTX, payload_type=RTX_TYPE, sequence=9) if repair == "rtx" else None
         parity = ParityEncoder(payload_type=FEC_TYPE) if repair == "fec" else None
@@ -45,6 +60,8 @@ class Pair:
         self.sender.add(Outlet("audio", rate=RATE, ssrc=A, sequence=3, timestamp_offset=2**32 - 5))
         self.player = Player(ssrc=7)
         repairs = {"rtx": RTX_TYPE, "fec": FEC_TYPE}
+        if buffer is not None:
+            self.player.buffer_by(buffer, call=call, failed=failed)
         self.player.add("video", Described(JPEG, VIDEO_CLOCK, repairs=repairs, repair=repair))
         self.player.add("audio", Described(L16, RATE))
         self.sink = BufferSink(rate=RATE, channels=1, lead_ns=LATENCY_NS)
@@ -56,11 +73,11 @@ class Pair:
         self._count = self.lost = 0
         self.at(0, self._play)
         self.at(0, self._ask)
-        for number in range(SECONDS * FPS):
+        for number in range(seconds * FPS):
             self.at(number * NS // FPS, lambda now_ns: self.sender.send("video", PICTURE, now_ns, now_ns) and None)
-        for number in range(SECONDS * NS // CHUNK_NS):
+        for number in range(seconds * NS // CHUNK_NS):
             self.at(number * CHUNK_NS, self._sound)
-        self.at(SECONDS * NS, self.sender.end)
+        self.at(seconds * NS, self.sender.end)
 
     def at(self, at_ns: int, act: Callable[[int], None]) -> None:
         self._count += 1

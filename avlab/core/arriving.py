@@ -26,6 +26,7 @@ from avlab.core.events import (
 from avlab.core.presenting import Presenting
 from avlab.core.repairing import Asking, Rebuilding, Repair, Repairing, repairing
 from avlab.timing.jitterbuffer import Run
+from avlab.timing.ownbuffer import Tell
 from avlab.timing.timeline import Timeline
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch
@@ -387,7 +388,9 @@ class Arriving:
         incoming.media_ns = media_ns = self._timeline.media_ns(incoming.stream, ticks)
         fates: Sequence[str | None]
         if incoming.stream == "video":
-            fates = self._presenting.take_run(Run(sequence, ticks, media_ns, run.marker, run.batch), now_ns)
+            tell = self._teller(incoming, run, sequence, arrived_ns) if self._presenting.tells_later else None
+            taken = Run(sequence, ticks, media_ns, run.marker, run.batch)
+            fates = self._presenting.take_run(taken, now_ns, tell=tell)
             for refused in self._presenting.refusals():
                 self._note_malformed(refused, now_ns)
         else:
@@ -395,7 +398,8 @@ class Arriving:
                 self._take_sound(incoming, payload, number, ticks, now_ns)
                 for number, payload in enumerate(run.payloads, sequence)
             ]
-        self._tell_run(incoming, run, sequence, fates, arrived_ns)
+        if incoming.stream != "video" or not self._presenting.tells_later:
+            self._tell_run(incoming, run, sequence, fates, arrived_ns)
         repairing = incoming.repairing
         if isinstance(repairing, Asking):
             last = sequence + run.total - 1
@@ -410,6 +414,14 @@ class Arriving:
     ) -> None:
         sizes = run.sizes
         self._emit(PacketsTaken(now_ns, incoming.stream, run.ssrc, sequence, run.timestamp, run.marker, sizes, fates))
+
+    def _teller(self, incoming: Incoming, run: RtpRun, sequence: int, now_ns: int) -> Tell:
+        """Tells what became of a packet of a run, by its place in it, once that is known."""
+
+        def tell(at: int, fate: str) -> None:
+            self._tell_run(incoming, run.part(at, at + 1), sequence + at, [fate], now_ns)
+
+        return tell
 
     def _tell_packet(
         self, incoming: Incoming, packet: RtpPacket, sequence: int, size: int, now_ns: int, fate: str

@@ -7,13 +7,15 @@ on one monotonic clock, the driver's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from avlab.core.arriving import Arriving, Described, Incoming
 from avlab.core.events import Path, PlayerEvent
 from avlab.core.presenting import Presenting
 from avlab.core.repairing import Asking
 from avlab.core.sink import SoundSink
+from avlab.parts import Call, PartError, called
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.playout import ClockReading
 from avlab.timing.target import DelayTarget
@@ -78,6 +80,14 @@ class Player:
     def set_delay(self, delay_ns: int | None) -> None:
         """Another playout delay, from now on; None lets it find itself, beginning with what it is."""
         self._presenting.set_delay(delay_ns)
+
+    def buffer_by(self, part: Any, *, call: Call = called, failed: Callable[[PartError], None] | None = None) -> None:
+        """A jitter buffer of anyone's own (`avlab.parts`) for the pictures, from the next `prepare` on.
+
+        It is called by `call`; when it fails, avlab's own takes over, and `failed` is told; without, PartError is
+        raised.
+        """
+        self._presenting.buffer_by(part, call=call, failed=failed)
 
     def steer_by(self, target: DelayTarget) -> None:
         """What an adaptive playout delay keeps to, from now on: anyone's own, or the one that comes with avlab."""

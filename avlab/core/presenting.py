@@ -6,6 +6,7 @@ Sound leaves through a sink, as only that knows what comes too late; all else th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from avlab.core.events import (
     DelayChanged,
@@ -21,7 +22,9 @@ from avlab.core.events import (
     TooSlow,
 )
 from avlab.core.sink import SoundSink
+from avlab.parts import Call, PartError, called
 from avlab.timing.jitterbuffer import MAX_FRAMES, Frame, JitterBuffer, Run
+from avlab.timing.ownbuffer import OwnBuffer, Tell
 from avlab.timing.playout import DEFAULT_DELAY_NS, TARDY_NS, ClockReading, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.timing.target import DelayTarget, Steering
@@ -57,7 +60,9 @@ class Presenting:
         self._emit = emit
         self._sound: SoundSink | None = None
         self._clock = MediaClock()
-        self._buffer = JitterBuffer()
+        self._buffer: JitterBuffer | OwnBuffer = JitterBuffer()
+        self._make_own: Callable[[JitterBuffer], OwnBuffer] | None = None
+        self._quickest_ns: int | None = None  # of the pictures' packets before the start: arrival less media time
         self._playout = Playout(self._clock)
         self._start = Start(expect=set(), delay_ns=0)
         self._delay_ns = 0
@@ -79,6 +84,10 @@ class Presenting:
         self._steering = Steering()
         self._adaptive = False
 
+    def buffer_by(self, part: Any, *, call: Call = called, failed: Callable[[PartError], None] | None = None) -> None:
+        """A jitter buffer of anyone's own puts pictures together, from the next `prepare` on; see `OwnBuffer`."""
+        self._make_own = lambda usual: OwnBuffer(part, usual, call=call, failed=failed)
+
     def prepare(
         self,
         *,
@@ -93,7 +102,8 @@ class Presenting:
         Pictures of a wire that is not `timed` are shown as they come; nothing tells how far they are from the sound.
         `size` is their width and height, where a description tells them.
         """
-        self._buffer = JitterBuffer(size=size)
+        usual = JitterBuffer(size=size)
+        self._buffer = usual if self._make_own is None else self._make_own(usual)
         self._sound = sound
         self._adaptive = delay_ns is None
         self._delay_ns = delay_ns = DEFAULT_DELAY_NS if delay_ns is None else delay_ns
@@ -151,15 +161,27 @@ class Presenting:
         """Why packets were no part of a picture, since the last call."""
         return self._buffer.refusals()
 
-    def take_run(self, run: Run, now_ns: int, *, back: bool = False) -> list[str]:
-        """Packets of a picture; the fate of each: used, duplicate or late. `back`: they were lost, and repaired."""
+    @property
+    def tells_later(self) -> bool:
+        """Whether what becomes of a packet is known when it leaves the buffer, and not when it comes."""
+        return isinstance(self._buffer, OwnBuffer)
+
+    def take_run(self, run: Run, now_ns: int, *, back: bool = False, tell: Tell | None = None) -> list[str]:
+        """Packets of a picture; the fate of each: used, duplicate or late. `back`: they were lost, and repaired.
+
+        Where the buffer `tells_later`, it is the fate by its number, and `tell` is told of the true one.
+        """
         if not back:
             self._steering.target.observe("video", run.media_ns, now_ns)
             if not self._clock.running:
                 self._by_itself[run.ticks] = now_ns
                 if len(self._by_itself) > MAX_FRAMES:
                     del self._by_itself[next(iter(self._by_itself))]
-        fates = self._buffer.push_run(run, now_ns)
+        if isinstance(self._buffer, OwnBuffer):
+            deadline_ns = self._deadline_ns(run, now_ns, back=back)
+            fates = self._buffer.push_run(run, now_ns, deadline_ns=deadline_ns, tell=tell)
+        else:
+            fates = self._buffer.push_run(run, now_ns)
         new = len(fates) - fates.count("duplicate")
         if new:
             first, last = run.sequence, run.sequence + len(fates) - 1
@@ -223,6 +245,8 @@ class Presenting:
         if self._start.ready and not self._clock.running:
             return 0
         moments = [self._playout.wake_at(), self._start.wake_at()]
+        if isinstance(self._buffer, OwnBuffer):
+            moments.append(self._buffer.wake_at())
         if self._clock.led and self._timed and self._sound_ns is not None:
             moments.append(self._sound_ns + MUTE_NS + 1)
         if self._adaptive:
@@ -238,6 +262,8 @@ class Presenting:
             self._follow_sound(now_ns)
         if self._adaptive:
             self._steer(now_ns)
+        if isinstance(self._buffer, OwnBuffer):
+            self._take_frames(now_ns)
         for item in self._playout.pull(now_ns):
             if isinstance(item, Dropped):
                 self._see_that_it_keeps_up(item.item, item.reason, now_ns)
@@ -301,6 +327,17 @@ class Presenting:
         if not self._clock.running or self._playout.at_once:
             return []
         return [(frame, self._clock.when_ns(frame.pts_ns)) for frame in self._playout.waiting]
+
+    def _deadline_ns(self, run: Run, now_ns: int, *, back: bool) -> int:
+        """When the picture of a run is due: as far as can be told before the start, by the quickest packet so far."""
+        if self._clock.running:
+            return self._clock.when_ns(run.media_ns)
+        if not back:
+            since_ns = now_ns - run.media_ns
+            self._quickest_ns = since_ns if self._quickest_ns is None else min(since_ns, self._quickest_ns)
+            if run.marker:  # the buffer may hold it until it is due, and sound is not to wait for that
+                self._start.arrived("video", run.media_ns, now_ns)
+        return run.media_ns + (self._quickest_ns or 0) + self.held_back_ns
 
     def _take_frames(self, now_ns: int) -> None:
         for frame in self._buffer.pull(now_ns):
@@ -397,7 +434,9 @@ class Presenting:
         those that came too late for their time.
         """
         began_ns, all_of_them, missed, late = self._slow or (now_ns, 0, 0, 0)
-        if fate == "skipped" and self._clock.running and not self._playout.at_once and frame.complete_ns is not None:
+        own = isinstance(self._buffer, OwnBuffer)  # what that has held back is no fault of the machine's
+        timely = self._clock.running and not self._playout.at_once and not own
+        if fate == "skipped" and timely and frame.complete_ns is not None:
             missed += frame.complete_ns <= self._moved_ns < self._clock.when_ns(frame.pts_ns)
         self._slow = began_ns, all_of_them + 1, missed, late + (fate == "late")
         if now_ns - began_ns < SLOW_NS:

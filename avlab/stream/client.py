@@ -19,7 +19,7 @@ from avlab.measure.record.join import join
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.tables import UNKNOWN
 from avlab.measure.record.trace import Recorder, Trace
-from avlab.parts import PartError, PlayoutDelay, Target, named
+from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, named
 from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Offer, Receiver
@@ -33,6 +33,7 @@ from avlab.stream.server import Server
 from avlab.stream.sockets.links import Waker
 from avlab.stream.turns import ClientTurns
 from avlab.timing.jitterbuffer import Frame
+from avlab.timing.ownbuffer import check_own_buffer
 from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.timing.target import DelayTarget, OwnTarget, own_target
 from avlab.wire.text import printable
@@ -47,6 +48,8 @@ class Client(Handle):
     shows pictures as they come, and "adaptive" has it found from the delays seen: longer by a moment of silence,
     shorter unheard. Or it is one's own: `target(delays)`, a function of the delays of the last 500 arrivals in seconds,
     or a class with `observe(stream, delay, now)` and `target(now)`; see `avlab.parts`.
+    `jitter_buffer` is a class of one's own that puts pictures' packets in order and gives whole frames, in place of
+    avlab's; see `avlab.parts`. TypeError for what is none.
     `audio` is `auto` (a device where there is one), `speaker` (a device is demanded) or `null` (time
     is kept, in silence). `av_offset` in seconds is what the device delays beyond what it reports (Bluetooth).
     `video_over` and `audio_over` are `udp` or `tcp` (video over UDP and audio over TCP when left out); a server that
@@ -68,6 +71,7 @@ class Client(Handle):
         url: str,
         *,
         playout_delay: float | Literal["adaptive"] | Target | type[PlayoutDelay] | None = None,
+        jitter_buffer: type[JitterBuffer] | None = None,
         repair: Repair | None = None,
         audio: Literal["auto", "speaker", "null"] = "auto",
         av_offset: float = 0.0,
@@ -92,6 +96,7 @@ class Client(Handle):
         self._delay_ns: int | None = 0
         self._own_delay: Any = None  # where the delay is anyone's own
         self.repair = check_repair(repair)
+        self.jitter_buffer = check_own_buffer(jitter_buffer)
         self._peer: Server | None = None
         self._offer: Offer | None = None
         self._sought: set[int] = set()  # the sources that a server of this process was looked for by
@@ -110,7 +115,13 @@ class Client(Handle):
         self._recorder.meta["wire"] = "classic" if self._classic else "rtsp"
         self._receiver: Receiver
         if self._classic:
-            refuse_choices(video_over=video_over, audio_over=audio_over, av_offset=av_offset or None, repair=repair)
+            refuse_choices(
+                video_over=video_over,
+                audio_over=audio_over,
+                av_offset=av_offset or None,
+                jitter_buffer=jitter_buffer and named(jitter_buffer),
+                repair=repair,
+            )
             self._receiver = ClassicReceiver(url, notice=self._notice, **common)
         else:
             asked = {"video": video_over, "audio": audio_over}
@@ -119,6 +130,11 @@ class Client(Handle):
             self._receiver = RtspReceiver(
                 url, over=over, fixed=fixed, repair=self.repair, notice=self._notice, **common
             )
+        if jitter_buffer is not None:
+            self._presentation.player.buffer_by(
+                jitter_buffer, call=self._part_guard.call, failed=self._jitter_buffer_failed
+            )
+            self._recorder.setting(self._clock.now_ns(), "jitter_buffer", named(jitter_buffer))
         if playout_delay is not None:
             self.playout_delay = playout_delay
         elif not self._classic:
@@ -248,6 +264,9 @@ class Client(Handle):
 
     def _delay_failed(self, error: PartError) -> None:
         self._part_failed(error, f"The playout delay is {DEFAULT_DELAY_NS / NS:g} s now")
+
+    def _jitter_buffer_failed(self, error: PartError) -> None:
+        self._part_failed(error, "avlab's own jitter buffer has taken over")
 
     def __repr__(self) -> str:
         return f"<Client of {printable(self.url)}, {'playing' if self.running else 'not running'}>"

@@ -7,13 +7,13 @@ leaves as `Dropped(frame, "incomplete")`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from avlab.timing.stage import Dropped
 from avlab.wire.batch import Batch
-from avlab.wire.payloads.jpeg import MAX_SCAN, FrameAssembler
+from avlab.wire.payloads.jpeg import MAX_SCAN, FrameAssembler, begins_frame
 from avlab.wire.rtp import HEADER_BYTES
 from avlab.wire.units import WireError
 
@@ -55,6 +55,11 @@ class Run(NamedTuple):
         """A run of payloads that have no headers, or had others: these are blank. All but the last are of one size."""
         data = b"".join(part for payload in payloads for part in (_BLANK, payload))
         return cls(sequence, ticks, media_ns, marker, Batch(data, HEADER_BYTES + len(payloads[0])))
+
+    def part(self, at: int) -> Run:
+        """One of the packets, counted from 0."""
+        marker = self.marker and at == self.batch.total - 1
+        return Run(self.sequence + at, self.ticks, self.media_ns, marker, self.batch.part(at, at + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ class _Unfinished:
     bytes: int = 0
 
 
-class _Recent:
+class Recent:
     """The latest numbers of a kind, `WINDOW` of them."""
 
     def __init__(self) -> None:
@@ -129,14 +134,21 @@ class JitterBuffer:
     ) -> None:
         self.malformed = 0
         tables: dict[int, bytes] = {}
-        self._assembler = assembler or (lambda: FrameAssembler(tables, size=size))
+        self.assembler: Callable[[], Assembler] = assembler or (lambda: FrameAssembler(tables, size=size))
+        self.begins: Callable[[bytes], bool] | None = begins_frame if assembler is None else None
+        """Whether a payload is the first of its frame, where it says so itself."""
         self._unfinished: dict[int, _Unfinished] = {}  # by ticks, the one begun first in front
         self._held = 0  # bytes in those
-        self._seen = _Recent()  # sequence numbers
-        self._closed = _Recent()  # ticks of the frames that have left
+        self._seen = Recent()  # sequence numbers
+        self._closed = Recent()  # ticks of the frames that have left
         self._passed_ticks: int | None = None  # the newest frame that playout has passed
         self._refused: list[WireError] = []
         self._out: list[Frame | Dropped] = []
+
+    def after(self, seen: Iterable[int], closed: Iterable[int]) -> None:
+        """Go on from another buffer of the same stream: packets that it has seen, frames (ticks) that have left it."""
+        self._seen.add(sorted(seen))
+        self._closed.add(sorted(closed))
 
     def fate(self, sequence: int, ticks: int) -> str:
         """What becomes of a packet, to be asked before `push`: used, duplicate or late."""
@@ -171,7 +183,7 @@ class JitterBuffer:
         self._seen.add(range(sequence, sequence + batch.total))
         frame = self._unfinished.get(ticks)
         if frame is None:
-            frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, self._assembler())
+            frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, self.assembler())
         size = len(batch.data) - HEADER_BYTES * batch.total
         frame.packets += batch.total
         frame.bytes += size

@@ -88,6 +88,7 @@ _REASONS = {
     "video_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
     "audio_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
     "av_offset": "carries no timestamps, so that nothing ties a picture to its sound that could be shifted",
+    "jitter_buffer": "has one datagram a frame, so that there is nothing to put in order or together",
     "repair": "has one datagram a frame and no numbers on them, so that nothing can be asked for again or made up for",
 }
 

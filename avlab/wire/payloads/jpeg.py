@@ -446,6 +446,11 @@ class _Span(NamedTuple):
     data: bytes
 
 
+def begins_frame(payload: bytes) -> bool:
+    """Whether a payload is the first of its frame: its fragment offset is 0 (RFC 2435 3.1.2)."""
+    return payload[1:4] == b"\0\0\0"
+
+
 class FrameAssembler:
     """Puts the fragments of one frame together; whoever owns it tells frames apart by their RTP timestamp.
 
