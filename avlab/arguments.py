@@ -99,6 +99,8 @@ def parser() -> argparse.ArgumentParser:
     _picture_options(serve)
     serve.add_argument("--pacer", choices=PACERS, default="deadline", help="none is flat out (deadline)")
     _network_options(serve)
+    text = "bytes of a packet at the most, 576 to 65000; what a path has no room for is cut up by IP (1200)"
+    serve.add_argument("--packet-size", type=int, default=1200, metavar="BYTES", help=text)
     text = "over how much of a frame's time its packets leave, 0 to 0.95 (0: in one burst)"
     serve.add_argument("--spread", type=float, default=0.0, metavar="SHARE", help=text)
     text = "lower quality and width before the way to the clients overflows, by what they report"

@@ -138,6 +138,7 @@ def _serve(options: argparse.Namespace) -> int:
         quality=options.quality,
         pacer=options.pacer,
         network=_network(options),
+        packet_size=options.packet_size,
         spread=options.spread,
         rate_control=options.rate_control,
         offload=options.offload,

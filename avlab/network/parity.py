@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, Unwrapper, serialize_header
+from avlab.wire.rtp import HEADER_BYTES, PACKET_SIZES, REPAIR_BYTES, Unwrapper, serialize_header
 from avlab.wire.units import WireError
 
 MASK_BITS = 48
@@ -246,7 +246,7 @@ class ParityDecoder:
                 total ^= int.from_bytes(packet, "little")
                 length ^= len(packet) - HEADER_BYTES
         size = length + HEADER_BYTES
-        if length > len(parity.body) or size > 2 * MAX_PACKET:
+        if length > len(parity.body) or size not in range(PACKET_SIZES.stop):
             self.nonsense += 1
             return []
         room = max(size, (total.bit_length() + 7) // 8)

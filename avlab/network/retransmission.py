@@ -23,9 +23,9 @@ KEEP_BYTES = 4 << 20
 """How long, and how much, a sender keeps: a second is more than any playout delay worth repairing for."""
 
 SHARE = 0.5
-CREDIT_BYTES = 64_000
-"""What is sent again is at most this share of what is sent, plus this much at once: no flood of NACKs becomes one of
-packets."""
+CREDIT_BYTES = 65_536
+"""What is sent again is at most this share of what is sent, plus this much at once, which is the largest packet: no
+flood of NACKs becomes one of packets."""
 
 AGAIN_NS = 5_000_000
 """A packet asked for again sooner was asked for by the same loss: the answer is on its way."""

@@ -36,6 +36,7 @@ from avlab.stream.turns import ServerTurns
 from avlab.timing.pacing import pacer_named
 from avlab.timing.seat import pacer_name
 from avlab.timing.spreading import check_spread
+from avlab.wire.rtp import MAX_PACKET, check_packet_size
 from avlab.wire.text import printable
 from avlab.wire.units import NS
 
@@ -58,11 +59,16 @@ class Server(Handle):
     pickled sound over TCP from the port below. There a frame must fit one datagram (65,507 bytes at most, 9,216 on
     macOS); one that does not is skipped, and `notices` says what to lower.
 
+    `packet_size` is how many bytes an RTP packet has at the most, of pictures and sound: 576 to 65,000. A client may
+    ask for smaller ones by Blocksize (RFC 2326 12.7). What is larger than the path's own packets is cut up by IP, and a
+    packet is lost with any of its pieces; a system that sends no datagram so large (macOS: 9,216 bytes) has it lowered,
+    and `notices` says so.
+
     `spread` is the share of a frame's time over which its packets leave (0 to 0.95; 0 is one burst). `parity` is how
     many parity packets go with each packet, 0 to 1, to clients that asked for `repair="fec"`. `rate_control` lowers
     quality and width before the path to the clients overflows, and tries more again: "aimd", or an object with a method
-    `update(Report)` that returns a `Choice` or None. All three act while it runs, from the next frame on; the classic
-    wire has neither packets nor reports, so there they only lead to a notice.
+    `update(Report)` that returns a `Choice` or None. These four act while it runs, from the next frame on; the
+    classic wire has neither packets nor reports, so there they only lead to a notice.
 
     `clients` is how many may have a session at a time, `clients_per_address` how many of them from one address, but for
     this machine's own; further ones are refused, and `notices` says so. Whole numbers of 1 or more, for the rtsp wire.
@@ -92,6 +98,7 @@ class Server(Handle):
         loop: bool = False,
         once: bool = False,
         fps: float | None = None,
+        packet_size: int = MAX_PACKET,
         spread: float = 0.0,
         parity: float = 0.25,
         rate_control: str | RateController | type[RateController] | None = None,
@@ -163,6 +170,7 @@ class Server(Handle):
         self.quality = quality
         self.pacer = pacer
         self.network = Network() if network is None else network
+        self.packet_size = packet_size
         self.spread = spread
         if "parity" in self._made_with[1]:  # what was asked for, and no default, is told of where it does not apply
             self.parity = parity
@@ -240,6 +248,19 @@ class Server(Handle):
         elif not value.clear:
             raise ValueError("network acts on the rtsp wire alone: leave out wire='classic' to lose packets")
         self._recorder.setting(self._clock.now_ns(), "network", str(value))
+
+    @property
+    def packet_size(self) -> int:
+        """Bytes of the largest RTP packet, pictures and sound alike; acts on the next frame. ValueError outside 576 to
+        65,000.
+        """
+        return self._delivery.packet_size
+
+    @packet_size.setter
+    def packet_size(self, value: int) -> None:
+        self._delivery.packet_size = check_packet_size(value)
+        self._needs_rtsp("packet_size", value != MAX_PACKET, "a frame is one datagram there")
+        self._recorder.setting(self._clock.now_ns(), "packet_size", value)
 
     @property
     def spread(self) -> float:

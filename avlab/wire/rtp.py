@@ -13,10 +13,15 @@ from avlab.wire.batch import Batch
 from avlab.wire.units import NS, WireError
 
 MAX_PACKET = 1200
-"""Bytes of the largest RTP packet that is ever made: it fits any path, tunnels included, without IP fragments."""
+"""Bytes of the largest RTP packet, unless another size is asked for: it fits any path, tunnels included, without IP
+fragments."""
+
+PACKET_SIZES = range(576, 65_001)
+"""Bytes that the largest RTP packet may be made to have: what every host takes (RFC 1122 3.3.3), up to what fits a
+datagram with its headers, repair included."""
 
 REPAIR_BYTES = 18
-"""Left free in each picture's packet: parity over it, or the packet sent again, is no longer than MAX_PACKET then."""
+"""Left free in each picture's packet: parity over it, or the packet sent again, is no longer than the largest then."""
 
 HEADER_BYTES = 12
 HEADER = struct.Struct("!BBHII")
@@ -36,6 +41,14 @@ FIRST_DYNAMIC = 96
 
 VIDEO_CLOCK = 90_000
 """Ticks a second of every video clock here (RFC 3551 section 5)."""
+
+
+def check_packet_size(size: object) -> int:
+    """The size as a number of bytes. ValueError for anything but a whole number from 576 to 65,000."""
+    if isinstance(size, bool) or not isinstance(size, int) or size not in PACKET_SIZES:
+        least, most = PACKET_SIZES[0], PACKET_SIZES[-1]
+        raise ValueError(f"packet_size must be a whole number of bytes from {least} to {most:,}, not {size!r:.60}")
+    return size
 
 
 class RtpPacket(NamedTuple):

@@ -48,6 +48,7 @@ STATUS = {
     413: "Request Entity Too Large",
     414: "Request-URI Too Large",
     415: "Unsupported Media Type",
+    416: "Blocksize Not Understood",
     451: "Parameter Not Understood",
     452: "Conference Not Found",
     453: "Not Enough Bandwidth",
@@ -440,6 +441,16 @@ class RtpInfo:
     url: str
     seq: int | None = None
     rtptime: int | None = None
+
+
+def parse_blocksize(value: str) -> int:
+    """Bytes of media a packet, without RTP's header, as a client asks for them (RFC 2326 12.7).
+
+    Raises RtspError, with the status that is there for it, for anything but a positive decimal number.
+    """
+    if not re.fullmatch(r"0*[1-9][0-9]{0,9}", value.strip(), re.ASCII):
+        raise RtspError(f"A Blocksize is a positive number of bytes, not {value[:40]!r}.", 416)
+    return int(value)
 
 
 def serialize_rtp_info(infos: Iterable[RtpInfo]) -> str:

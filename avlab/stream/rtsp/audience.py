@@ -11,6 +11,7 @@ import selectors
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -35,7 +36,7 @@ from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
 from avlab.wire.payloads.jpeg import packed
 from avlab.wire.payloads.l16 import packed_sound
-from avlab.wire.rtp import HEADER_BYTES, Packed
+from avlab.wire.rtp import HEADER_BYTES, PACKET_SIZES, Packed
 from avlab.wire.text import printable
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 
@@ -55,6 +56,29 @@ MAX_DRAIN_NS = 2 * NS
 
 FEEDBACK = Path("", control=True)
 """Where feedback comes from: which stream it is about, its bytes say."""
+
+
+def too_large(size: int, largest: int) -> str:
+    """What to tell of packets that the system does not send."""
+    return (
+        f"this system sends no datagram of {size:,} bytes, so packets have {largest:,} at the most: on macOS "
+        "'sudo sysctl -w net.inet.udp.maxdgram=65535' makes room for larger ones"
+    )
+
+
+class Cut:
+    """A frame or a chunk as packets of at most `size` bytes, and of fewer for clients that ask for fewer: once each."""
+
+    def __init__(self, make: Callable[[int], Packed], size: int) -> None:
+        self.size, self._make = size, make
+        self._made = {size: make(size)}
+
+    def at_most(self, size: int | None) -> Packed:
+        """The packets for a client that asks for no more than `size` bytes each; None: it does not ask."""
+        size = self.size if size is None or size > self.size else size
+        if (made := self._made.get(size)) is None:
+            made = self._made[size] = self._make(size)
+        return made
 
 
 class _OwnError(Exception):
@@ -108,6 +132,8 @@ class RtspAudience:
         self._talking: OrderedDict[Peer, None] = OrderedDict()  # who has said something; whose turn it is comes first
         self._told, self._told_ns = 0, 0
         self._looked_ns = 0  # when the peers were last seen to
+        self._largest = PACKET_SIZES[-1]  # bytes that this system sends in one datagram
+        self._too_large = 0  # a size that it does not, and that was told of
         self._listener: Listener | None = None
 
     # ---- what it says of itself
@@ -211,6 +237,7 @@ class RtspAudience:
         self._port = self._listener.port
         self._listener.watch(selector, "listener")
         self._sockets.open(selector, list(self.tracks))
+        self._largest = self._sockets.largest(PACKET_SIZES[-1])
 
     def close(self) -> None:
         """Close every socket."""
@@ -406,10 +433,11 @@ class RtspAudience:
         """The sound as it is: a description says what it is like."""
         return self._source.chunks()
 
-    def prepare(self, frame: EncodedFrame) -> Packed:
+    def prepare(self, frame: EncodedFrame) -> Cut:
         """A frame cut into packets, once for all."""
+        kind = self.tracks["video"].payload_type
         try:
-            return packed(frame.data, payload_type=self.tracks["video"].payload_type)
+            return Cut(lambda size: packed(frame.data, payload_type=kind, packet_size=size), self._packet_size())
         except WireError as error:
             raise WireError(f"frame {frame.index} cannot be sent as RTP/JPEG: {error}") from error
 
@@ -417,21 +445,23 @@ class RtspAudience:
         """The RTP timestamp of a presentation time."""
         return self.tracks[stream].timestamp(pts_ns)
 
-    def send_frame(self, unit: Packed, pts_ns: int) -> tuple[int | None, int | None]:
+    def send_frame(self, unit: Cut, pts_ns: int) -> tuple[int | None, int | None]:
         """Send a frame's packets to every client that plays."""
         return self._to_all("video", unit, pts_ns)
 
     def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
         """Send a chunk to every client that plays: a packet is a unit of its own to the client."""
         track = self.tracks["audio"]
-        unit = packed_sound(chunk, payload_type=track.payload_type, rate=track.rate, channels=track.channels)
-        sent_ns, count = self._to_all("audio", unit, chunk.pts_ns)
+        make = partial(packed_sound, chunk, payload_type=track.payload_type, rate=track.rate, channels=track.channels)
+        cut = Cut(lambda size: make(packet_size=size), self._packet_size())
+        sent_ns, count = self._to_all("audio", cut, chunk.pts_ns)
         if count is None:
             return sent_ns, ()
+        unit = cut.at_most(None)
         first, batch = track.timestamp(chunk.pts_ns), unit.batch
         parts = []
-        for at in range(count):
-            ticks, size = at * unit.ticks, batch.size if at < count - 1 else batch.last
+        for at in range(batch.total):
+            ticks, size = at * unit.ticks, batch.size if at < batch.total - 1 else batch.last
             pts_ns = chunk.pts_ns + ticks * NS // track.rate
             parts.append(Part(pts_ns, (first + ticks) & 0xFFFFFFFF, size - HEADER_BYTES))
         return sent_ns, parts
@@ -443,15 +473,26 @@ class RtspAudience:
                 peer.sender.end(now_ns)
                 self._send(peer, now_ns)
 
-    def _to_all(self, stream: str, unit: Packed, pts_ns: int) -> tuple[int | None, int | None]:
+    def _packet_size(self) -> int:
+        """Bytes that a packet may have now: as many as were asked for, if the system sends them in one datagram."""
+        size = self._delivery.packet_size
+        if size > self._largest:
+            if self._too_large != size:
+                self._too_large = size
+                self._notice("packets too large", too_large(size, self._largest))
+            size = max(PACKET_SIZES[0], self._largest)
+        return size
+
+    def _to_all(self, stream: str, unit: Cut, pts_ns: int) -> tuple[int | None, int | None]:
         """Send one unit to every client that plays: when the first send began, and that client's packets."""
         first: tuple[int | None, int | None] = None, None
         for peer in self.peers:
-            if not peer.playing or stream not in peer.routes:
+            route = peer.routes.get(stream)
+            if route is None or not peer.playing:
                 continue
             now_ns, sender = self._clock.now_ns(), peer.sender
             sender.spread, sender.parity = self._delivery.spread, self._delivery.parity
-            count = sender.send(stream, unit, pts_ns, now_ns)
+            count = sender.send(stream, unit.at_most(route.packet_size), pts_ns, now_ns)
             if first[0] is None:
                 first = now_ns, count
             self._send(peer, now_ns)

@@ -6,10 +6,11 @@ be chosen for each (IP_PKTINFO), from one socket: but not alike on the three sys
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 
 from avlab.stream.rtsp.feedback import Feedback
-from avlab.stream.sockets.links import UdpLink, udp_pair
+from avlab.stream.sockets.links import UdpLink, largest_datagram, udp_pair
 
 Pair = tuple[UdpLink, UdpLink]
 
@@ -31,6 +32,16 @@ class MediaSockets:
         if self._host not in EVERY_ADDRESS:
             for stream in streams:
                 self._bind(stream, self._host)
+
+    def largest(self, most: int) -> int:
+        """How many bytes, `most` at most, this system sends in one datagram; `most` where it cannot be tried out."""
+        with contextlib.suppress(OSError):
+            link = UdpLink(self._host)
+            try:
+                return largest_datagram(link, most)
+            finally:
+                link.close()
+        return most
 
     def take(self, stream: str, local: str) -> Pair:
         """The pair of a stream for a client that has asked at the address `local`; to be given back.

@@ -18,7 +18,7 @@ from avlab.network.parity import ParityEncoder
 from avlab.network.retransmission import KEEP_NS, RtxSender
 from avlab.stream.sockets.links import Address, TcpLink, UdpLink
 from avlab.wire import rtsp, sdp
-from avlab.wire.rtp import JPEG, L16_MONO, L16_STEREO, VIDEO_CLOCK, rtp_timestamp
+from avlab.wire.rtp import HEADER_BYTES, JPEG, L16_MONO, L16_STEREO, PACKET_SIZES, VIDEO_CLOCK, rtp_timestamp
 from avlab.wire.units import NS, WireError
 
 SERVER_NAME = "avlab"
@@ -95,6 +95,7 @@ class Route:
     addresses: tuple[Address, Address] | None = None  # UDP: RTP, RTCP
     links: tuple[UdpLink, UdpLink] | None = None  # which of the server's sockets it leaves from, while it is set up
     url: str = ""  # by which the client has asked for it
+    packet_size: int | None = None  # bytes of its packets at the most, where it has asked for a size
 
 
 class Stage(Protocol):
@@ -232,6 +233,7 @@ class Peer:
         if self.session is None:
             self.stage.admit(self)
         route.url = request.uri
+        route.packet_size = asked_size(request)
         self.stage.set_up(self, route)
         if stream in self.routes:
             self.stage.tear_down(self, self.routes[stream])
@@ -250,6 +252,9 @@ class Peer:
 
     def _play(self, request: rtsp.Request, now_ns: int) -> _Answer:
         joins = not self.playing
+        if (size := asked_size(request)) is not None:
+            for route in self.routes.values():
+                route.packet_size = size
         media_ns = self.stage.play(self, now_ns)
         if joins:
             for stream, outlet in self.sender.outlets.items():
@@ -288,6 +293,12 @@ class Peer:
 
 
 _Answer = tuple[dict[str, str], bytes]
+
+
+def asked_size(request: rtsp.Request) -> int | None:
+    """Bytes that a packet may have, if the client asks for a size; what is less than the least is that."""
+    block = rtsp.parse_blocksize(request.headers["blocksize"]) if "blocksize" in request.headers else None
+    return None if block is None else max(PACKET_SIZES[0], block + HEADER_BYTES)
 
 
 def outlet_of(route: Route, *, sequence: int) -> Outlet:

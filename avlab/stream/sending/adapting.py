@@ -13,14 +13,16 @@ from avlab.network.offload import Offload
 from avlab.network.ratecontrol import Aimd, Choice, RateController, Report, asked
 from avlab.parts import Call, PartError, called
 from avlab.stream.sending.clip import Sending
+from avlab.wire.rtp import MAX_PACKET
 from avlab.wire.units import NS
 
 
 @dataclass(slots=True)
 class Delivery:
-    """How packets go out: over which share of a frame's time, with how much parity, and who hears reports of it; and
-    whether the system cuts them up."""
+    """How packets go out: how large, over which share of a frame's time, with how much parity, and who hears reports
+    of it; and whether the system cuts them up."""
 
+    packet_size: int = MAX_PACKET
     spread: float = 0.0
     parity: float = 0.25
     offload: Offload = field(default_factory=Offload)

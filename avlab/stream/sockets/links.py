@@ -23,8 +23,9 @@ BUFFER_BYTES = 4 << 20
 UDP_SEGMENT, UDP_GRO, SO_RXQ_OVFL = 103, 104, 40  # linux/udp.h, asm-generic/socket.h
 IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 MSG_ERRQUEUE = 0x2000  # linux/socket.h
-MAX_BURST = 64_000
+MAX_BURST = 65_507
 MAX_SEGMENTS = 64
+"""Bytes and packets of one segmented send: it is a datagram until it is cut, and linux/udp.h has UDP_MAX_SEGMENTS."""
 
 REMEMBERED = 256
 """Destinations that are known to take no segmented send; of more than these the oldest are tried again."""
@@ -131,9 +132,9 @@ class UdpLink:
         """Send a batch in order; how many of its datagrams the system took. The rest is lost, as datagrams are."""
         data, size = batch
         count = batch.total
-        if not self.segments or count < 2 or to in self._singly:
+        most = min(MAX_SEGMENTS, MAX_BURST // size)
+        if not self.segments or count < 2 or most < 2 or to in self._singly:
             return self._send_singly(batch.datagrams(), to)
-        most = max(1, min(MAX_SEGMENTS, MAX_BURST // size))
         view, sent = memoryview(data), 0
         while sent < count:
             burst = view[sent * size : (sent + most) * size]
