@@ -239,5 +239,5 @@ def test_a_picture_is_what_it_was_at_every_size(pictures: list[Any]) -> None:
         batch = cut.at_most(asked).stamped(sequence=65_530, timestamp=1, ssrc=2)
         assembler = FrameAssembler()
         assert not assembler.add_run(65_530, True, batch)
-        assert assembler.jpeg()[-1000:] == jpeg[-1000:]
+        assert assembler.frame()[-1000:] == jpeg[-1000:]
     assert made == [8000, 576, 1200], "each size is made once"
