@@ -6,7 +6,7 @@ what its reports say, in `core.sender`; how packets leave, in `dispatch`. All of
 
 from __future__ import annotations
 
-import secrets
+import random
 import selectors
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +32,8 @@ from avlab.stream.rtsp.peer import SERVER_NAME, STALL_BYTES, Peer, Route, tracks
 from avlab.stream.sending.adapting import Delivery
 from avlab.stream.sockets.links import interest
 from avlab.stream.sockets.listening import Arrival, Listener
+from avlab.stream.sockets.protocols import System
+from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
 from avlab.wire.payloads.jpeg import packed
@@ -95,7 +97,10 @@ def _own_work() -> Iterator[None]:
 
 
 class RtspAudience:
-    """An `ends.Audience`, and the `peer.Stage` of its peers: JPEG and L16 over RTP, as each asked for it."""
+    """An `ends.Audience`, and the `peer.Stage` of its peers: JPEG and L16 over RTP, as each asked for it.
+
+    `system`, `chance` and `unix_offset_ns` (from the clock's time to Unix time) are the machine's own when left out.
+    """
 
     def __init__(
         self,
@@ -112,23 +117,29 @@ class RtspAudience:
         play: Callable[[int], int],
         notice: Callable[[str, str], None],
         places: Places,
+        system: System | None = None,
+        chance: random.Random | None = None,
+        unix_offset_ns: int | None = None,
     ) -> None:
+        self._system = Sockets() if system is None else system
         self._source, self._name, self._loop = source, name, loop
         self._host, self._port = host, port
         self.session_timeout = session_timeout
-        self._clock, self._wall, self._recorder = clock, WallClock(), recorder
+        self._clock, self._recorder = clock, recorder
+        self._unix_offset_ns = WallClock().unix_ns(0) if unix_offset_ns is None else unix_offset_ns
+        self.chance = random.SystemRandom() if chance is None else chance
         self._delivery = delivery
         self._start, self._notice, self._places = play, notice, places
         self._start_ns: int | None = None  # when media time 0 was; None while nobody plays
-        self._session_id = secrets.randbits(32)
-        self.tracks = tracks_of(source)
+        self._session_id = self.chance.getrandbits(32)
+        self.tracks = tracks_of(source, self.chance)
         self.peers: list[Peer] = []
         self._clients: dict[str, dict[int, Peer]] = {}  # by address, who gets which source
         self._budget = FeedbackBudget()
         self._recording = SenderRecording(recorder)
         self._dispatch = Dispatch(self._recording, delivery.offload)
         self._feedback = Feedback(clock, self._clients, self._dispatch.rise)
-        self._sockets = MediaSockets(host, self._feedback)
+        self._sockets = MediaSockets(host, self._feedback, self._system)
         self._talking: OrderedDict[Peer, None] = OrderedDict()  # who has said something; whose turn it is comes first
         self._told, self._told_ns = 0, 0
         self._looked_ns = 0  # when the peers were last seen to
@@ -233,7 +244,7 @@ class RtspAudience:
     def open(self, selector: selectors.BaseSelector) -> None:
         """Listen; OSError when the port is taken."""
         self._selector = selector
-        self._listener = Listener(self._host, self._port, notice=self._notice)
+        self._listener = Listener(self._host, self._port, notice=self._notice, system=self._system)
         self._port = self._listener.port
         self._listener.watch(selector, "listener")
         self._sockets.open(selector, list(self.tracks))
@@ -334,7 +345,7 @@ class RtspAudience:
         """The clip starts again at the next PLAY; timestamps will be others."""
         self._start_ns = None
         for track in self.tracks.values():
-            track.restart()
+            track.restart(self.chance)
         for peer in self.peers:
             peer.has_played = False
         if not self.occupied and not any(peer.session for peer in self.peers):
@@ -374,7 +385,7 @@ class RtspAudience:
         self._recorder.event(now_ns, name, rtsp.CREDENTIALS.sub("//", words))
 
     def _admit(self, arrival: Arrival, now_ns: int) -> None:
-        sender = Sender(unix_offset_ns=self._wall.unix_ns(0), budget=self._budget, name=SERVER_NAME)
+        sender = Sender(unix_offset_ns=self._unix_offset_ns, budget=self._budget, name=SERVER_NAME)
         peer = Peer(arrival.link, arrival.address, arrival.local, self, now_ns, sender, asked_ns=now_ns)
         self.peers.append(peer)
         self._selector.register(arrival.link, selectors.EVENT_READ, peer)

@@ -11,13 +11,14 @@ import contextlib
 import re
 import secrets
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from avlab.stream.sockets.dialling import Dialler
-from avlab.stream.sockets.links import UdpLink, host_of
+from avlab.stream.clock import Clock, MonotonicClock
+from avlab.stream.sockets.links import host_of
+from avlab.stream.sockets.protocols import Connection, Datagrams, System
+from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
 from avlab.wire.answers import Answers
 from avlab.wire.units import NS, WireError
@@ -53,7 +54,7 @@ KEEP_ALIVE_NS = 30 * NS
 MAX_START_NS = 1 << 61
 """Where PLAY's answer may say that it starts: some 73 years, since live servers count from 1970."""
 
-Bind = Callable[[str], tuple[UdpLink, UdpLink]]
+Bind = Callable[[str], tuple[Datagrams, Datagrams]]
 """Makes a pair of UDP links for RTP and RTCP on a local address."""
 
 
@@ -66,7 +67,7 @@ class Granted:
     """The address at the other end of the RTSP connection."""
     sources: tuple[str, ...] = ()
     """The addresses that the server says datagrams come from, if it says any."""
-    links: tuple[UdpLink, UdpLink] | None = None
+    links: tuple[Datagrams, Datagrams] | None = None
     server_port: tuple[int, int] | None = None
     channels: tuple[int, int] | None = None
     ssrc: int | None = None
@@ -101,7 +102,15 @@ class Session:
     answer within `timeout` seconds, or refuses. No sentence, request or `url` shows a password of the address.
     """
 
-    def __init__(self, url: str, *, timeout: float = 5.0, repair: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 5.0,
+        repair: str | None = None,
+        system: System | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         if not isinstance(url, str):
             raise TypeError(f"a client plays an address such as rtsp://host:port/path, not {url!r:.60}")
         if not timeout > 0:
@@ -117,8 +126,9 @@ class Session:
         self.plan: dict[str, str] = {}
         """How each stream is carried: udp or tcp."""
         self._repair, self._timeout = repair, timeout
-        self._dialler = Dialler()
-        self._socket: socket.socket | None = None
+        self._clock = MonotonicClock() if clock is None else clock
+        self._dialler = (Sockets() if system is None else system).dialler()
+        self._socket: Connection | None = None
         self._answers = Answers()
         self._answered = False  # on this connection
         self._early: deque[rtsp.Interleaved] = deque()
@@ -212,7 +222,7 @@ class Session:
             return False
         return bool(data)
 
-    def detach(self) -> socket.socket:
+    def detach(self) -> Connection:
         """The connection, for another owner."""
         assert self._socket is not None
         connection, self._socket = self._socket, None
@@ -435,13 +445,13 @@ class Session:
         assert connection is not None
         request = self._request(method, url, headers)
         # The time is the answer's: whatever else comes meanwhile does not prolong it.
-        deadline = time.perf_counter() + self._timeout
+        deadline_ns = self._clock.now_ns() + round(self._timeout * NS)
         heard = False
         try:
             connection.settimeout(self._timeout)
             connection.sendall(request.serialize())
             while True:
-                left = deadline - time.perf_counter()
+                left = (deadline_ns - self._clock.now_ns()) / NS
                 patience = min(left, QUIET) if self._answers.open_ended else left
                 data = None if left <= 0 else _receive(connection, patience)
                 heard = heard or bool(data)
@@ -452,7 +462,7 @@ class Session:
                 if data == b"":
                     kind = ConnectionError if heard else _HungUpError
                     raise kind(f"the server at {self.where} hung up instead of answering {method}{self._said()}")
-                if data is None and deadline <= time.perf_counter():
+                if data is None and deadline_ns <= self._clock.now_ns():
                     raise TimeoutError
         except TimeoutError as error:
             raise TimeoutError(
@@ -500,7 +510,7 @@ class Session:
         return rtsp.Request(method, request_uri(url), rtsp.Headers(known | dict(headers or {})))
 
 
-def _receive(connection: socket.socket, seconds: float) -> bytes | None:
+def _receive(connection: Connection, seconds: float) -> bytes | None:
     """What comes within so many seconds; empty at the connection's end, None when nothing comes."""
     connection.settimeout(max(0.001, seconds))
     try:

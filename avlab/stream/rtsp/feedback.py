@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from avlab.stream.clock import Clock
 from avlab.stream.rtsp.peer import Peer
-from avlab.stream.sockets.links import UdpLink
+from avlab.stream.sockets.protocols import Datagrams
 from avlab.wire import rtcp
 
 REPORT_BYTES = 1_500
@@ -49,26 +49,26 @@ class Feedback:
     ) -> None:
         self._clock, self._clients, self._rise = clock, clients, rise
         self._selector: selectors.BaseSelector | None = None
-        self._links: dict[UdpLink, None] = {}
-        self._ready: OrderedDict[UdpLink, None] = OrderedDict()  # whose turn it is to be read first
+        self._links: dict[Datagrams, None] = {}
+        self._ready: OrderedDict[Datagrams, None] = OrderedDict()  # whose turn it is to be read first
         self._turns: OrderedDict[str, deque[Peer]] = OrderedDict()  # whose reports wait, by address
         self._resume_ns: int | None = None
 
-    def watch(self, link: UdpLink, selector: selectors.BaseSelector) -> None:
+    def watch(self, link: Datagrams, selector: selectors.BaseSelector) -> None:
         """Read what comes to a socket; the selector tells of it, with this object, and is told when to look away."""
         self._selector = selector
         self._links[link] = None
         if self._resume_ns is None:
             selector.register(link, selectors.EVENT_READ, self)
 
-    def forget(self, link: UdpLink) -> None:
+    def forget(self, link: Datagrams) -> None:
         """Read it no more: it is about to be closed."""
         del self._links[link]
         self._ready.pop(link, None)
         if self._resume_ns is None and self._selector is not None:
             self._selector.unregister(link)
 
-    def ready(self, link: UdpLink) -> None:
+    def ready(self, link: Datagrams) -> None:
         """Something has come to a socket."""
         self._ready[link] = None
 
@@ -116,7 +116,7 @@ class Feedback:
                 return peer, data
         return None
 
-    def _read(self, link: UdpLink) -> None:
+    def _read(self, link: Datagrams) -> None:
         for data, address in link.receive(READ_A_TURN):
             known = self._clients.get(address[0])
             if known is None or len(data) > REPORT_BYTES:

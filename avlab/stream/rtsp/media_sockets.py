@@ -6,13 +6,12 @@ be chosen for each (IP_PKTINFO), from one socket: but not alike on the three sys
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 
 from avlab.stream.rtsp.feedback import Feedback
-from avlab.stream.sockets.links import UdpLink, largest_datagram, udp_pair
+from avlab.stream.sockets.protocols import Datagrams, System
 
-Pair = tuple[UdpLink, UdpLink]
+Pair = tuple[Datagrams, Datagrams]
 
 EVERY_ADDRESS = ("0.0.0.0", "::", "")
 
@@ -20,8 +19,8 @@ EVERY_ADDRESS = ("0.0.0.0", "::", "")
 class MediaSockets:
     """Pairs of sockets, for RTP and RTCP, by stream and local address; what comes to them is `feedback`'s to read."""
 
-    def __init__(self, host: str, feedback: Feedback) -> None:
-        self._host, self._feedback = host, feedback
+    def __init__(self, host: str, feedback: Feedback, system: System) -> None:
+        self._host, self._feedback, self._system = host, feedback, system
         self._selector: selectors.BaseSelector | None = None
         self._pairs: dict[tuple[str, str], Pair] = {}
         self._users: dict[tuple[str, str], int] = {}
@@ -35,13 +34,7 @@ class MediaSockets:
 
     def largest(self, most: int) -> int:
         """How many bytes, `most` at most, this system sends in one datagram; `most` where it cannot be tried out."""
-        with contextlib.suppress(OSError):
-            link = UdpLink(self._host)
-            try:
-                return largest_datagram(link, most)
-            finally:
-                link.close()
-        return most
+        return self._system.largest_datagram(self._host, most)
 
     def take(self, stream: str, local: str) -> Pair:
         """The pair of a stream for a client that has asked at the address `local`; to be given back.
@@ -74,7 +67,7 @@ class MediaSockets:
 
     def _bind(self, stream: str, host: str) -> Pair:
         assert self._selector is not None
-        pair = self._pairs[stream, host] = udp_pair(host)
+        pair = self._pairs[stream, host] = self._system.udp_pair(host)
         for link in pair:  # a client may send to either: to open a firewall, or reports
             self._feedback.watch(link, self._selector)
         return pair

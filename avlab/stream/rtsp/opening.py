@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from avlab.stream.clock import Clock
 from avlab.stream.rtsp.dialogue import Session
 from avlab.stream.rtsp.origin import Origin
-from avlab.stream.sockets.links import UdpLink
+from avlab.stream.sockets.protocols import Datagrams, System
 from avlab.wire import rtcp, sdp
 from avlab.wire.rtp import RtpPacket
 from avlab.wire.units import NS
@@ -17,7 +17,7 @@ SHUT_NS = 3 * NS
 """So long after PLAY without one datagram, RTP or RTCP, and the way is taken for shut."""
 
 
-def knock(media: sdp.Media, links: tuple[UdpLink, UdpLink], origin: Origin, ssrc: int) -> None:
+def knock(media: sdp.Media, links: tuple[Datagrams, Datagrams], origin: Origin, ssrc: int) -> None:
     """Send a datagram from each of the client's ports to each of the server's: firewalls and NATs open by that.
 
     They are an RTP packet without payload, of a type that was not described (RFC 6263 section 4.6), and an empty
@@ -32,18 +32,18 @@ def knock(media: sdp.Media, links: tuple[UdpLink, UdpLink], origin: Origin, ssrc
         links[1].send([empty], rtcp_door)
 
 
-def opens(links: Iterable[UdpLink], session: Session, clock: Clock) -> bool:
+def opens(links: Iterable[Datagrams], session: Session, clock: Clock, system: System) -> bool:
     """After PLAY: wait for the first datagram, at most `SHUT_NS`; whether one came, or the connection ended instead.
 
     What comes on the connection meanwhile is kept by the session, within its bounds.
     """
-    with selectors.DefaultSelector() as selector:
+    with system.selector() as selector:
         for link in links:
             selector.register(link, selectors.EVENT_READ)
         selector.register(session, selectors.EVENT_READ)
         deadline_ns = clock.now_ns() + SHUT_NS
-        while (left_ns := deadline_ns - clock.now_ns()) > 0:
-            for key, _ in selector.select(min(left_ns, NS // 10) / NS):
+        while (now_ns := clock.now_ns()) < deadline_ns:
+            for key, _ in clock.wait(selector, min(deadline_ns, now_ns + NS // 10)):
                 if key.fileobj is not session or not session.pump():
                     return True
     return False

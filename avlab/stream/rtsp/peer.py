@@ -5,6 +5,7 @@ Bytes come in and go out through a TcpLink; what a request means for the stream 
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections import deque
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ from avlab.core.sender import Outlet, Sender
 from avlab.media.sources import Source
 from avlab.network.parity import ParityEncoder
 from avlab.network.retransmission import KEEP_NS, RtxSender
-from avlab.stream.sockets.links import Address, TcpLink, UdpLink
+from avlab.stream.sockets.links import Address, TcpLink
+from avlab.stream.sockets.protocols import Datagrams
 from avlab.wire import rtsp, sdp
 from avlab.wire.rtp import HEADER_BYTES, JPEG, L16_MONO, L16_STEREO, PACKET_SIZES, VIDEO_CLOCK, rtp_timestamp
 from avlab.wire.units import NS, WireError
@@ -48,13 +50,13 @@ class Track:
         """The RTP timestamp of a presentation time."""
         return rtp_timestamp(pts_ns, self.rate, self.timestamp_offset)
 
-    def restart(self) -> None:
+    def restart(self, chance: random.Random) -> None:
         """The clip begins again: other timestamps, so that no two frames of a run have the same one."""
-        self.timestamp_offset = secrets.randbits(32)
+        self.timestamp_offset = chance.getrandbits(32)
 
 
-def tracks_of(source: Source) -> dict[str, Track]:
-    """What a source has, as it is described and sent: video, audio or both."""
+def tracks_of(source: Source, chance: random.Random) -> dict[str, Track]:
+    """What a source has, as it is described and sent: video, audio or both; each timestamp's start is drawn."""
     tracks = {}
     if source.has_video:
         media = sdp.Media(
@@ -66,7 +68,7 @@ def tracks_of(source: Source) -> dict[str, Track]:
             framerate=float(source.fps) if source.fps else None,
             **sdp.repair_offer(JPEG, VIDEO_CLOCK, rtx=RTX_TYPE, fec=FEC_TYPE, keep_ms=KEEP_NS // 1_000_000),
         )
-        tracks["video"] = Track("video", JPEG, VIDEO_CLOCK, 1, secrets.randbits(32), media)
+        tracks["video"] = Track("video", JPEG, VIDEO_CLOCK, 1, chance.getrandbits(32), media)
     if source.has_audio:
         rate, channels = source.rate, source.channels
         assert rate is not None
@@ -81,7 +83,7 @@ def tracks_of(source: Source) -> dict[str, Track]:
             channels=channels,
             control="audio",
         )
-        tracks["audio"] = Track("audio", payload_type, rate, channels, secrets.randbits(32), media)
+        tracks["audio"] = Track("audio", payload_type, rate, channels, chance.getrandbits(32), media)
     return tracks
 
 
@@ -93,7 +95,7 @@ class Route:
     ssrc: int
     channels: tuple[int, int] | None = None  # interleaved: RTP, RTCP
     addresses: tuple[Address, Address] | None = None  # UDP: RTP, RTCP
-    links: tuple[UdpLink, UdpLink] | None = None  # which of the server's sockets it leaves from, while it is set up
+    links: tuple[Datagrams, Datagrams] | None = None  # which of the server's sockets it leaves from, while it is set up
     url: str = ""  # by which the client has asked for it
     packet_size: int | None = None  # bytes of its packets at the most, where it has asked for a size
 
@@ -103,6 +105,8 @@ class Stage(Protocol):
 
     tracks: dict[str, Track]
     session_timeout: float
+    chance: random.Random
+    """What draws SSRCs and first numbers, which nobody is to guess (RFC 3550 5.1, 8.1)."""
 
     def describe(self, host: str) -> str:
         """The session description."""
@@ -239,9 +243,9 @@ class Peer:
             self.stage.tear_down(self, self.routes[stream])
         self.routes[stream] = route
         self.session = self.session or secrets.token_hex(8)
-        outlet = outlet_of(route, sequence=secrets.randbits(16))
+        outlet = outlet_of(route, sequence=self.stage.chance.getrandbits(16))
         self.sender.add(outlet)
-        headers = _grant_repair(outlet, route, request.headers.get(rtsp.REPAIR_HEADER, ""))
+        headers = _grant_repair(outlet, route, request.headers.get(rtsp.REPAIR_HEADER, ""), self.stage.chance)
         if route.addresses is None or route.links is None:
             granted = rtsp.Transport(lower="TCP", interleaved=route.channels, ssrc=route.ssrc)
         else:
@@ -272,7 +276,7 @@ class Peer:
     def _route(self, track: Track, offer: rtsp.Transport) -> Route | None:
         if offer.profile != "RTP/AVP" or not offer.unicast or offer.mode not in ("", "PLAY"):
             return None
-        route = Route(track, secrets.randbits(32))
+        route = Route(track, self.stage.chance.getrandbits(32))
         if offer.lower == "TCP":
             taken = {c for other in self.routes.values() if other.track is not track for c in other.channels or ()}
             pair = offer.interleaved or (0, 1)
@@ -317,7 +321,7 @@ def outlet_of(route: Route, *, sequence: int) -> Outlet:
     )
 
 
-def _grant_repair(outlet: Outlet, route: Route, wish: str) -> dict[str, str]:
+def _grant_repair(outlet: Outlet, route: Route, wish: str, chance: random.Random) -> dict[str, str]:
     """What a client is granted that wants lost packets back. What comes over TCP is not lost."""
     wish = wish.strip().lower()
     if route.addresses is None or wish not in route.track.media.repairs:
@@ -325,8 +329,8 @@ def _grant_repair(outlet: Outlet, route: Route, wish: str) -> dict[str, str]:
     if wish == "fec":
         outlet.parity = ParityEncoder(payload_type=FEC_TYPE)
         return {rtsp.REPAIR_HEADER: wish}
-    ssrc = secrets.randbits(32)
-    outlet.again = RtxSender(ssrc=ssrc, payload_type=RTX_TYPE, sequence=secrets.randbits(16))
+    ssrc = chance.getrandbits(32)
+    outlet.again = RtxSender(ssrc=ssrc, payload_type=RTX_TYPE, sequence=chance.getrandbits(16))
     return {rtsp.REPAIR_HEADER: f"{wish};ssrc={ssrc:08X}"}
 
 

@@ -22,7 +22,9 @@ from avlab.stream.recording import PlayerRecording
 from avlab.stream.rtsp.dialogue import Granted, RefusedError, Session
 from avlab.stream.rtsp.opening import SHUT_NS, knock, opens
 from avlab.stream.rtsp.origin import Origin
-from avlab.stream.sockets.links import TcpLink, UdpLink, interest, udp_pair
+from avlab.stream.sockets.links import TcpLink, interest
+from avlab.stream.sockets.protocols import Datagrams, System
+from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
 from avlab.wire.jpeg import check_size
@@ -98,8 +100,10 @@ class RtspReceiver:
         clock: Clock,
         recording: PlayerRecording,
         notice: Callable[[str, str], None],
+        system: System | None = None,
     ) -> None:
-        self._session = Session(url, timeout=timeout, repair=repair)
+        self._system = system = Sockets() if system is None else system
+        self._session = Session(url, timeout=timeout, repair=repair, system=system, clock=clock)
         self._url, self._timeout = url, timeout
         self._strays = 0
         self._trying: Session | None = None  # while everything is asked for over TCP
@@ -112,7 +116,7 @@ class RtspReceiver:
         self.ways: dict[str, _Way] = {}
         self._looked_ns = 0
         self._dropped = 0  # datagrams that the system has dropped
-        self._links: list[UdpLink] = []
+        self._links: list[Datagrams] = []
         self._link: TcpLink | None = None
         self._asked: dict[int, int] = {}  # keep-alives that have no answer: when each was sent, by number
         self._span_ns: tuple[int, int] | None = None  # of the clip, as far as the server has told its end
@@ -203,7 +207,11 @@ class RtspReceiver:
         playing = self._play()
         over_udp = [stream for stream, way in self._session.plan.items() if way == "udp"]
         links = [link for stream in over_udp for link in self.ways[stream].granted.links or ()]
-        if links and not set(over_udp) & set(self._fixed) and not opens(links, self._session, self._clock):
+        if (
+            links
+            and not set(over_udp) & set(self._fixed)
+            and not opens(links, self._session, self._clock, self._system)
+        ):
             playing = self._fall_back() or playing
         self._play_ns = self._heard_ns = self._clock.now_ns()
         self._recording.note(self._play_ns, "play")
@@ -232,7 +240,13 @@ class RtspReceiver:
         """
         old, plan = self._session, dict.fromkeys(self._over, "tcp")
         for left_first in (False, True):
-            new = Session(self._url, timeout=min(self._timeout, FALL_BACK_TIMEOUT), repair=self._repair)
+            new = Session(
+                self._url,
+                timeout=min(self._timeout, FALL_BACK_TIMEOUT),
+                repair=self._repair,
+                system=self._system,
+                clock=self._clock,
+            )
             new.ssrc = old.ssrc
             self._trying = new
             if self._cancelled:
@@ -291,8 +305,8 @@ class RtspReceiver:
         for link in self._links:
             link.close()
 
-    def _bind(self, host: str) -> tuple[UdpLink, UdpLink]:
-        pair = udp_pair(host)
+    def _bind(self, host: str) -> tuple[Datagrams, Datagrams]:
+        pair = self._system.udp_pair(host)
         self._links += pair
         return pair
 

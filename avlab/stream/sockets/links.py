@@ -14,6 +14,8 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
+from avlab.stream.sockets.protocols import Address as Address
+from avlab.stream.sockets.protocols import Connection
 from avlab.wire.batch import Batch
 from avlab.wire.text import TOO_MANY_FILES
 
@@ -43,8 +45,6 @@ SHORTAGES = frozenset(
 
 FAULTS = frozenset((errno.EBADF, errno.ENOTSOCK, errno.EFAULT))
 """What a socket says only when the program itself is mistaken."""
-
-Address = tuple[str, int]
 
 
 def sockaddr(address: Address) -> Any:
@@ -350,7 +350,7 @@ def udp_pair(host: str) -> tuple[UdpLink, UdpLink]:
 class TcpLink:
     """A TCP connection with a bounded queue of what it has not taken yet. Non-blocking, TCP_NODELAY."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.socket = connection
         connection.setblocking(False)
         _try_option(connection, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # macOS: EINVAL once the peer has reset it
@@ -478,7 +478,7 @@ def interest(selector: selectors.BaseSelector, link: TcpLink) -> None:
         selector.modify(link, events, selector.get_key(link).data)
 
 
-def _try_option(sock: socket.socket, level: int, option: int, value: int) -> bool:
+def _try_option(sock: Connection, level: int, option: int, value: int) -> bool:
     try:
         sock.setsockopt(level, option, value)
     except OSError:

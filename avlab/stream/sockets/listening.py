@@ -9,7 +9,9 @@ import selectors
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from avlab.stream.sockets.links import FAULTS, SHORTAGES, Address, TcpLink, listen
+from avlab.stream.sockets.links import FAULTS, SHORTAGES, Address, TcpLink
+from avlab.stream.sockets.protocols import System
+from avlab.stream.sockets.system import Sockets
 from avlab.wire.units import NS
 
 ACCEPTED_A_TURN = 16
@@ -41,8 +43,10 @@ class Listener:
     of the selector, which would find it ready again and again, until `resume` is called at `wake_at` or later.
     """
 
-    def __init__(self, host: str, port: int, *, notice: Callable[[str, str], None]) -> None:
-        self.socket = listen(host, port)
+    def __init__(
+        self, host: str, port: int, *, notice: Callable[[str, str], None], system: System | None = None
+    ) -> None:
+        self.socket = (Sockets() if system is None else system).listen(host, port)
         self._notice = notice
         self._told = False
         self._selector: selectors.BaseSelector | None = None

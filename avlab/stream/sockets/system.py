@@ -1,0 +1,40 @@
+"""The system's own sockets, as a driver asks for them."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+
+from avlab.stream.sockets.dialling import Dialler
+from avlab.stream.sockets.links import UdpLink, largest_datagram, listen, udp_pair
+from avlab.stream.sockets.protocols import Datagrams, Dialling, Listening
+
+
+class Sockets:
+    """The system itself."""
+
+    def selector(self) -> selectors.BaseSelector:
+        """See `System`."""
+        return selectors.DefaultSelector()
+
+    def listen(self, host: str, port: int) -> Listening:
+        """See `System`."""
+        return listen(host, port)
+
+    def udp_pair(self, host: str) -> tuple[Datagrams, Datagrams]:
+        """See `System`."""
+        return udp_pair(host)
+
+    def largest_datagram(self, host: str, most: int) -> int:
+        """See `System`."""
+        with contextlib.suppress(OSError):
+            link = UdpLink(host)
+            try:
+                return largest_datagram(link, most)
+            finally:
+                link.close()
+        return most
+
+    def dialler(self) -> Dialling:
+        """See `System`."""
+        return Dialler()
