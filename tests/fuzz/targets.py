@@ -499,6 +499,7 @@ def _stage(tracks: dict[str, Track]) -> Any:
     return SimpleNamespace(
         tracks=tracks,
         session_timeout=60.0,
+        chance=random.Random(1),
         describe=lambda host: DESCRIPTION.decode(),
         udp=lambda stream: pair,
         play=lambda peer, now_ns: 0,

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from avlab.core.sink import SPARE_NS
+from avlab.core.sink import BufferSink
 from avlab.media.speaker import NullSpeaker, Speaker, SpeakerError, open_speaker
 from avlab.stream.clock import Clock
 from avlab.stream.handle import Worker
 from avlab.timing.playout import ClockReading
-from avlab.timing.sound import Played, SoundBuffer
+from avlab.timing.sound import Played
 from avlab.wire.units import Samples
 
 Choice = Literal["auto", "speaker", "null"]
@@ -63,9 +63,8 @@ class Sounding:
         self._clock, self._note = clock, note
         self._notice = notice or note
         self._lock = threading.Lock()
-        self._buffer = SoundBuffer(rate=rate, channels=channels)
+        self._sink = BufferSink(rate=rate, channels=channels)
         self._readings: deque[ClockReading] = deque(maxlen=256)
-        self._lead_ns = 0
         self._heard_samples = 0
         self._claims: dict[object, Sink] = {}  # the first has the sound
         self._silent = False  # with no claim: silence, and not the device
@@ -146,12 +145,12 @@ class Sounding:
     @property
     def lead_ns(self) -> int:
         """How long before it is heard the device asks for sound."""
-        return self._lead_ns
+        return self._sink.lead_ns
 
     @property
     def least_delay_ns(self) -> int:
         """The device must be ahead of the sound by more than its own latency, or the first late packet is a gap."""
-        return max(self._lead_ns + SPARE_NS, self._sink_lead_ns)
+        return max(self._sink.least_delay_ns, self._sink_lead_ns)
 
     def back(self) -> bool:
         """Whether the client's own device has got the sound back since the last call: no sink's wishes hold."""
@@ -167,35 +166,35 @@ class Sounding:
     def drained(self) -> bool:
         """Whether nothing waits to be heard."""
         with self._lock:
-            return not self._buffer.started or self._buffer.buffered_ns() == 0
+            return self._sink.drained
 
     def take(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> bool:
         """A packet's sound; False if it comes too late."""
         with self._lock:
-            return self._buffer.push(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
+            return self._sink.take(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
 
     def begin(self, base_ns: int) -> None:
         """Media time 0 is to be heard at `base_ns`."""
         with self._lock:
             self._readings.clear()
-            self._buffer.begin(base_ns)
+            self._sink.begin(base_ns)
 
     def shift(self, by_ns: int) -> None:
         """Hear everything later by `by_ns` from here on."""
         with self._lock:
             self._readings.clear()
-            self._buffer.shift(by_ns)
+            self._sink.shift(by_ns)
 
     def follow(self, by_ns: int) -> None:
         """Be heard later by `by_ns` from here on, as pictures are: the sender stood still so long."""
         with self._lock:
             self._readings.clear()
-            self._buffer.follow(by_ns)
+            self._sink.follow(by_ns)
 
     def ease(self, by_ns: int) -> None:
         """Hear everything earlier by `by_ns` in the end, unheard; 0 for no more than has been."""
         with self._lock:
-            self._buffer.ease(by_ns)
+            self._sink.ease(by_ns)
 
     def readings(self) -> list[ClockReading]:
         """What the device said is heard, since the last call."""
@@ -207,12 +206,12 @@ class Sounding:
     def heard(self, now_ns: int) -> tuple[int | None, int, float]:
         """Media time heard at a moment (None before sound began), the buffer's depth in ns, the clocks' skew in ppm."""
         with self._lock:
-            return self._buffer.heard_ns(now_ns), self._buffer.control.level_ns, self._buffer.skew_ppm
+            return self._sink.heard(now_ns)
 
     def played(self, *, last: bool = False) -> list[Played]:
         """The packets of sound whose fate is known by now; with `last`, also what is left, as in flight."""
         with self._lock:
-            played = self._buffer.played() + (self._buffer.flush() if last else [])
+            played = self._sink.played(last=last)
         self._heard_samples += sum(run.size for run in played if run.reason == "shown")
         return played
 
@@ -260,7 +259,7 @@ class Sounding:
     def _open(self, wanted: Sink | bool) -> Speaker:
         if isinstance(wanted, Sink):
             self._sink_lead_ns, self._lent = wanted.lead_ns, True
-            return wanted.open(self._pull)
+            return wanted.open(self.read)
         if wanted:
             return NullSpeaker(rate=self.rate, channels=self.channels)
         self._sink_lead_ns = 0
@@ -284,16 +283,19 @@ class Sounding:
 
     def _fill(self, count: int, heard_ns: int) -> Samples:
         """What the device asks for; on its own thread."""
-        return self._pull(count, heard_ns)[0]
+        return self.read(count, heard_ns)[0]
 
-    def _pull(self, count: int, heard_ns: int) -> tuple[Samples, ClockReading | None]:
+    def read(self, count: int, heard_ns: int) -> tuple[Samples, ClockReading | None]:
+        """What a device is given that asks now for `count` sample frames, the first to be heard at `heard_ns`; and what
+        is heard then. From any one thread.
+        """
         heard_ns += self._av_offset_ns
-        self._lead_ns = heard_ns - self._clock.now_ns()
+        self._sink.lead_ns = heard_ns - self._clock.now_ns()
         self._blocks += 1
         if self._blocks == BELIEVED_BLOCKS and self._lent and not self._sink_lead_ns:
             self._lent, self._back = False, True
         with self._lock:
-            block, reading = self._buffer.read(count, heard_ns)
+            block, reading = self._sink.read(count, heard_ns)
             if reading is not None:
                 self._readings.append(reading)
         self.ready.set()

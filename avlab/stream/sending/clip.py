@@ -16,7 +16,7 @@ from avlab.media.sources import LiveSource, Source
 from avlab.parts import Call, Dropped, Due, Pacer, PartError, called
 from avlab.stream.clock import Clock
 from avlab.stream.ends import Audience
-from avlab.stream.sending.feed import Feed
+from avlab.stream.sending.feed import Feed, Supply
 from avlab.timing.pacing import DeadlinePacer
 from avlab.timing.seat import Seat
 from avlab.timing.skipping import Skipper
@@ -60,7 +60,8 @@ class Sending:
     they act on the next frame. `start_ns` is when media time 0 was, None while nobody plays; `feeds` are to be run on
     a thread each, and call `ready`, from there, when something has come that was waited for. `notice` takes an event's
     name and what is to be said to a person, from any thread. A pacer of anyone's own is asked by `call`; when it fails
-    `failed` is told, and deadlines take over.
+    `failed` is told, and deadlines take over. `feed` makes what reads ahead, a thread's `Feed` or another `Supply`, and
+    `encode` turns a picture into bytes, as `codec.encode_jpeg` does.
     """
 
     def __init__(
@@ -75,8 +76,11 @@ class Sending:
         notice: Callable[[str, str], None],
         call: Call = called,
         failed: Callable[[PartError], None] | None = None,
+        feed: Callable[..., Any] = Feed,
+        encode: Callable[..., tuple[bytes, int, int]] | None = None,
     ) -> None:
         self._call, self._failed = call, failed
+        self._encode = encode or codec.encode_jpeg
         self._source, self._loop, self._audience = source, loop, audience
         self._clock, self._recorder, self._notice = clock, recorder, notice
         self.width: int | None = None
@@ -90,13 +94,13 @@ class Sending:
         self._told_setting: tuple[int | None, int] | None = None  # at which frames were too large
         self._skipper = Skipper()
         self._paced_ns = 0  # when the pacer got its frame
-        self._video: Feed[_Ready | _Skipped] | None = None
-        self._sound: Feed[Chunk] | None = None
-        self.feeds: dict[str, Feed[Any]] = {}
+        self._video: Supply[_Ready | _Skipped] | None = None
+        self._sound: Supply[Chunk] | None = None
+        self.feeds: dict[str, Any] = {}
         if source.has_video:
-            self.feeds["video"] = self._video = Feed(self._encoded, ahead=1, ready=ready, live=source.live)
+            self.feeds["video"] = self._video = feed(self._encoded, ahead=1, ready=ready, live=source.live)
         if source.has_audio:
-            self.feeds["sound"] = self._sound = Feed(audience.chunks, ahead=SOUND_AHEAD, ready=ready, live=source.live)
+            self.feeds["sound"] = self._sound = feed(audience.chunks, ahead=SOUND_AHEAD, ready=ready, live=source.live)
 
     def play(self, now_ns: int) -> int:
         """Somebody plays from now on: the clip starts, unless it runs; the media time of now, in ns."""
@@ -179,7 +183,7 @@ class Sending:
                     self._notice("overload", TOO_SLOW)
                 skipped.append(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0))
                 continue
-            jpeg, width, height = codec.encode_jpeg(
+            jpeg, width, height = self._encode(
                 picture.image, width=self.width, quality=self.quality, matrix=picture.matrix
             )
             self.encoded_width = width

@@ -6,11 +6,12 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from avlab.stream.handle import Worker
 
 Unit = TypeVar("Unit")
+Unit_co = TypeVar("Unit_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,22 @@ class _End:
     """A pass is over: read through, or ended by what the source raised."""
 
     error: Exception | None
+
+
+class Supply(Protocol[Unit_co]):
+    """What a `Feed` is to whoever sends; its docstrings hold."""
+
+    error: Exception | None
+    ended: bool
+
+    def take(self) -> Unit_co | None:
+        """The next unit, or None when none is ready or the clip has ended."""
+
+    def begin(self) -> None:
+        """Somebody takes from now on."""
+
+    def rewind(self) -> None:
+        """Start the clip again from its beginning."""
 
 
 class Feed(Generic[Unit]):
