@@ -188,7 +188,7 @@ class FrameDue(NamedTuple):
 
 
 class FrameDecided(NamedTuple):
-    """What became of a picture, told once for each. One that a taker was given ahead of its time is without its bytes."""
+    """What became of a picture, told once for each. One given ahead of its time is without its bytes."""
 
     frame: Frame
     fate: str
