@@ -107,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--rate-control", choices=["aimd"], help=text)
     text = "have the system cut frames into packets, which a capture then does not see (auto: when there are very many)"
     serve.add_argument("--offload", choices=["auto", "on", "off"], default="auto", help=text)
+    _capture_option(serve)
     serve.add_argument("--loop", action="store_true", help="play on without a seam")
     serve.add_argument("--once", action="store_true", help="end with the clip")
     serve.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
@@ -131,6 +132,7 @@ def parser() -> argparse.ArgumentParser:
     for stream, usual in (("video", "udp, and tcp where no datagram comes through"), ("audio", "tcp")):
         text = f"what carries it: udp, and then nothing else, or tcp ({usual})"
         play.add_argument(f"--{stream}-over", choices=["udp", "tcp"], help=text)
+    _capture_option(play)
     play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     play.add_argument("--trace", metavar="FILE", help="save the record")
     play.add_argument("--json", action="store_true", help="print one JSON line at the end")
@@ -185,6 +187,11 @@ def _delay(text: str) -> float | str:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seconds nor the word adaptive") from None
+
+
+def _capture_option(parser: argparse.ArgumentParser) -> None:
+    text = "write all that is sent and received as pcapng, for Wireshark and avlab analyse"
+    parser.add_argument("--capture", metavar="FILE", help=text)
 
 
 def _sound_option(parser: argparse.ArgumentParser) -> None:

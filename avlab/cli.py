@@ -142,6 +142,7 @@ def _serve(options: argparse.Namespace) -> int:
         spread=options.spread,
         rate_control=options.rate_control,
         offload=options.offload,
+        capture=options.capture,
         loop=options.loop,
         once=options.once,
     )
@@ -173,6 +174,7 @@ def _play(options: argparse.Namespace) -> int:
             repair=options.repair,
             video_over=options.video_over,
             audio_over=options.audio_over,
+            capture=options.capture,
         )
         window = Window(client) if _wants_window(options.window) else None
         try:

@@ -20,6 +20,7 @@ from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.tables import UNKNOWN
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, named
+from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Offer, Receiver
@@ -31,6 +32,7 @@ from avlab.stream.recording import PlayerRecording
 from avlab.stream.rtsp.receiver import RtspReceiver
 from avlab.stream.server import Server
 from avlab.stream.sockets.links import Waker
+from avlab.stream.sockets.tapped import TappedSockets
 from avlab.stream.turns import ClientTurns
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.ownbuffer import check_own_buffer
@@ -58,12 +60,15 @@ class Client(Handle):
     `trace.settings`. `repair` brings back packets of pictures that are lost over UDP,
     where the server offers it: "rtx" asks for them again while they can still come in time (RFC 4588), "fec" has parity
     sent with them (RFC 5109). `timeout` is how many seconds the server has for each answer.
+    `capture` is a file that gets all that is sent and received, RTSP, RTP and RTCP, as pcapng, which Wireshark reads;
+    credentials in it are blanked. What is in the file already is replaced.
 
     The classic wire, the tutorial's, has no timestamps: pictures are shown as they come, sound is played as it comes,
     there is no playout delay, no `av_offset`, no repair and no choice of transports, and `trace.sync` stays empty. A
     peer that sends another pickle than sound is refused: `wait` and `stop` raise WireError, a ValueError.
 
-    `start` raises OSError when the server cannot be reached, ValueError when it offers nothing that can be played.
+    `start` raises OSError when the server cannot be reached or the capture cannot be written, ValueError when the
+    server offers nothing that can be played.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Client(Handle):
         av_offset: float = 0.0,
         video_over: Literal["udp", "tcp"] | None = None,
         audio_over: Literal["udp", "tcp"] | None = None,
+        capture: str | os.PathLike[str] | None = None,
         timeout: float = 5.0,
     ) -> None:
         super().__init__()
@@ -93,6 +99,9 @@ class Client(Handle):
         self._recorder = Recorder(side="client", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=Scratch())
         self._recorder.meta |= {"url": self.url, "platform": platform.platform(), "python": platform.python_version()}
         self._notices = self._recorder.notices
+        self._capture_path = check_capture(capture)
+        self._capture: Capture | None = None
+        self._system = TappedSockets()
         self._delay_ns: int | None = 0
         self._own_delay: Any = None  # where the delay is anyone's own
         self.repair = check_repair(repair)
@@ -109,6 +118,7 @@ class Client(Handle):
             "timeout": timeout,
             "presentation": self._presentation,
             "clock": self._clock,
+            "system": self._system,
             "recording": recording,
         }
         self._classic = is_classic(url)
@@ -337,6 +347,10 @@ class Client(Handle):
     def _begin(self) -> None:
         import pandas  # noqa: F401 - now, as a first look at the trace in mid-stream would hold up the pictures
 
+        if self._capture_path is not None:
+            capture = Capture(self._capture_path, clock=self._clock, notice=self._notice)
+            self._capture = self._system.tap = capture
+            self.spawn("capture", capture.run)
         self._selector = selectors.DefaultSelector()
         self._waker = waker = Waker()
         self._offer = offer = self._receiver.open()
@@ -371,12 +385,13 @@ class Client(Handle):
             self._sounding.ready.set()  # the device is waited for no more
 
     def _release(self) -> None:
-        if self._waker is None:
-            return
-        self._selector.close()
-        self._receiver.close()
-        self._waker.close()
-        self._presentation.close_taps()
+        if self._waker is not None:
+            self._selector.close()
+            self._receiver.close()
+            self._waker.close()
+            self._presentation.close_taps()
+        if self._capture is not None:
+            self._capture.close()
 
     def _find_server(self) -> None:
         """The server, if it is one of this process; its sources are known for sure once their packets have come."""

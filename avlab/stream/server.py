@@ -23,6 +23,7 @@ from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
 from avlab.parts import Pacer, PartError
+from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.audience import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Audience
@@ -32,6 +33,7 @@ from avlab.stream.rtsp.audience import RtspAudience
 from avlab.stream.sending.adapting import Adapting, Delivery
 from avlab.stream.sending.clip import Sending
 from avlab.stream.sockets.links import Waker
+from avlab.stream.sockets.tapped import TappedSockets
 from avlab.stream.turns import ServerTurns
 from avlab.timing.pacing import pacer_named
 from avlab.timing.seat import pacer_name
@@ -78,6 +80,10 @@ class Server(Handle):
     wire; "auto" is on from 5,000 packets a second for two seconds, off below 2,500, and `notices` says so. It may be
     set while the server runs.
 
+    `capture` is a file that gets all that is sent and received from `start` on, RTSP, RTP and RTCP, as pcapng, which
+    Wireshark reads: each datagram as it is on the wire. What is in the file already is replaced. "auto" is "off" then,
+    for captures that others make of the same run. `start` raises OSError when the file cannot be written.
+
     Raises FileNotFoundError, ValueError or TypeError for a source or setting that cannot be; `start` raises OSError
     when the port is taken. A source that fails in mid-stream is played as far as it goes; then clients get BYE, and
     `wait` and `stop` raise what it raised.
@@ -105,6 +111,7 @@ class Server(Handle):
         clients: int = 256,
         clients_per_address: int = 64,
         offload: Mode = "auto",
+        capture: str | os.PathLike[str] | None = None,
         session_timeout: float = 60.0,
         isolated: bool = False,
     ) -> None:
@@ -133,6 +140,9 @@ class Server(Handle):
         }
         self._wire = wire
         self._notices = self._recorder.notices
+        self._capture_path = check_capture(capture)
+        self._capture: Capture | None = None
+        self._system = TappedSockets()
         self._network = Network()
         self._delivery = Delivery(offload=Offload(self._tell_of_offload))
         common: dict[str, Any] = {
@@ -143,6 +153,7 @@ class Server(Handle):
             "recorder": self._recorder,
             "play": self._play,
             "notice": self._notice,
+            "system": self._system,
         }
         self._audience: Audience
         if wire == "classic":
@@ -317,9 +328,10 @@ class Server(Handle):
 
     @offload.setter
     def offload(self, value: Mode) -> None:
-        self._delivery.offload.mode = check_offload(value)
+        mode = check_offload(value)
+        self._delivery.offload.mode = "off" if mode == "auto" and self._capture_path is not None else mode
         self._needs_rtsp("offload", value == "on", "a frame is one datagram there")
-        self._recorder.setting(self._clock.now_ns(), "offload", value)
+        self._recorder.setting(self._clock.now_ns(), "offload", self._delivery.offload.mode)
 
     def _tell_of_offload(self, used: str, words: str) -> None:
         self._recorder.setting(self._clock.now_ns(), "offload in use", used)
@@ -413,6 +425,10 @@ class Server(Handle):
     # ---- life
 
     def _begin(self) -> None:
+        if self._capture_path is not None:
+            capture = Capture(self._capture_path, clock=self._clock, notice=self._notice)
+            self._capture = self._system.tap = capture
+            self.spawn("capture", capture.run)
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
         self._audience.open(self._selector)
@@ -422,11 +438,12 @@ class Server(Handle):
         self.spawn("server", self._run, self._waker.wake)
 
     def _release(self) -> None:
-        if not hasattr(self, "_selector"):
-            return
-        self._selector.close()
-        self._audience.close()
-        self._waker.close()
+        if hasattr(self, "_selector"):
+            self._selector.close()
+            self._audience.close()
+            self._waker.close()
+        if self._capture is not None:
+            self._capture.close()
 
     # ---- the server's thread
 

@@ -21,6 +21,7 @@ from avlab.stream.clock import Clock
 from avlab.stream.ends import Part
 from avlab.stream.sockets import listening
 from avlab.stream.sockets.links import Address, TcpLink, UdpLink, bind_udp, interest, largest_datagram
+from avlab.stream.sockets.tapped import TappedSockets
 from avlab.timing.allowance import UNPROVEN_NS, Allowance
 from avlab.wire.classic import (
     CHUNK_FRAMES,
@@ -99,7 +100,9 @@ class ClassicAudience:
         recorder: Recorder,
         play: Callable[[int], int],
         notice: Callable[[str, str], None],
+        system: TappedSockets,
     ) -> None:
+        self._system = system
         if port:
             sound_port(port)
         self._source, self._host, self._port = source, host, port
@@ -147,7 +150,8 @@ class ClassicAudience:
         self._udp, self._door = self._bind()
         self._port = self._udp.port
         self._udp.ask_for_refusals()
-        self._video.max_datagram = max(4, largest_datagram(self._udp, MAX_DATAGRAM))
+        self._video.max_datagram = max(4, largest_datagram(self._udp, MAX_DATAGRAM))  # tried out before there is a tap
+        self._system.tapped(self._udp)
         selector.register(self._udp, selectors.EVENT_READ, "pictures")
         self._door.watch(selector, "door")
 
@@ -173,13 +177,16 @@ class ClassicAudience:
         for _ in range(100):
             udp = bind_udp(self._host, self._port)
             try:
-                return udp, listening.Listener(self._host, sound_port(udp.port), notice=self._notice)
+                return udp, self._listen(sound_port(udp.port))
             except OSError as error:
                 udp.close()
                 if self._port:
                     reason = error.strerror or str(error)
                     raise OSError(error.errno, f"{reason} (sound is sent from the port below the pictures')") from error
         raise OSError(errno.EADDRINUSE, f"no two neighbouring ports are free on {self._host}")
+
+    def _listen(self, port: int) -> listening.Listener:
+        return listening.Listener(self._host, port, notice=self._notice, system=self._system)
 
     # ---- clients
 

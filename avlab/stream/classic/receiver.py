@@ -23,6 +23,7 @@ from avlab.stream.playing.presentation import Presentation
 from avlab.stream.recording import PlayerRecording
 from avlab.stream.sockets.dialling import BrokenOffError, Dialler
 from avlab.stream.sockets.links import Address, TcpLink, UdpLink
+from avlab.stream.sockets.tapped import TappedSockets
 from avlab.timing.jitterbuffer import Frame
 from avlab.wire.classic import (
     CHANNELS,
@@ -121,7 +122,9 @@ class ClassicReceiver:
         clock: Clock,
         recording: PlayerRecording,
         notice: Callable[[str, str], None],
+        system: TappedSockets,
     ) -> None:
+        self._system = system
         parts = urlsplit(url)
         try:
             port = PORT if parts.port is None else parts.port
@@ -178,11 +181,11 @@ class ClassicReceiver:
         for address in self._addresses():  # a name may have several, and the server listen at one
             self._address = address
             try:
-                self._tcp = TcpLink(self._connect(address[0]))
+                self._tcp = TcpLink(self._system.connection(self._connect(address[0]), opened=True))
                 break
             except ConnectionRefusedError as error:
                 refusal = error
-        self._udp = UdpLink("::" if ":" in self._address[0] else "0.0.0.0")
+        self._udp = self._system.tapped(UdpLink("::" if ":" in self._address[0] else "0.0.0.0"))
         if self._tcp is None:
             self._wait_for_a_picture(refusal)
         streams = frozenset({"video", "audio"} if self._tcp else {"video"})

@@ -12,11 +12,11 @@ import struct
 import sys
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 from avlab.stream.sockets.protocols import Address as Address
 from avlab.stream.sockets.protocols import Connection
-from avlab.wire.batch import Batch
+from avlab.wire.batch import Batch, batches
 from avlab.wire.text import TOO_MANY_FILES
 
 BUFFER_BYTES = 4 << 20
@@ -64,6 +64,13 @@ def host_of(address: Any) -> str:
     return f"{host}%{scope}" if scope and "%" not in host else host
 
 
+class Tap(Protocol):
+    """Who wants to know what passes links of datagrams, as a capture does; what it costs is their owner's time."""
+
+    def udp(self, batch: Batch, source: Any, target: Any, *, sent: bool) -> None:
+        """Datagrams that have been sent or received, from one socket's address to another's."""
+
+
 class UdpLink:
     """A UDP socket that sends and receives many packets a call. Non-blocking."""
 
@@ -86,6 +93,7 @@ class UdpLink:
         self.offload = True
         """Whether equal packets are handed over many at a time, for the system to cut up (Linux): less work, but a
         capture on this machine sees them before they are cut."""
+        self.tap: Tap | None = None
         self._singly: dict[Address, None] = {}  # destinations that are sent each packet by itself, oldest first
         self._failures = 0  # in a row
         self._kernel_dropped = self._told_dropped = 0
@@ -108,6 +116,13 @@ class UdpLink:
 
     def send(self, packets: list[bytes], to: Address) -> int:
         """Send packets in order; how many the system took. The rest is lost, as datagrams are."""
+        sent = self._send(packets, to)
+        if self.tap is not None:
+            for batch in batches(packets[:sent]):
+                self.tap.udp(batch, self.socket.getsockname(), to, sent=True)
+        return sent
+
+    def _send(self, packets: list[bytes], to: Address) -> int:
         if not self.segments or len(packets) == 1 or to in self._singly:
             return self._send_singly(packets, to)
         sent = 0
@@ -130,6 +145,12 @@ class UdpLink:
 
     def send_batch(self, batch: Batch, to: Address) -> int:
         """Send a batch in order; how many of its datagrams the system took. The rest is lost, as datagrams are."""
+        sent = self._send_batch(batch, to)
+        if self.tap is not None and sent:
+            self.tap.udp(batch.part(0, sent), self.socket.getsockname(), to, sent=True)
+        return sent
+
+    def _send_batch(self, batch: Batch, to: Address) -> int:
         data, size = batch
         count = batch.total
         most = min(MAX_SEGMENTS, MAX_BURST // size)
@@ -189,6 +210,8 @@ class UdpLink:
                 if error.errno == errno.EMSGSIZE:
                     raise
                 continue
+            if self.tap is not None:
+                self.tap.udp(Batch(packet, len(packet)), self.socket.getsockname(), to, sent=True)
             return True
         return False
 
@@ -227,6 +250,14 @@ class UdpLink:
         An empty datagram is an empty batch. What became of datagrams sent earlier is no error here; OSError for a
         socket that can receive nothing any more.
         """
+        out = self._receive_batches(most)
+        if self.tap is not None and out:
+            here = self.socket.getsockname()
+            for batch, address in out:
+                self.tap.udp(batch, address, here, sent=False)
+        return out
+
+    def _receive_batches(self, most: int) -> list[tuple[Batch, Address]]:
         out: list[tuple[Batch, Address]] = []
         count = tries = 0
         while count < most:
