@@ -224,6 +224,7 @@ class RtspReceiver:
                 selector.register(link, selectors.EVENT_READ, way)
         self._looked_ns = self._play_ns
         self._alive_ns = self._play_ns + self._session.keep_alive_ns
+        self._take_tcp(b"", self._play_ns)  # what came with PLAY's answer, and not once more comes
 
     def _play(self) -> rtsp.Response:
         """Open the ways of datagrams, and PLAY."""
@@ -360,6 +361,10 @@ class RtspReceiver:
             self._alive_ns = 1 << 62
             self._lost_ns = now_ns
             return
+        self._take_tcp(data, now_ns)
+        interest(self._selector, self._link)
+
+    def _take_tcp(self, data: bytes, now_ns: int) -> None:
         skipped = self._session.skipped
         for event in self._session.feed(data):
             if isinstance(event, rtsp.Interleaved):
@@ -370,7 +375,6 @@ class RtspReceiver:
             self._strays += 1
             if self._strays <= STRAYS_TOLD:
                 self._recording.note(now_ns, "stray bytes", self._session.skipped - skipped)
-        interest(self._selector, self._link)
 
     def _take_message(self, event: rtsp.Request | rtsp.Response, now_ns: int) -> None:
         """An answer to a keep-alive, matched by its number where it has one; or what the server asks for by itself."""
