@@ -246,6 +246,10 @@ class PartError(RuntimeError, ValueError):
     """A part has failed, in a sentence that names it; what it raised is its cause."""
 
 
+class PartEndedError(PartError):
+    """A part has not returned within its time, and its call was ended."""
+
+
 Call: TypeAlias = Callable[..., Any]
 """How a part is called: (what it is, function, *arguments) to what the function returns; raises `PartError`.
 

@@ -30,8 +30,8 @@ from avlab.timing.ownbuffer import Tell
 from avlab.timing.timeline import Timeline
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch
+from avlab.wire.payloads.formats import L16Format, SoundFormat, VideoFormat
 from avlab.wire.payloads.jpeg import NoSizeError
-from avlab.wire.payloads.l16 import parse_l16
 from avlab.wire.rtp import ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, runs
 from avlab.wire.units import NS, WireError
 
@@ -91,6 +91,10 @@ class Described(NamedTuple):
     """The kind that is agreed on."""
     rtx_ssrc: int | None = None
     """The source of what is sent again, as far as the server told it."""
+    pictures: Mapping[int, VideoFormat] = MappingProxyType({})
+    """The payload formats of pictures, by payload type; one that is not there is RTP/JPEG."""
+    sound: SoundFormat | None = None
+    """The payload format of sound; None for L16."""
 
     def repairing(self, rtx_ssrc: int | None) -> Repairing | None:
         """The repair from its start; None without one."""
@@ -124,6 +128,10 @@ class Incoming:
     held: tuple[RtpRun, int] | None = None  # out of line: the next packet proves it, or it was a stray one
     candidate: _Candidate | None = None
     foreign: int = 0  # packets of a payload type that was not described
+    sound: SoundFormat = field(init=False)  # what its sound is in packets
+
+    def __post_init__(self) -> None:
+        self.sound = self.described.sound or L16Format(self.described.rate, self.described.channels)
 
 
 class Arriving:
@@ -248,7 +256,8 @@ class Arriving:
             try:
                 if isinstance(run, WireError):
                     raise run
-                if run.payload_type == incoming.described.payload_type:
+                kind, described = run.payload_type, incoming.described
+                if kind == described.payload_type or kind in described.pictures:
                     self._take_run(incoming, run, now_ns)
                 elif incoming.repairing is not None:
                     for data in run.packets:
@@ -388,8 +397,9 @@ class Arriving:
         incoming.media_ns = media_ns = self._timeline.media_ns(incoming.stream, ticks)
         fates: Sequence[str | None]
         if incoming.stream == "video":
+            form = incoming.described.pictures.get(run.payload_type)
             tell = self._teller(incoming, run, sequence, arrived_ns) if self._presenting.tells_later else None
-            taken = Run(sequence, ticks, media_ns, run.marker, run.batch)
+            taken = Run(sequence, ticks, media_ns, run.marker, run.batch, form)
             fates = self._presenting.take_run(taken, now_ns, tell=tell)
             for refused in self._presenting.refusals():
                 self._note_malformed(refused, now_ns)
@@ -458,6 +468,7 @@ class Arriving:
             self._tell_packet(incoming, packet, sequence, len(data), now_ns, fate)
             if fate == "used":
                 self._remember(incoming, sequence)
+                self._presenting.pass_over(sequence, now_ns)
                 self._take_rebuilt(incoming, repairing, data, now_ns)
 
     def _take_rebuilt(self, incoming: Incoming, repairing: Rebuilding, data: bytes, now_ns: int) -> None:
@@ -468,7 +479,8 @@ class Arriving:
         """A packet that was lost is here after all; its fate says whether that was in time."""
         sequence, ticks = incoming.stats.numbers.peek(packet.sequence), incoming.ticks.peek(packet.timestamp)
         media_ns = self._timeline.media_ns("video", ticks)
-        run = Run.of(sequence, ticks, media_ns, packet.marker, (packet.payload,))
+        form = incoming.described.pictures.get(packet.payload_type)
+        run = Run.of(sequence, ticks, media_ns, packet.marker, (packet.payload,), form)
         [fate] = self._presenting.take_run(run, now_ns, back=True)
         if fate == "used":
             self._tell_packet(incoming, packet, sequence, size, now_ns, "recovered")
@@ -480,7 +492,7 @@ class Arriving:
             return "duplicate"
         self._remember(incoming, sequence)
         try:
-            samples = parse_l16(payload, incoming.described.channels)
+            samples = incoming.sound.samples(payload)
         except WireError as error:
             self._note_malformed(error, now_ns)
             return None

@@ -168,6 +168,12 @@ class Stray(NamedTuple):
 # ---- a player's: what is presented
 
 
+class FrameToDecode(NamedTuple):
+    """A picture is whole that is no JPEG: `Player.decoded` is to be told what became of it, in the order of these."""
+
+    frame: Frame
+
+
 class FrameReady(NamedTuple):
     """A picture is complete ahead of its time: for whoever shows pictures by a clock of its own."""
 
@@ -266,6 +272,7 @@ PlayerEvent: TypeAlias = (
     | NotBelieved
     | Malformed
     | Stray
+    | FrameToDecode
     | FrameReady
     | FrameDue
     | FrameDecided

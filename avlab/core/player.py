@@ -107,6 +107,10 @@ class Player:
         """Sound of a wire that is not timed, `ticks` samples after the first; its fate: used or late."""
         return self._presenting.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
 
+    def decoded(self, frame: Frame, image: Any, now_ns: int, *, fate: str = "incomplete") -> None:
+        """What became of a picture that was to be decoded: BGR uint8 of (height, width, 3), or None and the `fate`."""
+        self._presenting.take_decoded(frame, image, now_ns, fate=fate)
+
     def heard(self, reading: ClockReading) -> None:
         """What the device says is heard."""
         self._presenting.heard(reading)

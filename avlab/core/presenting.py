@@ -6,6 +6,7 @@ Sound leaves through a sink, as only that knows what comes too late; all else th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from avlab.core.events import (
@@ -13,6 +14,7 @@ from avlab.core.events import (
     FrameDecided,
     FrameDue,
     FrameReady,
+    FrameToDecode,
     LeaderChanged,
     Notice,
     PlayerEvent,
@@ -29,7 +31,7 @@ from avlab.timing.playout import DEFAULT_DELAY_NS, TARDY_NS, ClockReading, Media
 from avlab.timing.stage import Dropped
 from avlab.timing.target import DelayTarget, Steering
 from avlab.timing.verdicts import Decision, Verdict, Verdicts
-from avlab.wire.units import NS, Samples, WireError
+from avlab.wire.units import JPEG_CODING, NS, Samples, WireError
 
 VERDICT_PATIENCE_NS = NS
 """At the end of the stream, how long a view may take to say what became of its last pictures."""
@@ -64,6 +66,7 @@ class Presenting:
         self._make_own: Callable[[JitterBuffer], OwnBuffer] | None = None
         self._quickest_ns: int | None = None  # of the pictures' packets before the start: arrival less media time
         self._playout = Playout(self._clock)
+        self._decoding: dict[int, Frame] = {}  # whole pictures that are being decoded, by ticks
         self._start = Start(expect=set(), delay_ns=0)
         self._delay_ns = 0
         self._timed = True
@@ -190,6 +193,19 @@ class Presenting:
         self._take_frames(now_ns)
         return fates
 
+    def pass_over(self, sequence: int, now_ns: int) -> None:
+        """A packet among those of pictures that is of none: parity."""
+        self._buffer.pass_over(sequence, now_ns)
+
+    def take_decoded(self, frame: Frame, image: Any, now_ns: int, *, fate: str) -> None:
+        """What became of a picture that was to be decoded; with no image, its fate."""
+        if self._decoding.pop(frame.ticks, None) is None:
+            return
+        if image is None:
+            self._decide((Decision(replace(frame, data=None), fate),))
+            return
+        self._play(replace(frame, image=image), now_ns)
+
     def take_frame(self, frame: Frame, now_ns: int) -> None:
         """A whole picture of a wire that is not timed."""
         self._playout.push(frame, now_ns)
@@ -247,6 +263,9 @@ class Presenting:
         moments = [self._playout.wake_at(), self._start.wake_at()]
         if isinstance(self._buffer, OwnBuffer):
             moments.append(self._buffer.wake_at())
+        ripe_ns = self._buffer.ripe_pts_ns
+        if ripe_ns is not None and self._clock.running and not self._playout.at_once:
+            moments.append(self._clock.when_ns(ripe_ns))
         if self._clock.led and self._timed and self._sound_ns is not None:
             moments.append(self._sound_ns + MUTE_NS + 1)
         if self._adaptive:
@@ -262,7 +281,10 @@ class Presenting:
             self._follow_sound(now_ns)
         if self._adaptive:
             self._steer(now_ns)
-        if isinstance(self._buffer, OwnBuffer):
+        if self._clock.running and not self._playout.at_once:
+            self._buffer.ripen(self._clock.media_ns(now_ns), now_ns)
+            self._take_frames(now_ns)
+        elif isinstance(self._buffer, OwnBuffer):
             self._take_frames(now_ns)
         for item in self._playout.pull(now_ns):
             if isinstance(item, Dropped):
@@ -307,12 +329,18 @@ class Presenting:
         self._buffer.flush()
         self._take_frames(now_ns)
         patient = self._verdicts.waiting and now_ns - self._presented_ns < VERDICT_PATIENCE_NS
-        return not len(self._playout) and not patient and (self._sound is None or self._sound.drained)
+        return (
+            not len(self._playout)
+            and not self._decoding
+            and not patient
+            and (self._sound is None or self._sound.drained)
+        )
 
     def flush(self, now_ns: int) -> None:
         """Nothing more comes: each picture that nobody owes a verdict on gets its fate."""
         self._buffer.flush()
-        for item in [*self._buffer.pull(now_ns), *self._playout.flush()]:
+        decoding, self._decoding = list(self._decoding.values()), {}
+        for item in [*self._buffer.pull(now_ns), *decoding, *self._playout.flush()]:
             frame, fate = (item.item, item.reason) if isinstance(item, Dropped) else (item, "in_flight")
             self._decide(self._verdicts.left(frame, fate if fate == "late" else "in_flight"))
 
@@ -346,9 +374,16 @@ class Presenting:
                 continue
             # Not when it was repaired: a loss at the start would add its repair to the playout delay for good.
             self._start.arrived("video", frame.pts_ns, self._by_itself.get(frame.ticks, now_ns))
-            self._push(frame, now_ns)
-            if self._clock.running and not self._playout.at_once:
-                self._offer(frame, self._clock.when_ns(frame.pts_ns))
+            if frame.coding == JPEG_CODING:
+                self._play(frame, now_ns)
+            else:
+                self._decoding[frame.ticks] = frame
+                self._emit(FrameToDecode(frame))
+
+    def _play(self, frame: Frame, now_ns: int) -> None:
+        self._push(frame, now_ns)
+        if self._clock.running and not self._playout.at_once:
+            self._offer(frame, self._clock.when_ns(frame.pts_ns))
 
     def _push(self, frame: Frame, now_ns: int) -> None:
         """Hand a picture to playout; where that follows a sender that stood still, sound does, too."""

@@ -194,15 +194,18 @@ class Sender:
         if outlet is None or not self.playing or not packed.batch.data:
             return 0
         self._report_if_due(outlet, now_ns)
-        batch = packed.stamped(sequence=outlet.next_sequence, timestamp=outlet.timestamp(pts_ns), ssrc=outlet.ssrc)
+        stamped = packed.all_stamped(
+            sequence=outlet.next_sequence, timestamp=outlet.timestamp(pts_ns), ssrc=outlet.ssrc
+        )
         if outlet.marks_next:
             outlet.marks_next = False
-            batch = Batch(b"%c%c%b" % (batch.data[0], batch.data[1] | MARKER, batch.data[2:]), batch.size)
-        outlet.waiting.append((batch, ""))
-        count = batch.total
+            batch = stamped[0]
+            stamped[0] = Batch(b"%c%c%b" % (batch.data[0], batch.data[1] | MARKER, batch.data[2:]), batch.size)
+        outlet.waiting += [(batch, "") for batch in stamped]
+        count = packed.total
         if outlet.parity is not None:
             outlet.parity.overhead = self.parity
-            for over in batches(outlet.parity.protect(batch.datagrams())):
+            for over in batches(outlet.parity.protect([data for batch in stamped for data in batch.datagrams()])):
                 outlet.waiting.append((over, "fec"))
                 count += over.total
         outlet.number += count

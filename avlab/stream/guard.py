@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from avlab.parts import PartError, described
+from avlab.parts import PartEndedError, PartError, described
 
 LIMIT_S = 2.0
 """How long one call of a part may take."""
@@ -85,7 +85,7 @@ class Guard:
             return given
         except _EndedError:
             self._leave(calling)  # it may have come before the first time was over
-            raise PartError(
+            raise PartEndedError(
                 f"{what} had not returned after {LIMIT_S:g} s, and was ended: is there a loop in it that never ends?"
             ) from None
         except PartError:

@@ -21,7 +21,7 @@ from avlab.timing.stage import Dropped
 from avlab.timing.target import Steering
 from avlab.wire.batch import Batch
 from avlab.wire.rtp import HEADER_BYTES
-from avlab.wire.units import NS, WireError
+from avlab.wire.units import JPEG_CODING, NS, WireError
 
 REPORT_NS = NS // 2
 """As often as on sockets."""
@@ -44,6 +44,14 @@ class _Counted:
 
     def frame(self) -> bytes:
         return b""
+
+    coding, key = JPEG_CODING, True
+
+    def begins(self, sequence: int, /) -> None:
+        pass
+
+    def rescued(self) -> None:
+        pass
 
     @property
     def missing(self) -> Sequence[int]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from avlab.timing.stage import Dropped
 from avlab.wire.batch import Batch
+from avlab.wire.payloads.formats import Assembler, VideoFormat
 from avlab.wire.payloads.jpeg import MAX_SCAN, FrameAssembler, begins_frame
 from avlab.wire.rtp import HEADER_BYTES
-from avlab.wire.units import WireError
+from avlab.wire.units import JPEG_CODING, WireError
 
 WINDOW = 4096
 """How many of the latest packets, and of the latest frames, are remembered."""
@@ -49,17 +50,27 @@ class Run(NamedTuple):
     marker: bool
     batch: Batch
     """The packets, each with its RTP header."""
+    form: VideoFormat | None = None
+    """Their payload format; None for the buffer's usual one."""
 
     @classmethod
-    def of(cls, sequence: int, ticks: int, media_ns: int, marker: bool, payloads: Sequence[bytes]) -> Run:
+    def of(
+        cls,
+        sequence: int,
+        ticks: int,
+        media_ns: int,
+        marker: bool,
+        payloads: Sequence[bytes],
+        form: VideoFormat | None = None,
+    ) -> Run:
         """A run of payloads that have no headers, or had others: these are blank. All but the last are of one size."""
         data = b"".join(part for payload in payloads for part in (_BLANK, payload))
-        return cls(sequence, ticks, media_ns, marker, Batch(data, HEADER_BYTES + len(payloads[0])))
+        return cls(sequence, ticks, media_ns, marker, Batch(data, HEADER_BYTES + len(payloads[0])), form)
 
     def part(self, at: int) -> Run:
         """One of the packets, counted from 0."""
         marker = self.marker and at == self.batch.total - 1
-        return Run(self.sequence + at, self.ticks, self.media_ns, marker, self.batch.part(at, at + 1))
+        return Run(self.sequence + at, self.ticks, self.media_ns, marker, self.batch.part(at, at + 1), self.form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +85,12 @@ class Frame:
     packets_lost: int
     first_packet_ns: int
     complete_ns: int | None = None
-
-
-class Assembler(Protocol):
-    """Puts one frame together, as `FrameAssembler` does."""
-
-    complete: bool
-    """Whether the frame is whole."""
-
-    def add_run(self, sequence: int, marker: bool, batch: Batch, /) -> Sequence[WireError]:
-        """Take fragments with consecutive numbers, the first's and the last's marker given; why any was refused.
-
-        Each stands in `batch` behind its RTP header.
-        """
-
-    def frame(self) -> bytes:
-        """The whole frame."""
-
-    @property
-    def missing(self) -> Sequence[int]:
-        """The sequence numbers known to be wanting."""
+    coding: str = JPEG_CODING
+    """What `data` is, as `units.EncodedFrame` has it."""
+    key: bool = True
+    """Whether it can be decoded without those before it."""
+    image: Any = field(default=None, repr=False, compare=False)
+    """The picture, BGR uint8 of (height, width, 3), where `data` is no JPEG and has been decoded; else None."""
 
 
 @dataclass(slots=True)
@@ -101,8 +98,19 @@ class _Unfinished:
     pts_ns: int
     first_packet_ns: int
     assembler: Assembler
+    form: VideoFormat | None
+    lowest: int  # of the numbers that came
+    begun: bool = False  # its assembler knows where it begins
     packets: int = 0
     bytes: int = 0
+
+    @property
+    def by_marker(self) -> bool:
+        return self.form is not None and self.form.by_marker
+
+    @property
+    def rescues(self) -> bool:
+        return self.form is not None and self.form.rescues
 
 
 class Recent:
@@ -144,6 +152,10 @@ class JitterBuffer:
         self._passed_ticks: int | None = None  # the newest frame that playout has passed
         self._refused: list[WireError] = []
         self._out: list[Frame | Dropped] = []
+        # For frames that are told apart by markers alone.
+        self._ends = Recent()  # sequence numbers with markers
+        self._between = Recent()  # sequence numbers that are of no frame: parity's
+        self._opening: int | None = None  # ticks of the stream's first frame: nothing tells where that begins
 
     def after(self, seen: Iterable[int], closed: Iterable[int]) -> None:
         """Go on from another buffer of the same stream: packets that it has seen, frames (ticks) that have left it."""
@@ -165,7 +177,7 @@ class JitterBuffer:
 
     def push_run(self, run: Run, now_ns: int, /) -> list[str]:
         """Judge packets that came together, and take those that are used; the fate of each."""
-        sequence, ticks, media_ns, marker, batch = run
+        sequence, ticks, media_ns, marker, batch, form = run
         numbers = range(sequence, sequence + batch.total)
         if self.fate(sequence, ticks) == "used" and self._seen.numbers.isdisjoint(numbers):
             self._push(run, now_ns)
@@ -173,17 +185,22 @@ class JitterBuffer:
         fates = []
         for at, number in enumerate(numbers):
             fates.append(fate := self.fate(number, ticks))
+            if fate == "late" and marker and number == numbers[-1] and form is not None and form.by_marker:
+                self._seen.add((number,))
+                self._ends.add((number,))
+                self._look_for_starts(now_ns)
             if fate == "used":
                 last = marker and number == numbers[-1]
-                self._push(Run(number, ticks, media_ns, last, batch.part(at, at + 1)), now_ns)
+                self._push(Run(number, ticks, media_ns, last, batch.part(at, at + 1), form), now_ns)
         return fates
 
     def _push(self, run: Run, now_ns: int) -> None:
-        sequence, ticks, media_ns, marker, batch = run
+        sequence, ticks, media_ns, marker, batch, form = run
         self._seen.add(range(sequence, sequence + batch.total))
         frame = self._unfinished.get(ticks)
         if frame is None:
-            frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, self.assembler())
+            assembler = self.assembler() if form is None else form.assembler()
+            frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, assembler, form, sequence)
         size = len(batch.data) - HEADER_BYTES * batch.total
         frame.packets += batch.total
         frame.bytes += size
@@ -191,12 +208,66 @@ class JitterBuffer:
         if refused := frame.assembler.add_run(sequence, marker, batch):
             self.malformed += len(refused)
             self._refused += refused[: MAX_REFUSALS - len(self._refused)]
+        if frame.by_marker:
+            self._follow_markers(run, frame, now_ns)
         if frame.assembler.complete:
-            self._out.append(self._close(ticks, data=frame.assembler.frame(), complete_ns=now_ns))
+            self._finish(ticks, now_ns)
         elif frame.bytes > 2 * MAX_SCAN:  # fragments without end
             self._give_up(ticks)
         elif self._held > MAX_BYTES or len(self._unfinished) > MAX_FRAMES:
             self._give_up(next(iter(self._unfinished)))
+
+    def pass_over(self, sequence: int, now_ns: int) -> None:
+        """The packet of this number is of no frame: parity, among the numbers of those that it is over."""
+        if sequence not in self._between.numbers:
+            self._between.add((sequence,))
+            self._look_for_starts(now_ns)
+
+    def _follow_markers(self, run: Run, frame: _Unfinished, now_ns: int) -> None:
+        """What the numbers of packets say of where frames begin."""
+        if self._opening is None:
+            self._opening = run.ticks
+        if run.sequence < frame.lowest:
+            frame.lowest, frame.begun = run.sequence, False
+        if run.marker:
+            self._ends.add((run.sequence + run.batch.total - 1,))
+        self._look_for_starts(now_ns, but=run.ticks)
+
+    def _look_for_starts(self, now_ns: int, but: int | None = None) -> None:
+        """Frames whose beginning is known now may be whole; `but` is one that is seen to elsewhere."""
+        for ticks, frame in list(self._unfinished.items()):
+            if not frame.by_marker or frame.begun:
+                continue
+            before = frame.lowest - 1
+            while before in self._between.numbers:
+                before -= 1
+            # With one packet missing after a packet of another frame that is not its last, that one is.
+            other = before - 1 in self._seen.numbers and before not in self._seen.numbers
+            known = before in self._ends.numbers or (other and before - 1 not in self._ends.numbers)
+            if known or ticks == self._opening:
+                frame.begun = True
+                frame.assembler.begins(frame.lowest)
+                if frame.assembler.complete and ticks != but:
+                    self._finish(ticks, now_ns)
+
+    def _guess_start(self, frame: _Unfinished) -> None:
+        """At its deadline, where a frame began whose first packets are lost: after what came last before them.
+
+        Where the end of the one before is lost, too, that was one packet. With parity among them, nobody can tell.
+        """
+        if not frame.by_marker or frame.begun or self._between.numbers:
+            return
+        for before in range(frame.lowest - 1, frame.lowest - WINDOW, -1):
+            if before in self._seen.numbers:
+                end = before in self._ends.numbers
+                frame.begun = True
+                frame.assembler.begins(min(frame.lowest, before + (1 if end else 2)))
+                return
+
+    def _finish(self, ticks: int, now_ns: int) -> None:
+        data = self._unfinished[ticks].assembler.frame()
+        frame = self._close(ticks, data=data, complete_ns=None if data is None else now_ns)
+        self._out.append(frame if data is not None else Dropped(frame, "incomplete"))
 
     def wake_at(self) -> int | None:
         """Now (0) when frames wait to be pulled; else nothing will come by itself."""
@@ -219,6 +290,23 @@ class JitterBuffer:
         """The latest pts of the frames that are still incomplete; None when there are none."""
         return max((frame.pts_ns for frame in self._unfinished.values()), default=None)
 
+    @property
+    def ripe_pts_ns(self) -> int | None:
+        """When the next frame is due of which something can be had though it is not whole; None for none."""
+        return min((frame.pts_ns for frame in self._unfinished.values() if frame.rescues), default=None)
+
+    def ripen(self, media_ns: int, now_ns: int) -> None:
+        """It is media time `media_ns`: of frames due by now, what can be had leaves."""
+        for ticks in sorted(t for t, frame in self._unfinished.items() if frame.rescues and frame.pts_ns <= media_ns):
+            self._rescue(ticks, now_ns)
+
+    def _rescue(self, ticks: int, now_ns: int | None) -> None:
+        frame = self._unfinished[ticks]
+        self._guess_start(frame)
+        data = frame.assembler.rescued()
+        rescued = self._close(ticks, data=data, complete_ns=None if data is None else now_ns)
+        self._out.append(rescued if data is not None else Dropped(rescued, "incomplete"))
+
     def expire(self, media_ns: int) -> None:
         """Media time has passed `media_ns`: frames due by then and still incomplete are given up."""
         for ticks in sorted(t for t, frame in self._unfinished.items() if frame.pts_ns <= media_ns):
@@ -228,7 +316,10 @@ class JitterBuffer:
     def flush(self) -> None:
         """Give up everything unfinished, as at the end of a stream."""
         for ticks in sorted(self._unfinished):
-            self._give_up(ticks)
+            if self._unfinished[ticks].rescues:
+                self._rescue(ticks, None)
+            else:
+                self._give_up(ticks)
 
     def _give_up(self, ticks: int) -> None:
         self._out.append(Dropped(self._close(ticks), "incomplete"))
@@ -239,4 +330,16 @@ class JitterBuffer:
         self._closed.add((ticks,))
         # A frame's packets are consecutive: what is missing between the ends that were seen is known to be lost.
         lost = len(frame.assembler.missing)
-        return Frame(ticks, frame.pts_ns, data, frame.bytes, frame.packets, lost, frame.first_packet_ns, complete_ns)
+        assembler = frame.assembler
+        return Frame(
+            ticks,
+            frame.pts_ns,
+            data,
+            frame.bytes,
+            frame.packets,
+            lost,
+            frame.first_packet_ns,
+            complete_ns,
+            assembler.coding,
+            assembler.key,
+        )

@@ -163,6 +163,20 @@ class OwnBuffer:
             return self._usual.newest_pts_ns
         return max((held.run.media_ns for held in self._held.values()), default=None)
 
+    @property
+    def ripe_pts_ns(self) -> int | None:
+        """As of a `JitterBuffer`, once that has taken over: the part has deadlines of its own."""
+        return self._usual.ripe_pts_ns
+
+    def ripen(self, media_ns: int, now_ns: int) -> None:
+        """See `ripe_pts_ns`."""
+        self._usual.ripen(media_ns, now_ns)
+
+    def pass_over(self, sequence: int, now_ns: int) -> None:
+        """The packet of this number is of no frame: what comes after it begins one, or is parity, too."""
+        self._ends[sequence] = -1, True
+        self._usual.pass_over(sequence, now_ns)
+
     def expire(self, media_ns: int) -> None:
         """Media time has passed `media_ns`: the part's own deadlines tell it so."""
         self._usual.expire(media_ns)
@@ -184,7 +198,7 @@ class OwnBuffer:
             self._seconds(now_ns),
             len(data),
             "video",
-            self._begins(sequence, ticks, payload),
+            self._begins(run, payload),
             run.marker,
             payload,
             self._seconds(deadline_ns),
@@ -197,14 +211,16 @@ class OwnBuffer:
         heapq.heappush(self._deadlines, deadline_ns)
         self._guarded(lambda: self._hand_in(packet, now_ns), now_ns)
 
-    def _begins(self, sequence: int, ticks: int, payload: bytes) -> bool:
+    def _begins(self, run: Run, payload: bytes) -> bool:
         """Whether a frame begins with a packet: its payload says so, or the packet before it."""
-        if self._usual.begins is not None:
+        if run.form is not None and not run.form.by_marker:
+            return run.form.begins(payload)
+        if run.form is None and self._usual.begins is not None:
             return self._usual.begins(payload)
-        before = self._ends.get(sequence - 1)
+        before = self._ends.get(run.sequence - 1)
         if before is None:
             return not self._ends
-        return before[1] or before[0] != ticks
+        return before[1] or before[0] != run.ticks
 
     def _hand_in(self, packet: Packet, now_ns: int) -> None:
         if self._at is None:
@@ -360,20 +376,25 @@ class OwnBuffer:
     def _frame(self, packets: Sequence[_Held]) -> Frame:
         """Packets of one timestamp as a frame: whole, if they are one."""
         runs = [held.run for held in sorted(packets, key=lambda held: held.run.sequence)]
-        assembler = self._usual.assembler()
+        form = runs[0].form
+        assembler = self._usual.assembler() if form is None else form.assembler()
         for run in runs:
             self._refused += assembler.add_run(run.sequence, run.marker, run.batch)
+        assembler.begins(runs[0].sequence)
+        data = assembler.frame() if assembler.complete else None
         self._closed.add((runs[0].ticks,))
         arrivals = [held.arrived_ns for held in packets]
         return Frame(
             runs[0].ticks,
             runs[0].media_ns,
-            assembler.frame() if assembler.complete else None,
+            data,
             sum(len(run.batch.data) - HEADER_BYTES for run in runs),
             len(runs),
             len(assembler.missing),
             min(arrivals),
-            max(arrivals) if assembler.complete else None,
+            None if data is None else max(arrivals),
+            coding=assembler.coding,
+            key=assembler.key,
         )
 
     # ---- what became of it

@@ -239,19 +239,35 @@ class Packed(NamedTuple):
     """A frame's packets, or a chunk's, made once for all clients: what differs from one to another is left blank.
 
     `batch` has them end to end, with payload type and marker; `ticks` is how far each packet's timestamp is ahead of
-    the one before: 0 for a picture's.
+    the one before: 0 for a picture's. Where packets are of several sizes, `rest` has those that come after.
     """
 
     batch: Batch
     ticks: int = 0
+    rest: tuple[Batch, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """How many packets there are."""
+        return self.batch.total + sum(batch.total for batch in self.rest)
 
     @property
     def octets(self) -> int:
         """Bytes of the payloads, as a sender report counts them."""
-        return len(self.batch.data) - HEADER_BYTES * self.batch.total
+        return sum(len(batch.data) - HEADER_BYTES * batch.total for batch in (self.batch, *self.rest))
+
+    def all_stamped(self, *, sequence: int, timestamp: int, ssrc: int) -> list[Batch]:
+        """One client's packets, as `stamped`, of all sizes."""
+        out = [self.stamped(sequence=sequence, timestamp=timestamp, ssrc=ssrc)]
+        at = self.batch.total
+        for batch in self.rest:
+            number, ticks = (sequence + at) & 0xFFFF, (timestamp + at * self.ticks) & 0xFFFFFFFF
+            out.append(Packed(batch, self.ticks).stamped(sequence=number, timestamp=ticks, ssrc=ssrc))
+            at += batch.total
+        return out
 
     def stamped(self, *, sequence: int, timestamp: int, ssrc: int) -> Batch:
-        """One client's packets: numbered from `sequence` on, the first one's `timestamp`, its source."""
+        """One client's packets of `batch`: numbered from `sequence` on, the first one's `timestamp`, its source."""
         data, size = bytearray(self.batch.data), self.batch.size
         count, low = self.batch.total, sequence & 0xFF
         if count <= FEW or self.ticks:  # each by itself takes less time than all of them by strides

@@ -142,9 +142,7 @@ class Media:
         for payload_type, form in self.others:
             if form.encoding.upper() == "ULPFEC":
                 found["fec"] = payload_type
-            elif form.encoding.upper() == "RTX" and self._format_parameters(payload_type).get("apt") == str(
-                self.payload_type
-            ):
+            elif form.encoding.upper() == "RTX" and self.parameters(payload_type).get("apt") == str(self.payload_type):
                 found["rtx"] = payload_type
         return found
 
@@ -165,10 +163,12 @@ class Media:
                 return int(match[1]), int(match[2])
         return None
 
-    def _format_parameters(self, payload_type: int) -> dict[str, str]:
+    def parameters(self, payload_type: int) -> dict[str, str]:
+        """What an fmtp line says of a payload type besides, by names in lower case; empty where there is none."""
         lines = (value.partition(" ") for name, value in self.attributes if name == "fmtp")
         words = next((parameters for number, _, parameters in lines if number == str(payload_type)), "").split(";")
-        return {name.strip().lower(): value.strip() for name, _, value in (word.partition("=") for word in words)}
+        pairs = (word.partition("=") for word in words if word.strip())
+        return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 def repair_offer(payload_type: int, clock_rate: int, *, rtx: int, fec: int, keep_ms: int) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 NS = 1_000_000_000
 """Nanoseconds in a second."""
 
+JPEG_CODING, OWN_CODING = "jpeg", "own"
+"""What a picture's bytes are: a JPEG, or of a codec of anyone's own."""
+
 Samples = NDArray[np.int16]
 """Sound as int16, shape (sample frames, channels)."""
 
@@ -29,6 +32,7 @@ class EncodedFrame:
 
     `index` counts the frames offered by the source from 0; `pts_ns` is the presentation time in nanoseconds from
     the start of the clip (a looped clip's goes on rising); `encoded_ns` is when encoding ended, on the sender's clock.
+    `coding` is what the bytes are, and `key` whether they can be decoded without those of pictures before.
     """
 
     index: int
@@ -37,6 +41,8 @@ class EncodedFrame:
     width: int
     height: int
     encoded_ns: int = 0
+    coding: str = JPEG_CODING
+    key: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,6 @@ from avlab.stream.sockets.protocols import System
 from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
-from avlab.wire.payloads.jpeg import packed
-from avlab.wire.payloads.l16 import packed_sound
 from avlab.wire.rtp import HEADER_BYTES, PACKET_SIZES, Packed
 from avlab.wire.text import printable
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
@@ -446,11 +444,13 @@ class RtspAudience:
 
     def prepare(self, frame: EncodedFrame) -> Cut:
         """A frame cut into packets, once for all."""
-        kind = self.tracks["video"].payload_type
+        track = self.tracks["video"]
+        form, kind = track.pictures, track.payload_type
+        assert form is not None
         try:
-            return Cut(lambda size: packed(frame.data, payload_type=kind, packet_size=size), self._packet_size())
+            return Cut(lambda size: form.pack(frame, payload_type=kind, packet_size=size), self._packet_size())
         except WireError as error:
-            raise WireError(f"frame {frame.index} cannot be sent as RTP/JPEG: {error}") from error
+            raise WireError(f"frame {frame.index} cannot be sent as RTP/{track.media.encoding}: {error}") from error
 
     def timestamp(self, stream: str, pts_ns: int) -> int:
         """The RTP timestamp of a presentation time."""
@@ -463,7 +463,8 @@ class RtspAudience:
     def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
         """Send a chunk to every client that plays: a packet is a unit of its own to the client."""
         track = self.tracks["audio"]
-        make = partial(packed_sound, chunk, payload_type=track.payload_type, rate=track.rate, channels=track.channels)
+        assert track.sound is not None
+        make = partial(track.sound.pack, chunk, payload_type=track.payload_type)
         cut = Cut(lambda size: make(packet_size=size), self._packet_size())
         sent_ns, count = self._to_all("audio", cut, chunk.pts_ns)
         if count is None:

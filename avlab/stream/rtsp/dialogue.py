@@ -13,9 +13,10 @@ import secrets
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from avlab.stream.clock import Clock, MonotonicClock
+from avlab.stream.rtsp.playable import Playable, printable
 from avlab.stream.sockets.links import host_of
 from avlab.stream.sockets.protocols import Connection, Datagrams, System
 from avlab.stream.sockets.system import Sockets
@@ -23,13 +24,6 @@ from avlab.wire import rtsp, sdp
 from avlab.wire.answers import Answers
 from avlab.wire.units import NS, WireError
 from avlab.wire.urls import Place, ip_address, redacted, request_uri, track_of
-
-PLAYABLE = {"video": "JPEG", "audio": "L16"}
-CLOCKS = {"video": range(1_000, 10_000_001), "audio": range(4_000, 384_001)}
-MAX_CHANNELS = 8
-"""Ticks a second of a clock, and channels of a sound, that can be played."""
-_NOUNS = {"video": "picture", "audio": "sound"}
-_FAMILIAR = {"MPEG4-GENERIC": "AAC", "MP4A-LATM": "AAC", "MPA": "MPEG audio"}  # what encodings are better known as
 
 MAX_MOVES = 3
 """How often a server may send on to another address."""
@@ -86,7 +80,7 @@ class RefusedError(OSError):
                 "yet: play an address that needs none"
             )
         else:
-            reason = _printable(response.reason) or rtsp.STATUS.get(response.status, "no reason given")
+            reason = printable(response.reason) or rtsp.STATUS.get(response.status, "no reason given")
             words = f"the server at {where} refused {method}: {response.status} {reason}"
         super().__init__(words)
 
@@ -108,6 +102,7 @@ class Session:
         *,
         timeout: float = 5.0,
         repair: str | None = None,
+        playable: Playable | None = None,
         system: System | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -126,6 +121,7 @@ class Session:
         self.plan: dict[str, str] = {}
         """How each stream is carried: udp or tcp."""
         self._repair, self._timeout = repair, timeout
+        self._playable = Playable() if playable is None else playable
         self._clock = MonotonicClock() if clock is None else clock
         self._dialler = (Sockets() if system is None else system).dialler()
         self._socket: Connection | None = None
@@ -311,16 +307,13 @@ class Session:
         wanted: dict[str, sdp.Media] = {}
         # A camera's way back, for who speaks to it, is marked sendonly: what another track carries is rather taken.
         for each in sorted(self.description.media, key=lambda one: ("sendonly", "") in one.attributes):
-            media = _as_played(each)
+            media = self._playable.as_played(each)
             if media is not None and media.kind not in wanted:
                 wanted[media.kind] = media
         wanted = {each.kind: wanted[each.kind] for each in self.description.media if each.kind in wanted}
         if not wanted:
-            offered = ", ".join(_name(media) for media in self.description.media)
-            raise ValueError(
-                f"the stream at {self.url} carries {offered or 'nothing'}: avlab plays JPEG pictures and L16 sound"
-            )
-        self.left_out = _left_out(self.description.media, wanted)
+            raise ValueError(self._playable.refusal(self.description.media, self.url))
+        self.left_out = self._playable.left_out(self.description.media, wanted)
         granted = {}
         self._streams = {}
         for at, (stream, media) in enumerate(wanted.items()):
@@ -363,10 +356,10 @@ class Session:
             place = Place.parse(location)
         except ValueError:
             raise OSError(
-                f"the server at {self.where} sends on ({answer.status}) to {_printable(location) or 'nowhere'}, which "
+                f"the server at {self.where} sends on ({answer.status}) to {printable(location) or 'nowhere'}, which "
                 "is no address to play: it has to begin with rtsp://"
             ) from None
-        self.moves.append(f"the server at {self.where} sends on to {_printable(place.uri)}")
+        self.moves.append(f"the server at {self.where} sends on to {printable(place.uri)}")
         self._place = place
         self.close()
         self._connect()
@@ -529,45 +522,3 @@ def _transport(value: str, wish: rtsp.Transport) -> rtsp.Transport | None:
     if given is None or given.lower == wish.lower or (wish.lower == "TCP" and given.interleaved is not None):
         return given
     return None
-
-
-def _as_played(media: sdp.Media) -> sdp.Media | None:
-    """The medium by that of its formats which avlab decodes, with a clock that can be its; None when there is none."""
-    own = sdp.Format(media.encoding, media.clock_rate, media.channels)
-    formats = ((media.payload_type, own), *media.others)
-    for number, form in formats:
-        fits = form.clock_rate in CLOCKS.get(media.kind, ()) and 1 <= form.channels <= MAX_CHANNELS
-        if PLAYABLE.get(media.kind) == form.encoding and fits:
-            others = tuple(one for one in formats if one[0] != number)
-            return replace(media, payload_type=number, others=others, **form._asdict())
-    return None
-
-
-def _name(media: sdp.Media) -> str:
-    """What a medium carries, for a sentence: with its clock, when it is that which cannot be."""
-    if not media.encoding:
-        return f"payload type {media.payload_type}"
-    odd = PLAYABLE.get(media.kind) == media.encoding
-    channels = f"/{media.channels}" if media.channels != 1 else ""
-    return _printable(f"{media.encoding}/{media.clock_rate}{channels}" if odd else media.encoding)
-
-
-def _printable(text: str) -> str:
-    """What a peer said, fit for a message: no control characters, and not too long."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
-
-
-def _left_out(media: Iterable[sdp.Media], wanted: Mapping[str, sdp.Media]) -> tuple[str, ...]:
-    """What is described and not played, by kind; another track of a kind that is played is no loss."""
-    encodings: dict[str, dict[str, None]] = {}
-    for each in media:
-        if each.kind in PLAYABLE and each.kind not in wanted:
-            name = each.encoding or f"payload type {each.payload_type}"
-            familiar = _FAMILIAR.get(each.encoding.upper())
-            encodings.setdefault(each.kind, {})[f"{name} ({familiar})" if familiar else name] = None
-    return tuple(
-        f"the {_NOUNS[kind]} of this stream is {' or '.join(names)}, which avlab does not play, so the "
-        f"{' and the '.join(_NOUNS[played] for played in wanted)} goes on without it: have the server send "
-        f"{PLAYABLE[kind]}"
-        for kind, names in encodings.items()
-    )

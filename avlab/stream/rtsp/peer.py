@@ -20,7 +20,8 @@ from avlab.network.retransmission import KEEP_NS, RtxSender
 from avlab.stream.sockets.links import Address, TcpLink
 from avlab.stream.sockets.protocols import Datagrams
 from avlab.wire import rtsp, sdp
-from avlab.wire.rtp import HEADER_BYTES, JPEG, L16_MONO, L16_STEREO, PACKET_SIZES, VIDEO_CLOCK, rtp_timestamp
+from avlab.wire.payloads.formats import JpegFormat, L16Format, SoundFormat, VideoFormat, fmtp
+from avlab.wire.rtp import HEADER_BYTES, PACKET_SIZES, rtp_timestamp
 from avlab.wire.units import NS, WireError
 
 SERVER_NAME = "avlab"
@@ -45,6 +46,8 @@ class Track:
     channels: int
     timestamp_offset: int
     media: sdp.Media
+    pictures: VideoFormat | None = None  # what a picture is in packets
+    sound: SoundFormat | None = None  # what a chunk of sound is
 
     def timestamp(self, pts_ns: int) -> int:
         """The RTP timestamp of a presentation time."""
@@ -55,35 +58,53 @@ class Track:
         self.timestamp_offset = chance.getrandbits(32)
 
 
-def tracks_of(source: Source, chance: random.Random) -> dict[str, Track]:
-    """What a source has, as it is described and sent: video, audio or both; each timestamp's start is drawn."""
+def tracks_of(
+    source: Source,
+    chance: random.Random,
+    *,
+    pictures: VideoFormat | None = None,
+    further: Mapping[int, VideoFormat] | None = None,
+) -> dict[str, Track]:
+    """What a source has, as it is described and sent: video, audio or both; each timestamp's start is drawn.
+
+    `pictures` is what pictures are in packets, RTP/JPEG by default; `further`, by payload type, is what they may come
+    to be in mid-stream.
+    """
     tracks = {}
     if source.has_video:
+        form = JpegFormat() if pictures is None else pictures
+        kind, clock = form.payload_type, form.clock_rate
+        offer = sdp.repair_offer(kind, clock, rtx=RTX_TYPE, fec=FEC_TYPE, keep_ms=KEEP_NS // 1_000_000)
+        offer["attributes"] += fmtp(kind, form)
+        for number, other in (further or {}).items():
+            offer["others"] += ((number, sdp.Format(other.encoding, other.clock_rate)),)
+            offer["attributes"] += fmtp(number, other)
         media = sdp.Media(
             kind="video",
-            payload_type=JPEG,
-            encoding="JPEG",
-            clock_rate=VIDEO_CLOCK,
+            payload_type=kind,
+            encoding=form.encoding,
+            clock_rate=clock,
             control="video",
             framerate=float(source.fps) if source.fps else None,
-            **sdp.repair_offer(JPEG, VIDEO_CLOCK, rtx=RTX_TYPE, fec=FEC_TYPE, keep_ms=KEEP_NS // 1_000_000),
+            **offer,
         )
-        tracks["video"] = Track("video", JPEG, VIDEO_CLOCK, 1, chance.getrandbits(32), media)
+        tracks["video"] = Track("video", kind, clock, 1, chance.getrandbits(32), media, pictures=form)
     if source.has_audio:
         rate, channels = source.rate, source.channels
         assert rate is not None
         assert channels is not None
-        static = {(44_100, 2): L16_STEREO, (44_100, 1): L16_MONO}
-        payload_type = static.get((rate, channels), 97)
+        sound = L16Format(rate, channels)
+        kind, clock = sound.payload_type, sound.clock_rate
         media = sdp.Media(
             kind="audio",
-            payload_type=payload_type,
-            encoding="L16",
-            clock_rate=rate,
+            payload_type=kind,
+            encoding=sound.encoding,
+            clock_rate=clock,
             channels=channels,
             control="audio",
+            attributes=fmtp(kind, sound),
         )
-        tracks["audio"] = Track("audio", payload_type, rate, channels, chance.getrandbits(32), media)
+        tracks["audio"] = Track("audio", kind, clock, channels, chance.getrandbits(32), media, sound=sound)
     return tracks
 
 

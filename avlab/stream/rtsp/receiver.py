@@ -28,6 +28,7 @@ from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
 from avlab.wire.jpeg import check_size
+from avlab.wire.payloads.formats import SoundFormat, VideoFormat, sound_format, video_format
 from avlab.wire.units import NS, WireError
 
 BYE_PATIENCE_NS = NS // 4
@@ -106,6 +107,7 @@ class RtspReceiver:
         self._session = Session(url, timeout=timeout, repair=repair, system=system, clock=clock)
         self._url, self._timeout = url, timeout
         self._strays = 0
+        self._size: tuple[int, int] | None = None  # of the pictures, as the description has it
         self._trying: Session | None = None  # while everything is asked for over TCP
         self._cancelled = False
         self._over, self._fixed, self._repair = over, fixed, repair
@@ -158,7 +160,7 @@ class RtspReceiver:
             rate=sound.clock_rate if sound else None,
             channels=sound.channels if sound else None,
             clip=self._session.description.name,
-            size=self._size_told(granted["video"].media) if "video" in granted else None,
+            size=self._size,
         )
 
     def _size_told(self, media: sdp.Media) -> tuple[int, int] | None:
@@ -177,6 +179,7 @@ class RtspReceiver:
         player = self._presentation.player
         player.clear()
         self.ways.clear()
+        self._size = self._size_told(granted["video"].media) if "video" in granted else None
         for stream, grant in granted.items():
             media = grant.media
             origin = Origin(
@@ -197,10 +200,26 @@ class RtspReceiver:
                 repairs=media.repairs,
                 repair=self._repair if repaired else None,
                 rtx_ssrc=grant.rtx_ssrc,
+                pictures=self._formats_of(media) if stream == "video" else {},
+                sound=self._sound_of(media) if stream == "audio" else None,
             )
             player.add(stream, described)
             self._recording.setting(self._clock.now_ns(), f"{stream}_over", self._session.plan[stream])
         self._presentation.pump()
+
+    def _formats_of(self, media: sdp.Media) -> dict[int, VideoFormat]:
+        """The payload formats that pictures may come in, by payload type."""
+        named = ((media.payload_type, media.encoding), *((number, form.encoding) for number, form in media.others))
+        formats = {}
+        for number, encoding in named:
+            if (form := video_format(encoding, media.parameters(number), size=self._size)) is not None:
+                formats[number] = form
+        return formats
+
+    @staticmethod
+    def _sound_of(media: sdp.Media) -> SoundFormat | None:
+        parameters = media.parameters(media.payload_type)
+        return sound_format(media.encoding, media.clock_rate, media.channels, parameters)
 
     def play(self, selector: selectors.BaseSelector) -> None:
         """PLAY, and register the sockets. Where no datagram comes through, everything is asked for over TCP."""

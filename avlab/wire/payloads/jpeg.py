@@ -27,7 +27,7 @@ from avlab.wire.rtp import (
     rtp_timestamp,
     serialize_header,
 )
-from avlab.wire.units import EncodedFrame, WireError
+from avlab.wire.units import JPEG_CODING, EncodedFrame, WireError
 
 MAX_SIDE = 2040
 """Pixels of the longest side: the header counts eights in one byte (RFC 2435 3.1.5)."""
@@ -459,6 +459,8 @@ class FrameAssembler:
     `size` is as for `parse_fragment`.
     """
 
+    coding, key = JPEG_CODING, True
+
     def __init__(
         self, tables: MutableMapping[int, bytes] | None = None, *, size: tuple[int, int] | None = None
     ) -> None:
@@ -580,6 +582,12 @@ class FrameAssembler:
     def _check_span(self, first: int, last: int) -> None:
         if self._numbers and max(self._highest, last) - min(self._lowest, first) >= MAX_FRAGMENTS:
             raise WireError(f"An RTP/JPEG frame has at most {MAX_FRAGMENTS} fragments; this one would have more.")
+
+    def begins(self, sequence: int, /) -> None:
+        """A fragment with an offset of 0 says so itself."""
+
+    def rescued(self) -> None:
+        """Nothing can be had of a JPEG that is not whole."""
 
     @property
     def fragments(self) -> int:

@@ -1,0 +1,117 @@
+"""Which of the media that a server describes can be played, in which of their formats; and why the others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from avlab.wire import sdp
+from avlab.wire.payloads.formats import SOUND, VIDEO
+
+CLOCKS = {"video": range(1_000, 10_000_001), "audio": range(4_000, 384_001)}
+MAX_CHANNELS = 8
+"""Ticks a second of a clock, and channels of a sound, that can be played."""
+
+OWN = "X-"
+"""How the encodings of anyone's own payload formats begin."""
+
+KNOWN: Mapping[str, Collection[str]] = {"video": VIDEO, "audio": SOUND}
+USUAL = {"video": "JPEG", "audio": "L16"}
+NOUNS = {"video": "picture", "audio": "sound"}
+_FAMILIAR = {"MPEG4-GENERIC": "AAC", "MP4A-LATM": "AAC", "MPA": "MPEG audio"}  # what encodings are better known as
+
+
+@dataclass(frozen=True, slots=True)
+class Playable:
+    """What a client plays. `payload` is the encoding of its own payload format, "" for none; `codec` is whether it has
+    a codec of its own.
+    """
+
+    payload: str = ""
+    codec: bool = False
+
+    def as_played(self, media: sdp.Media) -> sdp.Media | None:
+        """The medium by that of its formats which can be read, with a clock that can be its; None when there is none.
+
+        What is described first is what is sent, where it is anyone's own: a further format only stands in for it.
+        """
+        first = sdp.Format(media.encoding, media.clock_rate, media.channels)
+        formats = ((media.payload_type, first), *media.others)
+        if media.encoding.upper().startswith(OWN):
+            formats = formats[:1]
+        for number, form in formats:
+            fits = form.clock_rate in CLOCKS.get(media.kind, ()) and 1 <= form.channels <= MAX_CHANNELS
+            if fits and self._reads(media, number, form.encoding.upper()):
+                others = ((media.payload_type, first), *media.others)
+                others = tuple(one for one in others if one[0] != number)
+                return replace(media, payload_type=number, others=others, **form._asdict())
+        return None
+
+    def _reads(self, media: sdp.Media, number: int, encoding: str) -> bool:
+        if encoding.startswith(OWN):
+            if self._wants_codec(media, number):
+                return False
+            return media.kind == "video" and encoding in ("X-BYTES", self.payload.upper())
+        return encoding in KNOWN.get(media.kind, ())
+
+    def _wants_codec(self, media: sdp.Media, number: int) -> bool:
+        return not self.codec and "codec" in media.parameters(number)
+
+    def refusal(self, media: Iterable[sdp.Media], url: str) -> str:
+        """Why none of a stream's media is played, in a sentence."""
+        described = list(media)
+        own = next((one for one in described if one.kind == "video" and one.encoding.upper().startswith(OWN)), None)
+        if own is not None:
+            return f"the pictures at {url} {self._wanted(own)}"
+        offered = ", ".join(_name(one) for one in described)
+        return f"the stream at {url} carries {offered or 'nothing'}: avlab plays JPEG pictures and L16 sound"
+
+    def _wanted(self, media: sdp.Media) -> str:
+        """What a client would have to be given to show pictures of anyone's own."""
+        encoding = media.encoding.upper()
+        if encoding not in ("X-BYTES", self.payload.upper()):
+            given = f", and {self.payload} was given" if self.payload else ""
+            return (
+                f"come as {printable(media.encoding)}, a payload format of somebody's own{given}: hand that format to "
+                "the client, as payload="
+            )
+        codec = printable(media.parameters(media.payload_type).get("codec", ""))
+        return f"are made by the codec {codec}, which is somebody's own: hand it to the client, as codec="
+
+    def left_out(self, media: Iterable[sdp.Media], wanted: Mapping[str, sdp.Media]) -> tuple[str, ...]:
+        """What is described and not played, by kind; another track of a kind that is played is no loss."""
+        encodings: dict[str, dict[str, None]] = {}
+        out = []
+        for each in media:
+            if each.kind not in KNOWN or each.kind in wanted:
+                continue
+            if each.kind == "video" and each.encoding.upper().startswith(OWN):
+                played = " and the ".join(NOUNS[kind] for kind in wanted)
+                out.append(f"the pictures of this stream {self._wanted(each)}; the {played} goes on without them")
+                continue
+            name = each.encoding or f"payload type {each.payload_type}"
+            familiar = _FAMILIAR.get(each.encoding.upper())
+            encodings.setdefault(each.kind, {})[f"{name} ({familiar})" if familiar else name] = None
+        return (
+            *out,
+            *(
+                f"the {NOUNS[kind]} of this stream is {' or '.join(names)}, which avlab does not play, so the "
+                f"{' and the '.join(NOUNS[played] for played in wanted)} goes on without it: have the server send "
+                f"{USUAL[kind]}"
+                for kind, names in encodings.items()
+            ),
+        )
+
+
+def _name(media: sdp.Media) -> str:
+    """What a medium carries, for a sentence: with its clock, when it is that which cannot be."""
+    if not media.encoding:
+        return f"payload type {media.payload_type}"
+    odd = media.encoding in KNOWN.get(media.kind, ())
+    channels = f"/{media.channels}" if media.channels != 1 else ""
+    return printable(f"{media.encoding}/{media.clock_rate}{channels}" if odd else media.encoding)
+
+
+def printable(text: str) -> str:
+    """What a peer said, fit for a message: no control characters, and not too long."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
