@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.trace import Recorder, Trace
-from avlab.media import codec
+from avlab.media import codec as jpeg_codec
 from avlab.media.microphone import Microphone
 from avlab.media.sources import ClipSource, open_source
 from avlab.network.offload import Mode, Offload, check_offload
@@ -32,6 +32,7 @@ from avlab.stream.places import Places
 from avlab.stream.rtsp.audience import RtspAudience
 from avlab.stream.sending.adapting import Adapting, Delivery
 from avlab.stream.sending.clip import Sending
+from avlab.stream.sending.pictures import Pictures
 from avlab.stream.sockets.links import Waker
 from avlab.stream.sockets.tapped import TappedSockets
 from avlab.stream.turns import ServerTurns
@@ -72,6 +73,10 @@ class Server(Handle):
     `update(Report)` that returns a `Choice` or None. These four act while it runs, from the next frame on; the
     classic wire has neither packets nor reports, so there they only lead to a notice.
 
+    `payload` is what an encoded frame is on the wire, anyone's own: `pack(frame, most)` and `unpack(payloads)`, sent as
+    X-<name>. `codec` makes bytes of pictures instead of JPEG: `encode(image, quality)` and `decode(data)`. Each is an
+    object or a class, see `avlab.parts`, and the client has to be given the same; for the rtsp wire.
+
     `clients` is how many may have a session at a time, `clients_per_address` how many of them from one address, but for
     this machine's own; further ones are refused, and `notices` says so. Whole numbers of 1 or more, for the rtsp wire.
 
@@ -108,6 +113,8 @@ class Server(Handle):
         spread: float = 0.0,
         parity: float = 0.25,
         rate_control: str | RateController | type[RateController] | None = None,
+        payload: Any = None,
+        codec: Any = None,
         clients: int = 256,
         clients_per_address: int = 64,
         offload: Mode = "auto",
@@ -122,7 +129,13 @@ class Server(Handle):
             raise ValueError(f"wire must be 'rtsp' or 'classic', not {wire!r}")
         if not session_timeout > 0:
             raise ValueError(f"session_timeout must be more than 0 seconds, not {session_timeout}")
+        for part_of, part in (("payload", payload), ("codec", codec)):
+            if part is not None and wire == "classic":
+                raise ValueError(
+                    f"{part_of} acts on the rtsp wire alone: a frame is a JPEG in base64 on the classic wire"
+                )
         places = Places(clients, clients_per_address)
+        self._pictures = Pictures(codec=codec, payload=payload, call=self._part_guard.call, failed=self._part_failed)
         self._source = open_source(source, loop=loop, fps=fps, microphone=microphone)
         # A file's name is bytes; what is said, recorded and sent of it is UTF-8, whatever this process takes it for.
         path = Path(os.fsencode(source).decode(errors="replace")) if isinstance(source, str | Path) else None
@@ -160,7 +173,7 @@ class Server(Handle):
             self._audience = ClassicAudience(self._source, **common)
         else:
             name = path.stem if path else "live"
-            common |= {"loop": loop, "delivery": self._delivery, "places": places}
+            common |= {"loop": loop, "delivery": self._delivery, "places": places, "pictures": self._pictures}
             self._audience = RtspAudience(self._source, name=name, **common)
         self._sending = Sending(
             self._source,
@@ -170,6 +183,7 @@ class Server(Handle):
             recorder=self._recorder,
             ready=lambda: self._waker.wake(),  # there is none before the start
             notice=self._notice,
+            pictures=self._pictures,
             call=self._part_guard.call,
             failed=self._pacer_failed,
         )
@@ -213,7 +227,7 @@ class Server(Handle):
     @width.setter
     def width(self, value: int | None) -> None:
         if value is not None:
-            codec.check_width(value)
+            jpeg_codec.check_width(value)
         self._sending.width = value
         self._recorder.setting(self._clock.now_ns(), "width", value)
 
@@ -224,7 +238,7 @@ class Server(Handle):
 
     @quality.setter
     def quality(self, value: int) -> None:
-        codec.check_quality(value)
+        jpeg_codec.check_quality(value)
         self._sending.quality = value
         self._recorder.setting(self._clock.now_ns(), "quality", value)
 
@@ -344,6 +358,16 @@ class Server(Handle):
 
     def _choose(self, choice: Choice) -> None:
         self.quality, self.width = choice
+
+    @property
+    def payload(self) -> Any:
+        """What a frame is on the wire, where it is anyone's own; None for RTP/JPEG."""
+        return self._pictures.payload
+
+    @property
+    def codec(self) -> Any:
+        """What makes bytes of pictures, where it is anyone's own; None for JPEG."""
+        return self._pictures.codec
 
     # ---- what it says of itself
 

@@ -30,6 +30,7 @@ from avlab.stream.rtsp.feedback import Feedback
 from avlab.stream.rtsp.media_sockets import MediaSockets
 from avlab.stream.rtsp.peer import SERVER_NAME, STALL_BYTES, Peer, Route, tracks_of
 from avlab.stream.sending.adapting import Delivery
+from avlab.stream.sending.pictures import Pictures
 from avlab.stream.sockets.links import interest
 from avlab.stream.sockets.listening import Arrival, Listener
 from avlab.stream.sockets.protocols import System
@@ -115,6 +116,7 @@ class RtspAudience:
         play: Callable[[int], int],
         notice: Callable[[str, str], None],
         places: Places,
+        pictures: Pictures | None = None,
         system: System | None = None,
         chance: random.Random | None = None,
         unix_offset_ns: int | None = None,
@@ -130,7 +132,8 @@ class RtspAudience:
         self._start, self._notice, self._places = play, notice, places
         self._start_ns: int | None = None  # when media time 0 was; None while nobody plays
         self._session_id = self.chance.getrandbits(32)
-        self.tracks = tracks_of(source, self.chance)
+        self._pictures = pictures = Pictures() if pictures is None else pictures
+        self.tracks = tracks_of(source, self.chance, pictures=pictures.form, further=pictures.further)
         self.peers: list[Peer] = []
         self._clients: dict[str, dict[int, Peer]] = {}  # by address, who gets which source
         self._budget = FeedbackBudget()
@@ -234,6 +237,7 @@ class RtspAudience:
         with _own_work():
             self._dispatch.join(peer)
             media_ns = self._start(now_ns)
+            self._pictures.refresh()
         self._start_ns = now_ns - media_ns
         return media_ns
 
@@ -444,13 +448,12 @@ class RtspAudience:
 
     def prepare(self, frame: EncodedFrame) -> Cut:
         """A frame cut into packets, once for all."""
-        track = self.tracks["video"]
-        form, kind = track.pictures, track.payload_type
-        assert form is not None
+        pictures = self._pictures
         try:
-            return Cut(lambda size: form.pack(frame, payload_type=kind, packet_size=size), self._packet_size())
+            return Cut(lambda size: pictures.pack(frame, packet_size=size), self._packet_size())
         except WireError as error:
-            raise WireError(f"frame {frame.index} cannot be sent as RTP/{track.media.encoding}: {error}") from error
+            encoding = self._pictures.form.encoding
+            raise WireError(f"frame {frame.index} cannot be sent as RTP/{encoding}: {error}") from error
 
     def timestamp(self, stream: str, pts_ns: int) -> int:
         """The RTP timestamp of a presentation time."""

@@ -46,7 +46,6 @@ class Track:
     channels: int
     timestamp_offset: int
     media: sdp.Media
-    pictures: VideoFormat | None = None  # what a picture is in packets
     sound: SoundFormat | None = None  # what a chunk of sound is
 
     def timestamp(self, pts_ns: int) -> int:
@@ -88,7 +87,7 @@ def tracks_of(
             framerate=float(source.fps) if source.fps else None,
             **offer,
         )
-        tracks["video"] = Track("video", kind, clock, 1, chance.getrandbits(32), media, pictures=form)
+        tracks["video"] = Track("video", kind, clock, 1, chance.getrandbits(32), media)
     if source.has_audio:
         rate, channels = source.rate, source.channels
         assert rate is not None

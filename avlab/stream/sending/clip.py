@@ -7,16 +7,16 @@ gets to each of them is the audience's business.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from avlab.measure.record.trace import FrameRow, Recorder
-from avlab.media import codec
 from avlab.media.sources import LiveSource, Source
 from avlab.parts import Call, Dropped, Due, Pacer, PartError, called
 from avlab.stream.clock import Clock
 from avlab.stream.ends import Audience
 from avlab.stream.sending.feed import Feed, Supply
+from avlab.stream.sending.pictures import Pictures
 from avlab.timing.pacing import DeadlinePacer
 from avlab.timing.seat import Seat
 from avlab.timing.skipping import Skipper
@@ -61,7 +61,7 @@ class Sending:
     a thread each, and call `ready`, from there, when something has come that was waited for. `notice` takes an event's
     name and what is to be said to a person, from any thread. A pacer of anyone's own is asked by `call`; when it fails
     `failed` is told, and deadlines take over. `feed` makes what reads ahead, a thread's `Feed` or another `Supply`, and
-    `encode` turns a picture into bytes, as `codec.encode_jpeg` does.
+    `pictures` turns each into bytes: by default JPEG, as `encode` does, which is `codec.encode_jpeg` or the like.
     """
 
     def __init__(
@@ -74,15 +74,16 @@ class Sending:
         recorder: Recorder,
         ready: Callable[[], None],
         notice: Callable[[str, str], None],
+        pictures: Pictures | None = None,
         call: Call = called,
         failed: Callable[[PartError], None] | None = None,
         feed: Callable[..., Any] = Feed,
         encode: Callable[..., tuple[bytes, int, int]] | None = None,
     ) -> None:
         self._call, self._failed = call, failed
-        self._encode = encode or codec.encode_jpeg
         self._source, self._loop, self._audience = source, loop, audience
         self._clock, self._recorder, self._notice = clock, recorder, notice
+        self._pictures = Pictures(jpeg=encode) if pictures is None else pictures
         self.width: int | None = None
         self.quality = 80
         self.encoded_width: int | None = None  # of the newest frame
@@ -172,6 +173,7 @@ class Sending:
         Pictures that are too late are left out here, before any work: as many as it takes, not one a turn of the
         server's thread, which may be the one that is slow.
         """
+        self._pictures.begin()
         skipper = self._skipper = Skipper(live=self._source.live)
         skipped: list[EncodedFrame] = []
         told_ns = 0
@@ -183,11 +185,9 @@ class Sending:
                     self._notice("overload", TOO_SLOW)
                 skipped.append(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0))
                 continue
-            jpeg, width, height = self._encode(
-                picture.image, width=self.width, quality=self.quality, matrix=picture.matrix
-            )
-            self.encoded_width = width
-            frame = EncodedFrame(picture.index, picture.pts_ns, jpeg, width, height, self._clock.now_ns())
+            frame = self._pictures.encoded(picture, width=self.width, quality=self.quality)
+            frame = replace(frame, encoded_ns=self._clock.now_ns())
+            self.encoded_width = frame.width
             unit = None
             try:
                 unit = self._audience.prepare(frame)

@@ -20,7 +20,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
 
 
 class OwnFormat:
-    """X-<name>, as `part` packs and unpacks it: an object with `name`, `pack` and `unpack`; see `avlab.parts`.
+    """X-<name>, as `part` packs and unpacks it: an object with `name`, `pack` and `unpack`, or its class.
 
     `codec` is the name of the codec whose bytes are carried; "" for JPEG's. `pack` raises PartError where the part
     fails. On the receiving side a picture of which it makes nothing is incomplete, and `failed` is told, the first
@@ -41,6 +41,7 @@ class OwnFormat:
         self.codec = codec
         self.said = said(part)
         self._part, self._call, self._failed = part, call, failed
+        self._at: Any = None if isinstance(part, type) else part
         self._told = self._broken = False
         self.encoding = f"X-{part_name(part)}"
 
@@ -52,7 +53,7 @@ class OwnFormat:
     def pack(self, frame: EncodedFrame, *, payload_type: int = FIRST_DYNAMIC, packet_size: int = MAX_PACKET) -> Packed:
         """See `formats.VideoFormat`. PartError for a part that fails, or gives what cannot be sent."""
         most = packet_size - REPAIR_BYTES - HEADER_BYTES
-        given = self._call(self.said, self._part.pack, frame.data, most)
+        given = self._call(self.said, self._made().pack, frame.data, most)
         return packed_payloads(_pieces(given, len(frame.data), most, self.said), payload_type)
 
     def begins(self, payload: bytes, /) -> bool:
@@ -62,6 +63,11 @@ class OwnFormat:
     def assembler(self) -> MarkedAssembler:
         """See `formats.VideoFormat`."""
         return MarkedAssembler(self._unpack, coding=OWN_CODING if self.codec else JPEG_CODING)
+
+    def _made(self) -> Any:
+        if self._at is None:
+            self._at = self._call(self.said, self._part)
+        return self._at
 
     def _unpack(self, payloads: list[bytes | None]) -> bytes | None:
         if self._broken:
@@ -79,7 +85,7 @@ class OwnFormat:
 
     def _asked(self, payloads: list[bytes | None]) -> bytes | None:
         lost = sum(payload is None for payload in payloads)
-        given = self._call(self.said, self._part.unpack, payloads)
+        given = self._call(self.said, self._made().unpack, payloads)
         of = f"unpack() of {len(payloads)} payloads, {lost or 'none'} of them lost,"
         if given is None:
             if lost:

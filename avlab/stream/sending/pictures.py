@@ -1,0 +1,108 @@
+"""Pictures on their way out: a codec makes bytes of them, a payload format makes packets of the bytes.
+
+Either may be anyone's own. When one fails in mid-stream, what takes over has to be understood by clients that were told
+of it: JPEG in X-bytes, whose packets say what they carry, under a payload type that the description has as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from avlab.media import codec as jpeg_codec
+from avlab.media.codec import Picture
+from avlab.media.own import OwnCodec, check_codec, codec_name
+from avlab.parts import Call, PartError, called
+from avlab.wire.payloads.formats import BytesFormat, JpegFormat, VideoFormat
+from avlab.wire.payloads.own import OwnFormat, check_payload
+from avlab.wire.rtp import MAX_PACKET, Packed
+from avlab.wire.units import NS, OWN_CODING, EncodedFrame
+
+FURTHER_TYPE = 110
+"""The payload type of X-bytes, where it stands in for a payload format of anyone's own."""
+
+
+class Pictures:
+    """How pictures are encoded and packed. `codec` and `payload` are anyone's own; without them it is RTP/JPEG,
+    and `jpeg` encodes, `codec.encode_jpeg` by default.
+
+    TypeError for what is neither. They are asked by `call`; when one fails `failed` is told, with what is done instead,
+    and JPEG or X-bytes takes over. `encoded` is for one thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        codec: Any = None,
+        payload: Any = None,
+        jpeg: Callable[..., tuple[bytes, int, int]] | None = None,
+        call: Call = called,
+        failed: Callable[[PartError, str], None] | None = None,
+    ) -> None:
+        self.codec, self.payload = codec, payload
+        name = ""
+        if codec is not None:
+            check_codec(codec)
+            name = codec_name(codec)
+        if payload is not None:
+            check_payload(payload)
+        self._failed = failed
+        self._jpeg = jpeg_codec.encode_jpeg if jpeg is None else jpeg
+        self._codec = None if codec is None else OwnCodec(codec, call=call)
+        self._own = None if payload is None else OwnFormat(payload, codec=name, call=call)
+        self._generic = BytesFormat(codec=name)
+        self._wants_key = True
+        self.form: VideoFormat = self._own or (JpegFormat() if codec is None else self._generic)
+        """The payload format that the description names."""
+        self.further: dict[int, VideoFormat] = {} if self._own is None else {FURTHER_TYPE: self._generic}
+        """What may stand in for it, by payload type."""
+
+    def begin(self) -> None:
+        """The clip begins, again perhaps: the first picture is one that needs no other."""
+        self._wants_key = True
+        if self._codec is not None:
+            try:
+                self._codec.reset()
+            except PartError as error:
+                self._codec = None
+                self._tell(error, "Pictures are sent as JPEG now")
+
+    def refresh(self) -> None:
+        """Somebody joins: the next picture is one that needs no other. From any thread."""
+        self._wants_key = True
+
+    def encoded(self, picture: Picture, *, width: int | None, quality: int) -> EncodedFrame:
+        """A picture as bytes, at a width (None: its own) and a quality of 1 to 100."""
+        index, pts_ns = picture.index, picture.pts_ns
+        if self._codec is not None:
+            key, self._wants_key = self._wants_key, False
+            image = jpeg_codec.to_bgr(picture.image, width=width, matrix=picture.matrix)
+            height, across = image.shape[:2]
+            try:
+                made = self._codec.encode(image, quality, key=key, pts=pts_ns / NS)
+                return EncodedFrame(index, pts_ns, made.data, across, height, coding=OWN_CODING, key=made.key)
+            except PartError as error:
+                self._codec = None
+                self._tell(error, "Pictures are sent as JPEG now")
+        data, across, height = self._jpeg(picture.image, width=width, quality=quality, matrix=picture.matrix)
+        return EncodedFrame(index, pts_ns, data, across, height)
+
+    def pack(self, frame: EncodedFrame, *, packet_size: int = MAX_PACKET) -> Packed:
+        """A picture as packets of at most `packet_size` bytes. WireError for one that cannot be sent."""
+        own = self._own
+        if own is None:
+            form = self._generic if self.further else self.form
+            kind = FURTHER_TYPE if self.further else form.payload_type
+            return form.pack(frame, payload_type=kind, packet_size=packet_size)
+        if bool(own.codec) == (frame.coding == OWN_CODING):
+            try:
+                return own.pack(frame, payload_type=own.payload_type, packet_size=packet_size)
+            except PartError as error:
+                self._own = None
+                self._tell(error, "Pictures are sent as X-bytes now")
+        return self._generic.pack(frame, payload_type=FURTHER_TYPE, packet_size=packet_size)
+
+    def _tell(self, error: PartError, instead: str) -> None:
+        if self._failed is None:
+            raise error
+        self._failed(error, instead)
