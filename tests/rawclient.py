@@ -22,7 +22,7 @@ def until(holds: Callable[[], object], seconds: float = SECONDS) -> None:
     deadline = time.perf_counter() + seconds
     while not holds():
         assert time.perf_counter() < deadline, f"waited {seconds:g} s in vain"
-        time.sleep(0.01)
+        time.sleep(0.002)
 
 
 class RawClient:

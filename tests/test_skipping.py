@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,8 @@ from rawclient import until
 
 from avlab.measure.numbers import metrics
 from avlab.measure.record.trace import Recorder
-from avlab.media.sources import open_source
+from avlab.media.codec import Picture
+from avlab.media.sources import ClipSource, open_source
 from avlab.stream.clock import VirtualClock
 from avlab.stream.handle import Worker
 from avlab.stream.sending.clip import Sending
@@ -24,6 +26,7 @@ from avlab.timing.skipping import BEHIND_NS, HOPELESS_NS, MOST_RUN_NS, Skipper
 
 MS, NS = 1_000_000, 1_000_000_000
 FPS = 30
+DATA = Path(__file__).parents[1] / "data"
 
 
 class Listening:
@@ -147,7 +150,131 @@ def test_turns_that_are_short_enough_cost_nothing() -> None:
         assert len(done.sent) == done.count
 
 
+class SlowClip(ClipSource):
+    """A clip that takes long to read, picture by picture; `while_reading` is called every 20 ms of it."""
+
+    read_ms = 0
+    while_reading: Callable[[], None]
+
+    def pictures(self, leap: Callable[[], int | None] | None = None) -> Iterator[Picture]:
+        for picture in super().pictures(leap):
+            for _ in range(self.read_ms // 20):
+                self.while_reading()
+            yield picture
+
+
+@pytest.mark.parametrize("read_ms", [40, 100, 300])
+def test_a_clip_that_cannot_be_decoded_in_time_is_left_unread_up_to_pictures_that_can(read_ms: int) -> None:
+    clock = VirtualClock()
+    audience, recorder = Listening(clock), Recorder(side="server", epoch_ns=0, clock="virtual")
+    clip = SlowClip(DATA / "count-60.mp4", loop=True)  # a picture each 17 ms; each 2 s one that needs no other
+    sending = Sending(
+        clip,
+        loop=True,
+        audience=audience,  # type: ignore[arg-type]
+        clock=clock,  # type: ignore[arg-type]
+        recorder=recorder,
+        ready=lambda: None,
+        notice=lambda name, words: None,
+    )
+    turns = threading.Lock()
+
+    def turn() -> None:
+        with turns:
+            clock.sleep_until(clock.now_ns() + 20 * MS)
+            sending.send_due(clock.now_ns())
+
+    clip.while_reading, clip.read_ms = turn, read_ms
+    feed = sending.feeds["video"]
+    worker = Worker("feed", feed.run, wake=feed.wake)
+    worker.start()
+    try:
+        sending.play(clock.now_ns())
+        while clock.now_ns() < 40 * NS:
+            until(lambda: clock.now_ns() >= 40 * NS or audience.waiting >= 3)  # by the one that reads, or by all
+            turn()
+    finally:
+        worker.signal()
+        assert worker.join(10)
+    settled = [(pts, at) for pts, at in audience.sent if 10 * NS < at < 40 * NS]
+    assert [pts for pts, at in settled if at - pts > 60 * MS] == [], "what is sent can be shown"
+    assert np.diff([at for _, at in settled]).max() <= 4.1 * NS
+    frames = recorder.trace().frames
+    assert frames["index"].is_unique
+    assert sorted(frames["index"])[: len(frames)] == list(range(len(frames))), "what was left unread is skipped, too"
+    assert set(frames["fate"].dropna()) == {"skipped"}
+
+
 # ---- the rule by itself
+
+
+@given(
+    st.floats(1.2, 40),
+    st.integers(1, 300),
+    st.sampled_from([24, 30, 60]),
+    st.integers(0, 6),
+)
+def test_where_reading_does_not_keep_up_pictures_to_come_are_leapt_to(
+    slowness: float, spacing: int, fps: int, delay: int
+) -> None:
+    """A picture takes `slowness` times as long to read as to show; every `spacing`th needs no other.
+
+    It comes out of the decoder when `delay` more have gone in.
+    """
+    skipper, now_ns, number, given_at = Skipper(leaps=True), 0, 0, []
+    read_ns = round(slowness * NS / fps)
+    while now_ns < 120 * NS:
+        target_ns = skipper.leap(now_ns)
+        if target_ns is not None:
+            assert target_ns > now_ns
+            number = -(-target_ns * fps // NS // spacing) * spacing
+            now_ns += delay * read_ns
+        now_ns += read_ns
+        due_ns = number * NS // fps
+        if not skipper.skips(due_ns, now_ns):
+            given_at.append((now_ns, due_ns))
+            now_ns = max(now_ns, due_ns - NS // fps)  # the queue is full until then
+        number += 1
+    settled = [(at, due) for at, due in given_at if at > 30 * NS]
+    assert all(due >= at for at, due in settled), "each of them in time"
+    longest = max(spacing * NS / fps, (delay + 2) * read_ns)
+    assert np.diff([due for _, due in settled]).max(initial=0) <= 3 * longest
+    assert len(settled) >= 90 * NS // (3 * longest) - 1
+
+
+def test_reading_that_keeps_up_or_soon_will_leaps_nowhere() -> None:
+    skipper, now_ns, asked = Skipper(leaps=True), 0, 0
+    for n in range(3000):
+        now_ns = max(now_ns + 8 * MS, n * NS // FPS) + (4 * NS if n == 200 else 0)  # a long stall
+        asked += skipper.leap(now_ns) is not None
+        skipper.skips(n * NS // FPS, now_ns)
+    assert not asked
+    assert not skipper.slow
+
+
+def test_a_source_without_the_way_is_read_on_and_shows_a_late_picture_now_and_then() -> None:
+    skipper, now_ns, given_at, asked = Skipper(leaps=True), 0, [], 0
+    for n in range(1000):
+        asked += skipper.leap(now_ns) is not None
+        now_ns += 100 * MS
+        if not skipper.skips(n * NS // FPS, now_ns):
+            given_at.append(now_ns)
+    assert asked == 1
+    assert len(given_at) > 100
+    assert max(np.diff(given_at)) <= MOST_RUN_NS + 300 * MS
+
+
+def test_a_machine_that_recovers_from_leaps_shows_every_picture_again() -> None:
+    skipper, now_ns, number = Skipper(leaps=True), 0, 0
+    while now_ns < 40 * NS:
+        target_ns = skipper.leap(now_ns)
+        if target_ns is not None:
+            number = -(-target_ns * FPS // NS // 60) * 60
+        now_ns = max(now_ns + (200 if now_ns < 30 * NS else 10) * MS, (number - 2) * NS // FPS)
+        skipped = skipper.skips(number * NS // FPS, now_ns)
+        assert not (skipped and now_ns > 35 * NS)
+        number += 1
+    assert not skipper.slow
 
 
 def test_a_machine_that_does_not_even_decode_in_time_sends_a_picture_now_and_then() -> None:

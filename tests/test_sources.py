@@ -32,6 +32,7 @@ def make(
     audio: str = "flac",
     audio_starts: Iterable[tuple[int, int, int]] = (),
     block: int = 1024,
+    gop: int | None = None,
 ) -> Path:
     """A clip: grey frames at `ticks`, and `sound` (int16, (n, channels)); `audio_starts` are (from, to, pts) pieces."""
     with av.open(str(path), "w") as out:
@@ -40,6 +41,8 @@ def make(
         if pictures:
             pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
             pictures.codec_context.time_base = base
+            if gop:
+                pictures.codec_context.gop_size = gop
             for n, tick in enumerate(ticks):
                 image = np.full((48, 64, 3), n * 5 % 250, np.uint8)
                 frame = av.VideoFrame.from_ndarray(image, "bgr24")
@@ -266,6 +269,49 @@ def test_a_raw_stream_goes_by_its_nominal_rate(tmp_path: Path) -> None:
     times = [picture.pts_ns for picture in islice(clip.pictures(), 25)]
     assert all(before < after for before, after in pairwise(times))
     assert times[:3] == [0, *(round(n * 1e9 / clip.fps) for n in (1, 2))]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
+@pytest.mark.parametrize("loop", [False, True])
+def test_pictures_are_left_unread_up_to_one_that_decoding_can_begin_with(
+    tmp_path: Path, suffix: str, loop: bool
+) -> None:
+    path = make(tmp_path / f"clip.{suffix}", ticks=range(90), gop=15)
+    times = [picture.pts_ns for picture in ClipSource(path).pictures()]
+    wanted: list[int | None] = [None]
+    source, seen, targets = ClipSource(path, loop=loop), [], []
+    for picture in source.pictures(lambda: wanted.pop() if wanted else None):
+        seen.append(picture)
+        if len(seen) == 40:
+            break
+        if len(seen) % 3 == 0:
+            targets.append((len(seen), picture.pts_ns + 700_000_000))
+            wanted.append(targets[-1][1])
+    assert all(picture.pts_ns % source.duration_ns in times for picture in seen)
+    assert np.all(np.diff([picture.pts_ns for picture in seen]) > 0)
+    ends = times[75] if not loop else 10**18  # behind the last of these pictures reading just goes on
+    for number, target_ns in targets:
+        if number < len(seen) and target_ns <= ends:
+            assert target_ns <= seen[number].pts_ns <= target_ns + 1_000_000_000
+    steps = [round(picture.pts_ns * 30 / 10**9) for picture in seen]
+    assert [picture.index for picture in seen] == pytest.approx(steps, abs=1), "the unread ones are counted, too"
+    if not loop and suffix != "ts":
+        assert seen[-1].pts_ns == times[-1], "to the end"
+
+
+def test_without_a_picture_to_begin_with_reading_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4", ticks=range(40), gop=1000)
+    whole = [picture.pts_ns for picture in ClipSource(path).pictures()]
+    assert [picture.pts_ns for picture in ClipSource(path).pictures(lambda: 10**9)] == whole
+    looped = list(islice(ClipSource(path, loop=True).pictures(iter([None, 10**9, *[None] * 99]).__next__), 3))
+    assert [picture.pts_ns for picture in looped[:2]] == [0, ClipSource(path).duration_ns]
+    assert [picture.index for picture in looped] == [0, 40, 41]
+
+
+def test_a_stream_without_timestamps_is_read_through(tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.h264", ticks=range(30), video="libx264", gop=10)
+    whole = [picture.pts_ns for picture in ClipSource(path).pictures()]
+    assert [picture.pts_ns for picture in ClipSource(path).pictures(lambda: 500_000_000)] == whole
 
 
 def test_closing_an_iterator_closes_the_file(tmp_path: Path) -> None:

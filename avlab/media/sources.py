@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from itertools import count
@@ -91,6 +91,7 @@ class ClipSource:
         self.rate: int | None = None
         self.channels: int | None = None
         self._matrix: Matrix | None = None
+        self._stamped = False
         self.notices: tuple[str, ...] = ()
         starts: list[int] = []
         with open_clip(path) as container:
@@ -102,6 +103,7 @@ class ClipSource:
                 self.width, self.height = (down, across) if self._matrix and not self._matrix[0] else (across, down)
                 self.fps = video.guessed_rate or video.average_rate or Fraction(25)
                 starts.append(_ns(picture, picture.pts) or 0)
+                self._stamped = picture.pts is not None or picture.dts is not None
                 if picture.color_trc in _HDR:
                     self._note(HDR.format(path=self.path, kind=_HDR[picture.color_trc]))
             elif video:
@@ -146,13 +148,28 @@ class ClipSource:
         """Whether there is sound."""
         return self.rate is not None
 
-    def pictures(self) -> Iterator[Picture]:
-        """The pictures in order of showing, endless with `loop`; none when the clip has none."""
-        index = 0
+    def pictures(self, leap: Callable[[], int | None] | None = None) -> Iterator[Picture]:
+        """The pictures in order of showing, endless with `loop`; none when the clip has none.
+
+        `leap` is asked before each is read. From the pts that it names, in ns, reading goes on with the first picture
+        that decoding can begin with, unread what lies between; `index` counts on at the nominal rate. With None, and
+        where there is no such picture or the file has no way to it, reading goes on where it was.
+        """
+        index, last_ns = -1, 0
+        pending_ns: int | None = None  # until there is a picture
+
+        def target() -> int | None:
+            nonlocal pending_ns
+            pending_ns = (leap() if leap else None) or pending_ns
+            return pending_ns
+
         for turn in self._turns(self.has_video):
-            for pts_ns, frame in self._pass_of_pictures():
-                yield Picture(index, turn * self.duration_ns + pts_ns, frame, self._matrix)
-                index += 1
+            start_ns = turn * self.duration_ns
+            for pts_ns, frame in self._pass_of_pictures(start_ns, target):
+                unread = round((start_ns + pts_ns - last_ns) * (self.fps or 25) / NS) - 1
+                index += 1 + (max(0, unread) if pending_ns is not None else 0)
+                last_ns, pending_ns = start_ns + pts_ns, None
+                yield Picture(index, last_ns, frame, self._matrix)
 
     def chunks(self) -> Iterator[Chunk]:
         """The sound as int16 chunks of exactly 20 ms; holes in it are silent, and so is what the last chunk lacks."""
@@ -178,17 +195,37 @@ class ClipSource:
             return ()
         return count() if self.loop else (0,)
 
-    def _pass_of_pictures(self) -> Iterator[tuple[int, VideoFrame]]:
+    def _pass_of_pictures(self, start_ns: int, leap: Callable[[], int | None]) -> Iterator[tuple[int, VideoFrame]]:
+        """Each picture with its pts within this pass, which begins at `start_ns`."""
         faults: list[str] = []
         last, number, ordered = -1, 0, True
+        from_ns, leaps = 0, self._stamped and not self._joins  # behind a join, the file's timestamps say nothing
+        target_ns = leap() if leaps else None
+        if target_ns is not None and self.loop and target_ns >= start_ns + self.duration_ns:
+            return
         with open_clip(self.path) as container:
             video = picture_stream(container)
             aspect, scaler = _aspect(video), VideoReformatter()
             # Threads a frame each cost a fifth more CPU and delay the first picture: only big ones need them.
             if video and video.width * video.height > _LARGE:
                 video.thread_type = "AUTO"
-            for frame in _decoded(container, video, faults, self._joins):
+            frames = _decoded(container, video, faults, self._joins)
+            while True:
+                if video and target_ns is not None and target_ns > start_ns + max(last, 0):
+                    leaps = _sought(container, video, target_ns - start_ns + self._origin_ns)
+                    if not leaps and self.loop:
+                        return  # the next picture that decoding can begin with is the first
+                    from_ns = target_ns - start_ns if leaps else last + 1
+                    if not leaps:  # an attempt that fails has lost its place, too
+                        _sought(container, video, max(last, 0) + self._origin_ns, backward=True)
+                target_ns = None
+                frame = next(frames, None)
+                if frame is None:
+                    break
                 assert isinstance(frame, VideoFrame)
+                stamp = _ns(frame, frame.pts if ordered else frame.dts)
+                if from_ns and stamp is not None and stamp - self._origin_ns < from_ns:
+                    continue  # a container that leads to a place before it, or what the decoder still had
                 # AVI has no pts, and those made up for B-frames step back; in order of showing, dts is as good.
                 ordered = ordered and ((_ns(frame, frame.pts) or 0) - self._origin_ns > last or frame.pts is None)
                 stamp = _ns(frame, frame.pts if ordered else frame.dts)
@@ -199,7 +236,10 @@ class ClipSource:
                     if aspect != 1:
                         frame = scaler.reformat(frame, max(1, round(frame.width * aspect)), threads=1)
                     yield pts_ns, frame
-                    last = pts_ns
+                    last, from_ns = pts_ns, 0
+                    target_ns = leap() if leaps else None
+                    if target_ns is not None and self.loop and target_ns >= start_ns + self.duration_ns:
+                        return
         self._complain(faults, "pictures")
 
     def _pass_of_sound(self, rate: int, channels: int) -> Iterator[tuple[int | None, Samples]]:
@@ -449,6 +489,20 @@ def _decoded(
         except av.error.FFmpegError:
             where = "" if packet.pts is None else f", the first at {float(packet.pts * packet.time_base):.1f} s"
             faults.append(where)
+
+
+def _sought(container: InputContainer, video: VideoStream, from_ns: int, *, backward: bool = False) -> bool:
+    """Go on with the first picture from then on (or the last before), in ns on the file's clock, that needs no other.
+
+    False when there is none.
+    """
+    if not video.time_base:
+        return False
+    try:
+        container.seek(math.ceil(from_ns / NS / video.time_base), backward=backward, stream=video)
+    except av.error.FFmpegError:
+        return False
+    return True
 
 
 def _aspect(stream: VideoStream | None) -> Fraction:

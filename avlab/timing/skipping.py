@@ -23,18 +23,35 @@ as it is. Few pictures are better than none."""
 MOST_LEAD_NS = NS
 """A picture is chosen no further ahead of its moment."""
 
+MOST_LEAP_NS = 20 * NS
+"""Nor does a leap lead further ahead."""
+
+LEAP_READS = 4
+"""A leap is taken to last as long as reading so many pictures does, before there has been one: it goes to a picture
+that decoding can begin with, and decoders hand pictures out a few later."""
+
 
 class Skipper:
-    """Decides for each picture of one pass, in order. A `live` source has no pictures of the future to choose."""
+    """Decides for each picture of one pass, in order. A `live` source has no pictures of the future to choose.
 
-    def __init__(self, *, live: bool = False) -> None:
-        self._live = live
+    Where not even reading keeps up, every picture would be late. A source that can leave pictures unread, `leaps`, is
+    to ask `leap` before it reads each: it names a moment that is so far ahead that a picture due then can be sent.
+    """
+
+    def __init__(self, *, live: bool = False, leaps: bool = False) -> None:
+        self._live, self._leaps, self._can_leap = live, leaps, leaps
         self._behind_since_ns: int | None = None
         self._slow_since_ns: int | None = None  # None: the machine keeps up
         self._last_skip_ns = 0
         self._run_since_ns: int | None = None  # since when every picture was left out
         self._look_ns = 0  # how long a picture that can be sent waits for the next look at it
         self._lead_ns = 0  # how long a picture takes from its choice until it can be sent, as learnt
+        self._run_due_ns = 0  # when the first picture of the run was due,
+        self._run_reads = 0  # and how many were read in it
+        self._leap_ns: int | None = None  # how long a leap takes, as learnt; None: reading keeps up, as far as is known
+        self._leaps_now = False  # the next picture is to be one that is reached by a leap
+        self._asked_ns: int | None = None  # when a leap was asked for that has not led to a picture yet,
+        self._target_ns = 0  # and to which moment
 
     @property
     def slow(self) -> bool:
@@ -52,18 +69,60 @@ class Skipper:
             if now_ns <= self._behind_since_ns + HOPELESS_NS:
                 return False
             self._slow_since_ns = self._last_skip_ns = now_ns
-            self._run_since_ns, self._look_ns, self._lead_ns = None, 0, 0
+            self._run_since_ns, self._look_ns, self._lead_ns, self._leap_ns = None, 0, 0, None
+            self._can_leap = self._leaps
+        self._learn_leap(due_ns, now_ns)
         if now_ns > self._last_skip_ns + CALM_NS and due_ns >= now_ns:
             self._slow_since_ns = self._behind_since_ns = None
             return False
         if self._run_since_ns is None:
-            self._run_since_ns = now_ns
+            self._run_since_ns, self._run_due_ns, self._run_reads = now_ns, due_ns, 0
         late = due_ns + BEHIND_NS < now_ns if self._live else due_ns < now_ns + self._lead_ns
-        if late and now_ns <= self._run_since_ns + MOST_RUN_NS:
+        if late:
             self._last_skip_ns = now_ns
-            return True
+            if self._leap_ns is not None:  # reading on has been of no use before
+                self._leaps_now = True
+                return True
+            if now_ns <= self._run_since_ns + MOST_RUN_NS:
+                self._run_reads += 1
+                return True
+            if self._can_leap and not self._catches_up(due_ns, now_ns):
+                self._leap_ns = LEAP_READS * (now_ns - self._run_since_ns) // self._run_reads
+                self._leaps_now = True
+                return True
         self._run_since_ns = None
         return False
+
+    def leap(self, now_ns: int) -> int | None:
+        """The moment, in ns, before which no picture is worth reading any more; None: the next one is.
+
+        The picture that is read then is to be the first, from that moment on, that decoding can begin with. Where there
+        is none, reading goes on where it was, and no more leaps are asked for until the machine has kept up again.
+        """
+        if not self._leaps_now:
+            return None
+        assert self._leap_ns is not None
+        if self._asked_ns is None:
+            self._asked_ns = now_ns
+        self._target_ns = now_ns + min(MOST_LEAP_NS, self._leap_ns + self._lead_ns)
+        return self._target_ns
+
+    def _learn_leap(self, due_ns: int, now_ns: int) -> None:
+        """A picture has come: how long it took to get there, if it was a leap, and whether it was one at all."""
+        if self._asked_ns is not None and self._leap_ns is not None:
+            took_ns = now_ns - self._asked_ns
+            self._leap_ns = max(took_ns, self._leap_ns + (took_ns - self._leap_ns) // 8)
+            self._last_skip_ns = max(self._last_skip_ns, due_ns)  # all up to this one
+            if due_ns < self._target_ns:
+                self._can_leap, self._leap_ns = False, None
+        self._asked_ns, self._leaps_now = None, False
+
+    def _catches_up(self, due_ns: int, now_ns: int) -> bool:
+        """Whether reading alone gets to what is due now, within about as long as one waits before giving up on it."""
+        assert self._run_since_ns is not None
+        gained_ns = (due_ns - self._run_due_ns) - (now_ns - self._run_since_ns)
+        behind_ns = now_ns + self._lead_ns - due_ns
+        return gained_ns * HOPELESS_NS >= behind_ns * (now_ns - self._run_since_ns)
 
     @property
     def early_ns(self) -> int:

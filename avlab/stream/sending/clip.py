@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from avlab.measure.record.trace import FrameRow, Recorder
-from avlab.media.sources import LiveSource, Source
+from avlab.media.sources import ClipSource, LiveSource, Source
 from avlab.parts import Call, Dropped, Due, Pacer, PartError, called
 from avlab.stream.clock import Clock
 from avlab.stream.ends import Audience
@@ -171,13 +171,18 @@ class Sending:
         """One pass over the pictures, encoded at the width and quality of the moment and prepared for all, once.
 
         Pictures that are too late are left out here, before any work: as many as it takes, not one a turn of the
-        server's thread, which may be the one that is slow.
+        server's thread, which may be the one that is slow. Where not even decoding keeps up, a clip is left unread up
+        to a picture that can be sent in time.
         """
         self._pictures.begin()
-        skipper = self._skipper = Skipper(live=self._source.live)
+        source = self._source
+        skipper = self._skipper = Skipper(live=source.live, leaps=isinstance(source, ClipSource))
         skipped: list[EncodedFrame] = []
-        told_ns = 0
-        for picture in self._source.pictures():
+        told_ns, last = 0, (-1, 0)
+        pictures = source.pictures(self._leap) if isinstance(source, ClipSource) else source.pictures()
+        for picture in pictures:
+            skipped.extend(_unread(last, (picture.index, picture.pts_ns)))
+            last = picture.index, picture.pts_ns
             start_ns, now_ns = self.start_ns, self._clock.now_ns()
             if start_ns is not None and self._punctual and skipper.skips(start_ns + picture.pts_ns, now_ns):
                 if now_ns >= told_ns:
@@ -197,6 +202,14 @@ class Sending:
             skipped = []
         if skipped:
             yield _Skipped(tuple(skipped))
+
+    def _leap(self) -> int | None:
+        """From which pts on, in ns, pictures are worth reading, where it is not the next one."""
+        start_ns = self.start_ns
+        if start_ns is None or not self._punctual:
+            return None
+        moment_ns = self._skipper.leap(self._clock.now_ns())
+        return None if moment_ns is None else moment_ns - start_ns
 
     @property
     def _punctual(self) -> bool:
@@ -319,3 +332,10 @@ class Sending:
                     packets=1,
                 )
             )
+
+
+def _unread(last: tuple[int, int], found: tuple[int, int]) -> Iterator[EncodedFrame]:
+    """The pictures between two, each an index and a pts, that were left unread; they lie evenly, as far as is known."""
+    count, span_ns = found[0] - last[0], found[1] - last[1]
+    for number in range(1, count):
+        yield EncodedFrame(last[0] + number, last[1] + span_ns * number // count, b"", 0, 0)
