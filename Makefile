@@ -37,8 +37,10 @@ lab: setup-lab  ## open the notebooks in JupyterLab
 demo: setup-lab  ## stream a clip on this machine for 10 s: a table, and plots in out/
 	@$(BIN)/avlab demo --seconds 10 --out out
 
-test: setup-test check  ## check, then run every test, none skipped; ARGS="-k rtp" for some
-	@$(BIN)/python -m pytest --require-all $(ARGS)
+# Many tests wait more than they compute: two at a time, where there are fcntl's locks for those that must be alone.
+WORKERS := $(if $(WINDOWS),0,2)
+test: setup-test check  ## check, then run every test, none skipped; ARGS="-k rtp" for some, ARGS="-n 0" one by one
+	@$(BIN)/python -m pytest --require-all -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: setup-check  ## lint, format, types on Linux, Windows and macOS, and which room may import which
 	@$(BIN)/ruff check

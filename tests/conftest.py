@@ -4,27 +4,36 @@ Plain pytest skips a test whose tool is missing and says what to install; under 
 uses, a skip of any kind is a failure. No test runs for ever: pytest-timeout fails one that takes longer than `SECONDS`
 by a signal, which leaves the others to run and fixtures to clean up; where native code never returns to Python, and so
 to the signal's handler, pytest's own faulthandler_timeout (pyproject.toml) ends the whole run and says where it was.
+
+Under `-n 2`, which `make test` uses, two processes (pytest-xdist) share the files among them. What is marked `alone`
+runs while the other one waits.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import hypothesis
 import psutil
 import pytest
 import tools
+from together import Turns
 
 from avlab.stream.rtsp.audience import RtspAudience
 from avlab.stream.rtsp.peer import Peer
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+TURNS = pytest.StashKey[Turns]()
+FOLDER = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -45,11 +54,41 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "pytest-timeout is missing, and with it each test's time limit: 'make test' installs it"
         )
+    if hasattr(config, "workerinput"):  # one process of several, with a folder that they share
+        config.stash[TURNS] = Turns(Path(config.workerinput["turns"]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand each of several processes the folder of their locks."""
+    stash = node.config.stash
+    if FOLDER not in stash:
+        stash[FOLDER] = tempfile.TemporaryDirectory(prefix="avlab-tests-")
+    node.workerinput["turns"] = stash[FOLDER].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if TURNS in config.stash:
+        config.stash[TURNS].close()
+    if FOLDER in config.stash:
+        config.stash[FOLDER].cleanup()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     if item.get_closest_marker("timeout") is None:
         item.add_marker(pytest.mark.timeout(SECONDS, method="signal" if hasattr(signal, "SIGALRM") else "thread"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of every time limit: waiting is no test's fault
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+    turns = item.config.stash.get(TURNS, None)
+    following = nextitem is not None and _alone(nextitem)
+    with turns.turn(alone=_alone(item), following=following) if turns is not None else nullcontext():
+        return (yield)
+
+
+def _alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
