@@ -426,7 +426,7 @@ class Client(Handle):
     def _run(self, worker: Worker, turns: ClientTurns) -> None:
         try:
             while not worker.stopping.is_set() and not self._ended.is_set():
-                ready = self._clock.wait(self._selector, turns.wake_at())
+                ready = self._clock.wait(self._selector, turns.wake_at(), attentive=True)
                 turns.delay_ns = self._delay_ns
                 if turns.turn(ready):
                     self._ended.set()

@@ -28,7 +28,7 @@ from avlab.core.events import (
     TooSlow,
 )
 from avlab.measure.record.trace import FrameRow, Recorder
-from avlab.wire.rtp import HEADER_BYTES
+from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER
 from avlab.wire.units import NS
 
 _HEADERS = np.dtype([("first", "u1"), ("second", "u1"), ("sequence", ">u2"), ("timestamp", ">u4"), ("ssrc", ">u4")])
@@ -43,8 +43,28 @@ class SenderRecording:
 
     def sent(self, event: Sent) -> None:
         """A row for each packet of a batch."""
-        (data, size), count, last = event.batch, event.batch.total, event.batch.last
+        (data, size), count = event.batch, event.batch.total
         if not count:
+            return
+        last = len(data) - (count - 1) * size
+        if not event.repair:  # a frame's packets, or a chunk's: what differs between them is known
+            _, kind, _, timestamp, _ = HEADER.unpack_from(data)
+            end = (count - 1) * size
+            _, last_kind, _, last_timestamp, _ = HEADER.unpack_from(data, end)
+            self._recorder.packet_run(
+                count,
+                stream=event.stream,
+                ssrc=event.ssrc,
+                seq=event.number,
+                timestamp=timestamp,
+                ticks=((last_timestamp - timestamp) & 0xFFFFFFFF) // (count - 1) if end else 0,
+                first_marker=kind >= MARKER,
+                last_marker=last_kind >= MARKER,
+                size=size,
+                last=last,
+                sent_ns=event.time_ns,
+                fate=event.fate,
+            )
             return
         # Each packet of a batch has its header `size` after the one before; the last one has a whole header, too.
         headers = np.ndarray((count,), _HEADERS, data, strides=(max(size, HEADER_BYTES),))
@@ -138,6 +158,10 @@ class PlayerRecording:
 
     def _write_packets(self, event: PacketsTaken) -> None:
         """A row for each packet of a run, but for those without a fate."""
+        if event.fates.count(event.fates[0]) == len(event.fates):
+            if event.fates[0] is not None:
+                self._write_alike(event, 0, len(event.fates), event.fates[0], marker=event.marker)
+            return
         first = 0
         for fate, alike in groupby(event.fates):
             after = first + len(list(alike))
@@ -149,21 +173,15 @@ class PlayerRecording:
     def _write_alike(self, event: PacketsTaken, first: int, after: int, fate: str, *, marker: bool) -> None:
         """Packets of one fate; `marker` is the last one's."""
         time_ns, stream, ssrc, sequence, timestamp, *_ = event
-        if after - first == 1:
-            number = sequence + first
-            row = (stream, ssrc, number, timestamp, marker, event.sizes[first], None, time_ns, fate)
-            self._recorder.packets([row])
-            return
-        markers = np.zeros(after - first, np.uint8)
-        markers[-1] = marker
-        self._recorder.packet_batch(
+        self._recorder.packet_run(
             after - first,
             stream=stream,
             ssrc=ssrc,
-            seq=np.arange(sequence + first, sequence + after),
+            seq=sequence + first,
             timestamp=timestamp,
-            marker=markers,
-            size=event.sizes[first:after],
+            last_marker=marker,
+            size=event.sizes[first],
+            last=event.sizes[after - 1],
             received_ns=time_ns,
             fate=fate,
         )

@@ -480,7 +480,7 @@ class Server(Handle):
         )
         try:
             while not worker.stopping.is_set():
-                if turns.turn(self._clock.wait(self._selector, turns.wake_at())) and self._once:
+                if turns.turn(self._clock.wait(self._selector, turns.wake_at(), attentive=True)) and self._once:
                     self._ended.set()
         finally:
             turns.leave()

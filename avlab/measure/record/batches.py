@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -130,11 +131,25 @@ class Budget:
         return sum(list(self._held.values())) > self.limit
 
 
+@runtime_checkable
+class Folded(Protocol):
+    """Rows that are one thing until somebody reads them: the packets of a frame, say."""
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        ...
+
+
+Unfold: TypeAlias = Callable[[list[Any]], bytes]
+"""Packed rows of some `Folded`, in their order."""
+
+
 class Log:
-    """One table as it grows: full batches, and a live buffer to which packed rows are appended.
+    """One table as it grows: full batches, and a live list to which packed rows are appended, or `Folded` ones.
 
     There is no lock. One thread appends; both parts hang on one attribute which is replaced as a whole, and both
-    appending to a bytearray and copying it are single operations: a snapshot from any thread has each row, whole, once.
+    appending to a list and copying it are single operations: a snapshot from any thread has each row, whole, once.
     What cannot be put away is left out, and `lost` is told how many rows and why.
     """
 
@@ -146,26 +161,48 @@ class Log:
         budget: Budget,
         spill_after_ns: int | None,
         lost: Callable[[int, int, OSError], None],
+        unfold: Unfold | None = None,
     ) -> None:
-        self._table = table
+        self._table, self._unfold = table, unfold
         self._full_at = BATCH * table.dtype.itemsize
         self._spill, self._spill_after_ns, self._lost = spill, spill_after_ns, lost
         self._stored: tuple[Batch, ...] = ()
         self._held = 0
         self._budget = budget
         self._tell = budget.of(self)
-        self._state: tuple[tuple[Batch, ...], bytearray] = ((), bytearray())
+        self._state: tuple[tuple[Batch, ...], list[Any]] = ((), [])
+        self._bytes = 0  # of packed rows in the live list
 
     def append(self, packed: bytes) -> None:
         """Take packed rows; from the one thread that writes."""
-        batches, live = self._state
-        live += packed
-        if len(live) < self._full_at:
+        self._state[1].append(packed)
+        self._added(len(packed))
+
+    def append_folded(self, rows: Folded) -> None:
+        """Take rows that are unfolded when they are read, or are full."""
+        self._state[1].append(rows)
+        self._added(rows.count * self._table.dtype.itemsize)
+
+    def _added(self, count: int) -> None:
+        self._bytes += count
+        if self._bytes < self._full_at:
             return
-        batch = Batch.of(self._table, np.frombuffer(bytes(live), self._table.dtype))
-        self._held += len(live)
+        batches, live = self._state
+        rows = self._rows(live)
+        self._held += rows.nbytes
         self._tell(self._held)
-        self._state = (self._put_away((*batches, batch)), bytearray())
+        self._bytes = 0
+        self._state = (self._put_away((*batches, Batch.of(self._table, rows))), [])
+
+    def _rows(self, live: list[Any]) -> Rows:
+        """The rows of a live list."""
+        parts: list[bytes] = []
+        for folded, some in groupby(live, key=lambda item: not isinstance(item, bytes)):
+            if folded and self._unfold is not None:
+                parts.append(self._unfold(list(some)))
+            else:
+                parts += some
+        return np.frombuffer(b"".join(parts), self._table.dtype)
 
     def _put_away(self, batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
         """Hand on the oldest batches in memory while there is too much of them: one or two, so the cost is even."""
@@ -196,5 +233,5 @@ class Log:
     def snapshot(self) -> tuple[Batch, ...]:
         """All rows so far; from any thread."""
         batches, live = self._state
-        rows: Rows = np.frombuffer(bytes(live), self._table.dtype)
+        rows = self._rows(list(live))
         return (*batches, Batch.of(self._table, rows)) if len(rows) else batches

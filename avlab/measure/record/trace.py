@@ -105,6 +105,47 @@ _FLAG: dict[bool | None, int] = {None: UNKNOWN8, False: 0, True: 1}
 _pack_packet = PACKETS.packer.pack
 
 
+class _Run(NamedTuple):
+    """Packets that are one row until they are read, as `Recorder.packet_run` takes them, words as codes."""
+
+    count: int  # type: ignore[assignment]  # tuple has a method of this name, which nobody misses
+    stream: int
+    ssrc: int
+    seq: int
+    timestamp: int
+    ticks: int
+    first_marker: bool
+    last_marker: bool
+    size: int
+    last: int
+    sent: int
+    received: int
+    fate: int
+
+
+def _unfolded(runs: Sequence[_Run]) -> bytes:
+    """The rows of runs, in their order."""
+    counts = np.array([run.count for run in runs])
+    ends = np.cumsum(counts)
+    starts = ends - counts
+    places = np.arange(ends[-1]) - np.repeat(starts, counts)
+
+    def column(name: str) -> NDArray[Any]:
+        at = _Run._fields.index(name)
+        return np.repeat(np.array([run[at] for run in runs]), counts)
+
+    rows: Rows = np.empty(int(ends[-1]), PACKETS.dtype)
+    for name in ("stream", "ssrc", "fate", "sent", "received"):
+        rows[name] = column(name)
+    rows["seq"] = column("seq") + places
+    rows["timestamp"] = (column("timestamp") + column("ticks") * places) & 0xFFFFFFFF
+    rows["marker"], rows["bytes"] = 0, column("size")
+    rows["marker"][starts] = [run.first_marker for run in runs]
+    rows["marker"][ends - 1] |= np.array([run.last_marker for run in runs], rows["marker"].dtype)
+    rows["bytes"][ends - 1] = [run.last for run in runs]
+    return rows.tobytes()
+
+
 class Recorder:
     """Takes down what one side of a run sees. Each table has one thread that writes it; any thread may call `trace`.
 
@@ -136,7 +177,7 @@ class Recorder:
         self._cut = False
         budget = _BUDGET if budget is None else budget
         self._frames, self._packets, self._sync, self._reports = (
-            Log(table, spill, budget=budget, spill_after_ns=spill_after_ns, lost=self._cannot_keep)
+            Log(table, spill, budget=budget, spill_after_ns=spill_after_ns, lost=self._cannot_keep, unfold=_unfolded)
             for table in (FRAMES, PACKETS, SYNC, REPORTS)
         )
         self._settings: list[SettingRow] = []
@@ -209,6 +250,47 @@ class Recorder:
         rows["sent"] = UNKNOWN if sent_ns is None else sent_ns
         rows["received"] = UNKNOWN if received_ns is None else received_ns
         self._packets.append(rows.tobytes())
+
+    def packet_run(
+        self,
+        count: int,
+        *,
+        stream: str,
+        ssrc: int,
+        seq: int,
+        timestamp: int,
+        ticks: int = 0,
+        first_marker: bool = False,
+        last_marker: bool = False,
+        size: int,
+        last: int,
+        sent_ns: int | None = None,
+        received_ns: int | None = None,
+        fate: str | None = None,
+    ) -> None:
+        """`count` packets, 1 or more, numbered from `seq` on, that left or came together: rows once somebody reads.
+
+        Timestamps are `ticks` apart and wrap; each packet has `size` bytes but for the `last` one, and none between the
+        first and the last has the marker. ValueError for a word unknown.
+        """
+        if stream not in _STREAM_CODE or fate not in _PACKET_CODE:
+            raise _unknown_packet(stream if stream not in _STREAM_CODE else fate)
+        run = _Run(
+            count,
+            _STREAM_CODE[stream],
+            ssrc,
+            seq,
+            timestamp,
+            ticks,
+            first_marker,
+            last_marker,
+            size,
+            last,
+            UNKNOWN if sent_ns is None else sent_ns,
+            UNKNOWN if received_ns is None else received_ns,
+            _PACKET_CODE[fate],
+        )
+        self._packets.append_folded(run)
 
     def frame(self, row: FrameRow) -> None:
         """One frame or chunk of sound, once its fate on this side is known. ValueError for a stream or fate unknown."""

@@ -5,6 +5,7 @@ Linux-only speed (UDP segmentation offload both ways, the kernel's count of drop
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import selectors
 import socket
@@ -245,7 +246,7 @@ class UdpLink:
         return [(data, address) for batch, address in found for data in batch.datagrams() or (b"",)]
 
     def receive_batches(self, most: int = 64) -> list[tuple[Batch, Address]]:
-        """The datagrams that wait, up to about `most`, as they come from the system: some of one size in one batch.
+        """The datagrams that wait, up to about `most`, in their order: those of one size and sender in one batch.
 
         An empty datagram is an empty batch. What became of datagrams sent earlier is no error here; OSError for a
         socket that can receive nothing any more.
@@ -258,7 +259,7 @@ class UdpLink:
         return out
 
     def _receive_batches(self, most: int) -> list[tuple[Batch, Address]]:
-        out: list[tuple[Batch, Address]] = []
+        out = _Gathered()
         count = tries = 0
         while count < most:
             try:
@@ -280,9 +281,9 @@ class UdpLink:
                     break
                 continue
             self._failures = 0
+            count += 1
             if not self._gro:
-                out.append((Batch(data, len(data)), address[:2]))
-                count += 1
+                out.add(data, address)
                 continue
             step = size
             for level, kind, value in ancillary:
@@ -290,10 +291,14 @@ class UdpLink:
                     step = int.from_bytes(value[:2], sys.byteorder)
                 elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
                     self._kernel_dropped = int.from_bytes(value[:4], sys.byteorder)
-            batch = Batch(bytes(memoryview(self._buffer)[:size]), step)
-            out.append((batch, address[:2]))
-            count += max(1, batch.total)
-        return out
+            data = bytes(memoryview(self._buffer)[:size])
+            if step >= size:
+                out.add(data, address)
+            else:
+                batch = Batch(data, step)
+                out.add_batch(batch, address)
+                count += batch.total - 1
+        return out.batches()
 
     def dropped(self) -> int:
         """How many datagrams the socket had no room for since the last call, where the system tells; else 0."""
@@ -317,6 +322,41 @@ class UdpLink:
                     if attempt == 2:
                         return count
         return len(packets)
+
+
+class _Gathered:
+    """Datagrams as they are read, put together into batches: whoever takes them is spared an object a packet."""
+
+    def __init__(self) -> None:
+        self._out: list[tuple[Batch, Address]] = []
+        self._run: list[bytes] = []  # of one size and sender, the last possibly shorter: then nothing follows it
+        self._size = 0
+        self._from: Any = None
+
+    def add(self, data: bytes, address: Any) -> None:
+        """The next datagram."""
+        size = len(data)
+        if self._run and address == self._from and 0 < size <= self._size == len(self._run[-1]):
+            self._run.append(data)
+            return
+        self._close()
+        self._run, self._size, self._from = [data], size, address
+
+    def add_batch(self, batch: Batch, address: Any) -> None:
+        """Datagrams that the system has put together."""
+        self._close()
+        self._out.append((batch, address[:2]))
+
+    def batches(self) -> list[tuple[Batch, Address]]:
+        """All of them."""
+        self._close()
+        return self._out
+
+    def _close(self) -> None:
+        if self._run:
+            data = self._run[0] if len(self._run) == 1 else b"".join(self._run)
+            self._out.append((Batch(data, self._size), self._from[:2]))
+            self._run = []
 
 
 def _bursts(packets: list[bytes]) -> list[list[bytes]]:
@@ -476,6 +516,7 @@ class Waker:
         self._here, self._there = socket.socketpair()
         for end in (self._here, self._there):
             end.setblocking(False)
+        self._pending = False  # a wake-up that has not been cleared
 
     def fileno(self) -> int:
         """For selectors."""
@@ -483,18 +524,19 @@ class Waker:
 
     def wake(self) -> None:
         """End the wait; cheap, safe from any thread, and harmless after `close`."""
+        if self._pending:  # whoever is woken has yet to look at what it was woken for
+            return
+        self._pending = True
         try:
             self._there.send(b"\0")
-        except (BlockingIOError, OSError):
+        except OSError:
             return
 
     def clear(self) -> None:
-        """Forget wake-ups that have been acted on."""
-        try:
-            while self._here.recv(4096):
-                pass
-        except (BlockingIOError, OSError):
-            return
+        """Forget wake-ups; before looking at what they were for."""
+        with contextlib.suppress(OSError):
+            self._here.recv(4096)
+        self._pending = False  # after the bytes are gone: else a wake-up in between would be the last one ever
 
     def close(self) -> None:
         """Close both ends."""
