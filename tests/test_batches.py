@@ -9,11 +9,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import traces
+from hypothesis import given
+from hypothesis import strategies as st
 
 from avlab.measure.numbers import adaptation, metrics, rates, recent
 from avlab.measure.record import trace as tracing
@@ -405,3 +408,72 @@ def test_settings_in_force_are_the_last_before() -> None:
     rows = [SettingRow(second * NS, "quality", second) for second in range(5)]
     part = Trace(settings=rows, meta={"side": "client", "epoch_ns": 0}).between(2.5, 4)
     assert [(row.time_ns, row.value) for row in part.setting_rows] == [(round(2.5 * NS), 2), (3 * NS, 3)]
+
+
+# ---- runs
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 80),  # packets
+            st.sampled_from(["video", "audio"]),
+            st.integers(0, 0xFFFFFFFF),  # SSRC
+            st.integers(0, 1 << 40),  # number
+            st.integers(0, 0xFFFFFFFF),  # timestamp
+            st.sampled_from([0, 294, 90_000]),
+            st.booleans(),
+            st.booleans(),
+            st.integers(12, 65_000),
+            st.sampled_from([None, "used", "late", "lost"]),
+            st.booleans(),  # whether it is kept as a run, or packet by packet
+        ),
+        max_size=200,
+    )
+)
+def test_a_run_is_read_as_the_packets_that_it_is_made_of(made: list[Any]) -> None:
+    one, other = (Recorder(side="client", epoch_ns=0, clock="test") for _ in range(2))
+    for at, (count, stream, ssrc, seq, timestamp, ticks, first, last_marker, size, fate, folded) in enumerate(made):
+        rows = [
+            (
+                stream,
+                ssrc,
+                seq + place,
+                (timestamp + ticks * place) & 0xFFFFFFFF,
+                (first and place == 0) or (last_marker and place == count - 1),
+                12 if place == count - 1 else size,
+                at if fate is None else None,
+                at if fate is not None else None,
+                fate,
+            )
+            for place in range(count)
+        ]
+        other.packets(rows)
+        if not folded:
+            one.packets(rows)
+            continue
+        one.packet_run(
+            count,
+            stream=stream,
+            ssrc=ssrc,
+            seq=seq,
+            timestamp=timestamp,
+            ticks=ticks,
+            first_marker=first,
+            last_marker=last_marker,
+            size=size,
+            last=12,
+            sent_ns=at if fate is None else None,
+            received_ns=at if fate is not None else None,
+            fate=fate,
+        )
+    found, wanted = one.trace().rows("packets"), other.trace().rows("packets")
+    assert found.tobytes() == wanted.tobytes()
+
+
+def test_a_run_of_nothing_known_is_refused() -> None:
+    recorder = Recorder(side="client", epoch_ns=0, clock="test")
+    for words in ({"stream": "smell"}, {"stream": "video", "fate": "eaten"}):
+        with pytest.raises(ValueError, match="a packet's stream is one of"):
+            recorder.packet_run(1, ssrc=1, seq=1, timestamp=1, size=12, last=12, **words)  # type: ignore[arg-type]
+    assert not len(recorder.trace().rows("packets"))

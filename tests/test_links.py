@@ -16,6 +16,7 @@ from rawclient import until
 
 from avlab.stream.sockets import links
 from avlab.stream.sockets.links import TcpLink, UdpLink, Waker, interest, listen, udp_pair
+from avlab.wire.batch import Batch
 
 linux = sys.platform.startswith("linux")
 
@@ -116,6 +117,27 @@ def test_bursts_hold_what_one_segmented_send_may(sizes: list[int]) -> None:
         assert len({len(one) for one in burst[:-1]}) <= 1
         assert len(burst[-1]) <= len(burst[0])
         assert len(burst) == 1 or all(burst)  # in a larger one an empty packet would be lost
+
+
+@pytest.mark.parametrize("segment", [True, False], ids=["bursts", "singly"])
+def test_datagrams_of_one_size_and_sender_come_as_one_batch(pair: Pair, segment: bool) -> None:
+    other = UdpLink("127.0.0.1")
+    pair.here.offload = segment
+    sizes = [1182] * 9 + [300]
+    packets = [packet(number, size) for number, size in enumerate(sizes)]
+    pair.here.send(packets, pair.to)
+    other.send([b"a", b"b", b""], pair.to)
+    pair.here.send([b"last"], pair.to)
+    until(lambda: selectable(pair.there.socket))
+    found: list[tuple[Batch, Any]] = []
+    until(lambda: found.extend(pair.there.receive_batches()) or sum(max(1, batch.total) for batch, _ in found) == 14)
+    if len(found) == 4:  # all of it was there at the first look, as it is on any machine but a very busy one
+        assert found[0] == (Batch(b"".join(packets), 1182), ("127.0.0.1", pair.here.port))
+        assert [batch.data for batch, _ in found[1:]] == [b"ab", b"", b"last"]
+        assert found[1][0].size == 1
+    assert b"".join(batch.data for batch, _ in found) == b"".join([*packets, b"ab", b"last"])
+    assert {address[1] for _, address in found} == {pair.here.port, other.port}
+    other.close()
 
 
 def test_the_address_of_the_sender_is_told(pair: Pair) -> None:

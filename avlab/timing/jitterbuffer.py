@@ -114,18 +114,18 @@ class _Unfinished:
 
 
 class Recent:
-    """The latest numbers of a kind, `WINDOW` of them."""
+    """The latest numbers of a kind, `WINDOW` of them at least: those that came together are forgotten together."""
 
     def __init__(self) -> None:
         self.numbers: set[int] = set()
-        self._order: deque[int] = deque()
+        self._order: deque[Sequence[int]] = deque()
 
     def add(self, numbers: Sequence[int]) -> None:
         """Numbers that are not among them."""
         self.numbers.update(numbers)
-        self._order.extend(numbers)
-        while len(self._order) > WINDOW:
-            self.numbers.discard(self._order.popleft())
+        self._order.append(numbers)
+        while len(self.numbers) - len(self._order[0]) >= WINDOW:
+            self.numbers.difference_update(self._order.popleft())
 
 
 class JitterBuffer:

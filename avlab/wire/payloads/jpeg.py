@@ -312,16 +312,15 @@ def packed(jpeg: bytes, *, payload_type: int = JPEG, packet_size: int = MAX_PACK
         data = bytearray(head + extra + jpeg[info.scan : info.end])
     else:
         # All packets but the last have one size: they are laid out as rows, and their data copied in at once.
-        rows = np.empty((count - 1, size), np.uint8)
+        after = rest + (count - 2) * room
+        data = bytearray((count - 1) * size) + head + jpeg[after : info.end]
+        rows = np.frombuffer(data, np.uint8, (count - 1) * size).reshape(count - 1, size)
         rows[:, : len(head)] = np.frombuffer(head, np.uint8)
         rows[0, len(head) :] = np.frombuffer(extra + jpeg[info.scan : rest], np.uint8)
-        after = rest + (count - 2) * room
         rows[1:, len(head) :] = np.frombuffer(jpeg, np.uint8, after - rest, rest).reshape(count - 2, room)
-        data = bytearray(rows.tobytes() + head + jpeg[after : info.end])
-        offsets = [0, *range(rest - info.scan, info.end - info.scan, room)]
-        data[HEADER_BYTES + 1 :: size] = bytes([offset >> 16 for offset in offsets])
-        data[HEADER_BYTES + 2 :: size] = bytes([offset >> 8 & 0xFF for offset in offsets])
-        data[HEADER_BYTES + 3 :: size] = bytes([offset & 0xFF for offset in offsets])
+        columns = _columns(rest - info.scan, room, count - 1)  # the first packet's offset is 0, as it is in the head
+        for at, column in enumerate(columns, HEADER_BYTES + 1):
+            data[size + at :: size] = column
     data[(count - 1) * size + 1] |= MARKER
     return Packed(Batch(bytes(data), size if count > 1 else len(data)))
 
@@ -438,6 +437,13 @@ def _read_tables(payload: bytes, start: int, q: int) -> tuple[bytes | None, int]
     return payload[start : start + length] * (128 // length), start + length
 
 
+@functools.lru_cache(maxsize=256)
+def _columns(offset: int, step: int, count: int) -> tuple[bytes, bytes, bytes]:
+    """The three bytes of each fragment's offset, of `count` that are `step` bytes apart: the first bytes, and so on."""
+    offsets = range(offset, offset + count * step, step)
+    return tuple(bytes([each >> shift & 0xFF for each in offsets]) for shift in (16, 8, 0))  # type: ignore[return-value]
+
+
 class _Span(NamedTuple):
     """Fragments with consecutive numbers whose data follows on each other."""
 
@@ -508,9 +514,14 @@ class FrameAssembler:
         count, at = batch.total, 0
         while at < count:
             length = 1
-            if count - at > 1 and (span := self._span(sequence + at, batch.part(at, count))) is not None:
-                length = span.total
-                self._take(sequence + at, marker, span)
+            if count - at > 1 and (offset := self._follow_on(sequence + at, batch, at)) is not None:
+                length = count - at
+                # Payloads are taken out in one copy, but for the last, which may be shorter.
+                start, rest = HEADER_BYTES + _HEADER.size, length - 1
+                rows = np.frombuffer(data, np.uint8, rest * size, at * size).reshape(rest, size)[:, start:]
+                self._take(sequence + at, False, _Span(rest, offset, rows.tobytes()))
+                last = _Span(1, offset + rest * (size - start), data[(count - 1) * size + start :])
+                self._take(sequence + count - 1, marker, last)
             else:
                 start = at * size + HEADER_BYTES
                 try:
@@ -521,33 +532,29 @@ class FrameAssembler:
         self._see_whether_complete()
         return refused
 
-    def _span(self, sequence: int, batch: Batch) -> _Span | None:
-        """All of a batch as one span, checked at once; None where its fragments are to be read one by one."""
+    def _follow_on(self, sequence: int, batch: Batch, at: int) -> int | None:
+        """Where the data of a batch's fragments from `at` on belongs, when each follows on the one before, checked at
+        once; None where they are to be read one by one.
+        """
         data, size = batch
-        count, start = batch.total, HEADER_BYTES + _HEADER.size
-        if not self._bare or size <= start or batch.last <= start:
+        count, start, step = batch.total - at, HEADER_BYTES + _HEADER.size, size - HEADER_BYTES - _HEADER.size
+        if not self._bare or step <= 0 or batch.last <= start:
             return None
-        if any(data[HEADER_BYTES + at :: size] != self._kind[at - 4 : at - 3] * count for at in range(4, 8)):
+        header = at * size + HEADER_BYTES
+        if any(data[header + place :: size] != self._kind[place - 4 : place - 3] * count for place in range(4, 8)):
             return None
-        step = size - start
-        high, middle, low = (data[HEADER_BYTES + at :: size] for at in range(1, 4))
-        offset = high[0] << 16 | middle[0] << 8 | low[0]
-        wanted = range(offset, offset + count * step, step)
-        if wanted[-1] + batch.last - start > MAX_SCAN:
+        offset = int.from_bytes(data[header + 1 : header + 4], "big")
+        if offset + (count - 1) * step + batch.last - start > MAX_SCAN:
             return None
-        found = zip(high, middle, low, wanted, strict=True)
-        if any((one << 16 | two << 8 | three) != place for one, two, three, place in found):
+        if tuple(data[header + place :: size] for place in range(1, 4)) != _columns(offset, step, count):
             return None
-        numbers = range(sequence, sequence + count)
-        if not self._numbers.isdisjoint(numbers):
+        if not self._numbers.isdisjoint(range(sequence, sequence + count)):
             return None
         try:
-            self._check_span(numbers[0], numbers[-1])
+            self._check_span(sequence, sequence + count - 1)
         except WireError:
             return None
-        # Payloads are taken out in one copy, whole rows first.
-        rows = np.frombuffer(data, np.uint8, (count - 1) * size).reshape(count - 1, size)[:, start:]
-        return _Span(count, offset, rows.tobytes() + data[(count - 1) * size + start :])
+        return offset
 
     def _take(self, sequence: int, marker: bool, span: _Span) -> None:
         last = sequence + span.total - 1
