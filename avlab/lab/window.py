@@ -17,6 +17,7 @@ import numpy as np
 from avlab.measure.numbers.rates import rate_of
 from avlab.media import codec
 from avlab.stream.client import Client
+from avlab.stream.playing.tap import image_of
 
 TITLE = "avlab"
 
@@ -104,7 +105,7 @@ class Window:
         image = None
         if frame is not None and frame.data is not None:
             try:
-                image = codec.decode_jpeg(frame.data)
+                image = image_of(frame.data, frame.image)
             except ValueError:  # whoever sends it: the next one may be whole
                 self._tap.skipped(frame)
         if frame is not None and image is not None:

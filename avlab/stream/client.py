@@ -19,17 +19,19 @@ from avlab.measure.record.join import join
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.tables import UNKNOWN
 from avlab.measure.record.trace import Recorder, Trace
+from avlab.media.own import check_codec
 from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, named
 from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Offer, Receiver
 from avlab.stream.handle import Handle, Worker, running_handles
+from avlab.stream.playing.decoding import Decoding
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.playing.sound import Sounding
 from avlab.stream.playing.tap import Received, Tap
 from avlab.stream.recording import PlayerRecording
-from avlab.stream.rtsp.receiver import RtspReceiver
+from avlab.stream.rtsp.receiver import OwnParts, RtspReceiver
 from avlab.stream.server import Server
 from avlab.stream.sockets.links import Waker
 from avlab.stream.sockets.tapped import TappedSockets
@@ -38,6 +40,7 @@ from avlab.timing.jitterbuffer import Frame
 from avlab.timing.ownbuffer import check_own_buffer
 from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.timing.target import DelayTarget, OwnTarget, own_target
+from avlab.wire.payloads.own import check_payload
 from avlab.wire.text import printable
 from avlab.wire.units import NS
 from avlab.wire.urls import redacted
@@ -52,6 +55,8 @@ class Client(Handle):
     or a class with `observe(stream, delay, now)` and `target(now)`; see `avlab.parts`.
     `jitter_buffer` is a class of one's own that puts pictures' packets in order and gives whole frames, in place of
     avlab's; see `avlab.parts`. TypeError for what is none.
+    `payload` and `codec` are what the server was given as such, an object or a class each: `unpack(payloads)`, with
+    None for each that is lost, makes a frame's bytes of what came, and `decode(data)` a picture of those.
     `audio` is `auto` (a device where there is one), `speaker` (a device is demanded) or `null` (time
     is kept, in silence). `av_offset` in seconds is what the device delays beyond what it reports (Bluetooth).
     `video_over` and `audio_over` are `udp` or `tcp` (video over UDP and audio over TCP when left out); a server that
@@ -77,6 +82,8 @@ class Client(Handle):
         *,
         playout_delay: float | Literal["adaptive"] | Target | type[PlayoutDelay] | None = None,
         jitter_buffer: type[JitterBuffer] | None = None,
+        payload: Any = None,
+        codec: Any = None,
         repair: Repair | None = None,
         audio: Literal["auto", "speaker", "null"] = "auto",
         av_offset: float = 0.0,
@@ -106,6 +113,11 @@ class Client(Handle):
         self._own_delay: Any = None  # where the delay is anyone's own
         self.repair = check_repair(repair)
         self.jitter_buffer = check_own_buffer(jitter_buffer)
+        if payload is not None:
+            check_payload(payload)
+        if codec is not None:
+            check_codec(codec)
+        self.payload, self.codec = payload, codec
         self._peer: Server | None = None
         self._offer: Offer | None = None
         self._sought: set[int] = set()  # the sources that a server of this process was looked for by
@@ -130,6 +142,8 @@ class Client(Handle):
                 audio_over=audio_over,
                 av_offset=av_offset or None,
                 jitter_buffer=jitter_buffer and named(jitter_buffer),
+                payload=None if payload is None else _said(payload),
+                codec=None if codec is None else _said(codec),
                 repair=repair,
             )
             self._receiver = ClassicReceiver(url, notice=self._notice, **common)
@@ -138,8 +152,17 @@ class Client(Handle):
             over = {"video": video_over or "udp", "audio": audio_over or "tcp"}
             fixed = {stream for stream, way in asked.items() if way is not None}
             self._receiver = RtspReceiver(
-                url, over=over, fixed=fixed, repair=self.repair, notice=self._notice, **common
+                url,
+                over=over,
+                fixed=fixed,
+                repair=self.repair,
+                notice=self._notice,
+                own=OwnParts(payload, codec, call=self._part_guard.call, failed=self._payload_failed),
+                **common,
             )
+            for name, part in (("payload", payload), ("codec", codec)):
+                if part is not None:
+                    self._recorder.setting(self._clock.now_ns(), name, _said(part))
         if jitter_buffer is not None:
             self._presentation.player.buffer_by(
                 jitter_buffer, call=self._part_guard.call, failed=self._jitter_buffer_failed
@@ -272,6 +295,12 @@ class Client(Handle):
 
     _tell = _notice
 
+    def _payload_failed(self, error: PartError) -> None:
+        self._part_failed(error, "Pictures that it makes nothing of are incomplete")
+
+    def _codec_failed(self, error: PartError) -> None:
+        self._part_failed(error, "Pictures that it cannot decode are incomplete")
+
     def _delay_failed(self, error: PartError) -> None:
         self._part_failed(error, f"The playout delay is {DEFAULT_DELAY_NS / NS:g} s now")
 
@@ -303,7 +332,7 @@ class Client(Handle):
             while True:
                 frame = tap.take(0.2)
                 if frame is not None and frame.data is not None:
-                    yield Received(frame.data, frame.pts_ns / NS)
+                    yield Received(frame.data, frame.pts_ns / NS, frame.image)
                 elif not self.running:
                     self._raise_once()
                     return
@@ -371,6 +400,7 @@ class Client(Handle):
             timed=timed,
             size=offer.size,
             fps=offer.fps,
+            decoding=self._begin_decoding(),
         )
         self._receiver.play(self._selector)
         self._selector.register(waker, selectors.EVENT_READ)
@@ -392,6 +422,22 @@ class Client(Handle):
             self._presentation.close_taps()
         if self._capture is not None:
             self._capture.close()
+
+    def _begin_decoding(self) -> Decoding | None:
+        """What decodes pictures, on a thread of its own, where that is a codec of one's own."""
+        if self.codec is None:
+            return None
+        guard, waker = self._part_guard, self._waker
+        assert waker is not None
+        decoding = Decoding(
+            self.codec,
+            call=guard.call,
+            failed=self._codec_failed,
+            stuck=lambda: guard.stuck is not None,
+            ready=waker.wake,
+        )
+        self.spawn("decoder", decoding.run, decoding.wake)
+        return decoding
 
     def _find_server(self) -> None:
         """The server, if it is one of this process; its sources are known for sure once their packets have come."""
@@ -434,6 +480,11 @@ class Client(Handle):
                     self._find_server()
         finally:
             self._recorder.meta["end_ns"] = turns.leave()
+
+
+def _said(part: Any) -> str:
+    """What a part is called in the record: the name of its class."""
+    return named(part if isinstance(part, type) else type(part))
 
 
 _CLIPS = (

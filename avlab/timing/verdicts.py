@@ -159,4 +159,4 @@ class Verdicts:
 
 def light(frame: Frame) -> Frame:
     """A frame's facts without its picture, which may have to wait for a verdict for long."""
-    return replace(frame, data=None, bytes=len(frame.data) if frame.data is not None else frame.bytes)
+    return replace(frame, data=None, image=None, bytes=len(frame.data) if frame.data is not None else frame.bytes)

@@ -27,7 +27,7 @@ from avlab.stream.client import Client
 from avlab.stream.clock import MonotonicClock, VirtualClock
 from avlab.stream.handle import Worker
 from avlab.stream.playing.sound import Pull, Sink, Sounding
-from avlab.stream.playing.tap import Tap
+from avlab.stream.playing.tap import Tap, jpeg_of
 from avlab.stream.registry import Registry
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.playout import ClockReading
@@ -144,12 +144,12 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             self._end()
 
     def _show(self, frame: Frame, due_ns: int | None, now_ns: int) -> None:
-        jpeg = frame.data
-        number = self._flow.admit(now_ns, size=frame.bytes, busy=cells.running) if jpeg is not None else None
-        if number is None or jpeg is None:
+        number = self._flow.admit(now_ns, size=frame.bytes, busy=cells.running) if frame.data is not None else None
+        if number is None or frame.data is None:
             self._tap.skipped(frame)
             return
-        self._under_way[number] = replace(frame, data=None)
+        jpeg = jpeg_of(frame.data, frame.image)
+        self._under_way[number] = replace(frame, data=None, image=None)
         while len(self._under_way) > REMEMBERED:
             with contextlib.suppress(KeyError, RuntimeError):  # the thread that hears takes some away meanwhile
                 del self._under_way[next(iter(self._under_way))]

@@ -90,6 +90,8 @@ _REASONS = {
     "audio_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
     "av_offset": "carries no timestamps, so that nothing ties a picture to its sound that could be shifted",
     "jitter_buffer": "has one datagram a frame, so that there is nothing to put in order or together",
+    "payload": "has each frame as a JPEG in base64 in one datagram",
+    "codec": "has each frame as a JPEG in base64 in one datagram",
     "repair": "has one datagram a frame and no numbers on them, so that nothing can be asked for again or made up for",
 }
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
-from avlab.core.events import FrameDecided, FrameDue, FrameReady, Notice, Path, PlayerEvent, SyncRead
+from avlab.core.events import FrameDecided, FrameDue, FrameReady, FrameToDecode, Notice, Path, PlayerEvent, SyncRead
 from avlab.core.player import Player
 from avlab.measure.numbers.rates import rate_of
+from avlab.stream.playing.decoding import Decoding
 from avlab.stream.playing.sound import Sounding
 from avlab.stream.playing.tap import Tap
 from avlab.timing.jitterbuffer import Frame
@@ -51,6 +52,7 @@ class Presentation:
         self._fates: Counter[str] = Counter()
         self._moved_ns = 0
         self._fps: float | None = None
+        self._decoding: Decoding | None = None
 
     def begin(
         self,
@@ -61,13 +63,15 @@ class Presentation:
         timed: bool = True,
         size: tuple[int, int] | None = None,
         fps: float | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         """The server is about to send `streams`; `delay_ns` is the playout delay (0: shown at once, None: adaptive).
 
         Pictures of a wire that is not `timed` are shown as they come; nothing tells how far they are from the sound.
-        `size` is their width and height, and `fps` their rate, where a description tells them.
+        `size` is their width and height, and `fps` their rate, where a description tells them. `decoding` decodes those
+        that are no JPEG; without, they are incomplete.
         """
-        self._sounding, self._fps = sounding, fps
+        self._sounding, self._fps, self._decoding = sounding, fps, decoding
         self.player.prepare(streams=streams, delay_ns=delay_ns, sound=sounding, timed=timed, size=size)
 
     # ---- taps, for anyone
@@ -185,6 +189,8 @@ class Presentation:
     def move_along(self, now_ns: int) -> None:
         """Show what is due by now, give up what came too late, hand on what the device and the taps have said."""
         self._moved_ns = now_ns
+        for frame, image, fate in self._decoding.done() if self._decoding is not None else ():
+            self.player.decoded(frame, image, now_ns, fate=fate)
         self._follow_taps(now_ns)
         for reading in self._sounding.readings() if self._sounding is not None else ():
             self.player.heard(reading)
@@ -218,9 +224,15 @@ class Presentation:
 
     def pump(self) -> None:
         """Hand on what happened: to the record, to taps, and to those who look at numbers."""
+        undecoded: list[Frame] = []
         for event in self.player.events():
             self._record(event)
             match event:
+                case FrameToDecode(frame):
+                    if self._decoding is not None:
+                        self._decoding.put(frame)
+                    else:
+                        undecoded.append(frame)
                 case FrameReady(frame, due_ns):
                     for tap in self._ahead:
                         tap.put(frame, due_ns)
@@ -236,6 +248,10 @@ class Presentation:
                     self._offset_ns = audio_pts_ns - video_pts_ns
                 case Notice(_, _, words):
                     self._notice(words)
+        for frame in undecoded:
+            self.player.decoded(frame, None, frame.complete_ns or 0)
+        if undecoded:
+            self.pump()
 
     # ---- taps
 

@@ -23,16 +23,36 @@ AHEAD = 64
 class Received:
     """A picture as `client.frames()` gives it."""
 
-    jpeg: bytes = field(repr=False)
+    data: bytes = field(repr=False)
+    """As it came: a JPEG, unless a codec of one's own made it."""
     pts: float
     """Presentation time in seconds from the start of the clip."""
+    decoded: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    """What a codec of one's own has decoded; None where `data` is a JPEG."""
 
     @property
     def image(self) -> NDArray[np.uint8]:
-        """The picture, decoded now: BGR uint8, shape (height, width, 3)."""
-        from avlab.media.codec import decode_jpeg
+        """The picture: BGR uint8, shape (height, width, 3). A JPEG is decoded now."""
+        return image_of(self.data, self.decoded)
 
-        return decode_jpeg(self.jpeg)
+    @property
+    def jpeg(self) -> bytes:
+        """The picture as a JPEG: as it came, or made now of what a codec of one's own has decoded."""
+        return jpeg_of(self.data, self.decoded)
+
+
+def image_of(data: bytes, decoded: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """A whole picture as BGR uint8, shape (height, width, 3). ValueError when it is damaged."""
+    from avlab.media.codec import decode_jpeg
+
+    return decode_jpeg(data) if decoded is None else decoded.copy()  # others have it, too
+
+
+def jpeg_of(data: bytes, decoded: NDArray[np.uint8] | None) -> bytes:
+    """A whole picture as a JPEG."""
+    from avlab.media.codec import encode_jpeg
+
+    return data if decoded is None else encode_jpeg(decoded, quality=90)[0]
 
 
 class Tap:

@@ -15,6 +15,7 @@ from typing import Any
 from avlab.core.arriving import NOUNS, Described
 from avlab.core.events import Path
 from avlab.core.repairing import Repair
+from avlab.parts import Call, PartError, called
 from avlab.stream.clock import Clock
 from avlab.stream.ends import Offer
 from avlab.stream.playing.presentation import Presentation
@@ -22,6 +23,7 @@ from avlab.stream.recording import PlayerRecording
 from avlab.stream.rtsp.dialogue import Granted, RefusedError, Session
 from avlab.stream.rtsp.opening import SHUT_NS, knock, opens
 from avlab.stream.rtsp.origin import Origin
+from avlab.stream.rtsp.playable import Playable
 from avlab.stream.sockets.links import TcpLink, interest
 from avlab.stream.sockets.protocols import Datagrams, System
 from avlab.stream.sockets.system import Sockets
@@ -29,6 +31,7 @@ from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
 from avlab.wire.jpeg import check_size
 from avlab.wire.payloads.formats import SoundFormat, VideoFormat, sound_format, video_format
+from avlab.wire.payloads.own import OwnFormat, part_name
 from avlab.wire.units import NS, WireError
 
 BYE_PATIENCE_NS = NS // 4
@@ -72,6 +75,28 @@ FALL_BACK_TIMEOUT = 3.0
 """Seconds at most for each answer when everything is asked for over TCP: the server has just answered."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=False)
+class OwnParts:
+    """A payload format and a codec of anyone's own, or None: how the first is called, and who is told when it fails."""
+
+    payload: Any = None
+    codec: Any = None
+    call: Call = called
+    failed: Callable[[PartError], None] | None = None
+
+    @property
+    def playable(self) -> Playable:
+        """What can be played with them."""
+        encoding = "" if self.payload is None else f"X-{part_name(self.payload)}"
+        return Playable(payload=encoding, codec=self.codec is not None)
+
+    def unpacks(self, encoding: str, codec: str) -> VideoFormat | None:
+        """The payload format, made anew for a stream, if it is the one of that name."""
+        if self.payload is None or encoding.upper() != self.playable.payload.upper():
+            return None
+        return OwnFormat(self.payload, codec=codec, call=self.call, failed=self.failed)
+
+
 @dataclass(slots=True)
 class _Way:
     """How one stream comes."""
@@ -101,10 +126,14 @@ class RtspReceiver:
         clock: Clock,
         recording: PlayerRecording,
         notice: Callable[[str, str], None],
+        own: OwnParts | None = None,
         system: System | None = None,
     ) -> None:
         self._system = system = Sockets() if system is None else system
-        self._session = Session(url, timeout=timeout, repair=repair, system=system, clock=clock)
+        self._own = OwnParts() if own is None else own
+        self._session = Session(
+            url, timeout=timeout, repair=repair, playable=self._own.playable, system=system, clock=clock
+        )
         self._url, self._timeout = url, timeout
         self._strays = 0
         self._size: tuple[int, int] | None = None  # of the pictures, as the description has it
@@ -151,6 +180,8 @@ class RtspReceiver:
         self._take_grants(granted)
         if self._repair is not None and not any(i.repairing for i in self._incoming.values()):
             self._recording.note(self._clock.now_ns(), "no repair", f"the server offers no {self._repair} over UDP")
+        if "video" in granted:
+            self._name_idle_parts(granted["video"].media)
         for words in self._session.left_out:
             self._notice("left out", words)
         sound = granted["audio"].media if "audio" in granted else None
@@ -162,6 +193,15 @@ class RtspReceiver:
             clip=self._session.description.name,
             size=self._size,
         )
+
+    def _name_idle_parts(self, media: sdp.Media) -> None:
+        """Say what was handed in and is of no use, as the server sends something else."""
+        if self._own.payload is not None and media.encoding.upper() != self._own.playable.payload.upper():
+            words = f"the payload format does nothing: the server at {self._session.where} sends {media.encoding}"
+            self._notice("payload does not apply", f"{words}; give it to the server as well, as payload=")
+        if self._own.codec is not None and "codec" not in media.parameters(media.payload_type):
+            words = f"the codec does nothing: the server at {self._session.where} sends JPEG"
+            self._notice("codec does not apply", f"{words}; give it to the server as well, as codec=")
 
     def _size_told(self, media: sdp.Media) -> tuple[int, int] | None:
         """The pictures' size as the description has it; None for one that is not decoded."""
@@ -212,7 +252,10 @@ class RtspReceiver:
         named = ((media.payload_type, media.encoding), *((number, form.encoding) for number, form in media.others))
         formats = {}
         for number, encoding in named:
-            if (form := video_format(encoding, media.parameters(number), size=self._size)) is not None:
+            parameters = media.parameters(number)
+            form = self._own.unpacks(encoding, parameters.get("codec", ""))
+            form = video_format(encoding, parameters, size=self._size) if form is None else form
+            if form is not None:
                 formats[number] = form
         return formats
 
@@ -264,6 +307,7 @@ class RtspReceiver:
                 self._url,
                 timeout=min(self._timeout, FALL_BACK_TIMEOUT),
                 repair=self._repair,
+                playable=self._own.playable,
                 system=self._system,
                 clock=self._clock,
             )
