@@ -43,11 +43,15 @@ from avlab.stream.recording import PlayerRecording
 from avlab.stream.relaying.dialogue import Dialogue
 from avlab.stream.rtsp.origin import Origin
 from avlab.stream.rtsp.peer import Peer, Track
+from avlab.timing.jitterbuffer import JitterBuffer, Run
+from avlab.timing.stage import Dropped
 from avlab.wire import classic, fields, jpeg, rtcp, rtp, rtsp, sdp, urls
 from avlab.wire.answers import Answers
 from avlab.wire.batch import Batch, batches
 from avlab.wire.payloads import jpeg as rtpjpeg
 from avlab.wire.payloads import l16
+from avlab.wire.payloads.formats import BytesFormat
+from avlab.wire.payloads.own import OwnFormat
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 
 from .running import Target
@@ -258,6 +262,49 @@ def _assembled(data: bytes) -> object:
     with contextlib.suppress(ValueError):
         codec.decode_jpeg(picture)
     return made, refused is None
+
+
+class _Joined:
+    """A payload format as a student's first one is."""
+
+    name = "joined"
+
+    def pack(self, frame: bytes, most: int) -> list[bytes]:
+        return [frame[at : at + most] for at in range(0, len(frame), most)]
+
+    def unpack(self, payloads: list[bytes | None]) -> bytes | None:
+        return None if None in payloads else b"".join(payload or b"" for payload in payloads)
+
+
+def _other_pictures(data: bytes) -> object:
+    """Pictures that are no RTP/JPEG, with numbers left out and passed over: each leaves once, and as it was told."""
+    buffer, number, ticks, left = JitterBuffer(), 65_000, 0, []
+    forms = BytesFormat(codec="grey"), OwnFormat(_Joined(), codec="grey", failed=lambda error: None)
+    for piece in pieces(data):
+        number += 1 + (piece.kind >> 2 & 1) - 3 * (piece.kind >> 3 & 1)
+        if piece.kind >> 4:
+            buffer.pass_over(number, 0)
+            number += 1
+        run = Run.of(number, ticks, ticks, bool(piece.kind & 1), (piece.data or b"x",), forms[piece.kind >> 1 & 1])
+        buffer.push_run(run, 0)
+        if piece.after_ns > NS // 2:
+            buffer.ripen(ticks - 3000, 0)
+            buffer.expire(ticks - 6000)
+        left += buffer.pull(0)
+        ticks += 3000 * (piece.kind & 1)
+    buffer.flush()
+    frames = [each.item if isinstance(each, Dropped) else each for each in left + buffer.pull(0)]
+    assert len({frame.ticks for frame in frames}) == len(frames)
+    return [frame.data is not None for frame in frames], len(buffer.refusals())
+
+
+def _other_frames() -> list[bytes]:
+    out = []
+    for kind, form in enumerate((BytesFormat(codec="grey"), OwnFormat(_Joined(), codec="grey"))):
+        made = [form.pack(EncodedFrame(0, 0, bytes(size), 8, 8, 0, "own")) for size in (1, 3_000, 700)]
+        sent = [data for each in made for batch in (each.batch, *each.rest) for data in batch.datagrams()]
+        out.append(joined((kind << 1 | data[1] >> 7, data[12:]) for data in sent))
+    return out
 
 
 def _decoded(data: bytes) -> object:
@@ -699,6 +746,7 @@ TARGETS = (
         lambda: [joined((data is frame[-1], data[12:]) for data in frame) for frame in _own_frames(8)],
         WIRE,
     ),
+    Target("pictures of other formats, put together", _other_pictures, _other_frames, ()),
     Target(
         "L16 samples",
         lambda data: len(l16.parse_l16(data[1:], 1 + data[0] % 8 if data else 1)),
