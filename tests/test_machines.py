@@ -17,6 +17,7 @@ from avlab.core.player import Player
 from avlab.core.sender import Outlet, Sender
 from avlab.core.sink import BufferSink
 from avlab.media import codec
+from avlab.network.ownrepair import OwnRepair, Protection, RepairSender
 from avlab.network.parity import ParityEncoder
 from avlab.network.retransmission import RtxSender
 from avlab.parts import Call, PartError, called
@@ -29,13 +30,14 @@ from avlab.wire.units import NS, Chunk
 MS = NS // 1000
 FPS, RATE, SECONDS = 25, 8_000, 5
 LATENCY_NS, BLOCK_NS, CHUNK_NS = 10 * MS, 10 * MS, 20 * MS
-V, A, RTX, L16, RTX_TYPE, FEC_TYPE = 0xA0, 0xB0, 0xC0, 97, 98, 99
+V, A, RTX, OWN, L16, RTX_TYPE, FEC_TYPE, OWN_TYPE = 0xA0, 0xB0, 0xC0, 0xD0, 97, 98, 99, 112
 
 
 class Pair:
     """What one sends the other gets `delay_ns` later; of the pictures' packets the share `loss` gets lost.
 
-    `buffer` is a jitter buffer of anyone's own, which is called by `call`; `failed` is told when it fails.
+    `buffer` is a jitter buffer of anyone's own and `own` a repair, which are called by `call`; `failed` is told when
+    one fails.
     """
 
     def __init__(
@@ -47,14 +49,27 @@ class Pair:
         seed: int = 1,
         seconds: int = SECONDS,
         buffer: Any = None,
+        own: Any = None,
         call: Call = called,
         failed: Callable[[PartError], None] | None = None,
     ) -> None:
         self.sender = Sender(unix_offset_ns=1_700_000_000 * NS, budget=FeedbackBudget())
+        mine = None if own is None else OwnRepair(own, call=call, failed=failed)
+        repair = "rtx" if mine is not None and mine.asks else repair
+        beside = None
+        if mine is not None and mine.protects:
+            beside = RepairSender(Protection(mine), ssrc=OWN, payload_type=OWN_TYPE, sequence=65_530)
         again = RtxSender(ssrc=RTX, payload_type=RTX_TYPE, sequence=9) if repair == "rtx" else None
         parity = ParityEncoder(payload_type=FEC_TYPE) if repair == "fec" else None
         video = Outlet(
-            "video", rate=VIDEO_CLOCK, ssrc=V, sequence=65_000, timestamp_offset=77, again=again, parity=parity
+            "video",
+            rate=VIDEO_CLOCK,
+            ssrc=V,
+            sequence=65_000,
+            timestamp_offset=77,
+            again=again,
+            parity=parity,
+            own=beside,
         )
         self.sender.add(video)
         self.sender.add(Outlet("audio", rate=RATE, ssrc=A, sequence=3, timestamp_offset=2**32 - 5))
@@ -62,7 +77,8 @@ class Pair:
         repairs = {"rtx": RTX_TYPE, "fec": FEC_TYPE}
         if buffer is not None:
             self.player.buffer_by(buffer, call=call, failed=failed)
-        self.player.add("video", Described(JPEG, VIDEO_CLOCK, repairs=repairs, repair=repair))
+        repairs |= {mine.name: OWN_TYPE} if mine is not None else {}
+        self.player.add("video", Described(JPEG, VIDEO_CLOCK, repairs=repairs, repair=repair, own=mine))
         self.player.add("audio", Described(L16, RATE))
         self.sink = BufferSink(rate=RATE, channels=1, lead_ns=LATENCY_NS)
         self.player.prepare(streams={"video", "audio"}, delay_ns=200 * MS, sound=self.sink)

@@ -147,7 +147,9 @@ def test_a_flood_of_retransmissions_that_nobody_asked_for_changes_nothing(data: 
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hostile,
     ):
         until(lambda: len(client.trace.packets) > 50)
-        asking = client.presentation.player.streams["video"].repairing
+        repairing = client.presentation.player.streams["video"].repairing
+        assert repairing is not None
+        asking = repairing.asking
         assert isinstance(asking, Asking)
         port = client._receiver.ways["video"].granted.links[0].port  # type: ignore[attr-defined]
         chance = random.Random(2)

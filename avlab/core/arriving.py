@@ -25,6 +25,7 @@ from avlab.core.events import (
 )
 from avlab.core.presenting import Presenting
 from avlab.core.repairing import Asking, Rebuilding, Repair, Repairing, repairing
+from avlab.network.ownrepair import OwnRepair, Recovered, RepairReceiver
 from avlab.timing.jitterbuffer import Run
 from avlab.timing.ownbuffer import Tell
 from avlab.timing.timeline import Timeline
@@ -32,7 +33,7 @@ from avlab.wire import rtcp
 from avlab.wire.batch import Batch
 from avlab.wire.payloads.formats import L16Format, SoundFormat, VideoFormat
 from avlab.wire.payloads.jpeg import NoSizeError
-from avlab.wire.rtp import ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, runs
+from avlab.wire.rtp import HEADER_BYTES, ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, runs
 from avlab.wire.units import NS, WireError
 
 PROBATION = 3
@@ -89,19 +90,18 @@ class Described(NamedTuple):
     """The payload type of each kind of repair that is described."""
     repair: Repair | None = None
     """The kind that is agreed on."""
-    rtx_ssrc: int | None = None
-    """The source of what is sent again, as far as the server told it."""
+    own: OwnRepair | None = None
+    """Anyone's own repair that is agreed on, beside that or instead."""
+    repair_ssrcs: Mapping[str, int] = MappingProxyType({})
+    """The sources of repairs that are streams of their own, as far as the server told them."""
     pictures: Mapping[int, VideoFormat] = MappingProxyType({})
     """The payload formats of pictures, by payload type; one that is not there is RTP/JPEG."""
     sound: SoundFormat | None = None
     """The payload format of sound; None for L16."""
 
-    def repairing(self, rtx_ssrc: int | None) -> Repairing | None:
-        """The repair from its start; None without one."""
-        if self.repair is None:
-            return None
-        types = self.repairs
-        return repairing(self.repair, payload_type=self.payload_type, repair_type=types[self.repair], rtx_ssrc=rtx_ssrc)
+    def repairing(self, ssrcs: Mapping[str, int]) -> Repairing | None:
+        """The repair from its start, whose sources are known as far as `ssrcs` has them; None without one."""
+        return repairing(self.repair, payload_type=self.payload_type, types=self.repairs, ssrcs=ssrcs, own=self.own)
 
 
 @dataclass(slots=True)
@@ -112,6 +112,7 @@ class Incoming:
     described: Described
     stats: ReceiverStats
     again: SequenceNumbers  # of packets sent again
+    own_numbers: SequenceNumbers  # of packets of anyone's own repair
     repairing: Repairing | None
     ticks: Unwrapper = field(default_factory=lambda: Unwrapper(32))
     ssrc: int | None = None
@@ -124,9 +125,11 @@ class Incoming:
     came_ns: int | None = None
     """When the newest packet of media came; None again when another source has taken over."""
     seen: set[int] = field(default_factory=set)
+    repaired: set[int] = field(default_factory=set)  # numbers of packets of anyone's own repair
     first: int = 0  # the first number since the timestamps leapt: those before it are of another stretch
     held: tuple[RtpRun, int] | None = None  # out of line: the next packet proves it, or it was a stray one
     candidate: _Candidate | None = None
+    kind: int | None = None  # the payload type of the newest packet of media
     foreign: int = 0  # packets of a payload type that was not described
     sound: SoundFormat = field(init=False)  # what its sound is in packets
 
@@ -158,9 +161,10 @@ class Arriving:
     def add(self, stream: str, described: Described) -> Incoming:
         """A stream that the server has granted."""
         rate = described.rate
-        repairing = described.repairing(described.rtx_ssrc)
-        stats, again = ReceiverStats(rate), SequenceNumbers(rate)
-        incoming = self.incoming[stream] = Incoming(stream, described, stats, again, repairing, ssrc=described.ssrc)
+        repairing = described.repairing(described.repair_ssrcs)
+        stats, again, own = ReceiverStats(rate), SequenceNumbers(rate), SequenceNumbers(rate)
+        incoming = Incoming(stream, described, stats, again, own, repairing, ssrc=described.ssrc)
+        self.incoming[stream] = incoming
         self._timeline.add(stream, rate)
         self._tell_sources()
         return incoming
@@ -187,12 +191,12 @@ class Arriving:
 
     def _tell_sources(self) -> None:
         for incoming in self.incoming.values():
-            again = incoming.repairing.ssrc if isinstance(incoming.repairing, Asking) else None
-            for ssrc in (incoming.ssrc, again):
+            repairs = incoming.repairing.ssrcs if incoming.repairing is not None else []
+            for ssrc in (incoming.ssrc, *repairs):
                 if ssrc is not None:
                     self._ssrcs[ssrc] = None
-            if again is not None:
-                self._repair_ssrcs[again] = None
+            for ssrc in repairs:
+                self._repair_ssrcs[ssrc] = None
         own = {incoming.ssrc for incoming in self.incoming.values()}
         self._emit(SourcesKnown(tuple(self._ssrcs), tuple(ssrc for ssrc in self._repair_ssrcs if ssrc not in own)))
 
@@ -317,7 +321,7 @@ class Arriving:
             incoming.came_ns = None  # its timestamps are compared with nothing
         if incoming.stream == "video":
             self._presenting.count_anew()
-        incoming.repairing = incoming.described.repairing(None)
+        incoming.repairing = incoming.described.repairing({})
         self._tell_sources()
 
     def _take_in_line(self, incoming: Incoming, run: RtpRun, arrived_ns: int, now_ns: int) -> None:
@@ -338,8 +342,7 @@ class Arriving:
             return
         if numbers.restarts != restarts:
             self._emit(NumbersRestarted(now_ns, incoming.stream, run.sequence))
-            again = incoming.repairing.ssrc if isinstance(incoming.repairing, Asking) else None
-            incoming.repairing = incoming.described.repairing(again)
+            incoming.repairing = incoming.described.repairing(self._known_ssrcs(incoming))
         if incoming.came_ns is None:
             first, first_ns = held or (run, arrived_ns)
             self._begin_stamps(incoming, first.timestamp, first_ns)
@@ -390,7 +393,7 @@ class Arriving:
             # Overtaken by packets with timestamps of another stretch.
             self._tell_run(incoming, run, sequence, ["late"] * run.total, arrived_ns)
             return
-        incoming.came_ns = now_ns
+        incoming.came_ns, incoming.kind = now_ns, run.payload_type
         ticks = incoming.ticks(run.timestamp)
         if not self._timeline.arrived(incoming.stream, ticks, arrived_ns):
             self._emit(NotBelieved(now_ns, incoming.stream, "RTP-Info"))
@@ -410,14 +413,27 @@ class Arriving:
             ]
         if incoming.stream != "video" or not self._presenting.tells_later:
             self._tell_run(incoming, run, sequence, fates, arrived_ns)
-        repairing = incoming.repairing
-        if isinstance(repairing, Asking):
+        asking, rebuilding, own = incoming.repairing or Repairing()
+        if asking is not None:
             last = sequence + run.total - 1
             for number in range(sequence, last + 1):
-                repairing.requester.arrived(number, media_ns, run.marker and number == last, now_ns)
-        elif isinstance(repairing, Rebuilding):
+                asking.requester.arrived(number, media_ns, run.marker and number == last, now_ns)
+        if rebuilding is not None:
             for data in run.packets:
-                self._take_rebuilt(incoming, repairing, data, now_ns)
+                self._take_rebuilt(incoming, rebuilding, data, now_ns)
+        if own is not None:
+            for number, payload in enumerate(run.payloads, sequence):
+                self._take_recovered(incoming, own.media(number, payload), now_ns)
+
+    @staticmethod
+    def _known_ssrcs(incoming: Incoming) -> dict[str, int]:
+        """The sources of a stream's repairs by name, as far as they are known by now."""
+        asking, _, own = incoming.repairing or Repairing()
+        described = incoming.described.own
+        known = {"rtx": None if asking is None else asking.ssrc}
+        if own is not None and described is not None:
+            known[described.name] = own.ssrc
+        return {name: ssrc for name, ssrc in known.items() if ssrc is not None}
 
     def _tell_run(
         self, incoming: Incoming, run: RtpRun, sequence: int, fates: Sequence[str | None], now_ns: int
@@ -442,34 +458,83 @@ class Arriving:
     def _take_repair(
         self, incoming: Incoming, repairing: Repairing, packet: RtpPacket, data: bytes, now_ns: int
     ) -> None:
-        """A packet that is not media: one sent again, or parity."""
+        """A packet that is not media: one sent again, parity, or what repairs by anyone's own."""
         if incoming.ssrc is None or incoming.came_ns is None:
             return
-        if isinstance(repairing, Asking):
-            if not repairing.takes(packet):
-                return
-            original = repairing.original(packet, incoming.ssrc)
-            sequence = incoming.stats.numbers.peek(original.sequence)
-            ticks = incoming.ticks.peek(original.timestamp)
-            media_ns = self._timeline.media_ns("video", ticks)
-            fate = "duplicate"
-            if repairing.asked_for(packet, original, sequence, media_ns, now_ns):
-                self._tell_sources()
-                fate = self._take_back(incoming, original, len(data) - 2, now_ns)
-            number = incoming.again(packet.sequence, packet.timestamp, now_ns)
-            if number is not None:
-                self._tell_packet(incoming, packet, number, len(data), now_ns, fate)
-        elif packet.payload_type == repairing.parity_type and packet.ssrc == incoming.ssrc:
-            number = incoming.stats.update(packet.sequence, packet.timestamp, now_ns)
-            if number is None:
-                return
-            sequence = number
-            fate = "duplicate" if sequence in incoming.seen else "used"
-            self._tell_packet(incoming, packet, sequence, len(data), now_ns, fate)
-            if fate == "used":
-                self._remember(incoming, sequence)
-                self._presenting.pass_over(sequence, now_ns)
-                self._take_rebuilt(incoming, repairing, data, now_ns)
+        asking, rebuilding, own = repairing
+        if asking is not None and asking.takes(packet):
+            self._take_again(incoming, asking, packet, incoming.ssrc, data, now_ns)
+        elif rebuilding is not None and packet.payload_type == rebuilding.parity_type:
+            if packet.ssrc == incoming.ssrc:
+                self._take_parity(incoming, rebuilding, packet, data, now_ns)
+        elif own is not None and own.takes(packet):
+            self._take_own(incoming, own, packet, data, now_ns)
+
+    def _take_again(
+        self, incoming: Incoming, asking: Asking, packet: RtpPacket, ssrc: int, data: bytes, now_ns: int
+    ) -> None:
+        """A packet that was sent again."""
+        original = asking.original(packet, ssrc)
+        sequence = incoming.stats.numbers.peek(original.sequence)
+        ticks = incoming.ticks.peek(original.timestamp)
+        media_ns = self._timeline.media_ns("video", ticks)
+        fate = "duplicate"
+        if asking.asked_for(packet, original, sequence, media_ns, now_ns):
+            self._tell_sources()
+            fate = self._take_back(incoming, original, len(data) - 2, now_ns)
+            own = None if incoming.repairing is None else incoming.repairing.own
+            if own is not None:
+                self._take_recovered(incoming, own.media(sequence, original.payload), now_ns)
+        number = incoming.again(packet.sequence, packet.timestamp, now_ns)
+        if number is not None:
+            self._tell_packet(incoming, packet, number, len(data), now_ns, fate)
+
+    def _take_parity(
+        self, incoming: Incoming, rebuilding: Rebuilding, packet: RtpPacket, data: bytes, now_ns: int
+    ) -> None:
+        """Parity, which has its number among the media's."""
+        sequence = incoming.stats.update(packet.sequence, packet.timestamp, now_ns)
+        if sequence is None:
+            return
+        fate = "duplicate" if sequence in incoming.seen else "used"
+        self._tell_packet(incoming, packet, sequence, len(data), now_ns, fate)
+        if fate == "used":
+            self._remember(incoming, sequence)
+            self._presenting.pass_over(sequence, now_ns)
+            self._take_rebuilt(incoming, rebuilding, data, now_ns)
+
+    def _take_own(self, incoming: Incoming, own: RepairReceiver, packet: RtpPacket, data: bytes, now_ns: int) -> None:
+        """A packet of anyone's own repair, which is a stream by itself."""
+        number = incoming.own_numbers(packet.sequence, packet.timestamp, now_ns)
+        if number is None:
+            return
+        fate = "duplicate" if number in incoming.repaired else "used"
+        known = own.ssrc is not None
+        recovered = [] if fate == "duplicate" else own.repair(packet, incoming.stats.numbers.peek)
+        if not known:
+            self._tell_sources()
+        self._tell_packet(incoming, packet, number, len(data), now_ns, fate)
+        if fate == "used":
+            incoming.repaired.add(number)
+            if len(incoming.repaired) > 8192:
+                incoming.repaired = {each for each in incoming.repaired if each > number - 4096}
+        self._take_recovered(incoming, recovered, now_ns)
+
+    def _take_recovered(self, incoming: Incoming, recovered: Sequence[Recovered], now_ns: int) -> None:
+        """Payloads that anyone's own repair has brought back."""
+        asking = None if incoming.repairing is None else incoming.repairing.asking
+        for number, timestamp, marker, payload in recovered:
+            kind = incoming.described.payload_type if incoming.kind is None else incoming.kind
+            ssrc = incoming.ssrc or 0
+            sequence = incoming.stats.numbers.wire(number)
+            self._take_back(
+                incoming,
+                RtpPacket(kind, sequence, timestamp, ssrc, marker, payload),
+                HEADER_BYTES + len(payload),
+                now_ns,
+            )
+            if asking is not None:
+                asking.requester.settled(number)
 
     def _take_rebuilt(self, incoming: Incoming, repairing: Rebuilding, data: bytes, now_ns: int) -> None:
         for packet, size in repairing.back(data):

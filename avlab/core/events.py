@@ -35,7 +35,7 @@ class Sent(NamedTuple):
     """The first packet's sequence number, which does not wrap; those of the others follow on it."""
     batch: Batch
     repair: str = ""
-    """Empty for media, "fec" for parity among it, "rtx" for packets sent again."""
+    """Empty for media, "fec" for parity among it, "rtx" for packets sent again; the name of anyone's own."""
     fate: str | None = None
     """None from the sender. A driver knows more: "lost" in a network of its own, "socket_dropped", "in_flight"."""
 

@@ -236,7 +236,8 @@ class Player:
 
     def _askings(self) -> list[tuple[Incoming, Asking]]:
         """The streams whose lost packets are asked for."""
-        return [(each, each.repairing) for each in self.streams.values() if isinstance(each.repairing, Asking)]
+        repairs = ((each, each.repairing) for each in self.streams.values())
+        return [(each, repair.asking) for each, repair in repairs if repair is not None and repair.asking is not None]
 
     def _report(self, now_ns: int) -> None:
         """A receiver report on each stream of which anything came."""

@@ -5,9 +5,11 @@ What is asked for, and when, is decided in `network`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
+from avlab.network.asking import OwnRequester
+from avlab.network.ownrepair import OwnRepair, RepairReceiver
 from avlab.network.parity import ParityDecoder
 from avlab.network.retransmission import Requester, RtxReceiver
 from avlab.wire import rtcp
@@ -21,7 +23,10 @@ def check_repair(value: object) -> Repair | None:
     """The kind of repair. ValueError for what is none."""
     if value is None or value == "rtx" or value == "fec":
         return value
-    raise ValueError(f"repair must be 'rtx' (lost packets are sent again), 'fec' (parity) or None, not {value!r}")
+    raise ValueError(
+        "repair must be 'rtx' (lost packets are sent again), 'fec' (parity), a class of one's own or None, not "
+        f"{value!r}"
+    )
 
 
 class Back(NamedTuple):
@@ -35,11 +40,18 @@ class Asking:
     """Lost packets are asked for, and are sent again in a stream of their own (RFC 4588).
 
     `payload_type` is the media's, `rtx_payload_type` that of what is sent again, and `rtx_ssrc` its source, where it is
-    known beforehand.
+    known beforehand. What is asked for, and when, is the `requester`'s affair.
     """
 
-    def __init__(self, *, payload_type: int, rtx_payload_type: int, rtx_ssrc: int | None) -> None:
-        self.requester = Requester()
+    def __init__(
+        self,
+        *,
+        payload_type: int,
+        rtx_payload_type: int,
+        rtx_ssrc: int | None,
+        requester: Requester | OwnRequester | None = None,
+    ) -> None:
+        self.requester = Requester() if requester is None else requester
         self._rtx = RtxReceiver(payload_type=payload_type, rtx_payload_type=rtx_payload_type, rtx_ssrc=rtx_ssrc)
 
     @property
@@ -96,11 +108,48 @@ class Rebuilding:
         return out
 
 
-Repairing = Asking | Rebuilding
+class Repairing(NamedTuple):
+    """All that repairs one stream at a client."""
+
+    asking: Asking | None = None
+    rebuilding: Rebuilding | None = None
+    own: RepairReceiver | None = None
+    """By anyone's own."""
+
+    @property
+    def ssrcs(self) -> list[int]:
+        """The sources of what repairs, as far as they are known."""
+        known = (each.ssrc for each in (self.asking, self.own) if each is not None)
+        return [ssrc for ssrc in known if ssrc is not None]
 
 
-def repairing(kind: Repair, *, payload_type: int, repair_type: int, rtx_ssrc: int | None) -> Repairing:
-    """The repair of one stream, of the kind that its description offers and the client chose, from the start."""
+def repairing(
+    kind: Repair | None,
+    *,
+    payload_type: int,
+    types: Mapping[str, int],
+    ssrcs: Mapping[str, int],
+    own: OwnRepair | None = None,
+) -> Repairing | None:
+    """The repair of one stream from its start, of the kind that its description offers and the client chose.
+
+    `types` and `ssrcs` are the payload types and sources of repairs by name. `own` is anyone's own: its rule for what
+    to ask for is in the place of avlab's, and its stream is taken where there is one. None when there is nothing.
+    """
+    working = None if own is None else own.begin()
+    asking = rebuilding = receiver = None
     if kind == "rtx":
-        return Asking(payload_type=payload_type, rtx_payload_type=repair_type, rtx_ssrc=rtx_ssrc)
-    return Rebuilding(payload_type=payload_type, parity_type=repair_type)
+        requester = OwnRequester(working) if working is not None and working.own.asks else None
+        asking = Asking(
+            payload_type=payload_type,
+            rtx_payload_type=types["rtx"],
+            rtx_ssrc=ssrcs.get("rtx"),
+            requester=requester,
+        )
+    elif kind == "fec":
+        rebuilding = Rebuilding(payload_type=payload_type, parity_type=types["fec"])
+    if working is not None and working.own.recovers and working.own.name in types:
+        name = working.own.name
+        receiver = RepairReceiver(working, payload_type=types[name], ssrc=ssrcs.get(name))
+    found = Repairing(asking, rebuilding, receiver)
+    return None if found == Repairing() else found

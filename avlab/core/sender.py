@@ -13,6 +13,7 @@ from avlab.core.budget import FeedbackBudget
 from avlab.core.events import Doubted, Path, Reported, SenderEvent, Sent
 from avlab.network import belief
 from avlab.network.belief import Account
+from avlab.network.ownrepair import RepairSender
 from avlab.network.parity import ParityEncoder
 from avlab.network.retransmission import RtxSender
 from avlab.timing.spreading import Burst, Spreader
@@ -58,8 +59,8 @@ class Outlet:
     `ssrc`, `sequence` (16 bits, the first packet's number) and `timestamp_offset` (32 bits, the timestamp of pts 0)
     are to be drawn by chance; `rate` is the media clock's, in hertz. `spreads` is whether a frame's packets may leave
     over part of its time, `interval_ns` the time from one frame to the next where the source says it. With
-    `marks_first` its very first packet bears the marker, as a talkspurt's does (RFC 3551 4.1). `again` and `parity`
-    are there when the client is granted them.
+    `marks_first` its very first packet bears the marker, as a talkspurt's does (RFC 3551 4.1). `again`, `parity`
+    and `own`, a repair of anyone's own, are there when the client is granted them.
     """
 
     def __init__(
@@ -75,10 +76,11 @@ class Outlet:
         interval_ns: int | None = None,
         again: RtxSender | None = None,
         parity: ParityEncoder | None = None,
+        own: RepairSender | None = None,
     ) -> None:
         self.stream, self.rate, self.ssrc = stream, rate, ssrc
         self.timestamp_offset = timestamp_offset
-        self.again, self.parity = again, parity
+        self.again, self.parity, self.own = again, parity, own
         self.media, self.control = Path(stream, control=False), Path(stream, control=True)
         self.first_sequence = self.number = sequence  # the first packet's number and the next one's; neither wraps
         self.packets = self.octets = 0  # that have left
@@ -188,6 +190,8 @@ class Sender:
     def send(self, stream: str, packed: Packed, pts_ns: int, now_ns: int) -> int:
         """A frame, or a chunk of sound, leaves now: its first packets at least. How many packets it is, with parity.
 
+        What a repair of anyone's own sends beside it is a stream by itself, and not among them.
+
         Nothing, and 0, when the client does not play or has no such stream, or there is nothing in it.
         """
         outlet = self.outlets.get(stream)
@@ -208,14 +212,20 @@ class Sender:
             for over in batches(outlet.parity.protect([data for batch in stamped for data in batch.datagrams()])):
                 outlet.waiting.append((over, "fec"))
                 count += over.total
+        leaving = count
+        if (own := outlet.own) is not None:
+            beside = own.packets(packed, base=outlet.next_sequence, timestamp=outlet.timestamp(pts_ns))
+            for over in batches(beside):
+                outlet.waiting.append((over, own.name))
+            leaving += len(beside)
         outlet.number += count
         if outlet.spreads:
             interval_ns = outlet.interval_ns(pts_ns)
             outlet.spreader.share = self.spread
-            outlet.spreader.push(Burst(range(count), interval_ns), now_ns)
+            outlet.spreader.push(Burst(range(leaving), interval_ns), now_ns)
             self._leave(outlet, len(outlet.spreader.pull(now_ns)), now_ns)
         else:
-            self._leave(outlet, count, now_ns)
+            self._leave(outlet, leaving, now_ns)
         return count
 
     def copied(self, ssrc: int) -> None:
@@ -289,6 +299,11 @@ class Sender:
                 waiting.appendleft((batch.part(count, total), repair))
                 batch, total = batch.part(0, count), count
             count -= total
+            self._outgoing.append((outlet.media, batch))
+            if (own := outlet.own) is not None and repair == own.name:
+                self._events.append(Sent(now_ns, outlet.stream, own.ssrc, own.number, batch, repair))
+                own.number += total
+                continue
             if outlet.began_ns is None:
                 outlet.began_ns = now_ns
             number = outlet.first_sequence + outlet.packets
@@ -296,7 +311,6 @@ class Sender:
             outlet.octets += len(batch.data) - HEADER_BYTES * total
             if outlet.again is not None:
                 outlet.again.sent(batch, now_ns)
-            self._outgoing.append((outlet.media, batch))
             self._events.append(Sent(now_ns, outlet.stream, outlet.ssrc, number, batch, repair))
 
     def _send_again(self, outlet: Outlet, again: RtxSender, nack: rtcp.Asked, now_ns: int) -> None:

@@ -378,6 +378,10 @@ class Requester:
         self._advance(sequence, media_ns, marker, min(now_ns, max(frame_ns, self._highest_ns)), now_ns)
         return True
 
+    def settled(self, sequence: int) -> None:
+        """A packet is here by another repair: it is asked for no more, and tells nothing of delays."""
+        self._gaps.pop(sequence, None)
+
     def wake_at(self) -> int | None:
         """The next moment at which there may be something to ask for."""
         moments = [moment for moment in (self._wake_ns, self._quiet_ns()) if moment is not None]

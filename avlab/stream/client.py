@@ -20,6 +20,7 @@ from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.tables import UNKNOWN
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.media.own import check_codec
+from avlab.network.ownrepair import OwnRepair
 from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, named
 from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
@@ -64,7 +65,8 @@ class Client(Handle):
     everything is asked for over TCP, with a notice. What was given as `udp` stays so. The transports in use are in
     `trace.settings`. `repair` brings back packets of pictures that are lost over UDP,
     where the server offers it: "rtx" asks for them again while they can still come in time (RFC 4588), "fec" has parity
-    sent with them (RFC 5109). `timeout` is how many seconds the server has for each answer.
+    sent with them (RFC 5109), and a class of one's own has what a server with `repairs=` sends beside them, or asks for
+    them by a rule of its own; see `avlab.parts`. `timeout` is how many seconds the server has for each answer.
     `capture` is a file that gets all that is sent and received, RTSP, RTP and RTCP, as pcapng, which Wireshark reads;
     credentials in it are blanked. What is in the file already is replaced.
 
@@ -84,7 +86,7 @@ class Client(Handle):
         jitter_buffer: type[JitterBuffer] | None = None,
         payload: Any = None,
         codec: Any = None,
-        repair: Repair | None = None,
+        repair: Repair | type[Any] | None = None,
         audio: Literal["auto", "speaker", "null"] = "auto",
         av_offset: float = 0.0,
         video_over: Literal["udp", "tcp"] | None = None,
@@ -111,7 +113,14 @@ class Client(Handle):
         self._system = TappedSockets()
         self._delay_ns: int | None = 0
         self._own_delay: Any = None  # where the delay is anyone's own
-        self.repair = check_repair(repair)
+        self.repair = repair
+        own_repair = None
+        if not isinstance(repair, type):
+            check_repair(repair)
+        else:
+            own_repair = OwnRepair(repair, call=self._part_guard.call, failed=self._repair_failed)
+            if not (own_repair.recovers or own_repair.asks):
+                raise TypeError(f"{own_repair.said} has neither recover nor ask, which is what a client needs of it")
         self.jitter_buffer = check_own_buffer(jitter_buffer)
         if payload is not None:
             check_payload(payload)
@@ -144,7 +153,7 @@ class Client(Handle):
                 jitter_buffer=jitter_buffer and named(jitter_buffer),
                 payload=None if payload is None else _said(payload),
                 codec=None if codec is None else _said(codec),
-                repair=repair,
+                repair=repair if own_repair is None else named(repair),
             )
             self._receiver = ClassicReceiver(url, notice=self._notice, **common)
         else:
@@ -155,7 +164,7 @@ class Client(Handle):
                 url,
                 over=over,
                 fixed=fixed,
-                repair=self.repair,
+                repair=own_repair or check_repair(repair),
                 notice=self._notice,
                 own=OwnParts(payload, codec, call=self._part_guard.call, failed=self._payload_failed),
                 **common,
@@ -303,6 +312,9 @@ class Client(Handle):
 
     def _delay_failed(self, error: PartError) -> None:
         self._part_failed(error, f"The playout delay is {DEFAULT_DELAY_NS / NS:g} s now")
+
+    def _repair_failed(self, error: PartError) -> None:
+        self._part_failed(error, "The stream goes on without it")
 
     def _jitter_buffer_failed(self, error: PartError) -> None:
         self._part_failed(error, "avlab's own jitter buffer has taken over")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import selectors
+from collections.abc import Sequence
 from functools import update_wrapper
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,6 +20,7 @@ from avlab.media.microphone import Microphone
 from avlab.media.sources import ClipSource, open_source
 from avlab.network.offload import Mode, Offload, check_offload
 from avlab.network.own import kept_going
+from avlab.network.ownrepair import own_repairs
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
@@ -73,6 +75,9 @@ class Server(Handle):
     `update(Report)` that returns a `Choice` or None. These four act while it runs, from the next frame on; the
     classic wire has neither packets nor reports, so there they only lead to a notice.
 
+    `repairs` are classes of one's own, each of which sends something beside every frame to clients that ask for it by
+    its name; see `avlab.parts`.
+
     `payload` is what an encoded frame is on the wire, anyone's own: `pack(frame, most)` and `unpack(payloads)`, sent as
     X-<name>. `codec` makes bytes of pictures instead of JPEG: `encode(image, quality)` and `decode(data)`. Each is an
     object or a class, see `avlab.parts`, and the client has to be given the same; for the rtsp wire.
@@ -112,6 +117,7 @@ class Server(Handle):
         packet_size: int = MAX_PACKET,
         spread: float = 0.0,
         parity: float = 0.25,
+        repairs: Sequence[type[Any]] = (),
         rate_control: str | RateController | type[RateController] | None = None,
         payload: Any = None,
         codec: Any = None,
@@ -157,6 +163,8 @@ class Server(Handle):
         self._capture: Capture | None = None
         self._system = TappedSockets()
         self._network = Network()
+        own = own_repairs(repairs, call=self._part_guard.call, failed=self._repair_failed)
+        self.repairs = tuple(repairs)
         self._delivery = Delivery(offload=Offload(self._tell_of_offload))
         common: dict[str, Any] = {
             "host": host,
@@ -174,6 +182,7 @@ class Server(Handle):
         else:
             name = path.stem if path else "live"
             common |= {"loop": loop, "delivery": self._delivery, "places": places, "pictures": self._pictures}
+            common["repairs"] = own
             self._audience = RtspAudience(self._source, name=name, **common)
         self._sending = Sending(
             self._source,
@@ -201,6 +210,7 @@ class Server(Handle):
             self.parity = parity
         else:
             self._recorder.setting(self._clock.now_ns(), "parity", self.parity)
+        self._needs_rtsp("repairs", bool(own), "its packets have no numbers to tell which one is missing")
         self.rate_control = rate_control
         self.offload = offload
         if isinstance(self._source, ClipSource):
@@ -412,6 +422,9 @@ class Server(Handle):
 
     def _network_failed(self, error: PartError) -> None:
         self._part_failed(error, "The stream goes on without it")
+
+    def _repair_failed(self, error: PartError) -> None:
+        self._part_failed(error, "Frames are sent without it now")
 
     def _controller_failed(self, error: PartError) -> None:
         self._part_failed(error, "Quality and width stay as they are")

@@ -22,8 +22,9 @@ DEFAULT_TIMEOUT = 60
 """Seconds after which a silent session ends, when its Session header names no other time (RFC 2326 12.37)."""
 
 REPAIR_HEADER = "X-Repair"
-"""In SETUP, which of the repairs in the description a client wants: `rtx` or `fec`; in the answer what it gets, and the
-SSRC of what is sent again. RFC 2326 has no word for it; headers that the other side may ignore can be added (1.5)."""
+"""In SETUP, which of the repairs in the description a client wants, by name: `rtx`, `fec`, anyone's own, or several
+with commas between; in the answer what it gets, and the SSRC of what is a stream of its own, as in `rtx;ssrc=1234ABCD`.
+RFC 2326 has no word for it; headers that the other side may ignore can be added (1.5)."""
 
 STATUS = {
     100: "Continue",
@@ -451,6 +452,21 @@ def parse_blocksize(value: str) -> int:
     if not re.fullmatch(r"0*[1-9][0-9]{0,9}", value.strip(), re.ASCII):
         raise RtspError(f"A Blocksize is a positive number of bytes, not {value[:40]!r}.", 416)
     return int(value)
+
+
+def repair_wishes(value: str) -> list[str]:
+    """The names in a client's header."""
+    return [name for entry in value.split(",") if (name := entry.partition(";")[0].strip().lower())]
+
+
+def repair_ssrcs(value: str) -> dict[str, int]:
+    """From a server's header, the source of each repair that is told of."""
+    found = {}
+    for entry in value.split(","):
+        name, _, rest = entry.partition(";")
+        if match := re.fullmatch(r"\s*ssrc=([0-9A-Fa-f]{8})\s*", rest, re.ASCII):
+            found[name.strip().lower()] = int(match[1], 16)
+    return found
 
 
 def serialize_rtp_info(infos: Iterable[RtpInfo]) -> str:

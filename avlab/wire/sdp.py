@@ -6,9 +6,10 @@ Pure: text in, values out, and back.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from avlab.wire.rtp import FIRST_DYNAMIC, JPEG, L16_MONO, L16_STEREO, VIDEO_CLOCK
@@ -137,13 +138,21 @@ class Media:
 
     @property
     def repairs(self) -> dict[str, int]:
-        """The repairs that are offered, and the payload type of each: `rtx` (RFC 4588 section 8), `fec` (RFC 5109)."""
+        """The repairs that are offered, and the payload type of each: `rtx` (RFC 4588 section 8), `fec` (RFC 5109).
+
+        Anyone's own is there by its name, in small letters: its format is X-<name>, and it says whose repair it is.
+        """
         found = {}
         for payload_type, form in self.others:
-            if form.encoding.upper() == "ULPFEC":
+            encoding = form.encoding.upper()
+            if encoding == "ULPFEC":
                 found["fec"] = payload_type
-            elif form.encoding.upper() == "RTX" and self.parameters(payload_type).get("apt") == str(self.payload_type):
+            elif self.parameters(payload_type).get("apt") != str(self.payload_type):
+                continue
+            elif encoding == "RTX":
                 found["rtx"] = payload_type
+            elif encoding.startswith("X-"):
+                found.setdefault(encoding[2:].lower(), payload_type)
         return found
 
     @property
@@ -171,14 +180,31 @@ class Media:
         return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
-def repair_offer(payload_type: int, clock_rate: int, *, rtx: int, fec: int, keep_ms: int) -> dict[str, Any]:
+def repair_offer(
+    payload_type: int,
+    clock_rate: int,
+    *,
+    rtx: int,
+    fec: int,
+    keep_ms: int,
+    own: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, Any]:
     """`others` and `attributes` of a medium that can be repaired either way, with the payload types `rtx` and `fec`.
 
-    `keep_ms` is how long packets are kept to be sent again. Who knows none of this takes the medium as it is.
+    `keep_ms` is how long packets are kept to be sent again. `own` has the payload types of repairs of anyone's own, by
+    name. Who knows none of this takes the medium as it is.
     """
     return {
-        "others": ((rtx, Format("rtx", clock_rate)), (fec, Format("ulpfec", clock_rate))),
-        "attributes": (("rtcp-fb", f"{payload_type} nack"), ("fmtp", f"{rtx} apt={payload_type};rtx-time={keep_ms}")),
+        "others": (
+            (rtx, Format("rtx", clock_rate)),
+            (fec, Format("ulpfec", clock_rate)),
+            *((number, Format(f"X-{name}", clock_rate)) for name, number in own.items()),
+        ),
+        "attributes": (
+            ("rtcp-fb", f"{payload_type} nack"),
+            ("fmtp", f"{rtx} apt={payload_type};rtx-time={keep_ms}"),
+            *(("fmtp", f"{number} apt={payload_type}") for number in own.values()),
+        ),
     }
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 import selectors
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from avlab.core.events import Doubted, Path
 from avlab.core.sender import Sender
 from avlab.measure.record.trace import Recorder
 from avlab.media.sources import Source
+from avlab.network.ownrepair import OwnRepair, Protection
 from avlab.network.settings import Network
 from avlab.stream.clock import Clock, WallClock
 from avlab.stream.ends import Part
@@ -116,6 +118,7 @@ class RtspAudience:
         play: Callable[[int], int],
         notice: Callable[[str, str], None],
         places: Places,
+        repairs: Mapping[str, OwnRepair] = MappingProxyType({}),
         pictures: Pictures | None = None,
         system: System | None = None,
         chance: random.Random | None = None,
@@ -133,7 +136,13 @@ class RtspAudience:
         self._start_ns: int | None = None  # when media time 0 was; None while nobody plays
         self._session_id = self.chance.getrandbits(32)
         self._pictures = pictures = Pictures() if pictures is None else pictures
-        self.tracks = tracks_of(source, self.chance, pictures=pictures.form, further=pictures.further)
+        self.tracks = tracks_of(
+            source,
+            self.chance,
+            pictures=pictures.form,
+            further=pictures.further,
+            protections={name: Protection(own) for name, own in repairs.items() if own.protects},
+        )
         self.peers: list[Peer] = []
         self._clients: dict[str, dict[int, Peer]] = {}  # by address, who gets which source
         self._budget = FeedbackBudget()

@@ -12,8 +12,8 @@ import re
 import secrets
 import socket
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from avlab.stream.clock import Clock, MonotonicClock
 from avlab.stream.rtsp.playable import Playable, printable
@@ -65,8 +65,10 @@ class Granted:
     server_port: tuple[int, int] | None = None
     channels: tuple[int, int] | None = None
     ssrc: int | None = None
-    repair: str | None = None
-    rtx_ssrc: int | None = None
+    repairs: frozenset[str] = frozenset()
+    """Those that were wished for and are there, by name."""
+    repair_ssrcs: Mapping[str, int] = field(default_factory=dict)
+    """The sources of those that are streams of their own, as far as they are told."""
 
 
 class RefusedError(OSError):
@@ -101,7 +103,7 @@ class Session:
         url: str,
         *,
         timeout: float = 5.0,
-        repair: str | None = None,
+        repairs: Sequence[str] = (),
         playable: Playable | None = None,
         system: System | None = None,
         clock: Clock | None = None,
@@ -120,7 +122,7 @@ class Session:
         """Where the server has sent on to, a sentence each."""
         self.plan: dict[str, str] = {}
         """How each stream is carried: udp or tcp."""
-        self._repair, self._timeout = repair, timeout
+        self._repairs, self._timeout = repairs, timeout
         self._playable = Playable() if playable is None else playable
         self._clock = MonotonicClock() if clock is None else clock
         self._dialler = (Sockets() if system is None else system).dialler()
@@ -373,8 +375,8 @@ class Session:
             wish = rtsp.Transport(lower="UDP", client_port=(links[0].port, links[1].port))
         else:
             wish = rtsp.Transport(lower="TCP", interleaved=(channel, channel + 1))
-        repair = self._repair if over == "udp" and self._repair in media.repairs else None
-        wishes = {rtsp.REPAIR_HEADER: repair} if repair is not None else {}
+        repairs = [name for name in self._repairs if over == "udp" and name in media.repairs]
+        wishes = {rtsp.REPAIR_HEADER: ", ".join(repairs)} if repairs else {}
         answer = self._ask("SETUP", self._streams[stream], {"Transport": wish.serialize()} | wishes)
         self._take_session(answer.headers.get("Session", ""))
         given = _transport(answer.headers.get("Transport", ""), wish)
@@ -382,7 +384,6 @@ class Session:
             raise RefusedError(self.where, "SETUP", rtsp.Response(461))
         channels = (given.interleaved or wish.interleaved) if over == "tcp" else None
         server_port = given.server_port if given.server_port and all(given.server_port) else None
-        ssrc = re.search(r";\s*ssrc=([0-9A-Fa-f]{8})\s*$", answer.headers.get(rtsp.REPAIR_HEADER, ""))
         return Granted(
             media,
             host,
@@ -391,8 +392,8 @@ class Session:
             server_port=server_port,
             channels=channels,
             ssrc=given.ssrc,
-            repair=repair,
-            rtx_ssrc=int(ssrc[1], 16) if ssrc is not None else None,
+            repairs=frozenset(repairs),
+            repair_ssrcs=rtsp.repair_ssrcs(answer.headers.get(rtsp.REPAIR_HEADER, "")),
         )
 
     def _resolved(self, source: str, host: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from avlab.core.sender import Outlet, Sender
 from avlab.media.sources import Source
+from avlab.network.ownrepair import MOST_OFFERED, Protection, RepairSender
 from avlab.network.parity import ParityEncoder
 from avlab.network.retransmission import KEEP_NS, RtxSender
 from avlab.stream.sockets.links import Address, TcpLink
@@ -32,6 +33,9 @@ MAX_REQUESTS = 64
 RTX_TYPE, FEC_TYPE = 98, 99
 """The payload types of packets sent again and of parity."""
 
+OWN_TYPES = range(112, 112 + MOST_OFFERED)
+"""Those of repairs of anyone's own."""
+
 STALL_BYTES = 1 << 20
 """Media for a peer that reads no faster is dropped while this much waits for it; others are not held up."""
 
@@ -47,6 +51,8 @@ class Track:
     timestamp_offset: int
     media: sdp.Media
     sound: SoundFormat | None = None  # what a chunk of sound is
+    protections: Mapping[str, Protection] = field(default_factory=dict)
+    """Repairs of anyone's own that are offered, by name."""
 
     def timestamp(self, pts_ns: int) -> int:
         """The RTP timestamp of a presentation time."""
@@ -55,6 +61,8 @@ class Track:
     def restart(self, chance: random.Random) -> None:
         """The clip begins again: other timestamps, so that no two frames of a run have the same one."""
         self.timestamp_offset = chance.getrandbits(32)
+        for protection in self.protections.values():
+            protection.restart()
 
 
 def tracks_of(
@@ -63,17 +71,20 @@ def tracks_of(
     *,
     pictures: VideoFormat | None = None,
     further: Mapping[int, VideoFormat] | None = None,
+    protections: Mapping[str, Protection] | None = None,
 ) -> dict[str, Track]:
     """What a source has, as it is described and sent: video, audio or both; each timestamp's start is drawn.
 
     `pictures` is what pictures are in packets, RTP/JPEG by default; `further`, by payload type, is what they may come
-    to be in mid-stream.
+    to be in mid-stream. `protections` are repairs of anyone's own, offered for the pictures.
     """
     tracks = {}
     if source.has_video:
         form = JpegFormat() if pictures is None else pictures
         kind, clock = form.payload_type, form.clock_rate
-        offer = sdp.repair_offer(kind, clock, rtx=RTX_TYPE, fec=FEC_TYPE, keep_ms=KEEP_NS // 1_000_000)
+        protections = {} if protections is None else protections
+        own = dict(zip(protections, OWN_TYPES, strict=False))
+        offer = sdp.repair_offer(kind, clock, rtx=RTX_TYPE, fec=FEC_TYPE, keep_ms=KEEP_NS // 1_000_000, own=own)
         offer["attributes"] += fmtp(kind, form)
         for number, other in (further or {}).items():
             offer["others"] += ((number, sdp.Format(other.encoding, other.clock_rate)),)
@@ -87,7 +98,7 @@ def tracks_of(
             framerate=float(source.fps) if source.fps else None,
             **offer,
         )
-        tracks["video"] = Track("video", kind, clock, 1, chance.getrandbits(32), media)
+        tracks["video"] = Track("video", kind, clock, 1, chance.getrandbits(32), media, protections=protections)
     if source.has_audio:
         rate, channels = source.rate, source.channels
         assert rate is not None
@@ -343,15 +354,20 @@ def outlet_of(route: Route, *, sequence: int) -> Outlet:
 
 def _grant_repair(outlet: Outlet, route: Route, wish: str, chance: random.Random) -> dict[str, str]:
     """What a client is granted that wants lost packets back. What comes over TCP is not lost."""
-    wish = wish.strip().lower()
-    if route.addresses is None or wish not in route.track.media.repairs:
-        return {}
-    if wish == "fec":
-        outlet.parity = ParityEncoder(payload_type=FEC_TYPE)
-        return {rtsp.REPAIR_HEADER: wish}
-    ssrc = chance.getrandbits(32)
-    outlet.again = RtxSender(ssrc=ssrc, payload_type=RTX_TYPE, sequence=chance.getrandbits(16))
-    return {rtsp.REPAIR_HEADER: f"{wish};ssrc={ssrc:08X}"}
+    media, granted = route.track.media, []
+    for name in rtsp.repair_wishes(wish) if route.addresses is not None else ():
+        ssrc, sequence = chance.getrandbits(32), chance.getrandbits(16)
+        if name == "fec" and name in media.repairs:
+            outlet.parity = ParityEncoder(payload_type=FEC_TYPE)
+            granted.append(name)
+        elif name == "rtx" and name in media.repairs and outlet.again is None:
+            outlet.again = RtxSender(ssrc=ssrc, payload_type=RTX_TYPE, sequence=sequence)
+            granted.append(f"{name};ssrc={ssrc:08X}")
+        elif (protection := route.track.protections.get(name)) is not None and outlet.own is None:
+            kind = media.repairs[name]
+            outlet.own = RepairSender(protection, ssrc=ssrc, payload_type=kind, sequence=sequence)
+            granted.append(f"{name};ssrc={ssrc:08X}")
+    return {rtsp.REPAIR_HEADER: ", ".join(granted)} if granted else {}
 
 
 def _track_of(uri: str, tracks: Mapping[str, Track]) -> str:

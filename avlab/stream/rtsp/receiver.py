@@ -15,7 +15,8 @@ from typing import Any
 from avlab.core.arriving import NOUNS, Described
 from avlab.core.events import Path
 from avlab.core.repairing import Repair
-from avlab.parts import Call, PartError, called
+from avlab.network.ownrepair import OwnRepair
+from avlab.parts import Call, PartError, called, named
 from avlab.stream.clock import Clock
 from avlab.stream.ends import Offer
 from avlab.stream.playing.presentation import Presentation
@@ -120,7 +121,7 @@ class RtspReceiver:
         *,
         over: Mapping[str, str],
         fixed: Collection[str] = (),
-        repair: Repair | None,
+        repair: Repair | OwnRepair | None,
         timeout: float,
         presentation: Presentation,
         clock: Clock,
@@ -131,8 +132,9 @@ class RtspReceiver:
     ) -> None:
         self._system = system = Sockets() if system is None else system
         self._own = OwnParts() if own is None else own
+        self._repairs = _wishes(repair)
         self._session = Session(
-            url, timeout=timeout, repair=repair, playable=self._own.playable, system=system, clock=clock
+            url, timeout=timeout, repairs=self._repairs, playable=self._own.playable, system=system, clock=clock
         )
         self._url, self._timeout = url, timeout
         self._strays = 0
@@ -178,8 +180,7 @@ class RtspReceiver:
                 "other transports", f"the server at {self._session.where} refused the transports asked for: {ways} now"
             )
         self._take_grants(granted)
-        if self._repair is not None and not any(i.repairing for i in self._incoming.values()):
-            self._recording.note(self._clock.now_ns(), "no repair", f"the server offers no {self._repair} over UDP")
+        self._tell_of_repair(granted)
         if "video" in granted:
             self._name_idle_parts(granted["video"].media)
         for words in self._session.left_out:
@@ -202,6 +203,21 @@ class RtspReceiver:
         if self._own.codec is not None and "codec" not in media.parameters(media.payload_type):
             words = f"the codec does nothing: the server at {self._session.where} sends JPEG"
             self._notice("codec does not apply", f"{words}; give it to the server as well, as codec=")
+
+    def _tell_of_repair(self, granted: Mapping[str, Granted]) -> None:
+        """Say which repair that was asked for is not there."""
+        found = granted["video"].repairs if "video" in granted else frozenset()
+        for name in [name for name in self._repairs if name not in found]:
+            words = f"the server offers no {name} over UDP"
+            if not isinstance(self._repair, OwnRepair):
+                self._recording.note(self._clock.now_ns(), "no repair", words)
+                continue
+            part = named(self._repair.part)
+            if name == self._repair.name:
+                words = f"the server does not offer the repair {part}, or not over UDP: start it with repairs=[{part}]"
+            else:
+                words = f"the server sends nothing again, or not over UDP: the repair {part} has nothing to ask for"
+            self._notice("no repair", words)
 
     def _size_told(self, media: sdp.Media) -> tuple[int, int] | None:
         """The pictures' size as the description has it; None for one that is not decoded."""
@@ -230,7 +246,9 @@ class RtspReceiver:
                 ssrc=grant.ssrc,
             )
             self.ways[stream] = _Way(stream, grant, origin)
-            repaired = grant.repair is not None and stream == "video"
+            granted_repairs = grant.repairs if stream == "video" else frozenset()
+            own = self._repair if isinstance(self._repair, OwnRepair) and granted_repairs else None
+            kinds: tuple[Repair, ...] = ("rtx", "fec")
             described = Described(
                 media.payload_type,
                 media.clock_rate,
@@ -238,8 +256,9 @@ class RtspReceiver:
                 encoding=media.encoding,
                 ssrc=grant.ssrc,
                 repairs=media.repairs,
-                repair=self._repair if repaired else None,
-                rtx_ssrc=grant.rtx_ssrc,
+                repair=next((kind for kind in kinds if kind in granted_repairs), None),
+                own=own,
+                repair_ssrcs=grant.repair_ssrcs,
                 pictures=self._formats_of(media) if stream == "video" else {},
                 sound=self._sound_of(media) if stream == "audio" else None,
             )
@@ -306,7 +325,7 @@ class RtspReceiver:
             new = Session(
                 self._url,
                 timeout=min(self._timeout, FALL_BACK_TIMEOUT),
-                repair=self._repair,
+                repairs=self._repairs,
                 playable=self._own.playable,
                 system=self._system,
                 clock=self._clock,
@@ -564,6 +583,13 @@ class RtspReceiver:
         assert self._link is not None
         with contextlib.suppress(OSError):  # a lost connection is noticed where it is read
             self._link.send(data, now_ns)
+
+
+def _wishes(repair: Repair | OwnRepair | None) -> tuple[str, ...]:
+    """The repairs to ask a server for, by name: a rule for what to ask for again has avlab's retransmissions."""
+    if isinstance(repair, OwnRepair):
+        return (repair.name,) * repair.recovers + ("rtx",) * repair.asks
+    return () if repair is None else (repair,)
 
 
 def _format(media: sdp.Media) -> tuple[str, int, int]:
