@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,9 @@ from avlab.wire.batch import Batch, batches
 from avlab.wire.units import NS, Chunk
 
 HOST, PORT = "127.0.0.1", 8554
+
+_coming = count(1)
+"""Numbers what comes to links."""
 VIDEO, RTX, AUDIO, PLAYER = 1, 2, 3, 4
 """The sources: the pictures, those of their packets that are sent again, the sound, the client."""
 
@@ -51,6 +55,7 @@ class MemoryConnection:
         self.address, self.peer_address, self.number = address, peer, number
         self.other: MemoryConnection | None = None
         self._come = bytearray()
+        self.came = 0  # the number of the first of what waits
         self._ended = False
         self._seconds: float | None = None
         self._wait = wait
@@ -83,6 +88,8 @@ class MemoryConnection:
     def send(self, data: bytes | bytearray) -> int:
         if self.other is None:
             raise BrokenPipeError(errno.EPIPE, "the other end is closed")
+        if not self.other._come:
+            self.other.came = next(_coming)
         self.other._come += data
         return len(data)
 
@@ -115,11 +122,15 @@ class MemoryDatagrams:
         self.offload = True
         self.address, self.number = address, number
         self._system = system
-        self._come: deque[tuple[Batch, tuple[str, int]]] = deque()
+        self._come: deque[tuple[int, Batch, tuple[str, int]]] = deque()
 
     @property
     def readable(self) -> bool:
         return bool(self._come)
+
+    @property
+    def came(self) -> int:
+        return self._come[0][0]
 
     @property
     def port(self) -> int:
@@ -139,7 +150,7 @@ class MemoryDatagrams:
 
     def send_batch(self, batch: Batch, to: Any) -> int:
         if (link := self._system.datagrams.get(to[:2])) is not None:
-            link._come.append((batch, self.address))
+            link._come.append((next(_coming), batch, self.address))
         return batch.total
 
     def receive(self, most: int = 64) -> list[tuple[bytes, tuple[str, int]]]:
@@ -148,7 +159,7 @@ class MemoryDatagrams:
     def receive_batches(self, most: int = 64) -> list[tuple[Batch, tuple[str, int]]]:
         out: list[tuple[Batch, tuple[str, int]]] = []
         while self._come and len(out) < most:
-            out.append(self._come.popleft())
+            out.append(self._come.popleft()[1:])
         return out
 
     def dropped(self) -> int:
@@ -164,6 +175,7 @@ class MemoryListener:
     def __init__(self, address: tuple[str, int], number: int) -> None:
         self.address, self.number = address, number
         self.arriving: deque[MemoryConnection] = deque()
+        self.came = 0
 
     @property
     def readable(self) -> bool:
@@ -186,7 +198,7 @@ class MemoryListener:
 
 
 class MemorySelector(selectors.BaseSelector):
-    """Tells of links at which something has come, in the order in which they were registered."""
+    """Tells of links at which something has come, in the order in which it has, as epoll does."""
 
     def __init__(self) -> None:
         self._keys: dict[Any, selectors.SelectorKey] = {}
@@ -205,11 +217,12 @@ class MemorySelector(selectors.BaseSelector):
         return self._keys[link]
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        return [(key, selectors.EVENT_READ) for key in self._keys.values() if _readable(key.fileobj)]
+        ready = [(_end(link).came, key) for link, key in self._keys.items() if _end(link).readable]
+        return [(key, selectors.EVENT_READ) for _, key in sorted(ready, key=lambda each: each[0])]
 
 
-def _readable(link: Any) -> bool:
-    return bool(getattr(link, "socket", link).readable)
+def _end(link: Any) -> Any:
+    return getattr(link, "socket", link)
 
 
 class MemorySystem:
@@ -594,6 +607,8 @@ class InMemory:
                 self.clock.sleep_until(moment_ns)
         assert self._client is not None
         self._theirs.meta["end_ns"] = self._client.leave()
+        self._receiver.close()
+        self._take_server()
         self._server.leave()
         return Played(self._ours.trace(), self._theirs.trace(), tuple(self.notices))
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from avlab.core.arriving import Arriving, Described, Incoming
+from avlab.core.ending import Ending
 from avlab.core.events import Path, PlayerEvent
-from avlab.core.presenting import Presenting
+from avlab.core.presenting import LOOK_NS, Presenting
 from avlab.core.repairing import Asking
 from avlab.core.sink import SoundSink
 from avlab.parts import Call, PartError, called
@@ -45,6 +46,9 @@ class Player:
         self._presenting = Presenting(self._events.append)
         self._arriving = Arriving(self._presenting, self._events.append)
         self._report_ns: int | None = None  # when the next report is due; None before anything is asked for
+        self._ending = Ending()
+        self._handled_ns = 0
+        self._drained_ns: int | None = None  # at the end, when the device will have played the last of the sound
 
     # ---- what is agreed with the server
 
@@ -147,10 +151,17 @@ class Player:
         """The next moment at which `handle_timer` has something to do; one in the past is for at once."""
         moments = [self._presenting.timer_at(), self._report_ns]
         moments += [asking.requester.wake_at() for _, asking in self._askings()]
+        moments.append(self._ending.timer_at())
+        if self._ending.begun:  # what is left has its end by what the device and takers do, which tell nobody
+            moments.append(self._handled_ns + LOOK_NS)
+        if self._drained_ns is not None and self._drained_ns > self._handled_ns:
+            moments.append(self._drained_ns)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def handle_timer(self, now_ns: int) -> None:
         """Present what is due, ask for what is missing, report what came."""
+        self._handled_ns = now_ns
+        self._ending.look(self.streams.values(), now_ns)
         self._presenting.handle_timer(now_ns)
         for incoming, asking in self._askings():
             if incoming.ssrc is None:
@@ -178,9 +189,23 @@ class Player:
 
     # ---- the end
 
+    @property
+    def said_goodbye(self) -> bool:
+        """Whether a stream has said BYE, and none has gone on in its place."""
+        return self._ending.begun
+
+    @property
+    def over(self) -> bool:
+        """Whether all has come that will, by the BYEs that came and by the last `handle_timer`."""
+        return self._ending.over
+
     def finished(self, now_ns: int) -> bool:
         """After the streams' end: whether all that came has been seen and heard, or had its time."""
-        return self._presenting.finished(now_ns)
+        if not self._presenting.finished(now_ns):
+            return False
+        if self._drained_ns is None:
+            self._drained_ns = now_ns + self._presenting.sound_lead_ns
+        return now_ns >= self._drained_ns
 
     def flush(self, now_ns: int) -> None:
         """Nothing more comes: each picture that nobody owes a verdict on gets its fate."""

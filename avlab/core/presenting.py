@@ -36,6 +36,9 @@ from avlab.wire.units import JPEG_CODING, NS, Samples, WireError
 VERDICT_PATIENCE_NS = NS
 """At the end of the stream, how long a view may take to say what became of its last pictures."""
 
+LOOK_NS = NS // 10
+"""How often the device is looked at when nothing else asks for it: what it says is heard may come from elsewhere."""
+
 MUTE_NS = 2 * NS
 """With no packet of sound for so long, or none yet, pictures go by the monotonic clock: nothing is heard that they
 could keep to. Sound that comes later is taken up where it belongs."""
@@ -136,6 +139,11 @@ class Presenting:
     def least_delay_ns(self) -> int:
         """What the device needs: less, and sound comes too late for it."""
         return 0 if self._sound is None else self._sound.least_delay_ns
+
+    @property
+    def sound_lead_ns(self) -> int:
+        """How long before it is heard the sound's device asks for it; 0 without sound."""
+        return 0 if self._sound is None else max(0, self._sound.lead_ns)
 
     @property
     def held_back_ns(self) -> int:
@@ -270,6 +278,8 @@ class Presenting:
             moments.append(self._sound_ns + MUTE_NS + 1)
         if self._adaptive:
             moments.append(self._steering.wake_at(self._clock))
+        if self._sound is not None:
+            moments.append(self._moved_ns + LOOK_NS)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def handle_timer(self, now_ns: int) -> None:

@@ -21,6 +21,10 @@ class SoundSink(Protocol):
         """How many channels the sound has."""
 
     @property
+    def lead_ns(self) -> int:
+        """How long before it is heard the device asks for sound."""
+
+    @property
     def least_delay_ns(self) -> int:
         """How long before it is heard sound must come; less, and it is too late."""
 

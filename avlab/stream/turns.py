@@ -91,7 +91,6 @@ class ClientTurns:
         self.delay_ns = delay_ns
         self._presented_delay_ns = delay_ns
         self._presentation, self._receiver, self._sounding, self._clock = presentation, receiver, sounding, clock
-        self._drained_ns: int | None = None  # when the device will have played the last of the sound
 
     def wake_at(self) -> int:
         """When the next turn has something to do, unless something comes before; reads no clock, changes nothing."""
@@ -113,11 +112,7 @@ class ClientTurns:
             self._presentation.set_delay(wanted_ns)  # what the browser needed for the sound holds no more
         self._presentation.move_along(now_ns)
         self._receiver.move_along(now_ns)
-        if not self._receiver.over(now_ns) or not self._presentation.finished(now_ns):
-            return False
-        if self._drained_ns is None:
-            self._drained_ns = now_ns + (0 if self._sounding is None else max(0, self._sounding.lead_ns))
-        return now_ns >= self._drained_ns
+        return self._receiver.over(now_ns) and self._presentation.finished(now_ns)
 
     def leave(self) -> int:
         """The last turn, and when it was: every frame gets its fate, and the server its farewell."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from avlab.core.events import FrameDecided, FrameDue, FrameReady, FrameToDecode, Notice, Path, PlayerEvent, SyncRead
 from avlab.core.player import Player
+from avlab.core.presenting import LOOK_NS
 from avlab.measure.numbers.rates import rate_of
 from avlab.stream.playing.decoding import Decoding
 from avlab.stream.playing.sound import Sounding
@@ -18,10 +19,7 @@ from avlab.timing.jitterbuffer import Frame
 from avlab.timing.target import DelayTarget
 from avlab.timing.verdicts import Verdict
 from avlab.wire.batch import Batch
-from avlab.wire.units import NS, Samples
-
-LOOK_NS = NS // 10
-"""How often the device and the taps are looked at when nothing else asks for it: they speak on threads of their own."""
+from avlab.wire.units import Samples
 
 
 class Presentation:

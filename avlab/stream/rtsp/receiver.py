@@ -55,9 +55,6 @@ AFTER_END_NS = 2 * NS
 NEAR_END_NS = NS
 """A server that closes the connection so near the clip's end has come to its end."""
 
-AFTER_BYE_NS = NS // 10
-"""A source may say BYE and another one go on in its place (RFC 3550 8.2)."""
-
 OVERLOAD = 50
 """So many datagrams dropped by the system, for want of being read, are worth a notice."""
 
@@ -154,7 +151,6 @@ class RtspReceiver:
         self._asked: dict[int, int] = {}  # keep-alives that have no answer: when each was sent, by number
         self._span_ns: tuple[int, int] | None = None  # of the clip, as far as the server has told its end
         self._lost_ns: int | None = None  # when the connection ended
-        self._last_call_ns: int | None = None  # when the first stream's BYE was seen
         self._named: set[str] = set()  # streams whose silence has been told of
 
     @property
@@ -497,22 +493,11 @@ class RtspReceiver:
         self._name_silent(now_ns)
 
     def over(self, now_ns: int) -> bool:
-        """Whether all has come that will: BYE of the streams that live, or the clip's end as the server has told it.
-
-        A BYE over UDP may be lost: a second after the first, a stream from which nothing comes has ended, too.
-        """
-        ended = [incoming.ended for incoming in self._incoming.values()]
-        if not any(ended):
-            self._last_call_ns = None
+        """Whether all has come that will: BYE of the streams that live, or the clip's end as the server has told it."""
+        player = self._presentation.player
+        if not player.said_goodbye:
             return self._has_ended(now_ns)
-        if self._last_call_ns is None:
-            self._last_call_ns = now_ns
-        if self._lost_ns is not None:
-            return True
-        if all(ended):
-            return now_ns - self._last_call_ns >= AFTER_BYE_NS
-        quiet_ns = max(self._last_call_ns, *(i.heard_ns or 0 for i in self._incoming.values() if not i.ended))
-        return now_ns - quiet_ns >= NS
+        return player.over or self._lost_ns is not None
 
     def _newest_ns(self) -> int:
         """When anything last came from the server."""
