@@ -448,7 +448,7 @@ def test_a_looped_source_that_fails_ends_though_its_sound_would_go_on(tmp_path: 
     source = server._source
     pictures = list(itertools.islice(source.pictures(), 8))
 
-    def failing() -> Iterator[Any]:
+    def failing(leap: Any = None) -> Iterator[Any]:
         yield from pictures
         raise MediaError("the pictures stop here")
 
