@@ -76,7 +76,7 @@ def test_whoever_joins_a_codec_with_key_frames_sees_the_next_picture(clip: Path)
 @pytest.mark.parametrize(
     ("parts", "given", "words"),
     [
-        ({"payload": Numbered}, {}, "come as X-MINE, a payload format of somebody's own: hand that format to"),
+        ({"payload": Numbered}, {}, "come as X-mine, a payload format of somebody's own: hand that format to"),
         ({"codec": Grey}, {}, "are made by the codec Grey, which is somebody's own: hand it to the client, as codec="),
         ({"payload": Numbered, "codec": Grey}, {"payload": Numbered}, "are made by the codec Grey"),
         ({"payload": Numbered}, {"payload": of(Numbered, name="other")}, "and X-other was given"),

@@ -71,8 +71,9 @@ class Playable:
         encoding = media.encoding.upper()
         if encoding not in ("X-BYTES", self.payload.upper()):
             given = f", and {self.payload} was given" if self.payload else ""
+            name = OWN + printable(media.encoding[len(OWN) :]).lower()  # descriptions are read in capitals
             return (
-                f"come as {printable(media.encoding)}, a payload format of somebody's own{given}: hand that format to "
+                f"come as {name}, a payload format of somebody's own{given}: hand that format to "
                 "the client, as payload="
             )
         codec = printable(media.parameters(media.payload_type).get("codec", ""))
