@@ -217,19 +217,26 @@ class Codec(Protocol):
 
 
 class Repair(Protocol):
-    """Brings back what is lost: `Server(repairs=[Mine])`, `Client(repair=Mine)`. Each method may be left out."""
+    """Brings back pictures' packets that are lost over UDP: `Server(repairs=[Mine])`, `Client(repair=Mine)`.
+
+    Each method may be left out. What `protect` makes travels as an RTP stream of its own, described as X-<name>; what
+    `ask` asks for is sent again as any server of avlab's offers it, whether it has `repairs` or not.
+    """
 
     name: str
-    """Letters, digits and hyphens."""
+    """Letters, digits and hyphens; case makes no difference, and "rtx" and "fec" are taken."""
 
     def protect(self, payloads: list[bytes], /) -> list[bytes]:
-        """Payloads to send beside those of a frame."""
+        """Payloads to send beside those of a frame, of 1,180 bytes each at the most."""
 
     def recover(self, payloads: list[bytes | None], repairs: list[bytes | None], /) -> list[bytes | None]:
-        """The payloads again, with those that could be brought back in place of None."""
+        """The payloads of a frame again, with those that could be brought back in place of None.
+
+        Of the payloads and of what `protect` made of them, None stands for what has not come, or not yet.
+        """
 
     def ask(self, missing: list[Missing], now: float, /) -> list[int]:
-        """The numbers, of those missing, to ask for again now."""
+        """The numbers, of those missing, to ask for again now: called when packets come, and each 10 ms."""
 
 
 class RateController(Protocol):

@@ -62,6 +62,8 @@ NOT_DESCRIBED = 25
 SLIDE_S = 60
 """Seconds from one picture to the next, at the most that makes two after a leap of one stretch."""
 
+NOTHING = Repairing()
+
 NOUNS = {"video": "pictures", "audio": "sound"}
 
 
@@ -413,7 +415,7 @@ class Arriving:
             ]
         if incoming.stream != "video" or not self._presenting.tells_later:
             self._tell_run(incoming, run, sequence, fates, arrived_ns)
-        asking, rebuilding, own = incoming.repairing or Repairing()
+        asking, rebuilding, own = incoming.repairing or NOTHING
         if asking is not None:
             last = sequence + run.total - 1
             for number in range(sequence, last + 1):
@@ -428,7 +430,7 @@ class Arriving:
     @staticmethod
     def _known_ssrcs(incoming: Incoming) -> dict[str, int]:
         """The sources of a stream's repairs by name, as far as they are known by now."""
-        asking, _, own = incoming.repairing or Repairing()
+        asking, _, own = incoming.repairing or NOTHING
         described = incoming.described.own
         known = {"rtx": None if asking is None else asking.ssrc}
         if own is not None and described is not None:
