@@ -14,6 +14,7 @@ SYSTEM_check := $(if $(DEBIAN_PYTHON),$(notdir $(PYTHON))-venv)
 # A compiler and PortAudio for PyAudio; the rest is what OpenCV's and Qt's wheels expect to find for their window.
 SYSTEM_lab := $(SYSTEM_check) $(if $(DEBIAN_PYTHON),$(notdir $(PYTHON))-dev) gcc libc6-dev portaudio19-dev \
     libgl1 libglib2.0-0 libsm6 libxext6
+SYSTEM_docs := $(SYSTEM_lab)
 SYSTEM_test := $(SYSTEM_lab) chromium ffmpeg gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
     gir1.2-gst-rtsp-server-1.0 python3-gi pulseaudio pulseaudio-utils libasound2-plugins xvfb xdotool tshark
 SYSTEM_bench := $(SYSTEM_test) mpv gir1.2-gst-plugins-base-1.0
@@ -22,10 +23,11 @@ SYSTEM_bench := $(SYSTEM_test) mpv gir1.2-gst-plugins-base-1.0
 comma := ,
 EXTRAS_check := [check]
 EXTRAS_lab := $(if $(APT),[pyaudio])
-EXTRAS_test := $(if $(APT),[pyaudio$(comma)test],[test])
+EXTRAS_test := $(if $(APT),[pyaudio$(comma)test$(comma)docs],[test$(comma)docs])
+EXTRAS_docs := $(if $(APT),[pyaudio$(comma)docs],[docs])
 EXTRAS_bench := $(if $(APT),[pyaudio$(comma)test$(comma)bench],[test$(comma)bench])
 
-.PHONY: help lab demo test check fuzz bench setup setup-lab setup-test setup-check setup-bench clean
+.PHONY: help lab demo test check fuzz docs bench setup setup-lab setup-test setup-check setup-docs setup-bench clean
 .SECONDARY:
 
 help:  ## say what there is
@@ -54,6 +56,10 @@ fuzz: export FUZZ_SECONDS ?= 600
 fuzz: setup-check  ## feed hostile bytes to all that reads bytes of others; FUZZ_SECONDS=600
 	@cd tests && ../$(BIN)/python -W error -m fuzz
 
+docs: setup-docs  ## build the documentation site in build/docs, with every notebook run; a warning is an error
+	@$(BIN)/python -m sphinx -W --keep-going -q -c docs -b html . build/docs
+	@echo "The site is in build/docs: open build/docs/index.html"
+
 bench: setup-bench  ## measure speed beside other systems, on an otherwise idle machine; takes half an hour
 	@$(BIN)/python benchmarks/pacing.py
 	@$(BIN)/python benchmarks/resources.py
@@ -67,7 +73,7 @@ bench: setup-bench  ## measure speed beside other systems, on an otherwise idle 
 
 setup: setup-lab setup-test setup-check  ## only set up, for all of the above
 setup-bench:  ## set up for benchmarks/, with the players that avlab is measured against
-setup-lab setup-test setup-check setup-bench: setup-%: .venv/.ready-%
+setup-lab setup-test setup-check setup-docs setup-bench: setup-%: .venv/.ready-%
 
 clean:  ## remove what make has made, .venv too
 	rm -rf .venv build out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
