@@ -22,7 +22,7 @@ def hooks_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What `begin` puts in place of Python's own hooks is this test's alone."""
     monkeypatch.setattr(threading, "excepthook", lambda _args: None)
     monkeypatch.setattr("sys.unraisablehook", lambda _args: None)
-    monkeypatch.setattr(check, "_watching", False)
+    monkeypatch.setattr("avlab.lab.check.leftovers._watching", False)
     yield
     untold_errors()
 
@@ -68,7 +68,7 @@ def test_without_a_prediction_nothing_is_drawn_and_nothing_held_against_anyone(v
         (30_000, 10_000, "That was 3 times too much."),
         (10_000, 10_000, "you said 10,000 bytes, and so it is."),
         (5, 0, "That was 5 bytes too high."),
-        (-5, 10, "That was 1.5e+02 % too low."),
+        (-5, 10, "That was 15 bytes too low."),
         (-5, 0.1, "you said \N{MINUS SIGN}5 bytes, it is 0.1 bytes. That was 5.1 bytes too low."),
     ],
 )
@@ -183,11 +183,11 @@ def broken(delay: float, measured_fps: float, target_fps: float) -> Any:
 @pytest.mark.parametrize(
     ("work", "passed", "words"),
     [
-        (nudge, True, "nudge works: it settles in"),
-        (avlab.pi_rule, True, "works: it settles in"),
+        (avlab.pi_rule, True, "pi_rule works: at 30 and 24 fps it settles within"),
         (backwards, False, "(3.00 fps on average). Does the delay grow when measured_fps is above target_fps"),
         (hasty, False, "hasty lets its wait run out in"),
         (lazy, False, "lazy never settles within 2 % of 30 fps"),
+        (nudge, False, "nudge settles, but slides: at 24 fps it falls behind by"),
         (nothing, False, "The rule nothing returned None as its delay"),
         (later, False, "later is not written yet"),
         (broken, False, "NameError: name 'missing' is not defined"),
@@ -242,12 +242,13 @@ class _Ahead:
 @pytest.mark.parametrize(
     ("work", "passed", "words"),
     [
-        (Aimd(), True, "Aimd works: 100% of the frames are shown"),
+        (Aimd(), True, "Aimd works: on paths of "),
         (_Ahead, True, "_Ahead works: "),
-        (_Late(), False, "_Late lets the queue overflow: "),
-        (_By(lambda _report: Choice(79, 640)), False, "_By keeps the queue full: packets wait 1"),
-        (_By(lambda _report: None), False, "_By never chooses anything: "),
-        (_By(lambda _report: Choice(10, 160)), False, "_By is too modest: "),
+        (_Late(), False, "The round trip grows before anything is lost"),
+        (_By(lambda report: Choice(79 + report.quality % 2, 640)), False, "_By lets a queue stand: when the path"),
+        (_By(lambda _report: Choice(50, 640)), False, "_By always chooses quality 50 and width 640"),
+        (_By(lambda _report: None), False, "_By never chooses anything. "),
+        (_By(lambda report: Choice(11 - report.quality % 2, 160)), False, "_By is too modest: "),
         (_By(lambda _report: ...), False, "_By.update is not written yet"),
         (_By(lambda _report: 50), False, "_By.update returned 50: it is to return Choice(quality=..., width=...)"),
         (_By(lambda _report: (50, 640.0)), False, "Width must be a whole number"),
@@ -260,7 +261,7 @@ class _Ahead:
     ids=str,
 )
 def test_what_is_wrong_with_a_controller_is_told(work: Any, passed: bool, words: str) -> None:
-    verdict = check.controller(work, seconds=30)
+    verdict = check.controller(work)
     assert words in verdict.text
     assert bool(verdict) is passed
 
@@ -314,10 +315,10 @@ def insatiable(sock: Any, size: int) -> Any:
     ("work", "passed", "words"),
     [
         (exactly, True, "exactly is right"),
-        (once, False, "of 10 bytes that come as 4 and 6, it returns b'0123': recv returns what is there"),
+        (once, False, "of 10 bytes that come as 4 and 6, it returns b'ieqh': recv returns what is there"),
         (greedy, False, "takes some of the next message"),
         (endless, False, "goes on for ever when the connection ends after 4 of 10 bytes"),
-        (short, False, "returns b'0123' when the connection ends after 4 of 10 bytes: raise an error"),
+        (short, False, "when the connection ends after 4 of 10 bytes: raise ConnectionError, or nobody notices"),
         (insatiable, False, "goes on reading"),
         (lambda sock, size: None, False, "returns nothing"),
         (lambda sock, size: ..., False, "is not written yet"),
@@ -326,7 +327,7 @@ def insatiable(sock: Any, size: int) -> Any:
     ],
 )
 def test_what_is_wrong_with_a_receiver_is_told(work: Any, passed: bool, words: str) -> None:
-    verdict = check.receiver(work)
+    verdict = check.receiver(work, seed=1)
     assert verdict.passed is passed
     assert words in verdict.text
 

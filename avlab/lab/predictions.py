@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
@@ -105,33 +106,121 @@ class Prediction:
         said = _number(self.value, self.unit)
         if said == found:
             return Verdict(None, f"{self.question}: you said {said}, and so it is.")
-        off = self.value - measured
-        if measured and self.value / measured >= 2:
-            apart = f"{self.value / measured:.2g} times too much"
-        elif measured and abs(off / measured) < 10:
-            apart = f"{abs(off / measured) * 100:.2g} % too {'high' if off > 0 else 'low'}"
-        else:
-            apart = f"{_number(abs(off), self.unit)} too {'high' if off > 0 else 'low'}"
-        return Verdict(None, f"{self.question}: you said {said}, it is {found}. That was {apart}.")
+        apart = factor(self.value, measured, self.unit, within=LIKELY)
+        apart = apart or f"{_apart(self.value, measured, self.unit)}."
+        return Verdict(None, f"{self.question}: you said {said}, it is {found}. That was {apart}")
 
 
-def predict(question: str, value: Any, unit: str = "") -> Prediction:
+_NO_VALUE: Any = object()
+"""In place of a number that was left out; `...` says that there is none yet."""
+
+
+def predict(question: str, value: Any = _NO_VALUE, unit: str = "") -> Prediction:
     """Keep a number that is said before it is measured; `...` in its place says that there is none yet.
 
     `.on(figure)` draws it into a plot, `.against(measured)` compares. TypeError for what is no number, ValueError for
     one that is not finite.
     """
+    if value is _NO_VALUE or not isinstance(question, str):
+        text = "a prediction begins with what is predicted, in quotes, and then has a number and its unit, as in "
+        raise TypeError(f'{text}avlab.predict("bytes of a frame", 14_000, "bytes")')
     if value is ... or value is None:
         return Prediction(question, None, unit)
     return Prediction(question, _real(value, "a prediction"), unit)
 
 
+# ---- how far apart two numbers are, in words
+
+LIKELY = 0.5
+"""A prediction may be off by this part, and still be one in another unit."""
+
+_UNITS: dict[str, dict[float, str]] = {
+    "bytes": {1e-3: "kilobytes", 1e-6: "megabytes", 8: "bits"},
+    "ms": {1e-3: "seconds", 1e3: "microseconds"},
+    "s": {1e3: "milliseconds", 1 / 60: "minutes"},
+    "min": {60: "seconds", 1 / 60: "hours", 60e3: "milliseconds"},
+    "%": {1e-2: "a share of 1"},
+    "share": {100: "per cent"},
+    "fps": {1e-3: "frames a millisecond"},
+    "kbit/s": {1e-3: "Mbit/s", 1e3: "bit/s", 1 / 8: "kilobytes a second"},
+}
+"""What a number is likely to be in that is so many times what it should be, by the unit that was asked for."""
+
+_TIMES = {8: "eight", 60: "sixty", 100: "a hundred", 1_000: "a thousand", 60_000: "sixty thousand", 1e6: "a million"}
+
+
+def factor(said: Any, right: Any, unit: str, *, within: float) -> str:
+    """That a number seems to be in another unit, as a phrase with a question; empty when it does not.
+
+    `said` may differ from what the other unit makes of `right` by the part `within`.
+    """
+    if not all(isinstance(value, Real) and not isinstance(value, bool) for value in (said, right)):
+        return ""
+    if not right or not math.isfinite(said) or said / right <= 0:
+        return ""
+    ratio = said / right
+    for times, other in _UNITS.get(unit, {}).items():
+        if within >= LIKELY and 1 / 20 < times < 20:
+            continue  # a guess is off by so much as it is
+        if abs(math.log(ratio / times)) <= math.log1p(within):
+            return f"{_times(times)}: {other}? {_wanted(unit)}"
+    if within < LIKELY:  # of a calculation, not of a guess
+        for times in (1_000, 1e-3):
+            if abs(math.log(ratio / times)) <= math.log1p(within):
+                return f"{_times(times)}: is it in another unit?"
+    return ""
+
+
+def _wanted(unit: str) -> str:
+    names = {"s": "Seconds", "ms": "Milliseconds", "min": "Minutes", "%": "Per cent", "share": "A share of 1"}
+    name = names.get(unit, unit[:1].upper() + unit[1:])
+    return f"{name} {'is' if unit in ('share', '%') else 'are'} wanted."
+
+
+def _times(times: float) -> str:
+    size = round(max(times, 1 / times), 6)
+    words = _TIMES.get(size) or f"{size:,.0f}"
+    return f"{words} times too {'much' if times > 1 else 'little'}"
+
+
+def _apart(said: float, right: float, unit: str) -> str:
+    """How far two numbers are apart, as a phrase: times where it is much, per cent where it is not."""
+    off = said - right
+    ratio = said / right if right else 0.0
+    if ratio <= 0:
+        return f"{_number(abs(off), unit)} too {'high' if off > 0 else 'low'}"
+    size = max(ratio, 1 / ratio)
+    if ratio >= 2 or ratio <= 0.1:
+        text = "more than a million" if size > 1e6 else f"{float(f'{size:.2g}'):,.10g}"
+        return f"{text} times too {'much' if ratio > 1 else 'little'}"
+    percent = abs(ratio - 1) * 100
+    return f"{f'{percent:.0f}' if percent >= 10 else f'{percent:.2g}'} % too {'high' if off > 0 else 'low'}"
+
+
 def _real(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
+        if (number := _meant(value)) is not None:
+            raise TypeError(f"{what} is one number without quotes or units: instead of {value!r}, write {number}")
         raise TypeError(f"{what} is one number without quotes or units, such as 25 or 0.5, and not {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"{what} is a finite number, and not {value}")
     return float(value)
+
+
+_PREFIXES = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
+
+
+def _meant(value: Any) -> str | None:
+    """A number that is written with its unit, such as "14 kB", as it is to be written."""
+    found = (
+        re.fullmatch(r"\s*([-+]?[\d_,]*\.?\d+)\s*([kMG]?)(?:\s*[A-Za-z%/]+)?\s*", value)
+        if isinstance(value, str)
+        else None
+    )
+    if found is None:
+        return None
+    number = float(found[1].replace(",", "").replace("_", "")) * _PREFIXES.get(found[2], 1)
+    return f"{int(number):_}" if number == int(number) else f"{number:g}"
 
 
 def _number(value: float, unit: str) -> str:

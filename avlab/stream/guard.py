@@ -50,11 +50,13 @@ class Guard:
     """Calls parts for one stream or one simulated run, from any of its threads.
 
     `stuck` is told, from the watching thread, in a sentence, of a call that does not end. `close` when no more is
-    called: the watching thread ends once no call is under way that could still be ended.
+    called: the watching thread ends once no call is under way that could still be ended. `limit_s` is how long a call
+    may take, in seconds.
     """
 
-    def __init__(self, stuck: Callable[[str], None]) -> None:
+    def __init__(self, stuck: Callable[[str], None], *, limit_s: float = LIMIT_S) -> None:
         self._stuck = stuck
+        self._limit_s = limit_s
         self._lock = threading.Lock()
         self._calls: dict[int, _Calling] = {}  # by thread
         self._watching: threading.Thread | None = None
@@ -86,7 +88,8 @@ class Guard:
         except _EndedError:
             self._leave(calling)  # it may have come before the first time was over
             raise PartEndedError(
-                f"{what} had not returned after {LIMIT_S:g} s, and was ended: is there a loop in it that never ends?"
+                f"{what} had not returned after {self._limit_s:g} s, and was ended: "
+                "is there a loop in it that never ends?"
             ) from None
         except PartError:
             raise
@@ -109,7 +112,7 @@ class Guard:
             watching.join()
 
     def _leave(self, calling: _Calling) -> None:
-        if calling.before is None and time.perf_counter() - calling.since_s < LIMIT_S / 2:
+        if calling.before is None and time.perf_counter() - calling.since_s < self._limit_s / 2:
             self._calls.pop(calling.thread, None)  # too soon for anybody to be about to end it
             return
         with self._lock:
@@ -143,7 +146,7 @@ class Guard:
     def _look_at(self, calling: _Calling) -> bool:
         """End a call that has had its time; whether it is to be named, as it does not end."""
         now_s = time.perf_counter()
-        if calling.taken_s < LIMIT_S:
+        if calling.taken_s < self._limit_s:
             return False
         with self._lock:
             if self._calls.get(calling.thread) is not calling:  # it has just returned

@@ -1,0 +1,33 @@
+"""Checks of a student's work that say what is wrong, and a look at what was left behind; predictions are here, too.
+
+Nothing here knows the page: what is returned displays itself, and a check never raises for what a student wrote. Each
+answers within two seconds, whatever the work does: see `patience`.
+"""
+
+from avlab.lab.check.contracts import part
+from avlab.lab.check.controllers import controller
+from avlab.lab.check.exercises import base64_size, lasts, mean_fps, most_loss, packets
+from avlab.lab.check.functions import function
+from avlab.lab.check.leftovers import begin, nothing_left
+from avlab.lab.check.receivers import receiver
+from avlab.lab.check.rules import rule
+from avlab.lab.predictions import PURPLE, Prediction, Verdict, predict
+
+__all__ = [
+    "PURPLE",
+    "Prediction",
+    "Verdict",
+    "base64_size",
+    "begin",
+    "controller",
+    "function",
+    "lasts",
+    "mean_fps",
+    "most_loss",
+    "nothing_left",
+    "packets",
+    "part",
+    "predict",
+    "receiver",
+    "rule",
+]

@@ -1,0 +1,47 @@
+"""A student's part, held against its contract without a stream: what `avlab.testing` raises, as a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from avlab import testing
+from avlab.lab.check.patience import judged
+from avlab.lab.check.words import name, said, sentence
+from avlab.lab.predictions import Verdict
+from avlab.network.settings import Network
+
+PARTS: dict[str, Callable[[Any], None]] = {
+    "codec": testing.check_codec,
+    "jitter_buffer": testing.check_jitter_buffer,
+    "network": lambda work: testing.check_network(**_networks(work)),
+    "pacer": testing.check_pacer,
+    "payload": testing.check_payload,
+    "playout_delay": testing.check_delay,
+    "rate_control": testing.check_controller,
+    "repair": testing.check_repair,
+}
+"""What holds a part against its contract, by the keyword that the part is handed in with."""
+
+
+def part(kind: str, work: Any) -> Verdict:
+    """Hold a student's part against its contract, without a stream: what `avlab.testing` raises, as a verdict.
+
+    `kind` is the keyword by which it is handed in: "codec", "jitter_buffer", "network", "pacer", "payload",
+    "playout_delay", "rate_control" or "repair"; a function as a network is its loss. ValueError for another word.
+    """
+    if kind not in PARTS:
+        raise ValueError(f"a part is one of {', '.join(PARTS)}, not {kind!r}")
+    return judged(work, lambda _patience: _part(kind, work))
+
+
+def _part(kind: str, work: Any) -> Verdict:
+    try:
+        PARTS[kind](work)  # it has a limit of its own to each call
+    except AssertionError as wrong:
+        return Verdict(False, sentence(said(wrong)))
+    return Verdict(True, f"{name(work)} is a {kind.replace('_', ' ')} that keeps to its contract.")
+
+
+def _networks(work: Any) -> dict[str, Any]:
+    return {"loss": work} if callable(work) and not isinstance(work, Network) else {"network": work}

@@ -1,0 +1,208 @@
+"""A student's rate controller: let meet bottlenecks in simulated time, some of which come while it streams."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any, NamedTuple
+
+from avlab.lab.check.patience import Patience, WrongError, judged
+from avlab.lab.check.words import name, said, sentence, short, told
+from avlab.lab.predictions import Verdict
+from avlab.measure.numbers import metrics
+from avlab.measure.record.trace import Trace
+from avlab.media.codec import check_quality, check_width
+from avlab.network.ratecontrol import Choice, Report
+from avlab.network.settings import Network
+from avlab.stream.simulate import simulate
+
+FULL_KBPS = 3_300.0
+"""What the stream has at the quality and width that it begins with."""
+
+WIDE_KBPS = 8_000.0
+"""What a path takes before and after its bottleneck: more than the stream has."""
+
+QUEUE_S, DELAY_S = 0.2, 0.02
+"""Of each path: what waits longer is dropped; what all packets take."""
+
+ADAPT_S = 6.0
+"""So long after a bottleneck has come it may still cost frames: two reports a second are all that a controller has."""
+
+SHOWN, USED, WAIT_MS, REGAINED = 0.95, 0.75, 60.0, 1.05
+"""What is asked for: the share of frames shown, that of the path used, of what is possible; the usual wait in the
+queue; and how much more is sent some seconds after the path has become wide again."""
+
+
+class _Path(NamedTuple):
+    """A run: what the path takes, from `narrow_s` to `wide_s`; before and after that it is wide."""
+
+    kbps: float
+    narrow_s: float
+    wide_s: float
+    seconds: float
+
+    def __str__(self) -> str:
+        if not self.narrow_s:
+            return f"on a path of {self.kbps:,.0f} kbit/s"
+        return f"when the path takes {self.kbps:,.0f} kbit/s from {self.narrow_s:.0f} to {self.wide_s:.0f} s"
+
+
+def controller(work: Any, *, rate: float | None = None, seconds: float | None = None, seed: int = 1) -> Verdict:
+    """Let a student's rate controller meet bottlenecks in simulated time, and say what is wrong, or how well it does.
+
+    What it must be is told by `RateController`: a class or object with `update(report)`, which returns a `Choice` or
+    None. It streams over two paths that are wide at first, have a bottleneck for twelve seconds, of 1,800 to 2,700
+    kbit/s as `seed` draws it, and are wide again. With `rate`, in kbit/s, or `seconds`, there is one path, of that rate
+    (3,000 by default) from the beginning, for so long (20). Frames are to be shown, packets not to wait, and the path
+    to be used, as far as it is possible there. Of a class one object is made for each path; an object is copied.
+    """
+    chance = random.Random(seed)
+    if rate is not None or seconds is not None:
+        length_s = 20.0 if seconds is None else float(seconds)
+        paths = [_Path(3_000.0 if rate is None else float(rate), 0.0, length_s, length_s)]
+    else:
+        paths = []
+        for low, high, soon_s in ((2_300, 2_700, 3.0), (1_800, 2_100, 6.0)):
+            begins_s = soon_s + chance.uniform(0.0, 1.5)
+            ends_s = begins_s + chance.uniform(12.0, 13.0)
+            paths.append(_Path(float(chance.randrange(low, high)), begins_s, ends_s, ends_s + 7.0))
+    return judged(work, lambda patience: _controller(work, paths, patience))
+
+
+class _Changing(Network):
+    """A path whose bottleneck becomes another while it is streamed over."""
+
+    def becomes(self, kbps: float) -> None:
+        """From the next packet on."""
+        object.__setattr__(self, "rate", kbps)
+
+
+class _Judged:
+    """A rate controller whose choices are looked at before they count. Its path changes as its reports come."""
+
+    def __init__(self, work: Any, path: _Path, network: _Changing, patience: Patience) -> None:
+        self.name = name(type(work))
+        self.choices: set[Choice] = set()
+        self._path, self._network, self._patience = path, network, patience
+        self._update = getattr(work, "update", None)
+        if not callable(self._update):
+            raise WrongError(f"{short(work)} is no controller: it wants a class with a method update(self, report).")
+
+    def update(self, report: Report, /) -> Choice | None:
+        narrow = self._path.narrow_s <= report.time < self._path.wide_s
+        self._network.becomes(self._path.kbps if narrow else WIDE_KBPS)
+        assert self._update is not None
+        try:
+            given = self._patience.call(self._update, report)
+        except WrongError:
+            raise
+        except Exception as error:
+            raise WrongError(f"{self.name}.update fails with {told(error)}, when it is given {report}.") from error
+        if given is ...:
+            raise WrongError(f"{self.name}.update is not written yet: put your own in place of ...")
+        if given is None:
+            return None
+        try:
+            quality, width = given
+            check_quality(quality)
+            check_width(width)
+        except Exception as error:
+            text = "it is to return Choice(quality=..., width=...), or None"
+            raise WrongError(f"{self.name}.update returned {short(given)}: {text}. {sentence(said(error))}") from error
+        self.choices.add(Choice(quality, width))
+        return Choice(quality, width)
+
+
+class _Part(NamedTuple):
+    """What became of a stretch of a run."""
+
+    shown: float
+    kbps: float
+    wait_ms: float
+
+
+def _part(trace: Trace, begin: float, end: float) -> _Part:
+    frames, delays, packets = trace.frames, metrics.one_way_delay(trace), trace.packets
+    frames = frames[(frames["stream"] == "video") & (frames["pts"] >= begin) & (frames["pts"] < end)]
+    waits = delays.loc[(delays["time"] >= begin) & (delays["time"] < end), "delay_ms"]
+    came = (packets["stream"] == "video") & (packets["received"] >= begin) & (packets["received"] < end)
+    shown = float((frames["fate"] == "shown").mean()) if len(frames) else 0.0
+    wait_ms = float(waits.median()) - 1e3 * DELAY_S if len(waits) else 0.0
+    return _Part(shown, float(packets.loc[came, "bytes"].sum()) * 8e-3 / (end - begin), wait_ms)
+
+
+def _controller(work: Any, paths: list[_Path], patience: Patience) -> Verdict:
+    who = name(work)
+    chosen: set[Choice] = set()
+    parts: list[tuple[_Path, _Part]] = []
+    wrong = ""
+    for path in paths:
+        network = _Changing(rate=WIDE_KBPS if path.narrow_s else path.kbps, queue=QUEUE_S, delay=DELAY_S)
+        try:
+            judge = _Judged(patience.call(_fresh, work), path, network, patience)
+        except WrongError:
+            raise
+        except Exception as error:  # of its making
+            return Verdict(False, f"{who} fails with {told(error)}.")
+        trace = simulate(30.0, network=network, rate_control=judge, seconds=path.seconds)
+        who = judge.name
+        if not judge.choices:
+            return Verdict(False, f"{who} never chooses anything. Return a Choice when a report is bad.")
+        chosen |= judge.choices
+        parts.append((path, _part(trace, *_judged_part(path))))
+        wrong = wrong or _wrong(who, path, parts[-1][1], trace)
+    if len(chosen) == 1:
+        [(quality, width)] = chosen
+        words = f"{who} always chooses quality {quality} and width {width}, whatever the report says"
+        return Verdict(False, f"{words}. What does it do when the path becomes another?")
+    if wrong:
+        return Verdict(False, wrong)
+    return Verdict(
+        True,
+        f"{who} works: on paths of {' and '.join(f'{path.kbps:,.0f}' for path, _ in parts)} kbit/s, "
+        f"{min(part.shown for _, part in parts):.0%} of the frames are shown, "
+        f"{min(_used(path, part) for path, part in parts):.0%} of the path is used, and packets wait "
+        f"{max(part.wait_ms for _, part in parts):.0f} ms before the bottleneck.",
+    )
+
+
+def _judged_part(path: _Path) -> tuple[float, float]:
+    """The seconds of a run that count: once there was time to adapt."""
+    end = min(path.wide_s, path.seconds - 1)
+    return min(path.narrow_s + ADAPT_S, end / 2), end
+
+
+def _used(path: _Path, part: _Part) -> float:
+    """How far the path is used, of what is possible: the stream itself has no more than it has."""
+    return part.kbps / min(path.kbps, FULL_KBPS)
+
+
+def _wrong(who: str, path: _Path, part: _Part, trace: Trace) -> str:
+    """What is wrong with how a controller does on a path; empty when nothing is."""
+    found = f"{part.shown:.0%} of the frames are shown, and {_used(path, part):.0%} of the path is used"
+    if part.wait_ms > WAIT_MS:
+        return f"{who} lets a queue stand: {path}, packets wait {part.wait_ms:.0f} ms in it. {_SOONER}"
+    if part.shown < SHOWN:
+        return f"{who} lets the queue overflow: {path}, {found}. {_SOONER}"
+    if _used(path, part) < USED:
+        return f"{who} is too modest: {path}, {found}. {_AGAIN}"
+    if path.wide_s < path.seconds:
+        before, after = (_part(trace, end - 1.5, end) for end in (path.wide_s + 2, path.seconds - 0.5))
+        if after.kbps < min(0.9 * FULL_KBPS, REGAINED * before.kbps):
+            sends = f"it sends {after.kbps:,.0f} kbit/s even {path.seconds - path.wide_s:.0f} s later"
+            return f"{who} stays low: {path}, {sends}. {_AGAIN}"
+    return ""
+
+
+_AGAIN = "Try more again while the round trip is short."
+_SOONER = "The round trip grows before anything is lost: go down when it does."
+
+
+def _fresh(work: Any) -> Any:
+    """A controller that remembers nothing of another run, as far as that can be."""
+    if isinstance(work, type):
+        return work()
+    try:
+        return copy.deepcopy(work)
+    except Exception:  # it holds something that cannot be copied
+        return work

@@ -1,0 +1,241 @@
+"""The functions that the notebooks ask for: what is right, cases that a seed draws, and what is easily mistaken."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from avlab.lab.check.functions import Case, Exercise
+from avlab.lab.predictions import Verdict
+
+PACKET_BYTES = 1_162
+"""Of a frame, in each packet of avlab's default wire but the last; notebook 00 says how 1,200 become that."""
+
+
+def packets(work: Any, *, seed: int | None = None) -> Verdict:
+    """Check a `packets(size)`: how many packets a frame of `size` bytes takes, at 1,162 bytes of it in each.
+
+    `seed` draws the cases; without it they are others each time.
+    """
+    return _PACKETS.judge(work, seed)
+
+
+def mean_fps(work: Any, *, seed: int | None = None) -> Verdict:
+    """Check a `mean_fps(times)`: the mean rate, in frames a second, of timestamps in seconds, in any order.
+
+    `seed` draws the cases; without it they are others each time.
+    """
+    return _MEAN_FPS.judge(work, seed)
+
+
+def base64_size(work: Any, *, seed: int | None = None) -> Verdict:
+    """Check a `base64_size(count)`: how many bytes `count` bytes are in base64, without line ends.
+
+    `seed` draws the cases; without it they are others each time.
+    """
+    return _BASE64.judge(work, seed)
+
+
+def most_loss(work: Any, *, seed: int | None = None) -> Verdict:
+    """Check a `most_loss(n, shown)`: the share of packets, 0 to 1, that may be lost, one by one, if the share `shown`
+    of frames of `n` packets is to stay whole.
+
+    `seed` draws the cases; without it they are others each time.
+    """
+    return _MOST_LOSS.judge(work, seed)
+
+
+def lasts(work: Any, *, seed: int | None = None) -> Verdict:
+    """Check a `lasts(ms, ppm)`: how many seconds a buffer of `ms` milliseconds lasts at a drift of `ppm` millionths.
+
+    `seed` draws the cases; without it they are others each time.
+    """
+    return _LASTS.judge(work, seed)
+
+
+# ---- packets
+
+
+def _sizes(chance: random.Random) -> Iterator[Case]:
+    yield from ((1,), (PACKET_BYTES,), (PACKET_BYTES + 1,))
+    for _ in range(4):
+        whole = chance.randrange(2, 40)
+        yield (whole * PACKET_BYTES,)
+        yield (whole * PACKET_BYTES + chance.randrange(1, PACKET_BYTES),)
+
+
+_PACKETS = Exercise(
+    right=lambda size: -(-size // PACKET_BYTES),
+    cases=_sizes,
+    mistakes=(
+        (lambda size: size // PACKET_BYTES, "What is left over takes a packet as well: round up."),
+        (lambda size: size / PACKET_BYTES, "There is no part of a packet: round up."),
+        (lambda size: round(size / PACKET_BYTES), "What is left over takes a packet, however little it is: round up."),
+        (lambda size: size // PACKET_BYTES + 1, "A frame that just fills its packets takes none for nothing."),
+        *(
+            (
+                lambda size, each=each: -(-size // each),
+                f"Each packet has {each:,} bytes, but not all of them are the frame's: {PACKET_BYTES:,} are.",
+            )
+            for each in (1_200, 1_188, 1_182, 1_180)
+        ),
+    ),
+)
+
+# ---- frames a second
+
+
+def _timestamps(chance: random.Random) -> Iterator[Case]:
+    def shuffled(times: Sequence[float]) -> Case:
+        mixed = [round(time, 6) for time in times]
+        while mixed[-1] - mixed[0] in (0, max(mixed) - min(mixed)):
+            chance.shuffle(mixed)
+        return (mixed,)
+
+    fps = chance.choice((10, 12.5, 20, 24, 25, 30, 50))
+    yield ([round(number / fps, 6) for number in range(chance.randrange(4, 8))],)
+    yield shuffled([number / fps for number in range(chance.randrange(5, 9))])
+    # Two rates in one list, as phones record; far from 0.
+    begin = chance.randrange(3, 90)
+    slow, fast = chance.choice(((0.1, 0.02), (0.2, 0.04), (0.08, 0.01)))
+    times = [begin + number * slow for number in range(chance.randrange(3, 6))]
+    times += [times[-1] + number * fast for number in range(1, chance.randrange(4, 7))]
+    yield ([round(time, 6) for time in times],)
+    yield shuffled(times)
+    gaps = [chance.uniform(0.01, 0.2) for _ in range(7)]
+    yield shuffled([begin + sum(gaps[:number]) for number in range(8)])
+
+
+def _gaps(times: Sequence[float]) -> list[float]:
+    return [after - before for before, after in pairwise(sorted(times))]
+
+
+_MEAN_FPS = Exercise(
+    right=lambda times: (len(times) - 1) / (max(times) - min(times)),
+    cases=_timestamps,
+    mistakes=(
+        (
+            lambda times: (len(times) - 1) / (times[-1] - times[0]),
+            "The list is in any order, as a file's is: the first and the last of it are not the earliest and latest.",
+        ),
+        (
+            lambda times: len(times) / (times[-1] - times[0]),
+            "There is one gap fewer than there are times; and the list is in any order.",
+        ),
+        (
+            lambda times: len(times) / (max(times) - min(times)),
+            "There is one gap fewer than there are times: count the gaps.",
+        ),
+        (
+            lambda times: statistics.fmean(1 / gap for gap in _gaps(times)),
+            "Rates are not averaged, time is: a long gap counts for as long as it lasts.",
+        ),
+        (
+            lambda times: statistics.fmean(1 / (after - before) for before, after in pairwise(times)),
+            "Rates are not averaged, time is; and the list is in any order.",
+        ),
+        (
+            lambda times: 1 / statistics.median(_gaps(times)),
+            "That is the rate of the gap in the middle; asked is the rate of all of them.",
+        ),
+        (lambda times: 1 / max(_gaps(times)), "That is the rate of the longest gap alone."),
+        (lambda times: 1 / min(_gaps(times)), "That is the rate of the shortest gap alone."),
+        (
+            lambda times: (max(times) - min(times)) / (len(times) - 1),
+            "That is seconds a frame: frames a second are wanted.",
+        ),
+        (lambda times: len(times) / max(times), "The first time need not be 0: how long is it from the first to last?"),
+    ),
+    unit="fps",
+)
+
+# ---- base64
+
+
+def _counts(chance: random.Random) -> Iterator[Case]:
+    yield from ((0,), (1,), (3,), (4,))
+    for _ in range(3):
+        threes = chance.randrange(5, 5_000)
+        yield from ((3 * threes + rest,) for rest in (0, 1, 2))
+
+
+_BASE64 = Exercise(
+    right=lambda count: -(-count // 3) * 4,
+    cases=_counts,
+    mistakes=(
+        (lambda count: count * 4 / 3, "Three begun are four whole ones: it is always a multiple of 4."),
+        (lambda count: -(-count * 4 // 3), "Three begun are four whole ones: round up the threes, and then times 4."),
+        (lambda count: count * 4 // 3, "Three begun are four whole ones: round up the threes, and then times 4."),
+        (lambda count: round(count * 4 / 3), "Three begun are four whole ones: round up the threes, and then times 4."),
+        (lambda count: count // 3 * 4, "One or two bytes that are left over take four as well: round up."),
+        (lambda count: (count // 3 + 1) * 4, "Where nothing is left over, nothing is added."),
+        (
+            lambda count: -(-count // 3) * 4 + -(-count // 57),
+            "Those are base64's line ends, which encodebytes adds: the wire has none.",
+        ),
+        (lambda count: -(-count // 4) * 3, "The other way round: three bytes become four."),
+    ),
+    unit="bytes",
+)
+
+# ---- loss
+
+
+def _losses(chance: random.Random) -> Iterator[Case]:
+    yield (1, round(chance.uniform(0.5, 0.99), 3))
+    for _ in range(5):
+        yield (chance.randrange(2, 40), round(chance.uniform(0.3, 0.9), 3))
+
+
+_MOST_LOSS = Exercise(
+    right=lambda n, shown: 1 - shown ** (1 / n),
+    cases=_losses,
+    mistakes=(
+        (lambda n, shown: 1 - shown, "That is the share of frames that may be lost: asked is that of packets."),
+        (
+            lambda n, shown: (1 - shown) / n,
+            "Nearly, where little is lost. But chances multiply, they do not add up: shown = (1 - p)^n.",
+        ),
+        (
+            lambda n, shown: shown ** (1 / n),
+            "That is the share of packets that have to arrive: the others may be lost.",
+        ),
+        (lambda n, shown: 1 - shown**n, "That goes from packets to frames, and asked is the way back."),
+        (lambda n, shown: (1 - shown) ** (1 / n), "Which of the two is it that is multiplied n times: (1 - p)^n = ?"),
+        (lambda n, shown: 1 - shown / n, "Chances multiply: from shown = (1 - p)^n, what is p?"),
+    ),
+    within=1e-3,
+    unit="share",
+)
+
+# ---- drift
+
+
+def _drifts(chance: random.Random) -> Iterator[Case]:
+    yield (100, 200)
+    for _ in range(5):
+        yield (chance.randrange(5, 500), chance.choice((5, 20, 30, 50, 80, 120, 150, 250, 400, 700)))
+
+
+_LASTS = Exercise(
+    right=lambda ms, ppm: 1_000 * ms / ppm,
+    cases=_drifts,
+    mistakes=(
+        (
+            lambda ms, ppm: ms / ppm,
+            "A thousand times too little: ms are thousandths of a second, and ppm are millionths.",
+        ),
+        (lambda ms, ppm: 1e6 * ms / ppm, "A thousand times too much: those are milliseconds. Seconds are wanted."),
+        (lambda ms, ppm: 1_000 * ms / ppm / 60, "Sixty times too little: those are minutes. Seconds are wanted."),
+        (lambda ms, ppm: ms * ppm / 1_000, "Does a buffer last longer when the clocks differ by more?"),
+        (lambda ms, ppm: ms / 1_000 * ppm, "Does a buffer last longer when the clocks differ by more?"),
+        (lambda ms, ppm: ms / 1_000 * ppm / 1e6, "That is by how much they drift apart meanwhile: divide instead."),
+        (lambda ms, ppm: ppm / (1_000 * ms), "Upside down."),
+        (lambda ms, ppm: math.ceil(1_000 * ms / ppm), "No rounding: a part of a second is one, too."),
+    ),
+    unit="s",
+)

@@ -1,0 +1,550 @@
+"""What the notebooks ask for: right answers of several kinds pass, typical wrong ones fail with a hint that fits.
+
+Cases come of a seed: each answer is held against several.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import math
+import random
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+import avlab
+from avlab import Choice, Report, check
+from avlab.lab.check.patience import LIMIT_S
+from avlab.lab.predictions import Verdict
+
+SEEDS = (1, 2, 3)
+
+
+def wrong(verdict: Verdict, words: str) -> None:
+    assert verdict.passed is False, verdict
+    assert words in verdict.text
+
+
+# ---- functions: notebooks 00, 01, 02, 05, 06
+
+
+def sorted_first(times: list[float]) -> float:
+    times.sort()
+    return (len(times) - 1) / (times[-1] - times[0])
+
+
+def a_loop(size: int) -> int:
+    count = 0
+    while size > 0:
+        size, count = size - 1_162, count + 1
+    return count
+
+
+def halving(n: int, shown: float) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        p = (low + high) / 2
+        low, high = (p, high) if (1 - p) ** n > shown else (low, p)
+    return low
+
+
+def a_buffer_that_runs_out(ms: float, ppm: float) -> float:
+    return ms / 1_000 / (ppm / 1_000_000)
+
+
+RIGHT: list[tuple[str, Callable[..., Any]]] = [
+    ("packets", lambda size: -(-size // 1_162)),
+    ("packets", lambda size: math.ceil(size / 1_162)),
+    ("packets", lambda size: (size + 1_161) // 1_162),
+    ("packets", a_loop),
+    ("packets", lambda size: np.ceil(size / 1_162)),
+    ("mean_fps", lambda times: (len(times) - 1) / (max(times) - min(times))),
+    ("mean_fps", lambda times: 1 / np.mean(np.diff(sorted(times)))),
+    ("mean_fps", lambda times: 1 / np.diff(np.sort(times)).mean()),
+    ("mean_fps", sorted_first),
+    ("base64_size", lambda count: (count + 2) // 3 * 4),
+    ("base64_size", lambda count: len(base64.b64encode(bytes(count)))),
+    ("base64_size", lambda count: 4 * math.ceil(count / 3)),
+    ("most_loss", lambda n, shown: 1 - shown ** (1 / n)),
+    ("most_loss", lambda n, shown: 1 - math.exp(math.log(shown) / n)),
+    ("most_loss", halving),
+    ("lasts", lambda ms, ppm: 1_000 * ms / ppm),
+    ("lasts", a_buffer_that_runs_out),
+]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("name", "work"), RIGHT)
+def test_a_right_answer_passes(name: str, work: Callable[..., Any], seed: int) -> None:
+    verdict = getattr(check, name)(work, seed=seed)
+    assert verdict.passed, verdict
+    assert "is right in all" in verdict.text
+
+
+def gaps(times: list[float]) -> list[float]:
+    return [after - before for before, after in pairwise(sorted(times))]
+
+
+WRONG: list[tuple[str, Callable[..., Any], str]] = [
+    ("packets", lambda size: size // 1_162, "What is left over takes a packet as well: round up."),
+    ("packets", lambda size: size / 1_162, "There is no part of a packet"),
+    ("packets", lambda size: round(size / 1_162), "however little it is: round up"),
+    ("packets", lambda size: size // 1_162 + 1, "takes none for nothing"),
+    ("packets", lambda size: -(-size // 1_200), "1,200 bytes, but not all of them are the frame's"),
+    ("packets", lambda size: {1: 1, 1_162: 1, 1_163: 2, 14_000: 13}.get(size, 13), "should give"),
+    ("packets", lambda size: ..., "not written yet"),
+    ("packets", lambda size: None, "returns nothing: is there a return?"),
+    ("mean_fps", lambda times: np.mean(1 / np.diff(sorted(times))), "Rates are not averaged, time is"),
+    ("mean_fps", lambda times: (len(times) - 1) / (times[-1] - times[0]), "The list is in any order"),
+    ("mean_fps", lambda times: len(times) / (max(times) - min(times)), "count the gaps"),
+    ("mean_fps", lambda times: 1 / statistics.median(gaps(times)), "the gap in the middle"),
+    ("mean_fps", lambda times: (max(times) - min(times)) / (len(times) - 1), "frames a second are wanted"),
+    ("mean_fps", lambda times: (len(times) - 1) / (max(times) - min(times)) / 1_000, "a thousand times too little"),
+    ("mean_fps", lambda times: {3: 10, 4: 10}.get(len(times), 10), "should give"),
+    ("base64_size", lambda count: count * 4 / 3, "Three begun are four whole ones"),
+    ("base64_size", lambda count: count // 3 * 4, "take four as well: round up"),
+    ("base64_size", lambda count: (count // 3 + 1) * 4, "Where nothing is left over, nothing is added"),
+    ("base64_size", lambda count: len(base64.encodebytes(bytes(count))), "line ends"),
+    ("base64_size", lambda count: {0: 0, 1: 4, 3: 4, 4: 8, 6_912: 9_216}.get(count), "returns nothing"),
+    ("most_loss", lambda n, shown: 1 - shown, "Asked is that of packets".lower()),
+    ("most_loss", lambda n, shown: (1 - shown) / n, "chances multiply, they do not add up"),
+    ("most_loss", lambda n, shown: shown ** (1 / n), "the share of packets that have to arrive"),
+    ("most_loss", lambda n, shown: 100 * (1 - shown ** (1 / n)), "a hundred times too much: per cent?"),
+    ("most_loss", lambda n, shown: {1: 0.01, 2: 0.1, 12: 0.0561}.get(n, 0.0), "should give"),
+    ("lasts", lambda ms, ppm: ms / ppm, "A thousand times too little: ms are thousandths"),
+    ("lasts", lambda ms, ppm: 1e6 * ms / ppm, "those are milliseconds"),
+    ("lasts", lambda ms, ppm: 1_000 * ms / ppm / 60, "those are minutes"),
+    ("lasts", lambda ms, ppm: ms * ppm / 1_000, "Does a buffer last longer when the clocks differ by more?"),
+    ("lasts", lambda ms, ppm: {(100, 200): 500, (100, 50): 2_000, (20, 200): 100}.get((ms, ppm), 500), "should give"),
+]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("name", "work", "words"), WRONG)
+def test_a_wrong_answer_fails_with_a_hint_that_fits(name: str, work: Callable[..., Any], words: str, seed: int) -> None:
+    wrong(getattr(check, name)(work, seed=seed), words)
+
+
+@pytest.mark.parametrize("name", ["packets", "mean_fps", "base64_size", "most_loss", "lasts", "receiver"])
+def test_without_a_seed_the_cases_are_others_each_time(name: str) -> None:
+    said = []
+    for _ in range(2):
+        asked: list[Any] = []
+
+        def listens(*arguments: Any, asked: list[Any] = asked) -> Any:
+            if name == "receiver":
+                asked.append(arguments[0].recv(1_000_000))
+                raise KeyError  # enough has been seen
+            asked.append(str(arguments))
+            return 1e9
+
+        getattr(check, name)(listens)
+        said.append(asked)
+    assert said[0] != said[1]
+    one, other = (getattr(check, name)(lambda *_: 1e9, seed=5).text for _ in range(2))
+    assert one == other
+
+
+# ---- pacing rules: notebook 03
+
+
+def proportional(gain: float) -> Callable[[float, float, float], float]:
+    def rule(delay: float, measured_fps: float, target_fps: float) -> float:
+        return max(0.0, delay + gain * (1 / target_fps - 1 / measured_fps))
+
+    return rule
+
+
+class PaysBack:
+    """Adds up the errors."""
+
+    def reset(self) -> None:
+        self.debt = 0.0
+
+    def __call__(self, delay: float, measured_fps: float, target_fps: float) -> float:
+        self.debt += 1 / target_fps - 1 / measured_fps
+        return max(0.0, 1 / target_fps - 0.002 + self.debt)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("work", [proportional(0.3), proportional(1.0), avlab.pi_rule, PaysBack], ids=str)
+def test_a_rule_that_does_not_slide_passes(work: Any, seed: int) -> None:
+    verdict = check.rule(work, seed=seed)
+    assert verdict.passed, verdict
+
+
+def a_millisecond(delay: float, measured_fps: float, target_fps: float) -> float:
+    return max(0.0, delay + (0.001 if measured_fps > target_fps else -0.001))
+
+
+def of_fps(delay: float, measured_fps: float, target_fps: float) -> float:
+    return max(0.0, delay + 0.0005 * (measured_fps - target_fps))
+
+
+def for_thirty(delay: float, measured_fps: float, target_fps: float) -> float:
+    return max(0.0, delay + 0.3 * (1 / 30 - 1 / measured_fps))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (avlab.tutorial_rule, "Its step is the same for a small error and a large one"),
+        (a_millisecond, "ms a minute. Its step is the same for a small error and a large one"),
+        (of_fps, "Count the error in seconds a frame"),
+        (proportional(0.001), "It corrects by a 1,000th of the error"),
+        (proportional(-0.3), "Does the delay grow when measured_fps is above target_fps"),
+        (proportional(2.1), "is that step too large?"),
+        (for_thirty, "never settles within 2 % of 24 fps"),
+        (lambda delay, measured_fps, target_fps: delay, "The delay stays as it is"),
+        (lambda delay, measured_fps, target_fps: 33.3, "is it in milliseconds? Seconds are wanted."),
+        (lambda delay, measured_fps, target_fps: delay + 1, "is it in milliseconds? Seconds are wanted."),
+    ],
+    ids=str,
+)
+def test_a_rule_that_slides_or_strays_is_told_why(work: Any, words: str, seed: int) -> None:
+    verdict = check.rule(work, seed=seed)
+    wrong(verdict, words)
+    assert ("milliseconds?" in verdict.text) == ("milliseconds?" in words)
+
+
+# ---- receivers: notebook 04
+
+
+def by_pieces(sock: Any, size: int) -> bytes:
+    pieces, missing = [], size
+    while missing:
+        pieces.append(sock.recv(min(missing, 4096)))
+        if not pieces[-1]:
+            raise ConnectionError("the end came early")
+        missing -= len(pieces[-1])
+    return b"".join(pieces)
+
+
+def into_a_buffer(sock: Any, size: int) -> bytearray:
+    sock.settimeout(5)
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        count = sock.recv_into(view)
+        if count == 0:
+            raise EOFError
+        view = view[count:]
+    return data
+
+
+def as_a_file(sock: Any, size: int) -> bytes:
+    with sock.makefile("rb") as file:
+        data: bytes = file.read(size)
+    if len(data) < size:
+        raise ConnectionError
+    return data
+
+
+def unbuffered(sock: Any, size: int) -> bytes:
+    file = sock.makefile("rb", buffering=0)
+    data = b""
+    while len(data) < size:
+        data += (piece := file.read(size - len(data)))
+        if not piece:
+            raise ConnectionAbortedError
+    return data
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("work", [by_pieces, into_a_buffer, as_a_file, unbuffered])
+def test_a_reader_that_reads_exactly_passes(work: Any, seed: int) -> None:
+    verdict = check.receiver(work, seed=seed)
+    assert verdict.passed, verdict
+    assert ("reads ahead" in verdict.text) == (work is as_a_file)
+
+
+@pytest.mark.parametrize("work", [by_pieces, into_a_buffer, as_a_file, unbuffered])
+def test_what_passes_reads_a_real_connection(work: Any) -> None:
+    sender, receiver = socket.socketpair()
+    with sender, receiver:
+        sender.sendall(b"0123456789")
+        assert bytes(work(receiver, 10)) == b"0123456789"
+        sender.sendall(b"0123")
+        sender.close()
+        with pytest.raises((OSError, EOFError)):
+            work(receiver, 10)
+
+
+def ends_with_an_exception(sock: Any, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        if not piece:
+            raise Exception("the end")
+        data += piece
+    return data
+
+
+def takes_all(sock: Any, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += sock.recv(4096)
+    return data
+
+
+def stops_at_the_end(sock: Any, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (piece := sock.recv(size - len(data))):
+        data += piece
+    return data
+
+
+def the_tutorials(sock: Any, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += sock.recv(size - len(data))
+    return data
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (lambda sock, size: sock.recv(size), "recv returns what is there, so go on until all have come"),
+        (lambda sock, size: sock.makefile("rb", buffering=0).read(size), "recv returns what is there"),
+        (takes_all, "never ask recv for more than is still missing"),
+        (the_tutorials, "goes on for ever when the connection ends after 4 of 10 bytes"),
+        (stops_at_the_end, "raise ConnectionError, or nobody notices"),
+        (ends_with_an_exception, "raise ConnectionError, which tells"),
+        (lambda sock, size: [sock.recv(1) for _ in range(size)], "join them, as in b''.join(pieces)"),
+        (lambda sock, size: b"0123456789"[:size], "it returns"),
+    ],
+)
+def test_a_reader_that_does_not_is_told_why(work: Any, words: str, seed: int) -> None:
+    wrong(check.receiver(work, seed=seed), words)
+
+
+# ---- rate controllers: notebook 07
+
+
+class Halves:
+    """Remembers the shortest round trip, and halves the quality when it has grown by 30 ms."""
+
+    def __init__(self) -> None:
+        self.shortest = math.inf
+
+    def update(self, report: Report) -> Choice | None:
+        if report.round_trip is None:
+            return None
+        self.shortest = min(self.shortest, report.round_trip)
+        if report.round_trip - self.shortest > 0.03:
+            return Choice(max(10, report.quality // 2), report.width)
+        return Choice(min(80, report.quality + 2), report.width)
+
+
+class Narrows(Halves):
+    """The same with the width."""
+
+    def update(self, report: Report) -> Choice | None:
+        if report.round_trip is None:
+            return None
+        self.shortest = min(self.shortest, report.round_trip)
+        if report.round_trip - self.shortest > 0.03:
+            return Choice(report.quality, max(160, int(report.width * 0.75)))
+        return Choice(report.quality, min(640, report.width + 16))
+
+
+class OnlyDown(Halves):
+    """It never tries more again."""
+
+    def update(self, report: Report) -> Choice | None:
+        choice = super().update(report)
+        return choice if choice is not None and choice.quality < report.quality else None
+
+
+class WaitsForLoss:
+    def update(self, report: Report) -> Choice:
+        if report.loss > 0:
+            return Choice(max(10, int(report.quality * 0.7)), report.width)
+        return Choice(min(80, report.quality + 2), report.width)
+
+
+class Always:
+    def update(self, report: Report) -> Choice:
+        return Choice(50, 640)
+
+
+class ByTheClock:
+    """What would fit one path, at the times at which that changes."""
+
+    def update(self, report: Report) -> Choice:
+        return Choice(20, 640) if 5 < report.time < 20 else Choice(80, 640)
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize("work", [Halves, Narrows, Halves()], ids=str)
+def test_a_sensible_controller_passes(work: Any, seed: int) -> None:
+    verdict = check.controller(work, seed=seed)
+    assert verdict.passed, verdict
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (WaitsForLoss, "The round trip grows before anything is lost: go down when it does."),
+        (Always, "Always always chooses quality 50 and width 640, whatever the report says"),
+        (OnlyDown, "Try more again while the round trip is short."),
+        (ByTheClock, "ByTheClock "),
+    ],
+)
+def test_a_controller_that_does_not_listen_is_told_so(work: Any, words: str, seed: int) -> None:
+    wrong(check.controller(work, seed=seed), words)
+
+
+def test_a_controller_may_be_tried_on_one_path() -> None:
+    wrong(check.controller(WaitsForLoss, rate=2_900), "WaitsForLoss lets the queue overflow: on a path of 2,900 kbit/s")
+
+
+# ---- work that does not return
+
+
+def spins(*_: Any) -> Any:
+    while True:
+        pass
+
+
+def spins_and_holds_on(*_: Any) -> Any:
+    while True:
+        with contextlib.suppress(Exception):
+            spins()
+
+
+def naps(*_: Any) -> Any:
+    time.sleep(0.03)
+    return 0.03
+
+
+def in_a_class(work: Callable[..., Any]) -> Any:
+    return type(work.__name__, (), {"update": work})
+
+
+CHECKS: dict[str, Callable[[Any], Verdict]] = {
+    "packets": lambda work: check.packets(work, seed=1),
+    "function": lambda work: check.function(work, {number: number for number in range(100)}),
+    "rule": check.rule,
+    "receiver": lambda work: check.receiver(work, seed=1),
+    "controller": lambda work: check.controller(in_a_class(work)),
+}
+
+
+@pytest.mark.parametrize("work", [spins, spins_and_holds_on])
+@pytest.mark.parametrize("which", CHECKS)
+def test_a_loop_that_never_ends_is_stopped_and_named(which: str, work: Callable[..., Any]) -> None:
+    before = set(threading.enumerate())
+    wrong(CHECKS[which](work), f"{work.__name__} had not returned after 1 s, and was stopped")
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_rule_that_sleeps_is_told_to_leave_it_out() -> None:
+    wrong(check.rule(naps), "it sleeps. Leave out time.sleep")
+    wrong(check.controller(in_a_class(lambda _self, _report: time.sleep(0.2))), "it sleeps")
+
+
+@pytest.mark.parametrize("which", CHECKS)
+def test_what_cannot_be_stopped_is_named_and_left_behind(which: str) -> None:
+    held = threading.Event()
+
+    def waits(*_: Any) -> Any:
+        held.wait(20)  # as a sleep: nothing in it hears of an exception
+
+    before = set(threading.enumerate())
+    began = time.monotonic()
+    verdict = CHECKS[which](waits)
+    took = time.monotonic() - began
+    held.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20)
+    wrong(verdict, "waits has not returned, and cannot be stopped: restart the kernel")
+    assert took < 15  # it did not wait for its end
+    assert LIMIT_S < 2
+
+
+def test_ctrl_c_in_a_check_is_not_kept_waiting_for() -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for which in CHECKS.values():
+        with pytest.raises(KeyboardInterrupt):
+            which(interrupted)
+
+
+def test_what_work_prints_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    check.packets(lambda size: print("of", size), seed=1)
+    assert "of 1" in capsys.readouterr().out
+
+
+# ---- predictions, in words
+
+
+@pytest.mark.parametrize(
+    ("said", "measured", "unit", "words"),
+    [
+        (14, 14_124, "bytes", "That was a thousand times too little: kilobytes? Bytes are wanted."),
+        (12, 14_124, "bytes", "a thousand times too little: kilobytes?"),
+        (0.18, 184, "ms", "a thousand times too little: seconds?"),
+        (500, 8.3, "min", "sixty times too much: seconds? Minutes are wanted."),
+        (0.22, 22, "%", "a hundred times too little: a share of 1? Per cent is wanted."),
+        (13_999_000, 14_124, "bytes", "990 times too much."),
+        (500, 14_124, "bytes", "28 times too little."),
+        (1, 50_000_000, "", "more than a million times too little."),
+        (99.9, 50, "ms", "100 % too high."),
+        (5_000, 14_124, "bytes", "65 % too low."),
+        (0, 14_124, "bytes", "14,124 bytes too low."),
+        (23, 22, "%", "4.5 % too high."),
+    ],
+)
+def test_how_far_off_a_prediction_was_is_said_in_words(said: float, measured: float, unit: str, words: str) -> None:
+    verdict = avlab.predict("it", said, unit).against(measured)
+    assert words in verdict.text
+    assert "e+" not in verdict.text
+
+
+def test_predictions_over_eleven_decades_are_in_words() -> None:
+    chance = random.Random(3)
+    for _ in range(2_000):
+        said, measured = (10 ** chance.uniform(-4, 7) for _ in range(2))
+        for unit in ("bytes", "ms", "%", ""):
+            assert "e+" not in avlab.predict("it", said, unit).against(measured).text.split("That was")[1]
+
+
+def test_a_prediction_without_its_question_gets_a_sentence() -> None:
+    for asks in (lambda: avlab.predict("14 kB"), lambda: avlab.predict(14_000, "bytes"), lambda: avlab.predict(14)):  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="a prediction begins with what is predicted"):
+            asks()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("14 kB", "14_000"), ("1.5", "1.5"), ("22 %", "22"), ("3 Mbit/s", "3_000_000"), ("12,000 bytes", "12_000")],
+)
+def test_a_prediction_with_its_unit_in_quotes_is_told_how_to_write_it(text: str, number: str) -> None:
+    with pytest.raises(TypeError, match=f"instead of '{text}', write {number}$"):
+        avlab.predict("bytes a frame", text)
+
+
+def test_streams_of_the_io_module_are_what_a_reader_may_expect() -> None:
+    seen: list[Any] = []
+
+    def looks(sock: Any, size: int) -> bytes:
+        sock.setblocking(True)
+        seen.append((isinstance(sock.makefile("rb"), io.BufferedReader), sock.gettimeout(), sock.getpeername()))
+        return by_pieces(sock, size)
+
+    assert check.receiver(looks, seed=1).passed
+    assert seen[0][0]
