@@ -212,6 +212,8 @@ def _relay(options: argparse.Namespace) -> int:
     )
     with _saving(relay, options.trace), _progress(relay) as tell, relay:
         _say(f"relaying to {options.to} at {relay.url}: {relay.network}")
+        for line in ways_in(relay.url, options.host):
+            _say(f"  {line}")
         url = relay.url if options.to.count("/") > 2 else f"{relay.url}/PATH"
         _say(f"  play through it: avlab play {url}    or: ffplay {url}    Ctrl-C ends it")
         _until(relay, options.seconds, tell)

@@ -106,3 +106,13 @@ def test_serve_says_where_it_can_be_reached(data: Path, host: str) -> None:
     url = first.removeprefix(f"serving {data / 'count.mp4'} at ")
     assert told == ways_in(url, host)
     assert all(f":{urlsplit(url).port}/count" in line for line in told if "rtsp" in line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_a_relay_on_every_address_says_which_there_are(host: str) -> None:
+    said = commands.run(
+        "relay", "--to", "rtsp://127.0.0.1:1/clip", "--host", host, "--listen", "0", "--seconds", "0.1"
+    ).stdout
+    assert "relaying to rtsp://127.0.0.1:1/clip at rtsp://127.0.0.1:" in said
+    assert ("from other machines: " in said or "from the same cable" in said) is (host == "0.0.0.0")

@@ -63,6 +63,22 @@ def test_a_second_track_of_a_kind_that_is_played_is_no_loss() -> None:
         assert client.notices == ()
 
 
+def test_tracks_that_a_server_puts_on_the_same_channels_are_told_apart() -> None:
+    class Server(ScriptedServer):
+        def _set_up(self, stream: str, asked: str, connection: Any) -> list[str]:
+            return super()._set_up(stream, "RTP/AVP/TCP;unicast;interleaved=0-1", connection)
+
+    with (
+        Server(description(VIDEO, AUDIO), playing) as server,
+        client_of(server, video_over="tcp", audio_over="tcp") as client,
+    ):
+        until(lambda: client.audio_seconds > 0.5 and (client.trace.frames["fate"] == "shown").sum() > 5)
+        packets = client.trace.packets
+        assert client.notices == ()
+    assert packets.groupby("stream")["ssrc"].nunique().to_dict() == {"video": 1, "audio": 1}
+    assert packets.groupby("ssrc")["stream"].nunique().max() == 1
+
+
 # ---- what is set while it starts
 
 

@@ -213,3 +213,10 @@ def test_media_comes_from_the_address_that_was_asked(clip: str, host: str, asked
             other.session = None
             again = other.ask("SETUP", "/video", Transport="RTP/AVP;unicast;client_port=5000-5001")
             assert again.status == 200
+
+
+@pytest.mark.parametrize("ports", ["0", "0-0", "0-5001", "5000-0"])
+def test_port_0_is_refused_where_no_other_way_is_offered(raw: RawClient, ports: str) -> None:
+    offer = f"RTP/AVP;unicast;client_port={ports}"
+    assert raw.ask("SETUP", "/video", Transport=offer).status == 461
+    assert raw.set_up("video", f"{offer},{INTERLEAVED}").interleaved == (0, 1)

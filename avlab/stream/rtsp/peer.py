@@ -315,7 +315,7 @@ class Peer:
                 free = [c for c in range(0, 254, 2) if not taken & {c, c + 1}]
                 pair = (free[0], free[0] + 1)
             route.channels = pair
-        elif offer.lower == "UDP" and offer.client_port is not None:
+        elif offer.lower == "UDP" and offer.client_port is not None and all(offer.client_port):
             rtp_port, rtcp_port = offer.client_port
             route.addresses = self._towards(rtp_port), self._towards(rtcp_port)
         else:
