@@ -32,6 +32,9 @@ from avlab.stream.rtsp.peer import Peer
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
+DEVICES = {"chromium", "pulse", "xvfb"}
+"""Fixtures that bring a browser, a sound card or a screen."""
+
 TURNS = pytest.StashKey[Turns]()
 FOLDER = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
 
@@ -75,6 +78,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
+    if not DEVICES.isdisjoint(getattr(item, "fixturenames", ())):
+        item.add_marker("alone")  # a device keeps time, and a browser draws on every core
     if item.get_closest_marker("timeout") is None:
         item.add_marker(pytest.mark.timeout(SECONDS, method="signal" if hasattr(signal, "SIGALRM") else "thread"))
 
