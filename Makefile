@@ -47,10 +47,11 @@ test: setup-test check  ## check, then run every test, none skipped; ARGS="-k rt
 check: setup-check  ## lint, format, types on Linux, Windows and macOS, and which room may import which
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/mypy --platform linux --cache-dir .mypy_cache/linux
-	@$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
-	@$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	@$(MAKE) --no-print-directory -j 3 types-linux types-win32 types-darwin
 	@$(BIN)/lint-imports
+
+types-%:
+	@$(BIN)/mypy --platform $* --cache-dir .mypy_cache/$*
 
 fuzz: export FUZZ_SECONDS ?= 600
 fuzz: setup-check  ## feed hostile bytes to all that reads bytes of others; FUZZ_SECONDS=600
