@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_machines import FPS, Pair
+from hypothesis import given
+from hypothesis import strategies as st
+from test_machines import FPS, MS, Pair
 
 import avlab
 from avlab import Dropped, Packet, PartError, testing, whole
 from avlab.core.events import FrameDecided, PacketsTaken
 from avlab.stream.guard import Guard
+from avlab.timing.jitterbuffer import JitterBuffer, Run
+from avlab.timing.ownbuffer import OwnBuffer
 from avlab.wire.units import NS
 
 
@@ -176,6 +180,36 @@ def test_what_is_sent_again_goes_through_a_buffer_of_ones_own() -> None:
     pair = run(Patient, loss=0.05, repair="rtx")
     assert packets(pair)["recovered"] > 10
     assert Counter(pair.fates())["shown"] >= FRAMES - 1
+
+
+@given(
+    st.permutations(range(24)),
+    st.sets(st.integers(0, 23), max_size=6),
+    st.lists(st.integers(0, 23), max_size=6),
+    st.sampled_from([FixedDelay, Patient]),
+)
+def test_whatever_the_network_does_every_packet_and_frame_leaves_once(
+    order: list[int], lost: set[int], again: list[int], part: Any
+) -> None:
+    told: list[tuple[int, str]] = []
+    buffer = OwnBuffer(part, JitterBuffer())
+    arrivals = [number for number in [*order, *again] if number not in lost]
+    left: list[Any] = []
+    for at, number in enumerate(arrivals):
+        now_ns = at * MS
+        frame, place = divmod(number, 3)
+        run = Run.of(100 + number, frame * 3000, frame * 33 * MS, place == 2, [bytes([0, 0, 0, place]) + b"scan"])
+        deadline_ns = frame * 33 * MS + 100 * MS
+        buffer.push_run(run, now_ns, deadline_ns=deadline_ns, tell=lambda at, fate, n=number: told.append((n, fate)))
+        left += buffer.pull(now_ns)
+    now_ns = 0
+    while (wake_ns := buffer.wake_at()) is not None and now_ns < 10 * NS:
+        now_ns = max(now_ns + 1, wake_ns)
+        left += buffer.pull(now_ns)
+    assert buffer.newest_pts_ns is None
+    assert sorted(number for number, _ in told) == sorted(arrivals)
+    frames = [item.item if isinstance(item, Dropped) else item for item in left]
+    assert sorted(frame.ticks for frame in frames) == sorted({number // 3 * 3000 for number in arrivals})
 
 
 # ---- broken ones

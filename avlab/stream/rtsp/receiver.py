@@ -209,10 +209,12 @@ class RtspReceiver:
                 self._recording.note(self._clock.now_ns(), "no repair", words)
                 continue
             part = named(self._repair.part)
-            if name == self._repair.name:
-                words = f"the server does not offer the repair {part}, or not over UDP: start it with repairs=[{part}]"
+            if self._session.plan.get("video") == "tcp":
+                words = f"pictures come over TCP, where nothing is lost: the repair {part} does nothing"
+            elif name == self._repair.name:
+                words = f"the server does not offer the repair {part}: start it with repairs=[{part}]"
             else:
-                words = f"the server sends nothing again, or not over UDP: the repair {part} has nothing to ask for"
+                words = f"the server sends nothing again: the repair {part} has nothing to ask for"
             self._notice("no repair", words)
 
     def _size_told(self, media: sdp.Media) -> tuple[int, int] | None:
