@@ -132,8 +132,8 @@ def sync(trace: Trace, *, ax: Axes | None = None) -> Figure:
                     ha="right", color=colour, size=_BODY)  # fmt: skip
     middle = size.signed_median_ms or 0.0
     side = "in time" if abs(middle) < 0.5 else f"{_ms(abs(middle))} {'early' if middle > 0 else 'late'}"
-    within = f"Picture and sound are within {_ms(size.p95_ms)} of each other 95 % of the time"
-    return _titled(figure, ax, f"{within}; in the middle reading the sound is {side}")
+    within = f"Picture and sound within {_ms(size.p95_ms)} 95 % of the time"
+    return _titled(figure, ax, f"{within}; sound typically {side}")
 
 
 @_of_trace
