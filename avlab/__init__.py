@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from avlab.media.probe import probe
     from avlab.network.ratecontrol import Aimd
     from avlab.network.settings import Network
-    from avlab.parts import Choice, Dropped, Due, Encoded, Missing, Packet, PartError, Report, whole
+    from avlab.parts import Choice, Dropped, Due, Encoded, Missing, Packet, PartError, PartWarning, Report, whole
     from avlab.stream.client import Client
     from avlab.stream.handle import stop_all
     from avlab.stream.relay import Relay
@@ -44,6 +44,7 @@ _HOMES = {
     "NoPacing": "avlab.timing.pacing",
     "Packet": "avlab.parts",
     "PartError": "avlab.parts",
+    "PartWarning": "avlab.parts",
     "Relay": "avlab.stream.relay",
     "Report": "avlab.parts",
     "Server": "avlab.stream.server",
@@ -79,6 +80,7 @@ __all__ = [
     "NoPacing",
     "Packet",
     "PartError",
+    "PartWarning",
     "Relay",
     "Report",
     "Server",

@@ -257,6 +257,21 @@ class PartEndedError(PartError):
     """A part has not returned within its time, and its call was ended."""
 
 
+class PartWarning(UserWarning):
+    """A part has failed in a simulated run, which has gone on with the default; the sentence names both."""
+
+    def __init__(self, words: str, error: PartError) -> None:
+        super().__init__(words)
+        self.error = error
+        """What the part failed of."""
+
+
+def gone_on(error: PartError, instead: str) -> str:
+    """In two sentences, what a part failed of and what there is `instead`."""
+    words = str(error)
+    return f"{words}{'' if words.endswith(('.', '?', '!')) else '.'} {instead}"
+
+
 Call: TypeAlias = Callable[..., Any]
 """How a part is called: (what it is, function, *arguments) to what the function returns; raises `PartError`.
 

@@ -16,8 +16,9 @@ from avlab.network.impairment import Impairment, Packet
 from avlab.network.offload import Offload
 from avlab.network.settings import Network
 from avlab.stream.recording import SenderRecording
-from avlab.stream.rtsp.dispatch import MOST_RISING, Dispatch, upward
-from avlab.stream.rtsp.peer import STALL_BYTES, Peer, Route, Track, outlet_of
+from avlab.stream.rtsp.dispatch import Dispatch
+from avlab.stream.rtsp.peer import Peer, Route, Track, outlet_of
+from avlab.stream.ways import MOST_RISING, STALL_BYTES, upward
 from avlab.wire import rtcp, sdp
 from avlab.wire.batch import Batch
 from avlab.wire.rtp import HEADER_BYTES, Packed, RtpPacket, serialize_header

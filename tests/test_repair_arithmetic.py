@@ -58,7 +58,8 @@ def share_shown(packets: int, loss: float, *, trip_ms: float, playout_ms: float,
 
     @cache
     def back(noticed_ms: float) -> float:
-        return 1 - loss ** rounds(noticed_ms, **times)
+        answered = (1 - loss) ** 2  # what asks is lost as often as what answers
+        return 1 - (1 - answered) ** rounds(noticed_ms, **times)
 
     @cache
     def rest(left: int, after: int) -> float:
@@ -77,7 +78,7 @@ def test_the_reckoning_is_that_of_plain_cases() -> None:
     none = share_shown(7, 0.1, trip_ms=500, playout_ms=100, interval_ms=33)
     assert none == pytest.approx(0.9**7)
     once = share_shown(7, 0.1, trip_ms=90, playout_ms=100, interval_ms=33)
-    assert once == pytest.approx(0.99**7)
+    assert once == pytest.approx((1 - 0.1 * (1 - 0.9**2)) ** 7)
     assert share_shown(7, 0.1, trip_ms=2, playout_ms=100, interval_ms=33) > 1 - 1e-6
 
 

@@ -18,8 +18,8 @@ import avlab
 from avlab.measure.numbers import metrics
 from avlab.media import synth
 from avlab.stream.rtsp.dialogue import RefusedError, Session
-from avlab.stream.rtsp.peer import STALL_BYTES
 from avlab.stream.sockets.links import UdpLink, udp_pair
+from avlab.stream.ways import STALL_BYTES
 from avlab.wire import rtcp, rtsp, sdp
 from avlab.wire.rtp import RtpPacket
 

@@ -17,6 +17,7 @@ from avlab import parts
 from avlab.network.own import seconds_taken, whether_lost
 from avlab.network.settings import Network
 from avlab.parts import Call, Dropped, called
+from avlab.wire.batch import Batch
 from avlab.wire.rtp import HEADER_BYTES, Unwrapper
 
 NS = 1_000_000_000
@@ -29,6 +30,16 @@ class Packet(NamedTuple):
     size: int
     item: Any = None
     reliable: bool = False
+
+
+class Part(NamedTuple):
+    """Some of a batch's packets, which fare alike: what `Impairment.push_batch` puts in place of their `item`."""
+
+    item: Any
+    """What was handed in for the batch."""
+    first: int
+    after: int
+    """From the packet at `first`, counted from 0, to the one before this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +202,7 @@ class Impairment:
         network = self.network
         if network is not self._in_use:
             self._adopt(network, now_ns)
-        lane = self._lanes.get(item.stream)
-        if lane is None:
-            lane = self._lanes[item.stream] = _Lane(self._generator(item.stream))
+        lane = self._lane(item.stream)
         draw = lane.chance.random
         chance, delay_ns = draw(), None
         loss = network.loss
@@ -217,6 +226,60 @@ class Impairment:
             self._arrive(now_ns, Dropped(item, "lost"))
         if self._queue:
             self._move_along(now_ns)
+
+    def push_batch(self, stream: str, batch: Batch, item: Any, now_ns: int, /, *, reliable: bool = False) -> None:
+        """Packets are sent together: each fares as if it were pushed by itself.
+
+        What leaves has a `Part` of `item` in place of an item, and those next to each other that fare alike leave as
+        one `Packet`, or one that was dropped.
+        """
+        network = self.network
+        if network is not self._in_use:
+            self._adopt(network, now_ns)
+        size, last, count = batch.size, batch.last, batch.total
+        if network.rate is not None or self._queue or callable(network.loss) or callable(network.delay):
+            for at in range(count):
+                each = size if at < count - 1 else last
+                self.push(Packet(stream, each, Part(item, at, at + 1), reliable), now_ns)
+            return
+        lane = self._lane(stream)
+        draw, p, jitter, duplicate = lane.chance.random, network.loss, network.jitter, network.duplicate
+        overtaking = network.reorder and not reliable
+        least_ns = now_ns + self._delay_ns
+        first, since_ns, since_lost = 0, 0, False  # of the packets that fare alike so far
+        if reliable:
+            self._reliable_bytes += len(batch.data)
+        for at in range(count):
+            chance, jitters, copied, copys_jitter = draw(), draw(), draw(), draw()
+            lost = lane.loses(p, network, chance) and not reliable
+            wait_ns = lane.wait_ns(network, jitters, now_ns) if jitter else 0
+            if lost:
+                at_ns = now_ns
+            else:
+                if overtaking:
+                    at_ns = least_ns + _exponential_ns(jitter, jitters)
+                else:
+                    at_ns = max(least_ns + wait_ns, lane.newest_ns)
+                lane.newest_ns = max(lane.newest_ns, at_ns)
+            if first == at:
+                since_ns, since_lost = at_ns, lost
+            elif at_ns != since_ns or lost is not since_lost:
+                self._arrive_together(stream, batch, Part(item, first, at), reliable, since_ns, since_lost)
+                first, since_ns, since_lost = at, at_ns, lost
+            if not lost and copied < duplicate and not reliable:
+                self._arrive_together(stream, batch, Part(item, first, at + 1), reliable, at_ns, False)
+                copy_ns = least_ns + _exponential_ns(jitter, copys_jitter) if overtaking else at_ns
+                one = Packet(stream, size if at < count - 1 else last, Part(item, at, at + 1))
+                self._arrive(max(copy_ns, at_ns), Copy(one))  # the packet itself comes first
+                first = at + 1
+        self._arrive_together(stream, batch, Part(item, first, count), reliable, since_ns, since_lost)
+
+    def _arrive_together(self, stream: str, batch: Batch, part: Part, reliable: bool, at_ns: int, lost: bool) -> None:
+        if part.first == part.after:
+            return
+        size = min(len(batch.data), part.after * batch.size) - part.first * batch.size
+        packet = Packet(stream, size, part, reliable)
+        self._arrive(at_ns, Dropped(packet, "lost") if lost else packet)
 
     def wake_at(self) -> int | None:
         """When the next packet arrives or is lost, or may arrive, of those before the bottleneck."""
@@ -277,6 +340,12 @@ class Impairment:
                     lane.state = {}
 
     # ---- the settings
+
+    def _lane(self, stream: str) -> _Lane:
+        lane = self._lanes.get(stream)
+        if lane is None:
+            lane = self._lanes[stream] = _Lane(self._generator(stream))
+        return lane
 
     def _generator(self, stream: str) -> random.Random:
         return random.Random(f"{self._in_use.seed} {stream} {self._whose}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from avlab.parts import PartError
+from avlab.parts import PartError, gone_on
 from avlab.stream.guard import Guard
 from avlab.stream.registry import Registry
 from avlab.wire.text import tidied
@@ -334,7 +334,7 @@ class Handle:
 
     def _part_failed(self, error: PartError, instead: str) -> None:
         """A part has failed, and the stream goes on with something else."""
-        told = PartError(f"{str(error).rstrip('.')}. {instead}")
+        told = PartError(gone_on(error, instead))
         told.__cause__ = error.__cause__
         self._part_error = self._part_error or told
         self._tell("part failed", str(told))

@@ -1,4 +1,4 @@
-"""A run in virtual time: the stages of a real one, no threads, no sockets, no codecs. Bit-identical for a seed."""
+"""A run in virtual time: the machines of a real one, no threads, no sockets, no codecs. Bit-identical for a seed."""
 
 from __future__ import annotations
 
@@ -6,33 +6,37 @@ import csv
 import math
 import random
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from avlab.core.repairing import check_repair
+from avlab.measure.record.join import merged
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.media.packets import open_clip, picture_stream, picture_ticks
 from avlab.media.sources import open_source
-from avlab.network.impairment import Impairment
+from avlab.network.own import kept_going
 from avlab.network.parity import check_overhead
-from avlab.network.ratecontrol import Choice, RateController, controller_named
+from avlab.network.ratecontrol import RateController, controller_named
 from avlab.network.settings import Network
-from avlab.parts import Call, Dropped, Pacer, PlayoutDelay, Target, named
-from avlab.stream.clock import VirtualClock
+from avlab.parts import Call, Pacer, PartError, PartWarning, PlayoutDelay, Target, gone_on, named
 from avlab.stream.guard import Guard
 from avlab.stream.recorded_sizes import frame_bytes
-from avlab.stream.virtual_receiver import Receiver, Reports
-from avlab.stream.virtual_sender import Packetizer, Sent, seen
-from avlab.timing.pacing import FOREVER_NS, pacer_named
+from avlab.stream.virtual.departures import FrameWork, Offered, departures
+from avlab.stream.virtual.device import Device
+from avlab.stream.virtual.driver import Run, Settings
+from avlab.stream.virtual.filler import Sound
+from avlab.timing.pacing import pacer_named
+from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.timing.seat import Seat, pacer_name
 from avlab.timing.spreading import check_spread
-from avlab.timing.target import OwnTarget, Steering, own_target
+from avlab.timing.target import OwnTarget, own_target
 from avlab.wire.units import NS
 
 Work = Callable[[random.Random], float]
@@ -41,60 +45,8 @@ Work = Callable[[random.Random], float]
 RECORDED: Traversable = files("avlab.data") / "work.csv"
 """What frames cost a real server; README.md beside it says how it was recorded."""
 
-SSRC = 1
-"""The source of a simulated run's packets."""
-
 STRETCH = 30
 """Frames in a row that are drawn from the record together, on average."""
-
-
-class FrameWork(NamedTuple):
-    """What one frame costs the sender: encoding, done ahead; waking late for it; sending it."""
-
-    encode_ns: int
-    late_ns: int
-    send_ns: int
-
-
-class _Offered(NamedTuple):
-    index: int  # type: ignore[assignment]  # tuple has a method of this name, which nobody misses
-    pts_ns: int
-
-
-def _departures(
-    frames: Iterator[_Offered], pacer: Seat, work: Callable[[], FrameWork], recorder: Recorder
-) -> Iterator[Sent]:
-    """Frames as the server's loop sends them: it takes a frame, waits as the pacer says, sends, goes on.
-
-    Each frame is encoded while the loop waits with the one before. Nothing comes back to the sender, so its time may
-    run ahead of the receiver's.
-    """
-    pacer.restart(0)
-    free_ns = encoded_ns = 0
-    for frame in frames:
-        cost = work()
-        now_ns = max(free_ns, encoded_ns)
-        pacer.push(frame, now_ns)
-        next_encoded_ns = now_ns + cost.encode_ns
-        sent: list[Any] = []
-        while not sent:
-            wake_ns = pacer.wake_at()
-            assert wake_ns is not None  # it holds the frame
-            for words in pacer.notices():
-                recorder.event(now_ns, "pacer", words)
-            if wake_ns >= FOREVER_NS:
-                yield Sent(frame.index, frame.pts_ns, encoded_ns)
-                return
-            now_ns = max(wake_ns, now_ns) + cost.late_ns
-            sent = pacer.pull(now_ns)
-        for due in sent:
-            if isinstance(due, Dropped):
-                dropped = Sent(due.item.index, due.item.pts_ns, encoded_ns)
-                recorder.frame(dropped.row(due.reason))
-                continue
-            yield Sent(due.item.index, due.item.pts_ns, encoded_ns, due.due_ns, now_ns)
-        free_ns = now_ns + cost.send_ns
-        encoded_ns = next_encoded_ns
 
 
 def simulate(
@@ -113,6 +65,7 @@ def simulate(
     parity: float = 0.25,
     spread: float = 0.0,
     rate_control: str | RateController | type[RateController] | None = None,
+    audio: bool | Device = True,
 ) -> Trace:
     """Pace `seconds` of a clip in virtual time and play it out; the record is as a real run's.
 
@@ -127,33 +80,83 @@ def simulate(
     travel whole and arrive `delay` seconds later, and there are no rows of packets.
 
     `repair`, `parity`, `spread`, `rate_control` and `playout_delay` are as a client and a server have them, and want a
-    network to matter. NACKs and reports, two a second, take the network's delay on their way back and are not lost.
+    network to matter. NACKs and reports, two a second, take the network's way up, as on sockets: its delay, its jitter
+    and its loss.
+
+    A path's sound, where it has any, takes part: over TCP, in chunks of 20 ms of the clip's own format, it shares the
+    bottleneck with the pictures, and these keep to what is heard. A `Device` as `audio` says which blocks are asked
+    for, how long before they are heard, and by which clock; False leaves the sound out.
 
     A pacer that stands still for ever ends the run. ValueError for what cannot be. A part of one's own that fails,
-    returns what makes no sense or takes over 2 s of real time for a call raises PartError, a ValueError that names it.
+    returns what makes no sense or takes over 2 s of real time for a call is replaced by the default: a `PartWarning`
+    names it, and the record has an event "part failed".
     """
+    failures: list[PartWarning] = []
     with Guard(lambda words: print(words, file=sys.stderr)) as guard:  # noqa: T201 - nothing else can say it
-        return _simulated(
+        parts = _Parts(guard.call, failures.append)
+        trace = _simulated(
             clip,
-            pacer,
-            seconds,
-            seed,
-            work,
-            width,
-            quality,
-            network,
-            delay,
-            playout_delay,
-            repair,
-            parity,
-            spread,
-            rate_control,
-            guard.call,
+            pacer=pacer,
+            seconds=seconds,
+            seed=seed,
+            work=work,
+            width=width,
+            quality=quality,
+            network=network,
+            delay=delay,
+            playout_delay=playout_delay,
+            repair=repair,
+            parity=parity,
+            spread=spread,
+            rate_control=rate_control,
+            audio=audio,
+            parts=parts,
         )
+    for failure in failures:
+        warnings.warn(failure, stacklevel=2)
+    return trace
+
+
+def simulate_strictly(clip: Any, **settings: Any) -> Trace:
+    """As `simulate`, but for a part that fails: it ends the run with PartError, for whoever judges parts."""
+
+    def ended(failure: PartWarning) -> None:
+        raise failure.error
+
+    with Guard(lambda words: print(words, file=sys.stderr)) as guard:  # noqa: T201 - as above
+        return _simulated(clip, **{**_DEFAULTS, **settings}, parts=_Parts(guard.call, ended))
+
+
+_DEFAULTS: dict[str, Any] = simulate.__kwdefaults__ or {}
+
+
+class _Parts:
+    """How anyone's own parts are called, and what is done when one has failed."""
+
+    def __init__(self, call: Call, tell: Callable[[PartWarning], None]) -> None:
+        self.call, self._tell = call, tell
+        self._ours: Recorder | None = None
+        self._now_ns: Callable[[], int] = lambda: 0
+
+    def record(self, recorder: Recorder, now_ns: Callable[[], int]) -> None:
+        """Where a failure is written down from now on, and at which moment."""
+        self._ours, self._now_ns = recorder, now_ns
+
+    def failed(self, instead: str) -> Callable[[PartError], None]:
+        """Tells that one has failed, and what there is instead."""
+
+        def tell(error: PartError) -> None:
+            words = gone_on(error, instead)
+            self._tell(PartWarning(words, error))
+            if self._ours is not None:
+                self._ours.event(self._now_ns(), "part failed", words)
+
+        return tell
 
 
 def _simulated(
     clip: str | Path | Iterable[float] | float,
+    *,
     pacer: str | Pacer | type[Pacer],
     seconds: float,
     seed: int,
@@ -167,7 +170,8 @@ def _simulated(
     parity: float,
     spread: float,
     rate_control: str | RateController | type[RateController] | None,
-    call: Call,
+    audio: bool | Device,
+    parts: _Parts,
 ) -> Trace:
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be more than 0 and finite, not {seconds}")
@@ -187,74 +191,60 @@ def _simulated(
         raise ValueError(f"delay is one of the network's own settings: give network=Network(delay={delay:g}, ...)")
     if network is not None and not isinstance(network, Network):
         raise TypeError(f"network must be an avlab.Network, not {network!r:.60}")
-    chance = random.Random(seed)
-    cost = _cost(work, width, chance)
-    times, rate = _presentation_times(clip)
+    if not isinstance(audio, bool | Device):
+        raise TypeError(f"audio must be True, False or a Device, not {audio!r:.60}")
+    cost = _cost(work, width, random.Random(seed))
+    times, rate, sound = _read(clip)
     name = Path(clip).name if isinstance(clip, str | Path) else ""
-    sizes = (0,) if network is None else frame_bytes(name, width, quality)
-    recorder = Recorder(side="simulation", epoch_ns=0, clock=f"virtual:{seed}", spill=Scratch())
-    recorder.meta |= {"clip": str(clip) if name else "times", "target_fps": rate, "seed": seed}
+    ours, theirs = (Recorder(side=side, epoch_ns=0, clock="virtual", spill=Scratch()) for side in ("server", "client"))
     pace = pacer_named(pacer)
-    recorder.setting(0, "pacer", pacer_name(pace))
+    ours.setting(0, "pacer", pacer_name(pace))
     said = named(playout_delay if callable(playout_delay) else type(playout_delay)) if own_delay else playout_delay
-    recorder.setting(0, "playout_delay", said)
+    ours.setting(0, "playout_delay", said)
     if network is not None:
+        frame_bytes(name, width, quality)  # ValueError for a width or quality that cannot be
         made = {"width": width, "quality": quality, "network": str(network), "repair": repair, "spread": spread}
+        made |= {"rate_control": type(controller).__name__} if controller is not None else {}
         for setting, chosen in made.items():
-            recorder.setting(0, setting, chosen)
-    until_ns = round(seconds * NS)
-    offered = (_Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
-    departures = _departures(offered, Seat(pace, call=call), cost, recorder)
-    clock = VirtualClock()
-    way = Impairment(Network(delay=delay) if network is None else network, describe=seen, call=call)
-    frame_ns = round(NS / rate) if rate else NS // 30
-    sender = Packetizer(way, frame_ns=frame_ns, spread=spread, repair=repair, parity=parity)
+            ours.setting(0, setting, chosen)
+    way = Network(delay=delay) if network is None else network
     adaptive = own_delay or playout_delay == "adaptive"
-    delay_ns = None if adaptive else round(playout_delay * NS)
-    steering = Steering(OwnTarget(playout_delay, call=call) if own_delay else None) if adaptive else None
-    back_ns = round(way.network.steady_delay * NS)
-    receiver = Receiver(
-        way,
-        recorder,
-        delay_ns=delay_ns,
-        steering=steering,
-        packets=network is not None,
-        ssrc=SSRC,
+    target = None
+    if own_delay:
+        instead = f"The playout delay is {DEFAULT_DELAY_NS / NS:g} s now"
+        target = OwnTarget(playout_delay, call=parts.call, failed=parts.failed(instead))
+    settings = Settings(
+        network=kept_going(way, parts.call, parts.failed("The stream goes on without it")),
+        whole=network is None,
+        until_ns=(until_ns := round(seconds * NS)),
+        interval_ns=round(NS / rate) if rate else NS // 30,
+        width=width,
+        quality=quality,
+        sizes=partial(frame_bytes, name),
+        sound=sound if audio else None,
+        device=audio if isinstance(audio, Device) else Device(),
+        delay_ns=None if adaptive else round(playout_delay * NS),
+        target=target,
         repair=repair,
-        ask=lambda numbers, now_ns: sender.ask(numbers, now_ns + back_ns),
+        parity=parity,
+        spread=spread,
     )
-    recorder.meta["repair_ssrcs"] = [receiver.repair_ssrc]
-    reports = None if controller is None else Reports(controller, Choice(quality, width), way, sender, receiver, call)
-    leaving = next(departures, None)
-    while True:
-        if leaving is not None and leaving.sent_ns is None:
-            recorder.frame(leaving.row("in_flight"))
-            leaving = next(departures, None)
-            continue
-        wake_ns, sender_ns = receiver.wake_at(), sender.wake_at()
-        if sender_ns is not None and (wake_ns is None or sender_ns <= wake_ns):
-            wake_ns = sender_ns
-        if leaving is not None and leaving.sent_ns is not None and (wake_ns is None or leaving.sent_ns < wake_ns):
-            clock.sleep_until(leaving.sent_ns)
-            if reports is not None and (choice := reports.choice(leaving.sent_ns)) is not None:
-                sizes = frame_bytes(name, choice.width, choice.quality)
-                for setting, chosen in zip(("quality", "width"), choice, strict=True):
-                    recorder.setting(leaving.sent_ns, setting, chosen)
-            leaving.scan = sizes[leaving.index % len(sizes)]
-            receiver.expect(leaving)
-            sender.send(leaving)
-            leaving = next(departures, None)
-        elif wake_ns is not None:
-            clock.sleep_until(wake_ns)
-            if wake_ns == sender_ns:
-                sender.move_along(clock.now_ns())
-            else:
-                receiver.move_along(clock.now_ns())
-        else:
-            break
-    receiver.close(clock.now_ns())
-    recorder.meta["end_ns"] = clock.now_ns()
-    return recorder.trace()
+    offered = (Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
+    seat = Seat(pace, call=parts.call, failed=parts.failed("Frames are sent by their deadlines now"))
+    run = Run(settings, departures(offered, seat, cost, ours), ours, theirs)
+    parts.record(ours, run.clock.now_ns)
+    if controller is not None:
+        run.adapt(controller, call=parts.call, failed=parts.failed("Quality and width stay as they are"))
+    run.run()
+    theirs.meta["end_ns"] = run.clock.now_ns()
+    meta = {
+        "clip": str(clip) if name else "times",
+        "target_fps": rate,
+        "audio_rate": settings.sound.rate if settings.sound else None,
+        "seed": seed,
+        "clock": f"virtual:{seed}",
+    }
+    return merged(ours.trace(), theirs.trace(), side="simulation", meta=meta)
 
 
 def _cost(work: Work | float | None, width: int, chance: random.Random) -> Callable[[], FrameWork]:
@@ -298,16 +288,20 @@ def _work_ns(seconds: float) -> int:
     return round(seconds * NS)
 
 
-def _presentation_times(clip: Any) -> tuple[Iterator[int], float | None]:
-    """Endless presentation times in ns, and the frames a second that they aim at."""
+def _read(clip: Any) -> tuple[Iterator[int], float | None, Sound | None]:
+    """Endless presentation times in ns, the frames a second that they aim at, and what sound there is."""
     if isinstance(clip, int | float) and not isinstance(clip, bool):
         if not clip > 0:
             raise ValueError(f"a number of frames a second must be more than 0, not {clip}")
-        return (round(n * NS / clip) for n in count()), float(clip)
+        return (round(n * NS / clip) for n in count()), float(clip), None
     if isinstance(clip, str | Path):
         source = open_source(clip)
-        return _repeated(picture_times_ns(clip), source.duration_ns), float(source.fps) if source.fps else None
-    return (round(seconds * NS) for seconds in clip), None
+        sound = None
+        if source.rate is not None and source.channels is not None:
+            sound = Sound(source.rate, source.channels)
+        fps = float(source.fps) if source.fps else None
+        return _repeated(picture_times_ns(clip), source.duration_ns), fps, sound
+    return (round(seconds * NS) for seconds in clip), None, None
 
 
 def _repeated(times_ns: Iterable[int], period_ns: int | None) -> Iterator[int]:

@@ -14,7 +14,7 @@ from avlab.measure.record.trace import Trace
 from avlab.media.codec import check_quality, check_width
 from avlab.network.ratecontrol import Choice, Report
 from avlab.network.settings import Network
-from avlab.stream.simulate import simulate
+from avlab.stream.simulate import simulate_strictly
 
 FULL_KBPS = 3_300.0
 """What the stream has at the quality and width that it begins with."""
@@ -144,7 +144,7 @@ def _controller(work: Any, paths: list[_Path], patience: Patience) -> Verdict:
             raise
         except Exception as error:  # of its making
             return Verdict(False, f"{who} fails with {told(error)}.")
-        trace = simulate(30.0, network=network, rate_control=judge, seconds=path.seconds)
+        trace = simulate_strictly(30.0, network=network, rate_control=judge, seconds=path.seconds)
         who = judge.name
         if not judge.choices:
             return Verdict(False, f"{who} never chooses anything. Return a Choice when a report is bad.")

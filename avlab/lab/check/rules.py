@@ -11,7 +11,7 @@ from avlab.lab.check.patience import Patience, WrongError, judged, let_through
 from avlab.lab.check.words import name, said, sentence, told
 from avlab.lab.predictions import Verdict
 from avlab.measure.numbers import metrics
-from avlab.stream.simulate import simulate
+from avlab.stream.simulate import simulate_strictly
 from avlab.timing.pacing import FeedbackPacer, tutorial_rule
 
 RATES = 30.0, 24.0
@@ -74,7 +74,7 @@ def _rule(work: Any, rates: Sequence[float], seconds: float, seed: int, patience
             base = patience.call(FeedbackPacer, work)
             watched = _Watched(base.rule, base.name, patience)
             pacer = FeedbackPacer(watched, whole_ms=work is tutorial_rule)
-            trace = simulate(fps, pacer=pacer, seconds=seconds, seed=seed + number)
+            trace = simulate_strictly(fps, pacer=pacer, seconds=seconds, seed=seed + number)
         except (TypeError, ValueError, RuntimeError) as error:  # a pacer's own sentences
             return Verdict(False, _failed(who, error))
         run = metrics.convergence(trace, at="sent")

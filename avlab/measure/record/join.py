@@ -24,7 +24,7 @@ from avlab.measure.record.tables import (
     Rows,
     Table,
 )
-from avlab.measure.record.trace import SettingRow, Trace
+from avlab.measure.record.trace import SettingRow, Side, Trace
 
 Ints = NDArray[np.int64]
 
@@ -103,6 +103,27 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
         reports=[*(_shifted(REPORTS, part, shift) for part in told), client.rows("reports")],
         settings=sorted([*settings, *client.setting_rows], key=lambda row: row.time_ns),
         meta=meta,
+    )
+
+
+def merged(server: Trace, client: Trace, *, side: Side, meta: dict[str, Any]) -> Trace:
+    """Both sides of a run whose server had one client, on one clock, and whose client listened to the end; as `side`.
+
+    As `join`, but nothing is in flight unless the server says so, and frames that were never sent are there, too.
+    """
+    mine, ours = server.rows("packets"), client.rows("packets")
+    ssrcs = np.union1d(mine["ssrc"], ours["ssrc"])
+    at, to = _pair(_packet_keys(mine, _aligned_seq(mine, ours), ssrcs), _packet_keys(ours, ours["seq"], ssrcs))
+    end_ns = int(client.meta["end_ns"])
+    packets, _ = _merge_packets(mine, ours, at, to, end_ns)
+    frames = _merge_frames(server.rows("frames"), client.rows("frames"), ours, end_ns)
+    return Trace(
+        frames=[frames],
+        packets=[packets],
+        sync=[client.rows("sync")],
+        reports=[server.rows("reports")],
+        settings=sorted([*server.setting_rows, *client.setting_rows], key=lambda row: row.time_ns),
+        meta={**server.meta, **client.meta, **meta, "side": side},
     )
 
 
@@ -267,11 +288,16 @@ def _merge_frames(server: Rows, client: Rows, arrived: Rows, still_ns: int) -> R
         unknown = sent & (merged[column] == UNKNOWN32)
         merged[column][unknown] = server[column][at[unknown]]
     fateless = unseen & (merged["fate"] == UNKNOWN8)
-    # Of what has arrived the client will say what became of it, however long that takes: a page has the last word.
+    # Of what has arrived the client will say what became of it, however long that takes: a page has the last word. But
+    # for what came too late to be looked at.
     arrived = arrived[(arrived["received"] != UNKNOWN) & (arrived["timestamp"] != UNKNOWN)]
-    in_flight = (merged["sent"] > still_ns) | np.isin(_media_time(merged), _media_time(arrived))
+    too_late = arrived["fate"] == PACKET_FATES.index("late")
+    open_ones, late = (np.isin(_media_time(merged), _media_time(arrived[which])) for which in (~too_late, too_late))
+    in_flight = (merged["sent"] > still_ns) | open_ones
     merged["fate"][fateless & in_flight] = FRAME_FATES.index("in_flight")
-    lost = fateless & ~in_flight
+    late &= fateless & ~in_flight
+    merged["fate"][late] = FRAME_FATES.index("late")
+    lost = fateless & ~in_flight & ~late
     merged["fate"][lost] = FRAME_FATES.index("lost")
     merged["packets_lost"][lost] = merged["packets"][lost]
     return merged[np.argsort(_first_known(merged, "due", "sent", "first_packet", "complete", "shown"), kind="stable")]

@@ -30,13 +30,14 @@ from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.dispatch import Dispatch
 from avlab.stream.rtsp.feedback import Feedback
 from avlab.stream.rtsp.media_sockets import MediaSockets
-from avlab.stream.rtsp.peer import SERVER_NAME, STALL_BYTES, Peer, Route, tracks_of
+from avlab.stream.rtsp.peer import SERVER_NAME, Peer, Route, tracks_of
 from avlab.stream.sending.adapting import Delivery
 from avlab.stream.sending.pictures import Pictures
 from avlab.stream.sockets.links import interest
 from avlab.stream.sockets.listening import Arrival, Listener
 from avlab.stream.sockets.protocols import System
 from avlab.stream.sockets.system import Sockets
+from avlab.stream.ways import STALL_BYTES
 from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
 from avlab.wire.rtp import HEADER_BYTES, PACKET_SIZES, Packed

@@ -36,9 +36,6 @@ RTX_TYPE, FEC_TYPE = 98, 99
 OWN_TYPES = range(112, 112 + MOST_OFFERED)
 """Those of repairs of anyone's own."""
 
-STALL_BYTES = 1 << 20
-"""Media for a peer that reads no faster is dropped while this much waits for it; others are not held up."""
-
 
 @dataclass(slots=True)
 class Track:

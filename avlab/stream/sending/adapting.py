@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from avlab.core.events import Reported
 from avlab.network.offload import Offload
 from avlab.network.ratecontrol import Aimd, Choice, RateController, Report, asked
 from avlab.parts import Call, PartError, called
-from avlab.stream.sending.clip import Sending
 from avlab.wire.rtp import MAX_PACKET
 from avlab.wire.units import NS
 
@@ -29,6 +29,16 @@ class Delivery:
     heard: Callable[[Reported], None] | None = None
 
 
+class Encoding(Protocol):
+    """What is sent, as far as a rate controller is told of it: `Sending` is one."""
+
+    quality: int
+    width: int | None
+    """What was asked for; None for the clip's own."""
+    encoded_width: int | None
+    """The newest frame's."""
+
+
 class Adapting:
     """Hands reports to a rate controller, and what it chooses to what is sent. None: nothing is adapted.
 
@@ -37,7 +47,7 @@ class Adapting:
 
     def __init__(
         self,
-        sending: Sending,
+        sending: Encoding,
         choose: Callable[[Choice], None],
         *,
         call: Call = called,

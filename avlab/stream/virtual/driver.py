@@ -1,0 +1,431 @@
+"""One run in virtual time: a `Sender` and a `Player`, a network between them, what wakes them. No thread, no socket.
+
+What a server and a client do at their sockets, this does between moments: each machine is called as on sockets, with
+the same bytes. What fills a picture or a chunk of sound is a filler of the right size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from avlab.core.arriving import Described
+from avlab.core.budget import FeedbackBudget
+from avlab.core.events import Doubted, PacketsTaken, Path, Reported, Sent
+from avlab.core.player import Player
+from avlab.core.repairing import Repair
+from avlab.core.sender import Outlet, Sender
+from avlab.measure.record.trace import FrameRow, Recorder
+from avlab.network.parity import ParityEncoder
+from avlab.network.ratecontrol import RateController
+from avlab.network.retransmission import RtxSender
+from avlab.network.settings import Network
+from avlab.parts import Call, Choice, PartError
+from avlab.stream.clock import VirtualClock
+from avlab.stream.recording import PlayerRecording, SenderRecording
+from avlab.stream.sending.adapting import Adapting
+from avlab.stream.virtual import filler
+from avlab.stream.virtual.departures import Departure
+from avlab.stream.virtual.device import Asking, Device
+from avlab.stream.ways import Way
+from avlab.timing.target import DelayTarget
+from avlab.wire.batch import Batch
+from avlab.wire.rtp import JPEG, VIDEO_CLOCK, Packed, rtp_timestamp
+from avlab.wire.units import NS
+
+VIDEO, RTX, AUDIO, PLAYER = 1, 2, 3, 4
+"""The sources of a simulated run: the pictures, those of their packets that are sent again, the sound, the client."""
+
+RTX_TYPE, FEC_TYPE = 98, 99
+"""Payload types, as a server has them."""
+
+CHUNK_NS = NS // filler.CHUNKS_A_SECOND
+
+AFTER_BYE_NS = NS // 10
+"""A client listens so long after the last BYE, as on sockets."""
+
+QUIET_NS = NS
+"""With nothing under way and nothing come for so long, it has ended without a BYE, which may be lost."""
+
+NEVER = 1 << 62
+
+
+@dataclass(slots=True)
+class Settings:
+    """What a run is like; see `simulate`."""
+
+    network: Network
+    whole: bool
+    """Whether frames travel whole, in one packet each, of which there is no record."""
+    until_ns: int
+    interval_ns: int
+    """From one frame to the next, by the clip."""
+    width: int
+    quality: int
+    sizes: Callable[[int, int], tuple[int, ...]]
+    """Bytes of each frame's scan, over and over, at a width and quality."""
+    sound: filler.Sound | None = None
+    device: Device = field(default_factory=Device)
+    delay_ns: int | None = None
+    """The playout delay; None: adaptive, by `target`."""
+    target: DelayTarget | None = None
+    repair: Repair | None = None
+    parity: float = 0.25
+    spread: float = 0.0
+
+
+class Encoding:
+    """What is encoded at which moment: a `sending.adapting.Encoding`."""
+
+    def __init__(self, quality: int, width: int) -> None:
+        self.quality = quality
+        self.width: int | None = width
+        self.encoded_width: int | None = width
+        self._since: list[tuple[int, Choice]] = [(0, Choice(quality, width))]  # newest last
+
+    def choose(self, choice: Choice, now_ns: int) -> None:
+        """Another quality and width for what is encoded from now on."""
+        self.quality, self.width = choice
+        self._since.append((now_ns, choice))
+
+    def at(self, chosen_ns: int) -> Choice:
+        """The quality and width of a picture whose encoding began at a moment; later ones have no earlier moments."""
+        while len(self._since) > 1 and self._since[1][0] <= chosen_ns:
+            del self._since[0]
+        choice = self._since[0][1]
+        self.encoded_width = choice.width
+        return choice
+
+
+class Run:
+    """A server and its one client. `ours` is what the server's record is written to, `theirs` the client's."""
+
+    def __init__(self, settings: Settings, leaving: Iterator[Departure], ours: Recorder, theirs: Recorder) -> None:
+        self.clock = VirtualClock()
+        self.encoding = Encoding(settings.quality, settings.width)
+        self._adapting: Adapting | None = None
+        self._settings, self._leaving, self._ours = settings, leaving, ours
+        self._sent, self._seen = SenderRecording(ours), PlayerRecording(theirs)
+        self._sender = self._made_sender()
+        self._player = self._made_player()
+        self._way: Way[Path] = Way(settings.network, client=0, carrier=self, recording=self._sent)
+        self._sound = settings.sound
+        self._chunk = None if self._sound is None else filler.chunk(self._sound, whole=settings.whole)
+        self._chunk_ns = NEVER if self._sound is None else 0
+        self._chunks = 0
+        self._frame: Departure | None = None
+        self._frame_ns = NEVER
+        self._sender_ns = self._player_ns = NEVER
+        self._touched = False  # something has come to the player since its time was last seen to
+        self._media_ns = 0  # where the clip ends, as far as it was sent
+        self._end_ns = NEVER  # when the server says goodbye
+        self._ended_ns: int | None = None  # when the last BYE came
+        self._arrived_ns = 0  # when anything came last
+        self._drained_ns: int | None = None
+
+    def _made_sender(self) -> Sender:
+        settings = self._settings
+        sender = Sender(unix_offset_ns=0, budget=FeedbackBudget())
+        sender.spread, sender.parity = settings.spread, settings.parity
+        video = Outlet(
+            "video",
+            rate=VIDEO_CLOCK,
+            ssrc=VIDEO,
+            sequence=0,
+            timestamp_offset=0,
+            spreads=True,
+            interval_ns=settings.interval_ns,
+            again=RtxSender(ssrc=RTX, payload_type=RTX_TYPE, sequence=0) if settings.repair == "rtx" else None,
+            parity=ParityEncoder(payload_type=FEC_TYPE) if settings.repair == "fec" else None,
+        )
+        sender.add(video)
+        if settings.sound is not None:
+            rate = settings.sound.rate
+            sender.add(Outlet("audio", rate=rate, ssrc=AUDIO, sequence=0, timestamp_offset=0, marks_first=True))
+        return sender
+
+    def _made_player(self) -> Player:
+        settings, sound = self._settings, self._settings.sound
+        player = Player(ssrc=PLAYER)
+        repairs = {"rtx": RTX_TYPE, "fec": FEC_TYPE}
+        sources = {"rtx": RTX} if settings.repair == "rtx" else {}
+        described = Described(
+            JPEG, VIDEO_CLOCK, ssrc=VIDEO, repairs=repairs, repair=settings.repair, repair_ssrcs=sources
+        )
+        player.add("video", described)
+        streams = {"video"}
+        self._device: Asking | None = None
+        if sound is not None:
+            streams.add("audio")
+            player.add("audio", Described(sound.payload_type, sound.rate, channels=sound.channels, ssrc=AUDIO))
+            self._device = Asking(settings.device, rate=sound.rate, channels=sound.channels)
+        if settings.target is not None:
+            player.steer_by(settings.target)
+        sink = None if self._device is None else self._device.sink
+        player.prepare(streams=streams, delay_ns=settings.delay_ns, sound=sink)
+        return player
+
+    def adapt(self, controller: RateController, *, call: Call, failed: Callable[[PartError], None]) -> None:
+        """Have a rate controller choose quality and width by the reports, from the beginning."""
+
+        def choose(choice: Choice) -> None:
+            now_ns = self.clock.now_ns()
+            self.encoding.choose(choice, now_ns)
+            self._ours.setting(now_ns, "quality", choice.quality)
+            self._ours.setting(now_ns, "width", choice.width)
+
+        self._adapting = Adapting(self.encoding, choose, call=call, failed=failed)
+        self._adapting.controller = controller
+
+    # ---- time
+
+    def run(self) -> None:
+        """From PLAY to the end of what the client shows and hears."""
+        self._player.begin(0, dict.fromkeys(self._sender.outlets, 0), 0)
+        self._sender.play(0, 0)
+        self._send(0)
+        self._next_frame()
+        now_ns = 0
+        self._see_to_player(now_ns)
+        while not self._over(now_ns):
+            now_ns = max(now_ns, self._next_ns())
+            self.clock.sleep_until(now_ns)
+            self._step(now_ns)
+        self._way.close()
+        self._player.flush(now_ns)
+        self._player.close()
+        self._tell()
+
+    def _next_ns(self) -> int:
+        down_ns, up_ns = self._way.down.wake_at(), self._way.up.wake_at()
+        return min(
+            self._frame_ns,
+            self._chunk_ns,
+            self._sender_ns,
+            self._player_ns,
+            self._end_ns,
+            NEVER if down_ns is None else down_ns,
+            NEVER if up_ns is None else up_ns,
+            NEVER if self._device is None else self._device.due_ns,
+        )
+
+    def _step(self, now_ns: int) -> None:
+        """What is due now: what arrives before what leaves, the sound before the pictures."""
+        way, sender = self._way, self._sender
+        way.deliver(now_ns)
+        if way.up.wake_at() is not None:
+            for data in way.risen(now_ns):
+                self._hear(data, now_ns)
+        if self._chunk_ns <= now_ns:
+            self._send_sound(now_ns)
+        if self._frame_ns <= now_ns:
+            self._send_frame(now_ns)
+        if self._sender_ns <= now_ns:
+            sender.handle_timer(now_ns)
+            self._send(now_ns)
+        if self._end_ns <= now_ns:
+            self._end_ns = NEVER
+            sender.end(now_ns)
+            self._send(now_ns)
+        if self._device is not None and self._device.due_ns <= now_ns:
+            reading = self._device.ask()
+            if reading is not None:
+                self._player.heard(reading)
+        if self._touched or self._player_ns <= now_ns:
+            self._see_to_player(now_ns)
+
+    def _over(self, now_ns: int) -> bool:
+        """Whether all has come that will, and was seen and heard: as a client judges it after BYE."""
+        if self._frame is not None or self._chunk_ns != NEVER or self._end_ns != NEVER:
+            return False
+        if self._ended_ns is None and all(stream.ended for stream in self._player.streams.values()):
+            self._ended_ns = now_ns
+        if self._ended_ns is not None:
+            over = now_ns - self._ended_ns >= AFTER_BYE_NS
+        else:
+            idle = self._way.down.wake_at() is None and self._sender_waits_for_nothing()
+            over = idle and now_ns - self._arrived_ns >= QUIET_NS
+        if not over or not self._player.finished(now_ns):
+            return False
+        self._tell()
+        lead_ns = 0 if self._device is None else self._device.sink.lead_ns
+        self._drained_ns = self._drained_ns or now_ns + lead_ns
+        return now_ns >= self._drained_ns
+
+    def _sender_waits_for_nothing(self) -> bool:
+        return not any(outlet.waiting for outlet in self._sender.outlets.values())
+
+    # ---- the server
+
+    def _next_frame(self) -> None:
+        """The next frame that leaves; those before it that do not are written down."""
+        while True:
+            frame = self._frame = next(self._leaving, None)
+            if frame is None:
+                self._frame_ns = NEVER
+                self._see_whether_over()
+                return
+            self._media_ns = max(self._media_ns, frame.pts_ns + self._settings.interval_ns)
+            if frame.sent_ns is not None:
+                self._frame_ns = frame.sent_ns
+                return
+            held = frame.fate == "in_flight"
+            self._ours.frame(
+                FrameRow(
+                    "video",
+                    index=frame.index,
+                    pts_ns=frame.pts_ns,
+                    timestamp=rtp_timestamp(frame.pts_ns, VIDEO_CLOCK, 0),
+                    due_ns=None if held else frame.pts_ns,
+                    encoded_ns=frame.encoded_ns,
+                    packets=None if held else 0,
+                    fate=frame.fate,
+                )
+            )
+
+    def _packed(self, frame: Departure) -> tuple[Packed, int | None]:
+        """A frame's packets, and how many bytes the picture has; None where that is nobody's business."""
+        if self._settings.whole:
+            return filler.whole_picture(), None
+        quality, width = self.encoding.at(frame.chosen_ns)
+        sizes = self._settings.sizes(width, quality)
+        scan = sizes[frame.index % len(sizes)]
+        return filler.picture(scan, width, quality), filler.picture_bytes(scan)
+
+    def _send_frame(self, now_ns: int) -> None:
+        frame = self._frame
+        while frame is not None and frame.sent_ns is not None and frame.sent_ns <= now_ns:
+            packed, size = self._packed(frame)
+            count = self._sender.send("video", packed, frame.pts_ns, now_ns)
+            self._ours.frame(
+                FrameRow(
+                    "video",
+                    index=frame.index,
+                    pts_ns=frame.pts_ns,
+                    timestamp=rtp_timestamp(frame.pts_ns, VIDEO_CLOCK, 0),
+                    due_ns=frame.due_ns,
+                    encoded_ns=frame.encoded_ns,
+                    sent_ns=now_ns,
+                    bytes=size,
+                    packets=count,
+                )
+            )
+            self._send(now_ns)
+            self._next_frame()
+            frame = self._frame
+
+    def _send_sound(self, now_ns: int) -> None:
+        chunk, sound = self._chunk, self._sound
+        if chunk is None or sound is None:
+            return
+        pts_ns = self._chunk_ns
+        count = self._sender.send("audio", chunk, pts_ns, now_ns)
+        batch = chunk.batch
+        for at in range(count):
+            ticks, size = at * chunk.ticks, batch.size if at < count - 1 else batch.last
+            part_ns = pts_ns + ticks * NS // sound.rate
+            self._ours.frame(
+                FrameRow(
+                    "audio",
+                    index=self._chunks,
+                    pts_ns=part_ns,
+                    timestamp=(rtp_timestamp(pts_ns, sound.rate, 0) + ticks) & 0xFFFFFFFF,
+                    due_ns=pts_ns,
+                    sent_ns=now_ns,
+                    bytes=size - 12,
+                    packets=1,
+                )
+            )
+        self._send(now_ns)
+        self._chunks += 1
+        self._media_ns = max(self._media_ns, pts_ns + CHUNK_NS)
+        self._chunk_ns += CHUNK_NS
+        if self._chunk_ns >= self._settings.until_ns:
+            self._chunk_ns = NEVER
+            self._see_whether_over()
+
+    def _see_whether_over(self) -> None:
+        """The clip is over once its last picture and sound have had their time."""
+        if self._frame is None and self._chunk_ns == NEVER:
+            self._end_ns = max(self._media_ns, self.clock.now_ns())
+
+    def _send(self, now_ns: int) -> None:
+        """All that the sender has to say leaves."""
+        way = self._way
+        told: list[Reported | Doubted] = []
+        media: list[Sent] = []
+        for event in self._sender.events():
+            if isinstance(event, Sent):
+                media.append(event)
+            else:
+                told.append(event)
+        sent = iter(media)
+        clear = way.down.network.clear and way.down.wake_at() is None
+        for path, batch in self._sender.outgoing():
+            leaving = None if path.control else next(sent)
+            if not clear:
+                way.push(path, leaving, batch, now_ns, stream=path.stream, reliable=path.stream == "audio")
+            elif leaving is not None:
+                self.hand_over(path, leaving, now_ns)
+            else:
+                self.hand_over_rtcp(path, batch.data, now_ns)
+        if not clear:
+            way.deliver(now_ns)
+        timer_ns = self._sender.timer_at()
+        self._sender_ns = NEVER if timer_ns is None else timer_ns
+        for event in told:
+            if isinstance(event, Doubted):
+                self._ours.event(now_ns, "report not believed", event.doubt)
+            elif isinstance(event, Reported):
+                self._sent.reported(event)
+                if self._adapting is not None:
+                    self._adapting.heard(event)
+
+    def _hear(self, data: bytes, now_ns: int) -> None:
+        """Feedback has come to the server."""
+        self._sender.receive(Path("", control=True), Batch(data, len(data)), now_ns)
+        self._send(now_ns)
+
+    # ---- between them: ways.Carrier
+
+    def hand_over(self, route: Path, event: Sent, now_ns: int) -> None:
+        """See `ways.Carrier`."""
+        if not self._settings.whole:
+            self._sent.sent(event)
+        self._receive(route, event.batch, now_ns)
+
+    def hand_over_copy(self, route: Path, event: Sent, now_ns: int) -> None:
+        """See `ways.Carrier`."""
+        self._sender.copied(event.ssrc)
+        self._receive(route, event.batch, now_ns)
+
+    def hand_over_rtcp(self, route: Path, data: bytes, now_ns: int) -> None:
+        """See `ways.Carrier`."""
+        self._receive(route, Batch(data, len(data)), now_ns)
+
+    def _receive(self, path: Path, batch: Batch, now_ns: int) -> None:
+        self._player.receive(path, batch, now_ns)
+        self._touched, self._arrived_ns = True, now_ns
+
+    # ---- the client
+
+    def _see_to_player(self, now_ns: int) -> None:
+        player, way = self._player, self._way
+        self._touched = False
+        player.handle_timer(now_ns)
+        for path, batch in player.outgoing():
+            spared = path.stream == "audio" or (way.up.network.clear and way.up.wake_at() is None)
+            if spared:  # over TCP, or by a network that does nothing
+                self._hear(batch.data, now_ns)
+            elif way.rise(path.stream, batch.data, now_ns):
+                for data in way.risen(now_ns):
+                    self._hear(data, now_ns)
+        self._tell()
+        timer_ns = player.timer_at()
+        self._player_ns = NEVER if timer_ns is None else timer_ns
+
+    def _tell(self) -> None:
+        seen, whole = self._seen, self._settings.whole
+        for event in self._player.events():
+            if not (whole and isinstance(event, PacketsTaken)):
+                seen(event)
