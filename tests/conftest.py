@@ -78,6 +78,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
+    if " at 0x" in item.nodeid:
+        raise pytest.UsageError(f"{item.nodeid} has another name in each process: mend it by ids=without_addresses")
     if not DEVICES.isdisjoint(getattr(item, "fixturenames", ())):
         item.add_marker("alone")  # a device keeps time, and a browser draws on every core
     if item.get_closest_marker("timeout") is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tools import without_addresses
 
 import avlab
 from avlab import Aimd, Choice, Report
@@ -258,7 +259,7 @@ class _Ahead:
         (_By, False, "_By fails with TypeError"),
         (0.5, False, "0.5 is no controller"),
     ],
-    ids=str,
+    ids=without_addresses,
 )
 def test_what_is_wrong_with_a_controller_is_told(work: Any, passed: bool, words: str) -> None:
     verdict = check.controller(work)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tools import without_addresses
 
 import avlab
 from avlab import Choice, Report, check
@@ -176,7 +177,7 @@ class PaysBack:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("work", [proportional(0.3), proportional(1.0), avlab.pi_rule, PaysBack], ids=str)
+@pytest.mark.parametrize("work", [proportional(0.3), proportional(1.0), avlab.pi_rule, PaysBack], ids=without_addresses)
 def test_a_rule_that_does_not_slide_passes(work: Any, seed: int) -> None:
     verdict = check.rule(work, seed=seed)
     assert verdict.passed, verdict
@@ -209,7 +210,7 @@ def for_thirty(delay: float, measured_fps: float, target_fps: float) -> float:
         (lambda delay, measured_fps, target_fps: 33.3, "is it in milliseconds? Seconds are wanted."),
         (lambda delay, measured_fps, target_fps: delay + 1, "is it in milliseconds? Seconds are wanted."),
     ],
-    ids=str,
+    ids=without_addresses,
 )
 def test_a_rule_that_slides_or_strays_is_told_why(work: Any, words: str, seed: int) -> None:
     verdict = check.rule(work, seed=seed)
@@ -387,7 +388,7 @@ class ByTheClock:
 
 
 @pytest.mark.parametrize("seed", SEEDS[:2])
-@pytest.mark.parametrize("work", [Halves, Narrows, Halves()], ids=str)
+@pytest.mark.parametrize("work", [Halves, Narrows, Halves()], ids=without_addresses)
 def test_a_sensible_controller_passes(work: Any, seed: int) -> None:
     verdict = check.controller(work, seed=seed)
     assert verdict.passed, verdict

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tools import without_addresses
 
 from avlab.measure.numbers.metrics import convergence, drift, frame_ledger, pacing, packet_ledger, summary
 from avlab.media import codec
@@ -70,7 +71,7 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=without_addresses)
 def test_ledgers_close(settings: dict[str, Any]) -> None:
     trace = simulate(30.0, seconds=30, **settings)
     ledger = frame_ledger(trace)
@@ -321,7 +322,7 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=str)
+@pytest.mark.parametrize("network", NETWORKS, ids=without_addresses)
 def test_both_ledgers_close_over_a_network(network: Network) -> None:
     trace = simulate(30.0, seconds=20, width=400, network=network, work=0)
     packets, frames = packet_ledger(trace), frame_ledger(trace)

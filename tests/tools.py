@@ -7,6 +7,7 @@ Nothing here is set for the whole process: what a program needs to find them is 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import struct
@@ -48,6 +49,11 @@ PACKAGES: dict[str, str] = {
 """What `needs(...)` may name, and the Debian packages that bring it. `gst:ELEMENT` names a GStreamer element."""
 
 GST_PACKAGES = "gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+
+
+def without_addresses(value: object) -> str:
+    """A parameter's name, for pytest's `ids`: the same in each process that collects the tests."""
+    return re.sub(" at 0x[0-9a-f]+", "", str(value))
 
 
 def packages(tool: str) -> list[str]:
