@@ -154,6 +154,19 @@ def parser() -> argparse.ArgumentParser:
     relay.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     relay.add_argument("--trace", metavar="FILE", help="save the record")
 
+    analyse = command(
+        "analyse",
+        "What was lost and late of each stream of RTP in a capture, pcap or pcapng, whoever made it.",
+        "analyse run.pcapng",
+        "analyse call.pcap --streams 1,3 --out plots",
+        "analyse run.pcapng --json",
+    )
+    analyse.add_argument("file", metavar="FILE", help="of Wireshark, tcpdump, avlab --capture, ...")
+    text = "the numbers of the video and the sound that plots are of (the largest ones that go the same way)"
+    analyse.add_argument("--streams", type=_numbers, metavar="N,N", help=text)
+    analyse.add_argument("--out", metavar="DIR", help="write plots and the trace there")
+    analyse.add_argument("--json", action="store_true", help="print one JSON object")
+
     text = "What this machine can do, and how to mend what it cannot. Exit code 1 when avlab does not work here."
     doctor = command("doctor", text, "doctor", "doctor --json")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
@@ -197,6 +210,13 @@ def _capture_option(parser: argparse.ArgumentParser) -> None:
 def _sound_option(parser: argparse.ArgumentParser) -> None:
     choices = ["auto", "speaker", "null"]
     parser.add_argument("--audio", choices=choices, default="auto", help="null keeps time without sound (auto)")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(each) for each in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,3") from None
 
 
 def _seconds(text: str) -> float:

@@ -96,11 +96,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     clip = options.clip or default_clip()
     out = Path(options.out)
-    try:  # before anything is streamed that could not be kept
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = _sentence(error)
-        raise OSError(f"plots cannot be put into {out} ({reason}): name another folder with --out") from error
+    _make_folder(out)  # before anything is streamed that could not be kept
     server = avlab.Server(clip, width=options.width, quality=options.quality)
     with _progress(server) as tell_server, server:
         client = avlab.Client(server.url, audio=options.audio)
@@ -228,6 +224,27 @@ def _network(options: argparse.Namespace) -> Network:
     return replace(avlab.Network.presets[options.preset] if options.preset else avlab.Network(), **given)
 
 
+def _analyse(options: argparse.Namespace) -> int:
+    from avlab.lab.streams import plots_of, streams_table
+    from avlab.measure.numbers import metrics
+
+    out = None if options.out is None else Path(options.out)
+    if out is not None:
+        _make_folder(out)
+    trace = avlab.Trace.from_pcap(options.file, options.streams)
+    if options.json:
+        found = {"streams": trace.meta["streams"], "shown": trace.meta["shown"], "cut": trace.meta["cut"]}
+        print(json.dumps(found | {"summary": metrics.summary(trace).as_dict()}))
+    else:
+        _say(streams_table(trace))
+    if out is not None:
+        for words in plots_of(trace, out):
+            _say(f"note: {words}", file=sys.stderr)
+        if not options.json:
+            _say(f"plots and trace are in {out}{os.sep}: look at page.png first")
+    return 0
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from avlab.lab.doctor import machine as doctor
 
@@ -259,6 +276,7 @@ COMMANDS = {
     "serve": _serve,
     "play": _play,
     "relay": _relay,
+    "analyse": _analyse,
     "doctor": _doctor,
     "lab": _lab,
 }
@@ -280,6 +298,14 @@ def default_clip() -> Path:
 
 def _home() -> Path:
     return Path(avlab.__file__).resolve().parent.parent
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = _sentence(error)
+        raise OSError(f"plots cannot be put into {out} ({reason}): name another folder with --out") from error
 
 
 def _port(options: argparse.Namespace) -> int:

@@ -111,8 +111,10 @@ def test_a_word_that_the_ledger_does_not_know_is_refused_by_name(write) -> None:
     assert not len(record.trace().frames)
 
 
-def test_a_side_is_one_of_four() -> None:
-    with pytest.raises(ValueError, match="side must be 'server', 'client', 'simulation' or 'relay', not 'peer'"):
+def test_a_side_is_one_of_those_there_are() -> None:
+    with pytest.raises(
+        ValueError, match="side must be one of 'server', 'client', 'simulation', 'relay', 'capture', not 'peer'"
+    ):
         recorder(side="peer")
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import captures
 import numpy as np
 import packets
 import traces
@@ -665,6 +666,28 @@ def _load_member(data: bytes) -> object:
     return _load(packed.getvalue())
 
 
+def _captures() -> list[bytes]:
+    """Files of both kinds, of several links, with RTP, RTCP and RTSP in them."""
+    packets = [(time_ns, captures.udp(data)) for time_ns, data in [*captures.film(0.4), *captures.sound(0.4)]]
+    packets += [(at * 20_000_000, captures.udp(data)) for at, data in enumerate(_reports())]
+    said = b"RTSP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(DESCRIPTION) + DESCRIPTION
+    said += b"".join(b"$\0" + struct.pack("!H", len(data)) + data for _, data in captures.film(0.2))
+    packets += [(at * 1_000, captures.tcp(said[at : at + 700], at)) for at in range(0, len(said), 700)]
+    made = [captures.pcap(packets), captures.pcap(packets, order=">", nano=False), captures.pcapng(packets)]
+    for number, wrap in captures.LINKS.values():
+        made.append(captures.pcapng([(time_ns, wrap(packet)) for time_ns, packet in packets[:60]], link=number))
+    six = [(time_ns, captures.udp(data, ends=("2001:db8::1", "2001:db8::2"))) for time_ns, data in captures.film(0.4)]
+    return [*made, captures.pcapng(six, order=">", resolution=0x80 | 20), captures.AIORTC.read_bytes()[:20_000]]
+
+
+def _analyse(data: bytes) -> object:
+    path = _folder() / "odd.pcapng"
+    path.write_bytes(data)
+    trace = Trace.from_pcap(path)
+    trace.to_pcap(_folder() / "back.pcap")
+    return [metrics.summary(trace), metrics.packet_ledger(trace), metrics.loss(trace), repr(trace)]
+
+
 def _tables() -> list[bytes]:
     return [joined((at, _trace().rows(name)[:300].tobytes()) for at, name in enumerate(TABLES))]
 
@@ -791,6 +814,7 @@ TARGETS = (
     Target("a session through a relay", _relaying, _relay_good, WIRE, _RTSP_WORDS),
     Target("a saved trace", _load, lambda: [_saved()], (ValueError,), share=40, seconds=10.0),
     Target("a saved trace's tables and settings", _load_member, _members, (ValueError,), share=40, seconds=10.0),
+    Target("a capture, analysed", _analyse, _captures, (ValueError,), share=60, seconds=10.0),
     Target("a trace's rows, summed up", _load_rows, _tables, (), share=20, seconds=10.0),
 )  # fmt: skip
 BY_NAME = {target.name: target for target in TARGETS}

@@ -81,6 +81,7 @@ def interarrival_jitter(trace: Trace) -> Timed:
 
     rates = np.array([float(VIDEO_HZ), float(trace.meta.get("audio_rate") or np.nan)])
     rates[~(rates > 0)] = np.nan
+    own = _own_rates(trace)
     step = every(trace.count("packets"))
     parts: list[Timed] = []
     held = np.empty(0, [("lane", "<i8"), ("received", "<i8"), ("timestamp", "<i8"), ("jitter", "<f8")])
@@ -96,13 +97,26 @@ def interarrival_jitter(trace: Trace) -> Timed:
         begins = np.diff(both["lane"], prepend=both["lane"][:1] - 1) != 0
         times = seconds(trace, both["received"])
         ticks = np.diff(both["timestamp"], prepend=both["timestamp"][:1]).astype(np.int32)  # 32 bits wrap, RFC 3550
-        moved = np.abs(np.diff(times, prepend=times[:1]) - ticks / rates[both["lane"] % len(STREAMS)])
+        clock = rates[both["lane"] % len(STREAMS)]
+        for ssrc, rate in own.items():
+            clock[both["lane"] // len(STREAMS) == ssrc] = rate
+        moved = np.abs(np.diff(times, prepend=times[:1]) - ticks / clock)
         moved = np.where(begins, both["jitter"], moved)
         smooth = pd.Series(moved).groupby(np.cumsum(begins)).ewm(alpha=1 / 16, adjust=False).mean()
         both["jitter"] = smooth.to_numpy()
         held = both[np.append(begins[1:], True)[: len(both)]]
         told = both[news][::step]
         stream = (told["lane"] % len(STREAMS)).astype(np.int8)
-        jitter_ms = told["jitter"] * np.where(np.isnan(rates), np.nan, 1e3)[stream]
+        jitter_ms = told["jitter"] * np.where(np.isnan(clock[news][::step]), np.nan, 1e3)
         parts.append(Timed(seconds(trace, told["received"]), stream, told["lane"] // len(STREAMS), jitter_ms))
     return Timed(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _own_rates(trace: Trace) -> dict[int, float]:
+    """Media clocks of sources that have another than their kind's: meta's `clock_rates`, by the source."""
+    told = trace.meta.get("clock_rates")
+    found: dict[int, float] = {}
+    for name, rate in told.items() if isinstance(told, dict) else ():
+        if isinstance(rate, int | float) and rate > 0 and name.isdecimal() and len(name) < 19:
+            found[int(name)] = float(rate)
+    return found

@@ -188,7 +188,7 @@ class Media(NamedTuple):
 
 def reckons(trace: Trace) -> bool:
     """Whether the record is of a receiver on its own, which knows what was sent by the numbers alone."""
-    return bool(trace.meta["side"] == "client" and not trace.meta.get("joined"))
+    return bool(trace.meta["side"] in ("client", "capture") and not trace.meta.get("joined"))
 
 
 def media_ssrcs(trace: Trace) -> Media:

@@ -30,8 +30,13 @@ _RECOVERED = PACKET_FATES.index("recovered")
 
 def moments(trace: Trace, at: Moment) -> Floats:
     """When video's frames were `at` that point, in order; those that never were are left out."""
-    (times,) = of_frames(trace, "video", at)
+    (times,) = of_frames(trace, "video", seen_at(trace, at))
     return (np.sort(times[times != UNKNOWN]) - trace.epoch_ns) / NS
+
+
+def seen_at(trace: Trace, at: Moment) -> Moment:
+    """In a capture nothing is shown: when a frame was whole stands for it."""
+    return "complete" if at == "shown" and trace.meta["side"] == "capture" else at
 
 
 def trailing_rate(times: Floats, window: float) -> Floats:
@@ -88,7 +93,7 @@ def target_fps(trace: Trace) -> float | None:
 
 def interval_error(trace: Trace, at: Moment = "shown") -> Series:
     """Milliseconds by which each gap between two frames was longer than asked: see `metrics.interval_error`."""
-    times_ns, pts = of_frames(trace, "video", at, "pts")
+    times_ns, pts = of_frames(trace, "video", seen_at(trace, at), "pts")
     there = times_ns != UNKNOWN
     times_ns, pts = times_ns[there], pts[there]
     order = np.argsort(times_ns, kind="stable")
@@ -126,6 +131,8 @@ def _bits(trace: Trace, bin: float, at: Literal["sent", "received"], *, recovere
     bins = Bins(2, bin)
     for rows in trace.chunks("packets"):
         counts = rows["bytes"] != UNKNOWN32
+        if trace.meta["side"] == "capture":  # which has others' streams, too
+            counts &= ~np.isin(rows["ssrc"], np.array(trace.meta.get("repair_ssrcs") or [], np.int64))
         if not recovered:
             counts &= rows["fate"] != _RECOVERED
         rows = rows if counts.all() else rows[counts]

@@ -18,7 +18,7 @@ import numpy as np
 from avlab.measure.record.batches import Batch
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.tables import NS, REPORTS, STREAMS, TABLES, UNKNOWN, UNKNOWN8, Rows, Table
-from avlab.measure.record.trace import MOST_LETTERS, SettingRow, Trace
+from avlab.measure.record.trace import MOST_LETTERS, SIDES, SettingRow, Trace
 from avlab.wire.text import printable
 
 IN_MEMORY_ROWS = 1 << 20
@@ -77,7 +77,7 @@ def _list_of_moments(value: object) -> bool:
 
 
 _KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "side": (lambda value: value in ("server", "client", "simulation", "relay"), "one of the four sides"),
+    "side": (lambda value: value in SIDES, "one of the sides"),
     "clock": (lambda value: isinstance(value, str), "a name"),
     "epoch_ns": (_moment, "a time in nanoseconds"),
     "end_ns": (_moment, "a time in nanoseconds"),

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCH", "Column", "FrameRow", "PacketTuple", "Recorder", "SettingRow", "Side", "Trace"]
 
-Side = Literal["server", "client", "simulation", "relay"]
+Side = Literal["server", "client", "simulation", "relay", "capture"]
+SIDES: tuple[Side, ...] = get_args(Side)
 
 MOST_OF_A_NAME = 20_000
 """Settings and events of one name that a record keeps."""
@@ -169,8 +170,8 @@ class Recorder:
         spill_after_ns: int | None = None,
         budget: Budget | None = None,
     ) -> None:
-        if side not in ("server", "client", "simulation", "relay"):
-            raise ValueError(f"side must be 'server', 'client', 'simulation' or 'relay', not {side!r}")
+        if side not in SIDES:
+            raise ValueError(f"side must be one of {', '.join(map(repr, SIDES))}, not {side!r}")
         self.meta: dict[str, Any] = {"side": side, "epoch_ns": epoch_ns, "clock": clock}
         self.notices = Notices()
         """What a person should know of the record itself, a sentence each."""
@@ -291,6 +292,18 @@ class Recorder:
             _PACKET_CODE[fate],
         )
         self._packets.append_folded(run)
+
+    def packet_rows(self, rows: Rows) -> None:
+        """Packets as packed rows (`tables.PACKETS`), of a recorder that another program's record is copied into."""
+        self._packets.append(rows.tobytes())
+
+    def frame_rows(self, rows: Rows) -> None:
+        """Frames as packed rows."""
+        self._frames.append(rows.tobytes())
+
+    def sync_rows(self, rows: Rows) -> None:
+        """Readings of sync as packed rows."""
+        self._sync.append(rows.tobytes())
 
     def frame(self, row: FrameRow) -> None:
         """One frame or chunk of sound, once its fate on this side is known. ValueError for a stream or fate unknown."""
@@ -617,6 +630,30 @@ class Trace:
         """Read a saved trace. FileNotFoundError when there is none, ValueError when the file is something else."""
         loaded: Trace = _files().load(path)
         return loaded
+
+    @classmethod
+    def from_pcap(cls, path: str | PathLike[str], streams: Iterable[int] | None = None) -> Trace:
+        """The trace of a capture of RTP, pcap or pcapng, whoever made it; `docs/captures.md` says what is in it.
+
+        Each packet of each stream is in `packets`, `received` when it was captured, and `meta["streams"]` has a dict a
+        stream: addresses, payload type, packets, lost, jitter and delay. Frames, sync and the numbers of avlab.metrics
+        are of one video and one sound, the largest that go the same way, or those of which `streams` names the numbers.
+        FileNotFoundError when there is no such file; ValueError, with a sentence, when it is no capture, has no RTP in
+        it, or no stream of that number.
+        """
+        from avlab.measure.captures.reading import from_pcap
+
+        return from_pcap(path, streams)
+
+    def to_pcap(self, path: str | PathLike[str]) -> None:
+        """Write the packets as a capture that Wireshark reads: RTP headers, without payloads, between 192.0.2.1 and .2.
+
+        Each is at the time when it was received, in a server's trace sent; what never came is not in it. ValueError
+        when there are no RTP packets, OSError, with a sentence, when it cannot be written.
+        """
+        from avlab.measure.captures.writing import to_pcap
+
+        to_pcap(self, path)
 
     def _counts(self) -> list[tuple[str, str]]:
         lines = []
