@@ -170,9 +170,9 @@ class PlayoutDelay(Protocol):
 
 
 class JitterBuffer(Protocol):
-    """Puts packets in order and gives whole frames: `Client(jitter_buffer=)`. `wake_at` may be left out.
+    """Puts packets in order and gives whole frames: `Client(jitter_buffer=)`, `simulate(jitter_buffer=)`.
 
-    It is for pictures: sound has a ring of its own, in which each sample has its place by its timestamp. Each packet
+    `wake_at` may be left out. It is for pictures: sound has a ring of its own, in which each sample has its place by its timestamp. Each packet
     has a deadline, which is when its picture is to be shown; what is given long after it is too late. What was pushed
     has to be given, in a frame or as `Dropped`, within a second of its deadline at the latest.
     """
@@ -217,7 +217,7 @@ class Codec(Protocol):
 
 
 class Repair(Protocol):
-    """Brings back pictures' packets that are lost over UDP: `Server(repairs=[Mine])`, `Client(repair=Mine)`.
+    """Brings back pictures' packets lost over UDP: `Server(repairs=[Mine])` and `Client(repair=Mine)`, or `simulate`.
 
     Each method may be left out. What `protect` makes travels as an RTP stream of its own, described as X-<name>; what
     `ask` asks for is sent again as any server of avlab's offers it, whether it has `repairs` or not.

@@ -22,16 +22,18 @@ from avlab.measure.record.trace import Recorder, Trace
 from avlab.media.packets import open_clip, picture_stream, picture_ticks
 from avlab.media.sources import open_source
 from avlab.network.own import kept_going
+from avlab.network.ownrepair import OwnRepair
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import RateController, controller_named
 from avlab.network.settings import Network
-from avlab.parts import Call, Pacer, PartError, PartWarning, PlayoutDelay, Target, gone_on, named
+from avlab.parts import Call, JitterBuffer, Pacer, PartError, PartWarning, PlayoutDelay, Target, gone_on, named
 from avlab.stream.guard import Guard
 from avlab.stream.recorded_sizes import frame_bytes
 from avlab.stream.virtual.departures import FrameWork, Offered, departures
 from avlab.stream.virtual.device import Device
 from avlab.stream.virtual.driver import Run, Settings
 from avlab.stream.virtual.filler import Sound
+from avlab.timing.ownbuffer import check_own_buffer
 from avlab.timing.pacing import pacer_named
 from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.timing.seat import Seat, pacer_name
@@ -61,7 +63,8 @@ def simulate(
     network: Network | None = None,
     delay: float = 0.0,
     playout_delay: float | Literal["adaptive"] | Target | type[PlayoutDelay] = 0.1,
-    repair: Literal["rtx", "fec"] | None = None,
+    jitter_buffer: type[JitterBuffer] | None = None,
+    repair: Literal["rtx", "fec"] | type[Any] | None = None,
     parity: float = 0.25,
     spread: float = 0.0,
     rate_control: str | RateController | type[RateController] | None = None,
@@ -78,6 +81,8 @@ def simulate(
     and `quality` (those of count.mp4 stand for any other clip's), and the record has a row for each. What is lost comes
     of the network's own seed: it is what `server.network` loses of its first client's packets. Without one, frames
     travel whole and arrive `delay` seconds later, and there are no rows of packets.
+
+    `jitter_buffer` and a `repair` of one's own are classes, as a client has them; see `avlab.parts`.
 
     `repair`, `parity`, `spread`, `rate_control` and `playout_delay` are as a client and a server have them, and want a
     network to matter. NACKs and reports, two a second, take the network's way up, as on sockets: its delay, its jitter
@@ -105,6 +110,7 @@ def simulate(
             network=network,
             delay=delay,
             playout_delay=playout_delay,
+            jitter_buffer=jitter_buffer,
             repair=repair,
             parity=parity,
             spread=spread,
@@ -166,7 +172,8 @@ def _simulated(
     network: Network | None,
     delay: float,
     playout_delay: Any,
-    repair: Literal["rtx", "fec"] | None,
+    jitter_buffer: Any,
+    repair: Literal["rtx", "fec"] | type[Any] | None,
     parity: float,
     spread: float,
     rate_control: str | RateController | type[RateController] | None,
@@ -181,7 +188,14 @@ def _simulated(
     in_range = isinstance(playout_delay, int | float) and 0 <= playout_delay < math.inf
     if not own_delay and playout_delay != "adaptive" and not in_range:
         raise ValueError(f"playout_delay must be 0 or more seconds or 'adaptive', not {playout_delay!r}")
-    check_repair(repair), check_overhead(parity), check_spread(spread)
+    check_own_buffer(jitter_buffer)
+    own_repair, kind = None, None
+    if isinstance(repair, type):
+        own_repair = OwnRepair(repair, call=parts.call, failed=parts.failed("The stream goes on without it"))
+        kind = check_repair("rtx" if own_repair.asks else None)
+    else:
+        kind = check_repair(repair)
+    check_overhead(parity), check_spread(spread)
     controller = controller_named(rate_control)
     if network is None and (repair is not None or spread or controller is not None):
         raise ValueError(
@@ -203,7 +217,8 @@ def _simulated(
     ours.setting(0, "playout_delay", said)
     if network is not None:
         frame_bytes(name, width, quality)  # ValueError for a width or quality that cannot be
-        made = {"width": width, "quality": quality, "network": str(network), "repair": repair, "spread": spread}
+        made = {"width": width, "quality": quality, "network": str(network), "spread": spread}
+        made["repair"] = named(repair) if isinstance(repair, type) else repair
         made |= {"rate_control": type(controller).__name__} if controller is not None else {}
         for setting, chosen in made.items():
             ours.setting(0, setting, chosen)
@@ -213,6 +228,10 @@ def _simulated(
     if own_delay:
         instead = f"The playout delay is {DEFAULT_DELAY_NS / NS:g} s now"
         target = OwnTarget(playout_delay, call=parts.call, failed=parts.failed(instead))
+    buffer = None
+    if jitter_buffer is not None:
+        ours.setting(0, "jitter_buffer", named(jitter_buffer))
+        buffer = jitter_buffer, parts.failed("avlab's own jitter buffer has taken over")
     settings = Settings(
         network=kept_going(way, parts.call, parts.failed("The stream goes on without it")),
         whole=network is None,
@@ -225,9 +244,12 @@ def _simulated(
         device=audio if isinstance(audio, Device) else Device(),
         delay_ns=None if adaptive else round(playout_delay * NS),
         target=target,
-        repair=repair,
+        buffer=buffer,
+        repair=kind,
+        own_repair=own_repair,
         parity=parity,
         spread=spread,
+        call=parts.call,
     )
     offered = (Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
     seat = Seat(pace, call=parts.call, failed=parts.failed("Frames are sent by their deadlines now"))

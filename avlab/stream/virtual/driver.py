@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from avlab.core.arriving import Described
 from avlab.core.budget import FeedbackBudget
@@ -16,11 +17,12 @@ from avlab.core.player import Player
 from avlab.core.repairing import Repair
 from avlab.core.sender import Outlet, Sender
 from avlab.measure.record.trace import FrameRow, Recorder
+from avlab.network.ownrepair import OwnRepair, Protection, RepairSender
 from avlab.network.parity import ParityEncoder
 from avlab.network.ratecontrol import RateController
 from avlab.network.retransmission import RtxSender
 from avlab.network.settings import Network
-from avlab.parts import Call, Choice, PartError
+from avlab.parts import Call, Choice, PartError, called
 from avlab.stream.clock import VirtualClock
 from avlab.stream.recording import PlayerRecording, SenderRecording
 from avlab.stream.sending.adapting import Adapting
@@ -33,10 +35,11 @@ from avlab.wire.batch import Batch
 from avlab.wire.rtp import JPEG, VIDEO_CLOCK, Packed, rtp_timestamp
 from avlab.wire.units import NS
 
-VIDEO, RTX, AUDIO, PLAYER = 1, 2, 3, 4
-"""The sources of a simulated run: the pictures, those of their packets that are sent again, the sound, the client."""
+VIDEO, RTX, AUDIO, PLAYER, OWN = 1, 2, 3, 4, 5
+"""The sources of a simulated run: the pictures, those of their packets that are sent again, the sound, the client, and
+what anyone's own repair sends."""
 
-RTX_TYPE, FEC_TYPE = 98, 99
+RTX_TYPE, FEC_TYPE, OWN_TYPE = 98, 99, 112
 """Payload types, as a server has them."""
 
 CHUNK_NS = NS // filler.CHUNKS_A_SECOND
@@ -48,6 +51,9 @@ QUIET_NS = NS
 """With nothing under way and nothing come for so long, it has ended without a BYE, which may be lost."""
 
 NEVER = 1 << 62
+
+Failed = Callable[[PartError], None]
+"""Told why a part has failed."""
 
 
 @dataclass(slots=True)
@@ -69,9 +75,13 @@ class Settings:
     delay_ns: int | None = None
     """The playout delay; None: adaptive, by `target`."""
     target: DelayTarget | None = None
+    buffer: tuple[Any, Failed] | None = None
+    """A jitter buffer of anyone's own, and who is told when it fails."""
     repair: Repair | None = None
+    own_repair: OwnRepair | None = None
     parity: float = 0.25
     spread: float = 0.0
+    call: Call = called
 
 
 class Encoding:
@@ -127,6 +137,10 @@ class Run:
         settings = self._settings
         sender = Sender(unix_offset_ns=0, budget=FeedbackBudget())
         sender.spread, sender.parity = settings.spread, settings.parity
+        own = settings.own_repair
+        beside = None
+        if own is not None and own.protects:
+            beside = RepairSender(Protection(own), ssrc=OWN, payload_type=OWN_TYPE, sequence=0)
         video = Outlet(
             "video",
             rate=VIDEO_CLOCK,
@@ -136,6 +150,7 @@ class Run:
             spreads=True,
             interval_ns=settings.interval_ns,
             again=RtxSender(ssrc=RTX, payload_type=RTX_TYPE, sequence=0) if settings.repair == "rtx" else None,
+            own=beside,
             parity=ParityEncoder(payload_type=FEC_TYPE) if settings.repair == "fec" else None,
         )
         sender.add(video)
@@ -149,8 +164,11 @@ class Run:
         player = Player(ssrc=PLAYER)
         repairs = {"rtx": RTX_TYPE, "fec": FEC_TYPE}
         sources = {"rtx": RTX} if settings.repair == "rtx" else {}
+        own = settings.own_repair
+        if own is not None and own.protects:
+            repairs, sources = repairs | {own.name: OWN_TYPE}, sources | {own.name: OWN}
         described = Described(
-            JPEG, VIDEO_CLOCK, ssrc=VIDEO, repairs=repairs, repair=settings.repair, repair_ssrcs=sources
+            JPEG, VIDEO_CLOCK, ssrc=VIDEO, repairs=repairs, repair=settings.repair, own=own, repair_ssrcs=sources
         )
         player.add("video", described)
         streams = {"video"}
@@ -159,6 +177,9 @@ class Run:
             streams.add("audio")
             player.add("audio", Described(sound.payload_type, sound.rate, channels=sound.channels, ssrc=AUDIO))
             self._device = Asking(settings.device, rate=sound.rate, channels=sound.channels)
+        if settings.buffer is not None:
+            buffer, failed = settings.buffer
+            player.buffer_by(buffer, call=settings.call, failed=failed)
         if settings.target is not None:
             player.steer_by(settings.target)
         sink = None if self._device is None else self._device.sink
