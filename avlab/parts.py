@@ -172,9 +172,9 @@ class PlayoutDelay(Protocol):
 class JitterBuffer(Protocol):
     """Puts packets in order and gives whole frames: `Client(jitter_buffer=)`, `simulate(jitter_buffer=)`.
 
-    `wake_at` may be left out. It is for pictures: sound has a ring of its own, in which each sample has its place by its timestamp. Each packet
-    has a deadline, which is when its picture is to be shown; what is given long after it is too late. What was pushed
-    has to be given, in a frame or as `Dropped`, within a second of its deadline at the latest.
+    `wake_at` may be left out. It is for pictures: sound has a ring of its own, in which each sample has its place by
+    its timestamp. Each packet has a deadline, which is when its picture is to be shown; what is given long after it is
+    too late. What was pushed has to be given, in a frame or as `Dropped`, within a second of that at the latest.
     """
 
     def push(self, packet: Packet, now: float, /) -> None:
