@@ -101,6 +101,8 @@ def parser() -> argparse.ArgumentParser:
     _network_options(serve)
     text = "bytes of a packet at the most, 576 to 65000; what a path has no room for is cut up by IP (1200)"
     serve.add_argument("--packet-size", type=int, default=1200, metavar="BYTES", help=text)
+    text = "let clients share one stream, sent once to a group, at the interface of --host alone"
+    serve.add_argument("--multicast", action="store_true", help=text)
     text = "over how much of a frame's time its packets leave, 0 to 0.95 (0: in one burst)"
     serve.add_argument("--spread", type=float, default=0.0, metavar="SHARE", help=text)
     text = "lower quality and width before the way to the clients overflows, by what they report"
@@ -130,8 +132,8 @@ def parser() -> argparse.ArgumentParser:
     text = "have lost packets of pictures sent again (rtx), or parity sent with them (fec)"
     play.add_argument("--repair", choices=["rtx", "fec"], help=text)
     for stream, usual in (("video", "udp, and tcp where no datagram comes through"), ("audio", "tcp")):
-        text = f"what carries it: udp, and then nothing else, or tcp ({usual})"
-        play.add_argument(f"--{stream}-over", choices=["udp", "tcp"], help=text)
+        text = f"what carries it: udp, and then nothing else, multicast, where it is offered, or tcp ({usual})"
+        play.add_argument(f"--{stream}-over", choices=["udp", "tcp", "multicast"], help=text)
     _capture_option(play)
     play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     play.add_argument("--trace", metavar="FILE", help="save the record")

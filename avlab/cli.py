@@ -135,6 +135,7 @@ def _serve(options: argparse.Namespace) -> int:
         pacer=options.pacer,
         network=_network(options),
         packet_size=options.packet_size,
+        multicast=options.multicast,
         spread=options.spread,
         rate_control=options.rate_control,
         offload=options.offload,

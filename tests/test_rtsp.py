@@ -242,7 +242,7 @@ def test_an_interleaved_packet_has_four_bytes_before_it() -> None:
         ("RTP/AVP/UDP;unicast;client_port=5000", [Transport(client_port=(5000, 5001))]),
         ("RTP/AVP/TCP;interleaved=0-1", [Transport(lower="TCP", interleaved=(0, 1))]),
         ("rtp/avp/tcp;unicast;interleaved=2", [Transport(lower="TCP", interleaved=(2, 3))]),
-        ("RTP/AVP;multicast;ttl=127;port=3456", [Transport(unicast=False)]),
+        ("RTP/AVP;multicast;ttl=127;port=3456", [Transport(unicast=False, port=(3456, 3457), ttl=127)]),
         (
             'RTP/AVP;unicast;client_port=1-2;server_port=3-4;ssrc=0ABCDEF0;mode="PLAY"',
             [Transport(client_port=(1, 2), server_port=(3, 4), ssrc=0x0ABCDEF0, mode="PLAY")],

@@ -7,6 +7,7 @@ sockets its packets go, is its driver's affair.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from avlab.core.budget import FeedbackBudget
@@ -53,6 +54,19 @@ class State(Enum):
     ENDED = auto()
 
 
+@dataclass(slots=True)
+class Hearing:
+    """What one receiver last said of a stream, when, and how many octets had been sent by then."""
+
+    reception: rtcp.ReportBlock | None = None
+    heard_ns: int | None = None
+    octets: int = 0
+
+
+MOST_HEARD = 512
+"""Receivers of one stream who are told apart; of more, who was heard first is forgotten."""
+
+
 class Outlet:
     """One stream on its way to one client. What is settled in its session is handed in; the rest is what happened.
 
@@ -91,9 +105,7 @@ class Outlet:
         self.again_number = Unwrapper(16)
         self.began_ns: int | None = None  # when the first packet left
         self.reported_ns: int | None = None  # when the last sender report went out; None: one is owed
-        self.reception: rtcp.ReportBlock | None = None  # what the client last said it received, and when
-        self.heard_ns: int | None = None
-        self.reported_octets = 0  # what had been sent by then
+        self.hearings: dict[int, Hearing] = {}  # by who reports; the one client is 0
         self.doubted = False  # a report could not be true, and an event has said so
         self._settled_ns = interval_ns
         self._interval_ns = FIRST_INTERVAL_NS
@@ -107,6 +119,15 @@ class Outlet:
     def timestamp(self, pts_ns: int) -> int:
         """The RTP timestamp of a presentation time."""
         return rtp_timestamp(pts_ns, self.rate, self.timestamp_offset)
+
+    def hearing(self, reporter: int) -> Hearing:
+        """What this receiver said before."""
+        found = self.hearings.get(reporter)
+        if found is None:
+            if len(self.hearings) >= MOST_HEARD:
+                del self.hearings[next(iter(self.hearings))]
+            found = self.hearings[reporter] = Hearing()
+        return found
 
     def interval_ns(self, pts_ns: int) -> int:
         """How long it is until the next frame, as a frame at `pts_ns` is about to be sent."""
@@ -122,10 +143,14 @@ class Sender:
     """All of RTP and RTCP that goes to one client, and what comes back from it.
 
     `unix_offset_ns` is Unix time less the driver's clock, both in ns. `budget` is shared by all senders of a server.
-    `name` is what sources are called (CNAME). `spread` and `parity` may be set at any time and act on the next frame.
+    `name` is what sources are called (CNAME). With `shared`, it is a group that all is sent to: each of its members
+    reports for itself. `spread` and `parity` may be set at any time and act on the next frame.
     """
 
-    def __init__(self, *, unix_offset_ns: int, budget: FeedbackBudget, name: str = "avlab") -> None:
+    def __init__(
+        self, *, unix_offset_ns: int, budget: FeedbackBudget, name: str = "avlab", shared: bool = False
+    ) -> None:
+        self._shared = shared
         self.outlets: dict[str, Outlet] = {}
         self.state = State.IDLE
         self.spread = 0.0
@@ -245,10 +270,11 @@ class Sender:
                 blocks, nacks = rtcp.parse_feedback(data)
             except WireError:
                 continue
+            reporter = int.from_bytes(data[4:8], "big") if self._shared else 0  # a compound's first packet is a report
             for block in blocks:
                 if (outlet := self._by_ssrc.get(block.ssrc)) is not None:
                     self.heard_ns = now_ns
-                    self._hear(outlet, block, now_ns)
+                    self._hear(outlet, outlet.hearing(reporter), block, now_ns)
             for nack in nacks:  # after the end, too: the last frames wait for what is asked for
                 outlet = self._by_ssrc.get(nack.media_ssrc)
                 if outlet is not None and outlet.again is not None and self.state is not State.IDLE:
@@ -338,17 +364,17 @@ class Sender:
         data = rtcp.serialize_compound([report, rtcp.Sdes(outlet.ssrc, self._name), *more])
         self._outgoing.append((outlet.control, Batch(data, len(data))))
 
-    def _hear(self, outlet: Outlet, block: rtcp.ReportBlock, now_ns: int) -> None:
-        since_ns = None if outlet.heard_ns is None else now_ns - outlet.heard_ns
+    def _hear(self, outlet: Outlet, hearing: Hearing, block: rtcp.ReportBlock, now_ns: int) -> None:
+        since_ns = None if hearing.heard_ns is None else now_ns - hearing.heard_ns
         if since_ns is not None and since_ns < REPORT_NS // 4:  # so many tell no more, and cost the others
             return
         elapsed_ns = now_ns - outlet.began_ns if outlet.began_ns is not None else 0
         sent = Account(outlet.first_sequence, outlet.packets, outlet.copies, elapsed_ns, outlet.rate)
-        doubt = belief.doubt(block, sent, outlet.reception)
+        doubt = belief.doubt(block, sent, hearing.reception)
         if doubt is not None and not outlet.doubted and outlet.packets:
             outlet.doubted = True
             self._events.append(Doubted(now_ns, outlet.stream, outlet.ssrc, doubt))
-        sent_bytes = outlet.octets - outlet.reported_octets
+        sent_bytes = outlet.octets - hearing.octets
         self._events.append(
             Reported(
                 now_ns,
@@ -362,7 +388,7 @@ class Sender:
                 doubt=doubt,
             )
         )
-        outlet.reception, outlet.heard_ns, outlet.reported_octets = block, now_ns, outlet.octets
+        hearing.reception, hearing.heard_ns, hearing.octets = block, now_ns, outlet.octets
 
     def _round_trip_ns(self, block: rtcp.ReportBlock, elapsed_ns: int, now_ns: int) -> int | None:
         """From the sender report that a report answers to, to now, without the client's own time (RFC 3550 6.4.1)."""

@@ -62,8 +62,9 @@ class Client(Handle):
     is kept, in silence). `av_offset` in seconds is what the device delays beyond what it reports (Bluetooth).
     `video_over` and `audio_over` are `udp` or `tcp` (video over UDP and audio over TCP when left out); a server that
     refuses a mixture is asked again with one for both, and where no datagram comes through for 3 s, or UDP is refused,
-    everything is asked for over TCP, with a notice. What was given as `udp` stays so. The transports in use are in
-    `trace.settings`. `repair` brings back packets of pictures that are lost over UDP,
+    everything is asked for over TCP, with a notice. What was given as `udp` stays so, and so does
+    `multicast`: one stream for all who ask for it, where the server offers it, without repair. The transports in use
+    are in `trace.settings`. `repair` brings back packets of pictures that are lost over UDP,
     where the server offers it: "rtx" asks for them again while they can still come in time (RFC 4588), "fec" has parity
     sent with them (RFC 5109), and a class of one's own has what a server with `repairs=` sends beside them, or asks for
     them by a rule of its own; see `avlab.parts`. `timeout` is how many seconds the server has for each answer.
@@ -89,15 +90,15 @@ class Client(Handle):
         repair: Repair | type[Any] | None = None,
         audio: Literal["auto", "speaker", "null"] = "auto",
         av_offset: float = 0.0,
-        video_over: Literal["udp", "tcp"] | None = None,
-        audio_over: Literal["udp", "tcp"] | None = None,
+        video_over: Literal["udp", "tcp", "multicast"] | None = None,
+        audio_over: Literal["udp", "tcp", "multicast"] | None = None,
         capture: str | os.PathLike[str] | None = None,
         timeout: float = 5.0,
     ) -> None:
         super().__init__()
         for name, way in (("video_over", video_over), ("audio_over", audio_over)):
-            if way not in ("udp", "tcp", None):
-                raise ValueError(f"{name} must be 'udp' or 'tcp', not {way!r}")
+            if way not in ("udp", "tcp", "multicast", None):
+                raise ValueError(f"{name} must be 'udp', 'tcp' or 'multicast', not {way!r}")
         if audio not in ("auto", "speaker", "null"):
             raise ValueError(f"audio must be 'auto', 'speaker' or 'null', not {audio!r}")
         _refuse_file(url)

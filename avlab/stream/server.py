@@ -69,6 +69,9 @@ class Server(Handle):
     packet is lost with any of its pieces; a system that sends no datagram so large (macOS: 9,216 bytes) has it lowered,
     and `notices` says so.
 
+    With `multicast`, clients may ask to share one stream: it goes once to a group of 239.255/16, whoever and how many
+    they are, at the interface of `host` alone, and no router passes it on. What is lost there is not repaired.
+
     `spread` is the share of a frame's time over which its packets leave (0 to 0.95; 0 is one burst). `parity` is how
     many parity packets go with each packet, 0 to 1, to clients that asked for `repair="fec"`. `rate_control` lowers
     quality and width before the path to the clients overflows, and tries more again: "aimd", or an object with a method
@@ -115,6 +118,7 @@ class Server(Handle):
         once: bool = False,
         fps: float | None = None,
         packet_size: int = MAX_PACKET,
+        multicast: bool = False,
         spread: float = 0.0,
         parity: float = 0.25,
         repairs: Sequence[type[Any]] = (),
@@ -140,6 +144,12 @@ class Server(Handle):
                 raise ValueError(
                     f"{part_of} acts on the rtsp wire alone: a frame is a JPEG in base64 on the classic wire"
                 )
+        if multicast and wire == "classic":
+            raise ValueError("multicast is the rtsp wire's: leave out wire='classic', whose clients share nothing")
+        if multicast and ":" in host:
+            raise ValueError(
+                f"multicast is for addresses of IPv4, and host is {host}: give one of those, or leave it out"
+            )
         places = Places(clients, clients_per_address)
         self._pictures = Pictures(codec=codec, payload=payload, call=self._part_guard.call, failed=self._part_failed)
         self._source = open_source(source, loop=loop, fps=fps, microphone=microphone)
@@ -181,6 +191,7 @@ class Server(Handle):
             self._audience = ClassicAudience(self._source, **common)
         else:
             name = path.stem if path else "live"
+            common |= {"multicast": multicast}
             common |= {"loop": loop, "delivery": self._delivery, "places": places, "pictures": self._pictures}
             common["repairs"] = own
             self._audience = RtspAudience(self._source, name=name, **common)

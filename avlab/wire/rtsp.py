@@ -348,6 +348,10 @@ class Transport:
     unicast: bool = True
     client_port: tuple[int, int] | None = None
     server_port: tuple[int, int] | None = None
+    port: tuple[int, int] | None = None
+    """A group's."""
+    ttl: int | None = None
+    """How many routers a group's packets pass, and one."""
     interleaved: tuple[int, int] | None = None
     """Channels on the RTSP connection."""
     ssrc: int | None = None
@@ -364,10 +368,12 @@ class Transport:
             parts.append(f"destination={self.destination}")
         if self.source:
             parts.append(f"source={self.source}")
-        for name in ("interleaved", "client_port", "server_port"):
+        for name in ("interleaved", "port", "client_port", "server_port"):
             pair = getattr(self, name)
             if pair is not None:
                 parts.append(f"{name}={pair[0]}-{pair[1]}")
+        if self.ttl is not None:
+            parts.append(f"ttl={self.ttl}")
         if self.ssrc is not None:
             parts.append(f"ssrc={self.ssrc:08X}")
         if self.mode:
@@ -413,6 +419,8 @@ def _parse_one_transport(text: str) -> Transport:
         unicast="multicast" not in given,
         client_port=_parse_pair(given, "client_port", 65535),
         server_port=_parse_pair(given, "server_port", 65535),
+        port=_parse_pair(given, "port", 65535),
+        ttl=int(given["ttl"]) if re.fullmatch(r"[0-9]{1,3}", given.get("ttl", ""), re.ASCII) else None,
         interleaved=_parse_pair(given, "interleaved", 255),
         # Some servers write an SSRC that is not eight hexadecimal digits; the packets tell it anyway.
         ssrc=int(ssrc, 16) if re.fullmatch(r"[0-9A-Fa-f]{1,8}", ssrc) else None,

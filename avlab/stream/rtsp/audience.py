@@ -30,7 +30,8 @@ from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.dispatch import Dispatch
 from avlab.stream.rtsp.feedback import Feedback
 from avlab.stream.rtsp.media_sockets import MediaSockets
-from avlab.stream.rtsp.peer import SERVER_NAME, Peer, Route, tracks_of
+from avlab.stream.rtsp.peer import SERVER_NAME, Peer, Recipient, Route, Track, tracks_of
+from avlab.stream.rtsp.rooms import Room, Rooms
 from avlab.stream.sending.adapting import Delivery
 from avlab.stream.sending.pictures import Pictures
 from avlab.stream.sockets.links import interest
@@ -53,6 +54,10 @@ TURN_NS = 4_000_000
 MOST_TOLD, TOLD_AGAIN_NS = 200, 10 * NS
 """How many refusals and partings the record names, and how long after the last of them another: peers by the thousand
 could fill it with them."""
+
+LOOK_NS = NS // 4
+"""How often it is looked for clients that are gone, or silent: all of them for each frame would cost more than the
+frame where there are hundreds."""
 
 MAX_DRAIN_NS = 2 * NS
 """At the end, what is under way in the network has so long to arrive, at the most."""
@@ -121,6 +126,7 @@ class RtspAudience:
         places: Places,
         repairs: Mapping[str, OwnRepair] = MappingProxyType({}),
         pictures: Pictures | None = None,
+        multicast: bool = False,
         system: System | None = None,
         chance: random.Random | None = None,
         unix_offset_ns: int | None = None,
@@ -145,15 +151,18 @@ class RtspAudience:
             protections={name: Protection(own) for name, own in repairs.items() if own.protects},
         )
         self.peers: list[Peer] = []
-        self._clients: dict[str, dict[int, Peer]] = {}  # by address, who gets which source
+        self._clients: dict[str, dict[int, Recipient]] = {}  # by address, who gets which source
         self._budget = FeedbackBudget()
         self._recording = SenderRecording(recorder)
         self._dispatch = Dispatch(self._recording, delivery.offload)
         self._feedback = Feedback(clock, self._clients, self._dispatch.rise)
         self._sockets = MediaSockets(host, self._feedback, self._system)
+        self._multicast = multicast
+        self._rooms = Rooms(self._system, self._feedback, self.chance, lambda: self._new_sender(shared=True))
         self._talking: OrderedDict[Peer, None] = OrderedDict()  # who has said something; whose turn it is comes first
         self._told, self._told_ns = 0, 0
         self._looked_ns = 0  # when the peers were last seen to
+        self._due_ns: int | None = None  # no sender of any has anything to do by itself before
         self._largest = PACKET_SIZES[-1]  # bytes that this system sends in one datagram
         self._too_large = 0  # a size that it does not, and that was told of
         self._listener: Listener | None = None
@@ -184,6 +193,11 @@ class RtspAudience:
     def occupied(self) -> bool:
         """Whether anybody who has asked for the running clip is still there."""
         return any(peer.has_played and peer.session for peer in self.peers)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of RTP and RTCP that were handed over so far, to all clients. From any thread."""
+        return self._dispatch.sent_bytes
 
     def address_of(self, ssrc: int) -> str | None:
         """Where the client is that knows a track by this source. From any thread."""
@@ -219,8 +233,22 @@ class RtspAudience:
             self._notice("places", f"{words[0].lower()}{words[1:]}: others are refused until one of them leaves")
             raise rtsp.RtspError(words, 503)
 
+    def group_route(self, peer: Peer, track: Track) -> Route | None:
+        """How a track comes by multicast at the address that a peer has asked; None where it does not."""
+        if not self._multicast or ":" in peer.local[0]:
+            return None
+        try:
+            return self._rooms.route(peer.local[0], track)
+        except OSError as error:
+            self._tell(self._clock.now_ns(), "client refused", f"{peer.address[0]}: no multicast: {error}")
+            self._notice("no multicast", f"multicast is not to be had at {peer.local[0]}: {error.strerror or error}")
+            return None
+
     def set_up(self, peer: Peer, route: Route) -> None:
         """Let a peer have a route, and the sockets for it. RtspError when there are none left."""
+        if route.shared is not None:
+            self._clients.setdefault(peer.address[0], {})[route.ssrc] = self._rooms.enter(peer, route)
+            return
         if route.addresses is not None:
             try:
                 route.links = self._sockets.take(route.track.stream, peer.local[0])
@@ -234,11 +262,15 @@ class RtspAudience:
 
     def tear_down(self, peer: Peer, route: Route) -> None:
         """A route is used no more."""
+        if route.shared is not None:
+            room = self._rooms.leave(peer, route)
+            if room is not None and room.has(peer.address[0], route.track.stream):
+                return
         mine = self._clients.get(peer.address[0], {})
         mine.pop(route.ssrc, None)
         if not mine:
             self._clients.pop(peer.address[0], None)
-        if route.links is not None:
+        if route.links is not None and route.shared is None:
             route.links = None
             self._sockets.give_back(route.track.stream, peer.local[0])
 
@@ -249,6 +281,9 @@ class RtspAudience:
             media_ns = self._start(now_ns)
             self._pictures.refresh()
         self._start_ns = now_ns - media_ns
+        if (room := self._rooms.of(peer)) is not None:
+            self._dispatch.join(room)
+            room.play(peer, now_ns, media_ns)
         return media_ns
 
     # ---- sockets
@@ -260,6 +295,7 @@ class RtspAudience:
         self._port = self._listener.port
         self._listener.watch(selector, "listener")
         self._sockets.open(selector, list(self.tracks))
+        self._rooms.open(selector)
         self._largest = self._sockets.largest(PACKET_SIZES[-1])
 
     def close(self) -> None:
@@ -267,6 +303,7 @@ class RtspAudience:
         for peer in self.peers:
             peer.link.close()
         self._sockets.close()
+        self._rooms.close()
         if self._listener is not None:
             self._listener.close()
 
@@ -303,10 +340,9 @@ class RtspAudience:
 
     def wake_at(self) -> int | None:
         """When to look after the peers again, to send more of a frame, or when the network lets go of something."""
-        moments = [self._looked_ns + NS // 4 if self.peers else None, self._dispatch.wake_at()]
+        moments = [self._looked_ns + LOOK_NS if self.peers else None, self._dispatch.wake_at(), self._due_ns]
         moments.append(self._listener.wake_at() if self._listener is not None else None)
         moments.append(self._feedback.wake_at())
-        moments += [peer.sender.timer_at() for peer in self.peers]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def look_after(self, now_ns: int) -> None:
@@ -322,15 +358,20 @@ class RtspAudience:
             peer = self._talking.popitem(last=False)[0]
             with self._session(peer, now_ns):
                 self._hear(peer, now_ns)
-        for peer, data in self._dispatch.risen(now_ns):
-            self._feedback.put(peer, data)
-        for peer, data in self._feedback.turn(now_ns):
-            with self._session(peer, now_ns):
-                peer.sender.receive(FEEDBACK, Batch(data, len(data)), now_ns)
-                if peer.sender.heard_ns is not None:
-                    peer.heard_ns = max(peer.heard_ns, peer.sender.heard_ns)
-            self._send(peer, now_ns)
-        self._see_to_peers(now_ns)
+        for sayer, data in self._dispatch.risen(now_ns):
+            self._feedback.put(sayer, data)
+        for sayer, data in self._feedback.turn(now_ns):
+            if isinstance(sayer, Peer):
+                with self._session(sayer, now_ns):
+                    sayer.sender.receive(FEEDBACK, Batch(data, len(data)), now_ns)
+                    if sayer.sender.heard_ns is not None:
+                        sayer.heard_ns = max(sayer.heard_ns, sayer.sender.heard_ns)
+            else:
+                sayer.sender.receive(FEEDBACK, Batch(data, len(data)), now_ns)
+            self._send(sayer, now_ns)
+        due = self._due_ns is not None and now_ns >= self._due_ns
+        if due or now_ns >= self._looked_ns + LOOK_NS or not self.network.clear:
+            self._see_to_peers(now_ns)
 
     def _see_to_peers(self, now_ns: int) -> None:
         """Part from clients that are gone, have said nothing within the session time-out, or take nothing."""
@@ -352,6 +393,21 @@ class RtspAudience:
             if due_ns is not None and now_ns >= due_ns:
                 peer.sender.handle_timer(now_ns)
                 self._send(peer, now_ns)
+        for room in self._rooms:
+            self._see_to_room(room, now_ns)
+        timers = [one.sender.timer_at() for one in (*self.peers, *self._rooms)]
+        self._due_ns = min((timer for timer in timers if timer is not None), default=None)
+
+    def _see_to_room(self, room: Room, now_ns: int) -> None:
+        """Nothing is sent to a group that nobody listens to; and its reports leave in time."""
+        if room.sender.playing and not room.occupied:
+            room.sender.pause()
+        if not room.members:
+            self._dispatch.leave(room)
+        due_ns = room.sender.timer_at()
+        if due_ns is not None and now_ns >= due_ns:
+            room.sender.handle_timer(now_ns)
+            self._send(room, now_ns)
 
     def rewind(self) -> None:
         """The clip starts again at the next PLAY; timestamps will be others."""
@@ -360,6 +416,9 @@ class RtspAudience:
             track.restart(self.chance)
         for peer in self.peers:
             peer.has_played = False
+        for room in self._rooms:
+            if room.sender.playing:
+                room.sender.pause()
         if not self.occupied and not any(peer.session for peer in self.peers):
             self._dispatch.begin_again()
 
@@ -397,7 +456,7 @@ class RtspAudience:
         self._recorder.event(now_ns, name, rtsp.CREDENTIALS.sub("//", words))
 
     def _admit(self, arrival: Arrival, now_ns: int) -> None:
-        sender = Sender(unix_offset_ns=self._unix_offset_ns, budget=self._budget, name=SERVER_NAME)
+        sender = self._new_sender()
         peer = Peer(arrival.link, arrival.address, arrival.local, self, now_ns, sender, asked_ns=now_ns)
         self.peers.append(peer)
         self._selector.register(arrival.link, selectors.EVENT_READ, peer)
@@ -413,6 +472,9 @@ class RtspAudience:
             )
             self._refuse(waiting[at], now_ns, "it has no session, and others come")
 
+    def _new_sender(self, *, shared: bool = False) -> Sender:
+        return Sender(unix_offset_ns=self._unix_offset_ns, budget=self._budget, name=SERVER_NAME, shared=shared)
+
     def _hear(self, peer: Peer, now_ns: int) -> None:
         peer.link.flush(now_ns)
         data = peer.link.receive(TURN_BYTES)
@@ -423,11 +485,13 @@ class RtspAudience:
             self._feedback.put(peer, report)
         with _own_work():  # reports at once, before any frame is due: a way that is shut shows
             self._send(peer, now_ns)
+            if (room := self._rooms.of(peer)) is not None:
+                self._send(room, now_ns)
         if peer.link.waiting > 2 * STALL_BYTES:  # media stops at half of it: these are answers
             raise WireError("it asks and does not read the answers")
         interest(self._selector, peer.link)
 
-    def _send(self, peer: Peer, now_ns: int) -> None:
+    def _send(self, peer: Recipient, now_ns: int) -> None:
         """What a client's sender has to say leaves; what it tells of reports goes to whoever adapts to them.
 
         Beyond the session's own work: a rate controller that fails is no peer's doing.
@@ -439,6 +503,13 @@ class RtspAudience:
             self._recording.reported(event)
             if self._delivery.heard is not None:
                 self._delivery.heard(event)
+        due_ns = peer.sender.timer_at()
+        if peer.gone:
+            self._due_ns = now_ns
+        elif due_ns is not None and (self._due_ns is None or due_ns < self._due_ns):
+            self._due_ns = due_ns
+        if peer.waiting and isinstance(peer, Peer) and peer in self.peers and not peer.gone:
+            interest(self._selector, peer.link)
 
     def _part(self, peer: Peer) -> None:
         peer.gone = True
@@ -497,6 +568,10 @@ class RtspAudience:
             if peer.playing:
                 peer.sender.end(now_ns)
                 self._send(peer, now_ns)
+        for room in self._rooms:
+            if room.sender.playing:
+                room.sender.end(now_ns)
+                self._send(room, now_ns)
 
     def _packet_size(self) -> int:
         """Bytes that a packet may have now: as many as were asked for, if the system sends them in one datagram."""
@@ -511,14 +586,13 @@ class RtspAudience:
     def _to_all(self, stream: str, unit: Cut, pts_ns: int) -> tuple[int | None, int | None]:
         """Send one unit to every client that plays: when the first send began, and that client's packets."""
         first: tuple[int | None, int | None] = None, None
-        for peer in self.peers:
-            route = peer.routes.get(stream)
-            if route is None or not peer.playing:
-                continue
-            now_ns, sender = self._clock.now_ns(), peer.sender
+        playing: list[Recipient] = [room for room in self._rooms if room.plays(stream)]
+        playing += [peer for peer in self.peers if peer.playing and stream in peer.sender.outlets]
+        for one in playing:
+            now_ns, sender = self._clock.now_ns(), one.sender
             sender.spread, sender.parity = self._delivery.spread, self._delivery.parity
-            count = sender.send(stream, unit.at_most(route.packet_size), pts_ns, now_ns)
+            count = sender.send(stream, unit.at_most(one.routes[stream].packet_size), pts_ns, now_ns)
             if first[0] is None:
                 first = now_ns, count
-            self._send(peer, now_ns)
+            self._send(one, now_ns)
         return first

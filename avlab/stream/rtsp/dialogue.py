@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from avlab.stream.clock import Clock, MonotonicClock
 from avlab.stream.rtsp.playable import Playable, printable
 from avlab.stream.sockets.links import host_of
+from avlab.stream.sockets.multicast import is_group
 from avlab.stream.sockets.protocols import Connection, Datagrams, System
 from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
@@ -50,6 +51,9 @@ MAX_START_NS = 1 << 61
 
 Bind = Callable[[str], tuple[Datagrams, Datagrams]]
 """Makes a pair of UDP links for RTP and RTCP on a local address."""
+
+Join = Callable[[str, tuple[int, int], str], tuple[Datagrams, Datagrams]]
+"""Makes a pair that gets what is sent to two ports of a group, at the interface of a local address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class RefusedError(OSError):
         else:
             reason = printable(response.reason) or rtsp.STATUS.get(response.status, "no reason given")
             words = f"the server at {where} refused {method}: {response.status} {reason}"
+        if response.status == 461:
+            words += ": another transport may be granted, as video_over and audio_over ask for"
         super().__init__(words)
 
 
@@ -153,20 +159,23 @@ class Session:
         """Bytes of the connection that belonged to no answer and no packet."""
         return self._answers.skipped
 
-    def open(self, over: Mapping[str, str], bind: Bind, *, fixed: Collection[str] = ()) -> dict[str, Granted]:
+    def open(
+        self, over: Mapping[str, str], bind: Bind, join: Join | None = None, *, fixed: Collection[str] = ()
+    ) -> dict[str, Granted]:
         """Connect, describe and set up every stream that can be played; how each will come.
 
-        `over` maps video and audio to udp or tcp. A server that refuses a mixture is asked again, with UDP for all and
-        then with TCP for all; but a stream that is in `fixed` and wanted over UDP comes over UDP or not at all.
+        `over` maps video and audio to udp, tcp or multicast. A server that refuses a mixture is asked again, with UDP
+        for all and then with TCP for all; but a stream that is in `fixed` and wanted over UDP, or by multicast, comes
+        so or not at all. `join` is for multicast alone.
         """
         plans = [dict(over)] + [dict.fromkeys(over, way) for way in ("udp", "tcp")]
-        kept = [stream for stream in fixed if over.get(stream) == "udp"]
-        plans = [plan for plan in plans if all(plan[stream] == "udp" for stream in kept)]
+        kept = [stream for stream in fixed if over.get(stream) in ("udp", "multicast")]
+        plans = [plan for plan in plans if all(plan[stream] == over[stream] for stream in kept)]
         unique = [plan for at, plan in enumerate(plans) if plan not in plans[:at]]
         for plan in unique:
             self._connect()
             try:
-                granted = self._set_up(plan, bind)
+                granted = self._set_up(plan, bind, join)
             except RefusedError as error:
                 if plan is unique[-1] or error.method != "SETUP" or error.status not in OTHER_WAY:
                     raise
@@ -295,7 +304,7 @@ class Session:
         with contextlib.suppress(OSError):  # macOS: EINVAL once the peer has reset it
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def _set_up(self, over: Mapping[str, str], bind: Bind) -> dict[str, Granted]:
+    def _set_up(self, over: Mapping[str, str], bind: Bind, join: Join | None) -> dict[str, Granted]:
         described = self._describe()
         bases = (described.headers.get(name, "").strip(" \t\"'") for name in ("Content-Base", "Content-Location"))
         uri = self._place.uri
@@ -320,7 +329,7 @@ class Session:
         self._streams = {}
         for at, (stream, media) in enumerate(wanted.items()):
             self._streams[stream] = sdp.resolve_control(self._base, media.control)
-            granted[stream] = self._set_up_stream(stream, media, over[stream], 2 * at, bind)
+            granted[stream] = self._set_up_stream(stream, media, over[stream], 2 * at, bind, join)
         self._answers.channels = {channel for grant in granted.values() for channel in grant.channels or ()}
         self._base = sdp.resolve_control(self._base, self.description.control)
         return granted
@@ -366,13 +375,17 @@ class Session:
         self.close()
         self._connect()
 
-    def _set_up_stream(self, stream: str, media: sdp.Media, over: str, channel: int, bind: Bind) -> Granted:
+    def _set_up_stream(
+        self, stream: str, media: sdp.Media, over: str, channel: int, bind: Bind, join: Join | None
+    ) -> Granted:
         assert self._socket is not None
         host = host_of(self._socket.getpeername())
         links = None
         if over == "udp":
             links = bind(host_of(self._socket.getsockname()))
             wish = rtsp.Transport(lower="UDP", client_port=(links[0].port, links[1].port))
+        elif over == "multicast":
+            wish = rtsp.Transport(unicast=False)
         else:
             wish = rtsp.Transport(lower="TCP", interleaved=(channel, channel + 1))
         repairs = [name for name in self._repairs if over == "udp" and name in media.repairs]
@@ -382,6 +395,10 @@ class Session:
         given = _transport(answer.headers.get("Transport", ""), wish)
         if given is None:
             raise RefusedError(self.where, "SETUP", rtsp.Response(461))
+        if over == "multicast":
+            if join is None or given.unicast or given.port is None or not is_group(given.destination):
+                raise RefusedError(self.where, "SETUP", rtsp.Response(461, "no group of multicast was told"))
+            links = join(given.destination, given.port, host_of(self._socket.getsockname()))
         channels = (given.interleaved or wish.interleaved) if over == "tcp" else None
         server_port = given.server_port if given.server_port and all(given.server_port) else None
         return Granted(

@@ -10,7 +10,7 @@ from avlab.core.events import Doubted, Reported, Sent
 from avlab.network.offload import Offload
 from avlab.network.settings import Network
 from avlab.stream.recording import SenderRecording
-from avlab.stream.rtsp.peer import Peer, Route
+from avlab.stream.rtsp.peer import Recipient, Route
 from avlab.stream.ways import STALL_BYTES, Way, upward
 from avlab.wire.batch import Batch
 from avlab.wire.rtsp import interleave
@@ -19,7 +19,7 @@ from avlab.wire.rtsp import interleave
 class _Hands:
     """What carries to one client, for its network."""
 
-    def __init__(self, peer: Peer, dispatch: Dispatch) -> None:
+    def __init__(self, peer: Recipient, dispatch: Dispatch) -> None:
         self.peer, self._dispatch = peer, dispatch
 
     def hand_over(self, route: Route, event: Sent, now_ns: int) -> None:
@@ -42,9 +42,10 @@ class Dispatch:
     def __init__(self, recording: SenderRecording, offload: Offload) -> None:
         self._recording, self._offload = recording, offload
         self._network = self._upward = Network()
-        self._ways: dict[int, tuple[Peer, Way[Route]]] = {}  # by the number of the client
-        self._way_of: dict[Peer, Way[Route]] = {}
+        self._ways: dict[int, tuple[Recipient, Way[Route]]] = {}  # by the number of the client
+        self._way_of: dict[Recipient, Way[Route]] = {}
         self._numbered = 0
+        self.sent_bytes = 0  # of RTP and RTCP, to all
 
     @property
     def network(self) -> Network:
@@ -57,7 +58,7 @@ class Dispatch:
 
     # ---- who there is
 
-    def join(self, peer: Peer) -> None:
+    def join(self, peer: Recipient) -> None:
         """A client plays: from its first PLAY on it has a network of its own."""
         if peer not in self._way_of:
             if self._numbered in self._ways:  # of one that has left, and not hung up
@@ -67,7 +68,7 @@ class Dispatch:
             self._ways[self._numbered], self._way_of[peer] = (peer, way), way
             self._numbered += 1
 
-    def leave(self, peer: Peer) -> None:
+    def leave(self, peer: Recipient) -> None:
         """A client is gone: what is under way to it arrives nowhere."""
         for number, (who, _) in list(self._ways.items()):
             if who is peer:
@@ -89,7 +90,7 @@ class Dispatch:
 
     # ---- what clients are sent
 
-    def send(self, peer: Peer, now_ns: int) -> list[Reported | Doubted]:
+    def send(self, peer: Recipient, now_ns: int) -> list[Reported | Doubted]:
         """All that a client's sender has for it leaves; what else the sender tells is returned."""
         told: list[Reported | Doubted] = []
         media: list[Sent] = []
@@ -112,7 +113,7 @@ class Dispatch:
                 way.down.network = self._network
                 reliable = route.channels is not None
                 pushed |= way.push(
-                    route, leaving, batch, now_ns, stream=path.stream, reliable=reliable, waiting=peer.link.waiting
+                    route, leaving, batch, now_ns, stream=path.stream, reliable=reliable, waiting=peer.waiting
                 )
             elif leaving is not None:
                 self.hand_over(peer, route, leaving, now_ns)
@@ -129,7 +130,7 @@ class Dispatch:
 
     # ---- what they say
 
-    def rise(self, peer: Peer, ssrc: int, data: bytes, now_ns: int) -> list[bytes]:
+    def rise(self, peer: Recipient, ssrc: int, data: bytes, now_ns: int) -> list[bytes]:
         """Feedback about a source came from a client over UDP; what of it has come through the network by now."""
         way = self._way_of.get(peer)
         if way is None or (self._network.clear and way.up.wake_at() is None):
@@ -138,13 +139,13 @@ class Dispatch:
         stream = peer.sender.stream_of(ssrc) or "video"
         return way.risen(now_ns) if way.rise(stream, data, now_ns) else []
 
-    def risen(self, now_ns: int) -> list[tuple[Peer, bytes]]:
+    def risen(self, now_ns: int) -> list[tuple[Recipient, bytes]]:
         """The feedback that has come through the network by now, and whose it is."""
         return [(peer, data) for peer, way in self._ways.values() for data in way.risen(now_ns)]
 
     # ---- what carries
 
-    def hand_over(self, peer: Peer, route: Route, event: Sent, now_ns: int) -> None:
+    def hand_over(self, peer: Recipient, route: Route, event: Sent, now_ns: int) -> None:
         """Give packets of media to the system, and write down what became of them."""
         count = event.batch.total
         taken = self.give(peer, route, event.batch, now_ns)
@@ -155,9 +156,10 @@ class Dispatch:
             self._recording.sent(event.part(0, taken))
         self._recording.sent(event.part(taken, count, "socket_dropped"))
 
-    def give(self, peer: Peer, route: Route, batch: Batch, now_ns: int) -> int:
+    def give(self, peer: Recipient, route: Route, batch: Batch, now_ns: int) -> int:
         """Give packets of media to the system; how many it took."""
         count = batch.total
+        self.sent_bytes += len(batch.data)
         if route.addresses is not None:
             if route.links is None:
                 return 0
@@ -165,21 +167,22 @@ class Dispatch:
             link.offload = self._offload.count(count, link.can_segment, now_ns)
             return link.send_batch(batch, route.addresses[0])
         if route.channels is not None:
-            if peer.link.waiting > STALL_BYTES:
+            if peer.waiting > STALL_BYTES:
                 return 0
             self._interleave(peer, route.channels[0], batch.datagrams(), now_ns)
         return count
 
-    def hand_over_rtcp(self, peer: Peer, route: Route, data: bytes, now_ns: int) -> None:
+    def hand_over_rtcp(self, peer: Recipient, route: Route, data: bytes, now_ns: int) -> None:
         """Give a compound packet of RTCP to the system."""
+        self.sent_bytes += len(data)
         if route.channels is not None:
             self._interleave(peer, route.channels[1], [data], now_ns)
         elif route.addresses is not None and route.links is not None:
             route.links[1].send([data], route.addresses[1])
 
-    def _interleave(self, peer: Peer, channel: int, packets: list[bytes], now_ns: int) -> None:
+    def _interleave(self, peer: Recipient, channel: int, packets: list[bytes], now_ns: int) -> None:
         try:
-            peer.link.send(b"".join(interleave(channel, packet) for packet in packets), now_ns)
+            peer.interleave(b"".join(interleave(channel, packet) for packet in packets), now_ns)
         except OSError:
             peer.gone = True  # the audience parts from it once the round of sending is over
 

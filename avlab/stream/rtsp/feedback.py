@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from avlab.stream.clock import Clock
-from avlab.stream.rtsp.peer import Peer
+from avlab.stream.rtsp.peer import Recipient
 from avlab.stream.sockets.protocols import Datagrams
 from avlab.wire import rtcp
 
@@ -44,14 +44,14 @@ class Feedback:
     def __init__(
         self,
         clock: Clock,
-        clients: Mapping[str, Mapping[int, Peer]],
-        rise: Callable[[Peer, int, bytes, int], Iterable[bytes]] = lambda peer, ssrc, data, now_ns: (data,),
+        clients: Mapping[str, Mapping[int, Recipient]],
+        rise: Callable[[Recipient, int, bytes, int], Iterable[bytes]] = lambda peer, ssrc, data, now_ns: (data,),
     ) -> None:
         self._clock, self._clients, self._rise = clock, clients, rise
         self._selector: selectors.BaseSelector | None = None
         self._links: dict[Datagrams, None] = {}
         self._ready: OrderedDict[Datagrams, None] = OrderedDict()  # whose turn it is to be read first
-        self._turns: OrderedDict[str, deque[Peer]] = OrderedDict()  # whose reports wait, by address
+        self._turns: OrderedDict[str, deque[Recipient]] = OrderedDict()  # whose reports wait, by address
         self._resume_ns: int | None = None
 
     def watch(self, link: Datagrams, selector: selectors.BaseSelector) -> None:
@@ -72,7 +72,7 @@ class Feedback:
         """Something has come to a socket."""
         self._ready[link] = None
 
-    def put(self, peer: Peer, data: bytes) -> None:
+    def put(self, peer: Recipient, data: bytes) -> None:
         """A report or a NACK came, over a client's own connection or from its address."""
         if len(data) > REPORT_BYTES:
             return
@@ -86,7 +86,7 @@ class Feedback:
         """When there is time for more of it; None while nothing had to wait."""
         return self._resume_ns
 
-    def turn(self, now_ns: int) -> Iterator[tuple[Peer, bytes]]:
+    def turn(self, now_ns: int) -> Iterator[tuple[Recipient, bytes]]:
         """What there is time for now: a client, and what came from it."""
         if self._resume_ns is not None:
             if now_ns < self._resume_ns:
@@ -102,7 +102,7 @@ class Feedback:
         if self._turns or self._ready:
             self._look_away()
 
-    def _next(self) -> tuple[Peer, bytes] | None:
+    def _next(self) -> tuple[Recipient, bytes] | None:
         """The next client's oldest report: by address in turns, and at one address by client."""
         while self._turns:
             host, peers = self._turns.popitem(last=False)

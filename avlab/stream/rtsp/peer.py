@@ -19,6 +19,7 @@ from avlab.network.ownrepair import MOST_OFFERED, Protection, RepairSender
 from avlab.network.parity import ParityEncoder
 from avlab.network.retransmission import KEEP_NS, RtxSender
 from avlab.stream.sockets.links import Address, TcpLink
+from avlab.stream.sockets.multicast import TTL
 from avlab.stream.sockets.protocols import Datagrams
 from avlab.wire import rtsp, sdp
 from avlab.wire.payloads.formats import JpegFormat, L16Format, SoundFormat, VideoFormat, fmtp
@@ -126,6 +127,24 @@ class Route:
     links: tuple[Datagrams, Datagrams] | None = None  # which of the server's sockets it leaves from, while it is set up
     url: str = ""  # by which the client has asked for it
     packet_size: int | None = None  # bytes of its packets at the most, where it has asked for a size
+    shared: Outlet | None = None  # by multicast: what its whole group gets of the track, from one sender
+
+
+class Recipient(Protocol):
+    """Whom packets are sent to: a client, or a group of them."""
+
+    address: Address
+    sender: Sender
+    routes: dict[str, Route]
+    gone: bool
+    reports: deque[bytes]
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that it has not made room for on its connection."""
+
+    def interleave(self, data: bytes, now_ns: int) -> None:
+        """Send packets over its connection. OSError when it is gone."""
 
 
 class Stage(Protocol):
@@ -147,6 +166,9 @@ class Stage(Protocol):
 
     def tear_down(self, peer: Peer, route: Route) -> None:
         """A route is used no more."""
+
+    def group_route(self, peer: Peer, track: Track) -> Route | None:
+        """How a track comes by multicast at the address that a peer has asked; None where it does not."""
 
     def play(self, peer: Peer, now_ns: int) -> int:
         """Let a peer have the stream from now on; media time at this moment, in ns."""
@@ -176,6 +198,15 @@ class Peer:
     def playing(self) -> bool:
         """Whether media goes to it."""
         return self.sender.playing and not self.gone
+
+    @property
+    def waiting(self) -> int:
+        """See `Recipient`."""
+        return self.link.waiting
+
+    def interleave(self, data: bytes, now_ns: int) -> None:
+        """See `Recipient`."""
+        self.link.send(data, now_ns)
 
     def feed(self, data: bytes, now_ns: int) -> list[bytes]:
         """Take what came over the connection, answer requests; RTCP that came interleaved is returned.
@@ -261,7 +292,7 @@ class Peer:
         offers = rtsp.transports_offered(request.headers.get("transport", ""))
         route = next((found for offer in offers if (found := self._route(track, offer)) is not None), None)
         if route is None:
-            raise rtsp.RtspError("Unicast RTP/AVP over UDP or interleaved is offered.", 461)
+            raise rtsp.RtspError("RTP/AVP over UDP or interleaved is offered.", 461)
         if self.session is None:
             self.stage.admit(self)
         route.url = request.uri
@@ -271,6 +302,9 @@ class Peer:
             self.stage.tear_down(self, self.routes[stream])
         self.routes[stream] = route
         self.session = self.session or secrets.token_hex(8)
+        if route.shared is not None:
+            self.sender.remove(stream)
+            return {"Transport": _of_group(route).serialize()}, b""
         outlet = outlet_of(route, sequence=self.stage.chance.getrandbits(16))
         self.sender.add(outlet)
         headers = _grant_repair(outlet, route, request.headers.get(rtsp.REPAIR_HEADER, ""), self.stage.chance)
@@ -292,18 +326,18 @@ class Peer:
             for stream, outlet in self.sender.outlets.items():
                 outlet.timestamp_offset = self.routes[stream].track.timestamp_offset
         self.sender.play(now_ns, media_ns)
-        infos = [
-            rtsp.RtpInfo(self.routes[stream].url, outlet.next_sequence, outlet.timestamp(media_ns))
-            for stream, outlet in self.sender.outlets.items()
-        ]
+        outlets = [(route, route.shared or self.sender.outlets[stream]) for stream, route in self.routes.items()]
+        infos = [rtsp.RtpInfo(route.url, outlet.next_sequence, outlet.timestamp(media_ns)) for route, outlet in outlets]
         self.has_played = True
         # All share the clip: nobody seeks it, and nobody plays it faster (RFC 2326 12.29, 12.34).
         headers = {"Range": sdp.NptRange(media_ns).serialize(), "RTP-Info": rtsp.serialize_rtp_info(infos)}
         return headers | ({"Scale": "1"} if "scale" in request.headers else {}), b""
 
     def _route(self, track: Track, offer: rtsp.Transport) -> Route | None:
-        if offer.profile != "RTP/AVP" or not offer.unicast or offer.mode not in ("", "PLAY"):
+        if offer.profile != "RTP/AVP" or offer.mode not in ("", "PLAY"):
             return None
+        if not offer.unicast:
+            return self.stage.group_route(self, track) if offer.lower == "UDP" else None
         route = Route(track, self.stage.chance.getrandbits(32))
         if offer.lower == "TCP":
             taken = {c for other in self.routes.values() if other.track is not track for c in other.channels or ()}
@@ -346,6 +380,21 @@ def outlet_of(route: Route, *, sequence: int) -> Outlet:
         marks_first=not video,
         spreads=video and route.addresses is not None,
         interval_ns=round(NS / track.media.framerate) if video and track.media.framerate else None,
+    )
+
+
+def _of_group(route: Route) -> rtsp.Transport:
+    """How a client is told of its group (RFC 2326 12.39); reports may go there, or to the server's own port."""
+    assert route.addresses is not None
+    assert route.links is not None
+    (group, rtp_port), (_, rtcp_port) = route.addresses
+    return rtsp.Transport(
+        unicast=False,
+        destination=group,
+        port=(rtp_port, rtcp_port),
+        ttl=TTL,
+        server_port=(route.links[0].port, route.links[1].port),
+        ssrc=route.ssrc,
     )
 
 

@@ -106,8 +106,8 @@ class _Way:
 
 
 class RtspReceiver:
-    """An `ends.Receiver`: JPEG and L16 over RTP. `over` maps video and audio to udp or tcp; those in `fixed` were asked
-    for so, and when they are over UDP nothing makes them come over TCP.
+    """An `ends.Receiver`: JPEG and L16 over RTP. `over` maps video and audio to udp, tcp or multicast; those in `fixed`
+    were asked for so, and when they are over UDP nothing makes them come over TCP.
 
     `notice(name, words)` tells a person a sentence, once, and puts it into the record each time.
     """
@@ -167,7 +167,7 @@ class RtspReceiver:
 
     def open(self) -> Offer:
         """Describe and set up; what will be sent."""
-        granted = self._session.open(self._over, self._bind, fixed=self._fixed)
+        granted = self._session.open(self._over, self._bind, self._join, fixed=self._fixed)
         for words in self._session.moves:
             self._notice("sent on", words)
         if any(self._session.plan[stream] != self._over[stream] for stream in granted):
@@ -308,7 +308,7 @@ class RtspReceiver:
     def _play(self) -> rtsp.Response:
         """Open the ways of datagrams, and PLAY."""
         for way in self.ways.values():
-            if way.granted.links is not None:
+            if way.granted.links is not None and self._session.plan[way.stream] == "udp":
                 knock(way.granted.media, way.granted.links, way.origin, self._session.ssrc)
         return self._session.play()
 
@@ -333,7 +333,7 @@ class RtspReceiver:
             if self._cancelled:
                 new.cancel()
             try:
-                granted = new.open(plan, self._bind)
+                granted = new.open(plan, self._bind, self._join)
                 alike = {stream: _format(one.media) for stream, one in granted.items()} == {
                     stream: _format(way.granted.media) for stream, way in self.ways.items()
                 }
@@ -390,6 +390,11 @@ class RtspReceiver:
         pair = self._system.udp_pair(host)
         self._links += pair
         return pair
+
+    def _join(self, group: str, ports: tuple[int, int], host: str) -> tuple[Datagrams, Datagrams]:
+        for port in ports:
+            self._links.append(self._system.member(group, port, host))
+        return self._links[-2], self._links[-1]
 
     def _anchor(self, playing: rtsp.Response) -> None:
         """RTP-Info says which timestamps stand for the start of the range (RFC 2326 12.33), the range where it ends."""

@@ -73,9 +73,9 @@ class Tap(Protocol):
 
 
 class UdpLink:
-    """A UDP socket that sends and receives many packets a call. Non-blocking."""
+    """A UDP socket that sends and receives many packets a call. Non-blocking. A `shared` port may be others', too."""
 
-    def __init__(self, host: str, port: int = 0) -> None:
+    def __init__(self, host: str, port: int = 0, *, shared: bool = False) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
@@ -87,6 +87,10 @@ class UdpLink:
             self._gro = linux and _try_option(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
             if linux:
                 _try_option(self.socket, socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+            if shared:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if sys.platform == "darwin":  # where a group's port is shared by this one
+                    self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             self.socket.bind(sockaddr((host, port)))
         except BaseException:
             self.socket.close()

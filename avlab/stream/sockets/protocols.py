@@ -130,6 +130,15 @@ class System(Protocol):
     def udp_pair(self, host: str) -> tuple[Datagrams, Datagrams]:
         """Two on an even port and the next one, for RTP and RTCP."""
 
+    def speakers(self, host: str) -> tuple[Datagrams, Datagrams]:
+        """Two as `udp_pair` gives, whose datagrams to a group leave at the interface of `host` alone."""
+
+    def member(self, group: str, port: int, host: str) -> Datagrams:
+        """One that gets what is sent to a port of a group at the interface of `host`."""
+
+    def free_ports(self, host: str) -> tuple[int, int]:
+        """Two neighbouring ports that are nobody's at `host` now."""
+
     def largest_datagram(self, host: str, most: int) -> int:
         """How many bytes, `most` at most, are sent in one datagram; `most` where it cannot be tried out."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 
+from avlab.stream.sockets import multicast
 from avlab.stream.sockets.dialling import Dialler
 from avlab.stream.sockets.links import UdpLink, largest_datagram, listen, udp_pair
 from avlab.stream.sockets.protocols import Datagrams, Dialling, Listening
@@ -24,6 +25,18 @@ class Sockets:
     def udp_pair(self, host: str) -> tuple[Datagrams, Datagrams]:
         """See `System`."""
         return udp_pair(host)
+
+    def speakers(self, host: str) -> tuple[Datagrams, Datagrams]:
+        """See `System`."""
+        return multicast.speakers(host)
+
+    def member(self, group: str, port: int, host: str) -> Datagrams:
+        """See `System`."""
+        return multicast.member(group, port, host)
+
+    def free_ports(self, host: str) -> tuple[int, int]:
+        """See `System`."""
+        return multicast.free_ports(host)
 
     def largest_datagram(self, host: str, most: int) -> int:
         """See `System`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from avlab.stream.sockets import multicast
 from avlab.stream.sockets.dialling import Dialler
 from avlab.stream.sockets.links import Tap, UdpLink, udp_pair
 from avlab.stream.sockets.protocols import Connection, Datagrams, Dialling, Listening
@@ -47,6 +48,15 @@ class TappedSockets(Sockets):
         """See `System`."""
         first, second = udp_pair(host)
         return self.tapped(first), self.tapped(second)
+
+    def speakers(self, host: str) -> tuple[Datagrams, Datagrams]:
+        """See `System`."""
+        first, second = multicast.speakers(host)
+        return self.tapped(first), self.tapped(second)
+
+    def member(self, group: str, port: int, host: str) -> Datagrams:
+        """See `System`."""
+        return self.tapped(multicast.member(group, port, host))
 
     def tapped(self, link: UdpLink) -> UdpLink:
         """A link, with the tap on it."""
