@@ -120,7 +120,12 @@ def test_a_disk_that_fails_ends_the_capture_and_nothing_else(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("no/such/run.pcapng", "make it first"), ("folder", "it is a folder"), ("/dev/null", "it is no file")],
+    [
+        ("no/such/run.pcapng", "make it first"),
+        ("folder", "it is a folder"),
+        ("/dev/null", "it is no file"),
+        ("/proc/run.pcapng", "cannot be written|make it first"),
+    ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_opened(
     name: str, words: str, data: Path, tmp_path: Path

@@ -327,9 +327,10 @@ def _opened(path: Path) -> IO[bytes]:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             raise OSError("it is no file" if not path.is_dir() else "it is a folder")
         return path.open("wb", buffering=1 << 20)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no folder {path.parent} to write the capture in: make it first") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+            words = f"there is no folder {path.parent} to write the capture in: make it first"
+            raise FileNotFoundError(words) from None
         raise _refused(path, error) from None
 
 
