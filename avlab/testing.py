@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from avlab.network.impairment import Impairment, Seen
-from avlab.network.impairment import Packet as Sent
+from avlab.network.impairment import Impairment, InTransit, Seen
 from avlab.network.ratecontrol import asked
 from avlab.network.settings import Network
 from avlab.parts import (
@@ -158,7 +157,7 @@ def _passed(network: Network, call: Call) -> list[tuple[int, Any]]:
             out += [(wake_ns, outcome) for outcome in way.pull(wake_ns)]
         stream = "audio" if at % 10 == 9 else "video"
         seen = Seen(at & 0xFFFF, at // 10 * 3000, at % 10 in (8, 9), bytes([at & 0xFF]) * 100)
-        way.push(Sent(stream, 1200 if stream == "video" else 900, seen), now_ns)
+        way.push(InTransit(stream, 1200 if stream == "video" else 900, seen), now_ns)
     while (wake_ns := way.wake_at()) is not None:
         out += [(wake_ns, outcome) for outcome in way.pull(wake_ns)]
     return out

@@ -12,7 +12,7 @@ import pytest
 from avlab.core.budget import FeedbackBudget
 from avlab.core.sender import Sender
 from avlab.measure.record.trace import Recorder
-from avlab.network.impairment import Impairment, Packet
+from avlab.network.impairment import Impairment, InTransit
 from avlab.network.offload import Offload
 from avlab.network.settings import Network
 from avlab.stream.recording import SenderRecording
@@ -136,8 +136,8 @@ def test_a_network_loses_what_its_draws_say_and_the_rest_leaves_in_runs() -> Non
     stand = Stand(network)
     bare = Impairment(network, client=0)
     for _ in range(20):
-        bare.push(Packet("video", 112), 0)
-    lost = [outcome for outcome in bare.pull(0) if not isinstance(outcome, Packet)]
+        bare.push(InTransit("video", 112), 0)
+    lost = [outcome for outcome in bare.pull(0) if not isinstance(outcome, InTransit)]
     stand.frame(20, 0)
     assert stand.rtp.batches == []
     assert stand.dispatch.wake_at() == 0 or stand.dispatch.wake_at() == 20 * MS
@@ -205,10 +205,10 @@ def test_feedback_is_lost_as_a_simulation_with_the_same_seed_loses_it(seed: int)
     for at in range(60):
         now_ns, data = at * 40 * MS, report(at)
         here += [data for _, data in stand.dispatch.risen(now_ns)]
-        expected += [outcome.item for outcome in bare.pull(now_ns) if isinstance(outcome, Packet)]
+        expected += [outcome.item for outcome in bare.pull(now_ns) if isinstance(outcome, InTransit)]
         here += stand.dispatch.rise(stand.peer, 77, data, now_ns)
-        bare.push(Packet("video rtcp", len(data), data), now_ns)
-        expected += [outcome.item for outcome in bare.pull(now_ns) if isinstance(outcome, Packet)]
+        bare.push(InTransit("video rtcp", len(data), data), now_ns)
+        expected += [outcome.item for outcome in bare.pull(now_ns) if isinstance(outcome, InTransit)]
     assert here == expected
     assert 20 < len(here) < 55
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import avlab
-from avlab.network.impairment import Copy, Impairment, Outcome, Packet
+from avlab.network.impairment import Copy, Impairment, InTransit, Outcome
 from avlab.network.settings import Network
 from avlab.timing.stage import Dropped
 
@@ -35,7 +35,7 @@ def run(
     for number in range(start, start + count):
         now_ns = number // together * together * every_ns
         drain(stage, now_ns, out)
-        stage.push(Packet(stream, size, (number, now_ns)), now_ns)
+        stage.push(InTransit(stream, size, (number, now_ns)), now_ns)
     drain(stage, None, out)
     return out
 
@@ -46,10 +46,10 @@ def drain(stage: Impairment, until_ns: int | None, out: list[tuple[int, Outcome]
         out += [(wake_ns, outcome) for outcome in stage.pull(wake_ns)]
 
 
-def packet_of(outcome: Outcome) -> Packet:
+def packet_of(outcome: Outcome) -> InTransit:
     if isinstance(outcome, Copy):
         return outcome.packet
-    packet: Packet = outcome.item if isinstance(outcome, Dropped) else outcome
+    packet: InTransit = outcome.item if isinstance(outcome, Dropped) else outcome
     return packet
 
 
@@ -64,12 +64,12 @@ def lost(out: list[tuple[int, Outcome]]) -> list[int]:
 
 
 def arrived(out: list[tuple[int, Outcome]]) -> list[int]:
-    return [number(outcome) for _, outcome in out if isinstance(outcome, Packet)]
+    return [number(outcome) for _, outcome in out if isinstance(outcome, InTransit)]
 
 
 def delays(out: list[tuple[int, Outcome]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Of the packets that arrived, in ms, in the order of sending."""
-    found = {outcome.item[0]: at_ns - outcome.item[1] for at_ns, outcome in out if isinstance(outcome, Packet)}
+    found = {outcome.item[0]: at_ns - outcome.item[1] for at_ns, outcome in out if isinstance(outcome, InTransit)}
     return np.array([found[number] for number in sorted(found)]) / MS
 
 
@@ -130,10 +130,10 @@ def test_another_stream_shifts_nothing() -> None:
     out: list[tuple[int, Outcome]] = []
     for n in range(500):
         drain(stage, n * MS, out)
-        stage.push(Packet("video", 1200, (n, n * MS)), n * MS)
+        stage.push(InTransit("video", 1200, (n, n * MS)), n * MS)
         for _ in range(n % 3):
-            stage.push(Packet("audio", 300, (n, n * MS)), n * MS)
-            stage.push(Packet("rtsp", 300, (n, n * MS), True), n * MS)
+            stage.push(InTransit("audio", 300, (n, n * MS)), n * MS)
+            stage.push(InTransit("rtsp", 300, (n, n * MS), True), n * MS)
     drain(stage, None, out)
 
     mine = [(at_ns, type(o), number(o)) for at_ns, o in out if packet_of(o).stream == "video"]
@@ -154,7 +154,7 @@ def test_more_loss_loses_the_same_packets_and_more_and_leaves_the_others_their_d
     for reorder in (False, True):
         few, many = (run(Impairment(Network(loss=p, jitter=0.01, reorder=reorder))) for p in (0.02, 0.1))
         assert set(lost(few)) < set(lost(many))
-        at = [{number(o): at_ns for at_ns, o in out if isinstance(o, Packet)} for out in (few, many)]
+        at = [{number(o): at_ns for at_ns, o in out if isinstance(o, InTransit)} for out in (few, many)]
         assert all(at[0][n] == at_ns for n, at_ns in at[1].items())
 
 
@@ -220,7 +220,7 @@ def test_copies() -> None:
 
 def test_the_bottleneck_passes_its_rate_and_no_more() -> None:
     out = run(Impairment(Network(rate=2_000, queue=0.2)), 5_000)  # 9,600 kbit/s are offered
-    times = np.array([at_ns for at_ns, outcome in out if isinstance(outcome, Packet)])
+    times = np.array([at_ns for at_ns, outcome in out if isinstance(outcome, InTransit)])
     assert np.diff(times) == pytest.approx(4.8 * MS, abs=1)  # 1,200 bytes at 2,000 kbit/s
     late = delays(out)
     assert late[0] == 4.8  # only itself
@@ -247,7 +247,7 @@ def test_an_idle_bottleneck_delays_a_packet_by_itself_alone() -> None:
 def test_streams_share_the_bottleneck() -> None:
     stage = Impairment(Network(rate=960, queue=0.02))
     for n, stream in enumerate(["video", "audio"] * 5):
-        stage.push(Packet(stream, 1200, (n, 0)), 0)
+        stage.push(InTransit(stream, 1200, (n, 0)), 0)
     out: list[tuple[int, Outcome]] = []
     drain(stage, None, out)
     assert arrived(out) == [0, 1, 2]
@@ -262,11 +262,11 @@ def test_bytes_of_a_connection_are_held_and_never_lost_copied_or_reordered() -> 
     out: list[tuple[int, Outcome]] = []
     for n in range(300):
         drain(stage, n * MS, out)
-        stage.push(Packet("rtsp", 1000, (n, n * MS), reliable=True), n * MS)
+        stage.push(InTransit("rtsp", 1000, (n, n * MS), reliable=True), n * MS)
         assert stage.reliable_bytes == 1000 * (n + 1 - len(out))
     drain(stage, None, out)
     assert [number(outcome) for _, outcome in out] == list(range(300))
-    assert all(isinstance(outcome, Packet) for _, outcome in out)
+    assert all(isinstance(outcome, InTransit) for _, outcome in out)
     assert stage.reliable_bytes == 0
     assert out[0][0] >= 50 * MS
     assert out[-1][0] >= 300 * 8 * MS + 50 * MS  # a thousand bytes take 8 ms
@@ -275,13 +275,13 @@ def test_bytes_of_a_connection_are_held_and_never_lost_copied_or_reordered() -> 
 def test_a_connection_waits_for_room_and_fills_the_queue_for_the_others() -> None:
     stage = Impairment(Network(rate=960, queue=0.05))
     for n in range(100):
-        stage.push(Packet("rtsp", 1200, (n, 0), reliable=True), 0)
+        stage.push(InTransit("rtsp", 1200, (n, 0), reliable=True), 0)
     assert stage.backlog_ns(0) == 60 * MS  # the first one that finds 50 ms waiting is let in, no more
     out: list[tuple[int, Outcome]] = []
-    stage.push(Packet("video", 1200, (1000, 0)), 0)
+    stage.push(InTransit("video", 1200, (1000, 0)), 0)
     drain(stage, None, out)
     assert lost(out) == [1000]
-    assert [at_ns // MS for at_ns, outcome in out if isinstance(outcome, Packet)] == [10 * n for n in range(1, 101)]
+    assert [at_ns // MS for at_ns, outcome in out if isinstance(outcome, InTransit)] == [10 * n for n in range(1, 101)]
 
 
 # ---- while it runs
@@ -290,12 +290,12 @@ def test_a_connection_waits_for_room_and_fills_the_queue_for_the_others() -> Non
 def test_settings_act_on_the_next_packet_and_lose_nothing_of_what_is_under_way() -> None:
     stage = Impairment(Network(delay=0.1))
     for n in range(5):
-        stage.push(Packet("video", 1200, (n, 0)), 0)
+        stage.push(InTransit("video", 1200, (n, 0)), 0)
     stage.network = Network(loss=1)
     for n in range(5, 10):
-        stage.push(Packet("video", 1200, (n, 0)), MS)
+        stage.push(InTransit("video", 1200, (n, 0)), MS)
     stage.network = Network()
-    stage.push(Packet("video", 1200, (10, 0)), 2 * MS)
+    stage.push(InTransit("video", 1200, (10, 0)), 2 * MS)
     out: list[tuple[int, Outcome]] = []
     drain(stage, None, out)
     assert lost(out) == list(range(5, 10))
@@ -315,23 +315,23 @@ def test_a_change_of_other_settings_does_not_shift_the_losses() -> None:
 
 def test_a_bottleneck_that_is_opened_lets_go_of_what_waited() -> None:
     stage = Impairment(Network(rate=1.0, queue=10))
-    stage.push(Packet("video", 1200, (0, 0)), 0)
+    stage.push(InTransit("video", 1200, (0, 0)), 0)
     for n in range(1, 4):
-        stage.push(Packet("rtsp", 1200, (n, 0), reliable=True), 0)
+        stage.push(InTransit("rtsp", 1200, (n, 0), reliable=True), 0)
     assert stage.pull(MS) == []
     stage.network = Network(rate=10, queue=10)  # half of the first has passed: 480 ms are left of it
-    stage.push(Packet("video", 1200, (4, 0)), 4800 * MS)
+    stage.push(InTransit("video", 1200, (4, 0)), 4800 * MS)
     assert stage.wake_at() == 5280 * MS
     stage.network = Network()
-    stage.push(Packet("video", 1200, (5, 0)), 4900 * MS)
+    stage.push(InTransit("video", 1200, (5, 0)), 4900 * MS)
     assert arrived([(0, outcome) for outcome in stage.pull(4900 * MS)]) == [0, 1, 2, 3, 4, 5]
 
 
 def test_what_is_under_way_at_the_end_is_in_flight() -> None:
     stage = Impairment(Network(delay=1, duplicate=1, rate=100))
     for n in range(5):
-        stage.push(Packet("video", 1200, (n, 0)), 0)
-        stage.push(Packet("rtsp", 1200, (n + 10, 0), reliable=True), 0)
+        stage.push(InTransit("video", 1200, (n, 0)), 0)
+        stage.push(InTransit("rtsp", 1200, (n + 10, 0), reliable=True), 0)
     left = stage.flush()
     assert sorted(lost([(0, dropped) for dropped in left if dropped.reason == "lost"])) == [1, 2, 3, 4]  # no room
     assert sorted(number(dropped) for dropped in left if dropped.reason == "in_flight") == [0, 10, 11, 12, 13, 14]
@@ -367,7 +367,7 @@ def test_nothing_is_lost_or_made_beyond_what_is_said(packets: list[Any], changed
         drain(stage, now_ns, out)
         if changed_every and n % changed_every == 0:
             stage.network = network
-        stage.push(Packet(stream, size, (n, now_ns), stream == "rtsp"), now_ns)
+        stage.push(InTransit(stream, size, (n, now_ns), stream == "rtsp"), now_ns)
     drain(stage, None, out)
     times = [at_ns for at_ns, _ in out]
     assert times == sorted(times)
@@ -438,8 +438,8 @@ def test_what_cannot_be(settings: dict[str, Any], words: str) -> None:
 def test_whatever_can_be_works(**settings: Any) -> None:
     stage = Impairment(Network(**settings))
     for number in range(5):
-        stage.push(Packet("video", 1200, number), number * NS)
-        stage.push(Packet("rtsp", 300, number, True), number * NS)
+        stage.push(InTransit("video", 1200, number), number * NS)
+        stage.push(InTransit("rtsp", 300, number, True), number * NS)
     moments = 0
     while (moment_ns := stage.wake_at()) is not None and moments < 100:
         stage.pull(moment_ns)

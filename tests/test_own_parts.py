@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import avlab
-from avlab.network.impairment import Impairment, Packet, Seen
+from avlab.network.impairment import Impairment, InTransit, Seen
 from avlab.network.settings import Network
 from avlab.parts import Due, PartError, PartWarning, whole
 from avlab.stream.guard import Guard
@@ -128,7 +128,7 @@ def test_state_is_one_for_each_stream_client_and_direction_and_both_functions_sh
             ask = look(client, direction)
             way = Impairment(Network(loss=ask, delay=ask), client=client, direction=direction)
             for number in range(20):
-                way.push(Packet("video" if number % 2 else "audio", 100, b""), number * MS)
+                way.push(InTransit("video" if number % 2 else "audio", 100, b""), number * MS)
     assert all(len(ids) == 1 for ids in states.values())
     assert len({next(iter(ids)) for ids in states.values()}) == len(states) == 8
 
@@ -143,20 +143,20 @@ def test_numbers_and_timestamps_are_unwrapped_and_bytes_tell_them() -> None:
     way = Impairment(Network(loss=lost))
     for number in range(65_533, 65_540):
         header = bytes([0x80, 0x80 | 26]) + (number & 0xFFFF).to_bytes(2) + (2**32 + number * 5).to_bytes(5)[-4:]
-        way.push(Packet("video", 1200, header + bytes(4) + b"here"), number * MS)
+        way.push(InTransit("video", 1200, header + bytes(4) + b"here"), number * MS)
     assert [packet.number for packet in told] == list(range(65_533, 65_540))
     assert {packet.payload for packet in told} == {b"here"}
     assert all(packet.marker and packet.first for packet in told)
     other = Impairment(Network(loss=lost), describe=lambda packet: Seen(packet.item, marker=True))
-    other.push(Packet("video", 10, 41), 0)
+    other.push(InTransit("video", 10, 41), 0)
     assert told[-1][:2] == (41, 0)
 
 
 def test_what_is_reliable_is_delayed_and_never_lost() -> None:
     way = Impairment(Network(loss=lambda packet, state: True, delay=lambda packet, state: 0.5))
-    way.push(Packet("tcp", 100, b"", True), 0)
+    way.push(InTransit("tcp", 100, b"", True), 0)
     assert way.wake_at() == NS // 2
-    assert way.pull(NS // 2) == [Packet("tcp", 100, b"", True)]
+    assert way.pull(NS // 2) == [InTransit("tcp", 100, b"", True)]
 
 
 def test_burst_beside_a_loss_of_ones_own_is_refused() -> None:

@@ -23,7 +23,7 @@ from rawclient import RawClient, until
 
 import avlab
 from avlab.measure.numbers import metrics
-from avlab.network.impairment import Impairment, Packet
+from avlab.network.impairment import Impairment, InTransit
 from avlab.network.settings import Network
 from avlab.stream import clock as stream_clock
 from avlab.stream.relay import Relay
@@ -42,7 +42,7 @@ def expected_losses(network: Network, count: int, *, stream: str = "video", clie
     """Which of the first `count` packets of a stream are lost, by the stage alone."""
     stage = Impairment(network, client=client)
     for number in range(count):
-        stage.push(Packet(stream, 1200, number), number)
+        stage.push(InTransit(stream, 1200, number), number)
     return [o.item.item for o in stage.pull(1 << 62) if isinstance(o, Dropped)]
 
 
@@ -113,7 +113,7 @@ def test_the_seeds_losses_and_no_others() -> None:
             until(lambda count=number: len(set(relay.trace.packets["seq"])) > count)  # none lost by being too fast
     stage = Impairment(network, client=0, direction="up")
     for number in range(200):
-        stage.push(Packet("video", 112, number), 0)
+        stage.push(InTransit("video", 112, number), 0)
     lost = [outcome.item.item for outcome in stage.pull(0) if isinstance(outcome, Dropped)]
     rows = relay.trace.packets
     assert list(rows["seq"][rows["fate"] == "lost"]) == lost

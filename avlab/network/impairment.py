@@ -23,7 +23,7 @@ from avlab.wire.rtp import HEADER_BYTES, Unwrapper
 NS = 1_000_000_000
 
 
-class Packet(NamedTuple):
+class InTransit(NamedTuple):
     """What is sent: `item` is anyone's own, `size` in bytes. What is `reliable` is part of a TCP connection's bytes."""
 
     stream: str
@@ -46,10 +46,10 @@ class Part(NamedTuple):
 class Copy:
     """A packet that the network made a second time."""
 
-    packet: Packet
+    packet: InTransit
 
 
-Outcome: TypeAlias = Packet | Copy | Dropped
+Outcome: TypeAlias = InTransit | Copy | Dropped
 """What leaves: a packet, a copy of one, or `Dropped(packet, "lost")`."""
 
 
@@ -63,7 +63,7 @@ class Seen(NamedTuple):
     payload: bytes = b""
 
 
-Describe: TypeAlias = Callable[[Packet], Seen]
+Describe: TypeAlias = Callable[[InTransit], Seen]
 
 
 def seen_in(data: bytes) -> Seen:
@@ -77,7 +77,7 @@ def seen_in(data: bytes) -> Seen:
     return Seen(number, timestamp, bool(data[1] & 0x80), bytes(data[start:]))
 
 
-def _seen(packet: Packet) -> Seen:
+def _seen(packet: InTransit) -> Seen:
     """What can be told of a packet of whose item nothing else is known: that it is bytes, or has some."""
     data = packet.item if isinstance(packet.item, bytes) else getattr(packet.item, "data", b"")
     return seen_in(data) if isinstance(data, bytes) else Seen()
@@ -86,7 +86,7 @@ def _seen(packet: Packet) -> Seen:
 class _Queued(NamedTuple):
     """A packet before the bottleneck, and what has been drawn for it."""
 
-    packet: Packet
+    packet: InTransit
     lost: bool
     draws: tuple[float, float, float]  # jitter, duplication, the copy's jitter
     delay_ns: int | None = None  # its own; None: what the network's settings say when it is forwarded
@@ -119,7 +119,7 @@ class _Lane:
         self.drained_ns = 0  # when the queue that jitter stands for is empty
         self.newest_ns = 0  # the latest arrival
 
-    def packet(self, item: Packet, seen: Seen, time: float, chance: float) -> parts.Packet:
+    def packet(self, item: InTransit, seen: Seen, time: float, chance: float) -> parts.Packet:
         """The next packet, as anyone's own loss and delay see it."""
         self._number = self._number + 1 if seen.number is None else self._numbers(seen.number)
         timestamp = self._ticks(seen.timestamp)
@@ -195,7 +195,7 @@ class Impairment:
         """How long a packet that came now would wait before the bottleneck."""
         return max(0, self._queue_ends_ns() - now_ns) if self._queue else 0
 
-    def push(self, item: Packet, now_ns: int, /) -> None:
+    def push(self, item: InTransit, now_ns: int, /) -> None:
         """A packet is sent."""
         if self._queue:
             self._move_along(now_ns)
@@ -231,7 +231,7 @@ class Impairment:
         """Packets are sent together: each fares as if it were pushed by itself.
 
         What leaves has a `Part` of `item` in place of an item, and those next to each other that fare alike leave as
-        one `Packet`, or one that was dropped.
+        one `InTransit`, or one that was dropped.
         """
         network = self.network
         if network is not self._in_use:
@@ -240,7 +240,7 @@ class Impairment:
         if network.rate is not None or self._queue or callable(network.loss) or callable(network.delay):
             for at in range(count):
                 each = size if at < count - 1 else last
-                self.push(Packet(stream, each, Part(item, at, at + 1), reliable), now_ns)
+                self.push(InTransit(stream, each, Part(item, at, at + 1), reliable), now_ns)
             return
         lane = self._lane(stream)
         draw, p, jitter, duplicate = lane.chance.random, network.loss, network.jitter, network.duplicate
@@ -269,7 +269,7 @@ class Impairment:
             if not lost and copied < duplicate and not reliable:
                 self._arrive_together(stream, batch, Part(item, first, at + 1), reliable, at_ns, False)
                 copy_ns = least_ns + _exponential_ns(jitter, copys_jitter) if overtaking else at_ns
-                one = Packet(stream, size if at < count - 1 else last, Part(item, at, at + 1))
+                one = InTransit(stream, size if at < count - 1 else last, Part(item, at, at + 1))
                 self._arrive(max(copy_ns, at_ns), Copy(one))  # the packet itself comes first
                 first = at + 1
         self._arrive_together(stream, batch, Part(item, first, count), reliable, since_ns, since_lost)
@@ -278,7 +278,7 @@ class Impairment:
         if part.first == part.after:
             return
         size = min(len(batch.data), part.after * batch.size) - part.first * batch.size
-        packet = Packet(stream, size, part, reliable)
+        packet = InTransit(stream, size, part, reliable)
         self._arrive(at_ns, Dropped(packet, "lost") if lost else packet)
 
     def wake_at(self) -> int | None:
@@ -297,7 +297,7 @@ class Impairment:
         arriving = self._arriving
         while arriving and arriving[0][0] <= now_ns:
             outcome = heapq.heappop(arriving)[2]
-            if isinstance(outcome, Packet) and outcome.reliable:
+            if isinstance(outcome, InTransit) and outcome.reliable:
                 self._reliable_bytes -= outcome.size
             out.append(outcome)
         return out
@@ -317,7 +317,7 @@ class Impairment:
     # ---- anyone's own loss and delay
 
     def _asked(
-        self, network: Network, lane: _Lane, item: Packet, chance: float, now_ns: int
+        self, network: Network, lane: _Lane, item: InTransit, chance: float, now_ns: int
     ) -> tuple[bool, int | None]:
         """Whether a packet is lost, and its own delay, where functions decide; what is no function's, as ever."""
         if self._began_ns is None:

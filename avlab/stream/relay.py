@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.trace import PacketTuple, Recorder, Trace
-from avlab.network.impairment import Copy, Impairment, Packet
+from avlab.network.impairment import Copy, Impairment, InTransit
 from avlab.network.offload import Offload
 from avlab.network.own import kept_going
 from avlab.network.settings import Network
@@ -403,7 +403,7 @@ class Relay(Handle):
         self, session: Session, way: Impairment, stream: str, carried: Carried, now_ns: int, *, reliable: bool = False
     ) -> None:
         """Hand something to the network."""
-        way.push(Packet(stream, len(carried.data), carried, reliable), now_ns)
+        way.push(InTransit(stream, len(carried.data), carried, reliable), now_ns)
         self._ways[way] = session
 
     def has_place(self, session: Session) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from avlab.core.events import Sent
-from avlab.network.impairment import Copy, Impairment, Outcome, Packet, Part, Seen, seen_in
+from avlab.network.impairment import Copy, Impairment, InTransit, Outcome, Part, Seen, seen_in
 from avlab.network.settings import Network
 from avlab.stream.recording import SenderRecording
 from avlab.timing.stage import Dropped
@@ -53,7 +53,7 @@ def upward(network: Network) -> Network:
     return replace(network, rate=None, duplicate=0.0)
 
 
-def _described(packet: Packet) -> Seen:
+def _described(packet: InTransit) -> Seen:
     """What a network of anyone's own is told of a packet: what its bytes say."""
     parcel, first, after = packet.item
     return seen_in(parcel.data if parcel.sent is None else parcel.sent.batch.part(first, after).data)
@@ -155,11 +155,11 @@ class Way(Generic[R]):
         if self._rising >= MOST_RISING:
             return False
         self._rising += 1
-        self.up.push(Packet(f"{stream} rtcp", len(data), data), now_ns)
+        self.up.push(InTransit(f"{stream} rtcp", len(data), data), now_ns)
         return True
 
     def risen(self, now_ns: int) -> list[bytes]:
         """The feedback that has come through by now."""
         outcomes = self.up.pull(now_ns) if self._rising else []
         self._rising -= len(outcomes)
-        return [outcome.item for outcome in outcomes if isinstance(outcome, Packet)]
+        return [outcome.item for outcome in outcomes if isinstance(outcome, InTransit)]
