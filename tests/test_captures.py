@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import avlab
 from avlab.cli import main
 from avlab.measure.captures.blocks import CaptureFile
+from avlab.measure.record.trace import SettingRow
 from avlab.wire import rtcp
 
 NS = 1_000_000_000
@@ -437,6 +438,16 @@ def test_a_trace_is_written_without_payloads_and_comes_back_the_same(side: str, 
         for kind in ("video", "audio"):
             one, two = (table[table["stream"] == kind]["jitter_ms"].to_numpy() for table in (ours, theirs))
             np.testing.assert_allclose(np.sort(one), np.sort(two), atol=1e-5)
+
+
+def test_pictures_of_another_format_are_no_jpeg_in_a_capture(tmp_path: Path) -> None:
+    made = traces.run(seconds=1).client
+    setting = SettingRow(made.epoch_ns, "codec", "Mine")
+    other = avlab.Trace(packets=[made.rows("packets")], settings=[setting], meta=made.meta)
+    for trace, kind in ((made, 26), (other, 96)):
+        trace.to_pcap(tmp_path / "run.pcap")
+        found = avlab.Trace.from_pcap(tmp_path / "run.pcap").meta["streams"]
+        assert {each["payload_type"] for each in found if each["kind"] == "video"} == {kind}
 
 
 def test_a_trace_that_cannot_be_a_capture_says_why(tmp_path: Path) -> None:

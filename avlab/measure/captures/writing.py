@@ -18,6 +18,9 @@ from avlab.measure.record.trace import Trace
 SOURCE, TARGET = (192, 0, 2, 1), (192, 0, 2, 2)
 PORTS = {"video": 5004, "audio": 5006}
 TYPES = {"video": 26, "audio": 97, "repair": 98}
+OTHER_VIDEO = 96
+"""Of pictures that are not sent as RFC 2435 has them."""
+
 L16_STEREO = 10
 
 _RECORD = np.dtype(
@@ -44,13 +47,14 @@ def to_pcap(trace: Trace, path: str | os.PathLike[str]) -> None:
     if first == _NEVER:
         raise ValueError("this trace has no packets with numbers of RTP, so there is nothing to write")
     shift = 0 if trace.meta["side"] == "capture" else -min(first, trace.epoch_ns)
+    other = any(row.name in ("payload", "codec") for row in trace.setting_rows)
     try:
         with target.open("wb") as file:
             file.write(np.array([_MAGIC_NS, 4 << 16 | 2, 0, 0, 1 << 18, _LINKTYPE_IPV4], "<u4").tobytes())
             for rows in trace.chunks("packets"):
                 kept = _known(rows, when)
                 kept = kept[np.argsort(kept[when], kind="stable")]
-                file.write(_records(kept, kept[when] + shift, trace.meta).tobytes())
+                file.write(_records(kept, kept[when] + shift, trace.meta, other=other).tobytes())
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(f"{target} cannot be written ({reason}): name a place for the capture that can be") from None
@@ -61,7 +65,7 @@ def _known(rows: Rows, when: str) -> Rows:
     return known
 
 
-def _records(rows: Rows, times: Any, meta: dict[str, Any]) -> Any:
+def _records(rows: Rows, times: Any, meta: dict[str, Any], *, other: bool) -> Any:
     made = np.zeros(len(rows), _RECORD)
     times = np.clip(times, 0, (1 << 32) * 1_000_000_000 - 1)
     made["seconds"], made["nanoseconds"] = times // 1_000_000_000, times % 1_000_000_000
@@ -75,7 +79,7 @@ def _records(rows: Rows, times: Any, meta: dict[str, Any]) -> Any:
     for code, stream in enumerate(STREAMS):
         mine = rows["stream"] == code
         made["from"][mine] = made["to"][mine] = PORTS[stream]
-        made["type"][mine] = TYPES[stream]
+        made["type"][mine] = OTHER_VIDEO if other and stream == "video" else TYPES[stream]
     if meta.get("audio_rate") == 44_100:
         made["type"][rows["stream"] == STREAMS.index("audio")] = L16_STEREO
     for ssrc, kind in types.items():
