@@ -44,9 +44,6 @@ RTX_TYPE, FEC_TYPE, OWN_TYPE = 98, 99, 112
 
 CHUNK_NS = NS // filler.CHUNKS_A_SECOND
 
-AFTER_BYE_NS = NS // 10
-"""A client listens so long after the last BYE, as on sockets."""
-
 QUIET_NS = NS
 """With nothing under way and nothing come for so long, it has ended without a BYE, which may be lost."""
 
@@ -129,9 +126,7 @@ class Run:
         self._touched = False  # something has come to the player since its time was last seen to
         self._media_ns = 0  # where the clip ends, as far as it was sent
         self._end_ns = NEVER  # when the server says goodbye
-        self._ended_ns: int | None = None  # when the last BYE came
         self._arrived_ns = 0  # when anything came last
-        self._drained_ns: int | None = None
 
     def _made_sender(self) -> Sender:
         settings = self._settings
@@ -256,22 +251,17 @@ class Run:
             self._see_to_player(now_ns)
 
     def _over(self, now_ns: int) -> bool:
-        """Whether all has come that will, and was seen and heard: as a client judges it after BYE."""
+        """Whether all has come that will, and was seen and heard."""
         if self._frame is not None or self._chunk_ns != NEVER or self._end_ns != NEVER:
             return False
-        if self._ended_ns is None and all(stream.ended for stream in self._player.streams.values()):
-            self._ended_ns = now_ns
-        if self._ended_ns is not None:
-            over = now_ns - self._ended_ns >= AFTER_BYE_NS
-        else:
+        player = self._player
+        over = player.over
+        if not player.said_goodbye:  # which may be lost, too
             idle = self._way.down.wake_at() is None and self._sender_waits_for_nothing()
             over = idle and now_ns - self._arrived_ns >= QUIET_NS
-        if not over or not self._player.finished(now_ns):
-            return False
+        finished = over and player.finished(now_ns)
         self._tell()
-        lead_ns = 0 if self._device is None else self._device.sink.lead_ns
-        self._drained_ns = self._drained_ns or now_ns + lead_ns
-        return now_ns >= self._drained_ns
+        return finished
 
     def _sender_waits_for_nothing(self) -> bool:
         return not any(outlet.waiting for outlet in self._sender.outlets.values())
