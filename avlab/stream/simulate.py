@@ -33,6 +33,7 @@ from avlab.stream.virtual.departures import FrameWork, Offered, departures
 from avlab.stream.virtual.device import Device
 from avlab.stream.virtual.driver import Run, Settings
 from avlab.stream.virtual.filler import Sound
+from avlab.stream.virtual.own import OwnPictures
 from avlab.timing.ownbuffer import check_own_buffer
 from avlab.timing.pacing import pacer_named
 from avlab.timing.playout import DEFAULT_DELAY_NS
@@ -68,6 +69,8 @@ def simulate(
     parity: float = 0.25,
     spread: float = 0.0,
     rate_control: str | RateController | type[RateController] | None = None,
+    payload: Any = None,
+    codec: Any = None,
     audio: bool | Device = True,
 ) -> Trace:
     """Pace `seconds` of a clip in virtual time and play it out; the record is as a real run's.
@@ -87,6 +90,9 @@ def simulate(
     `repair`, `parity`, `spread`, `rate_control` and `playout_delay` are as a client and a server have them, and want a
     network to matter. NACKs and reports, two a second, take the network's way up, as on sockets: its delay, its jitter
     and its loss.
+
+    `payload` and `codec` are anyone's own, as both sides have them; they want a network, too. A codec encodes the first
+    100 pictures of the clip, which has to be a path, and their sizes are those of all; nothing is decoded.
 
     A path's sound, where it has any, takes part: over TCP, in chunks of 20 ms of the clip's own format, it shares the
     bottleneck with the pictures, and these keep to what is heard. A `Device` as `audio` says which blocks are asked
@@ -115,6 +121,8 @@ def simulate(
             parity=parity,
             spread=spread,
             rate_control=rate_control,
+            payload=payload,
+            codec=codec,
             audio=audio,
             parts=parts,
         )
@@ -177,6 +185,8 @@ def _simulated(
     parity: float,
     spread: float,
     rate_control: str | RateController | type[RateController] | None,
+    payload: Any,
+    codec: Any,
     audio: bool | Device,
     parts: _Parts,
 ) -> Trace:
@@ -201,6 +211,10 @@ def _simulated(
         raise ValueError(
             "repair, spread and rate_control are for packets, and there are none without a network: give network="
         )
+    if network is None and (payload is not None or codec is not None):
+        raise ValueError("payload and codec make packets, and there are none without a network: give network=")
+    if codec is not None and not isinstance(clip, str | Path):
+        raise ValueError("a codec wants pictures to encode: give the path of a clip")
     if network is not None and delay:
         raise ValueError(f"delay is one of the network's own settings: give network=Network(delay={delay:g}, ...)")
     if network is not None and not isinstance(network, Network):
@@ -211,6 +225,7 @@ def _simulated(
     times, rate, sound = _read(clip)
     name = Path(clip).name if isinstance(clip, str | Path) else ""
     ours, theirs = (Recorder(side=side, epoch_ns=0, clock="virtual", spill=Scratch()) for side in ("server", "client"))
+    parts.record(ours, lambda: 0)
     pace = pacer_named(pacer)
     ours.setting(0, "pacer", pacer_name(pace))
     said = named(playout_delay if callable(playout_delay) else type(playout_delay)) if own_delay else playout_delay
@@ -232,6 +247,15 @@ def _simulated(
     if jitter_buffer is not None:
         ours.setting(0, "jitter_buffer", named(jitter_buffer))
         buffer = jitter_buffer, parts.failed("avlab's own jitter buffer has taken over")
+    pictures = None
+    if payload is not None or codec is not None:
+        sizes = partial(frame_bytes, name)
+        pictures = OwnPictures(payload=payload, codec=codec, sizes=sizes, call=parts.call, failed=parts.failed)
+        for setting, part in (("payload", payload), ("codec", codec)):
+            if part is not None:
+                ours.setting(0, setting, named(part if isinstance(part, type) else type(part)))
+        if codec is not None and isinstance(clip, str | Path):
+            pictures.encode(clip, width=width, quality=quality)
     settings = Settings(
         network=kept_going(way, parts.call, parts.failed("The stream goes on without it")),
         whole=network is None,
@@ -249,6 +273,7 @@ def _simulated(
         own_repair=own_repair,
         parity=parity,
         spread=spread,
+        pictures=pictures,
         call=parts.call,
     )
     offered = (Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))

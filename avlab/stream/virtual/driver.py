@@ -12,7 +12,7 @@ from typing import Any
 
 from avlab.core.arriving import Described
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import Doubted, PacketsTaken, Path, Reported, Sent
+from avlab.core.events import Doubted, FrameToDecode, PacketsTaken, Path, Reported, Sent
 from avlab.core.player import Player
 from avlab.core.repairing import Repair
 from avlab.core.sender import Outlet, Sender
@@ -29,6 +29,7 @@ from avlab.stream.sending.adapting import Adapting
 from avlab.stream.virtual import filler
 from avlab.stream.virtual.departures import Departure
 from avlab.stream.virtual.device import Asking, Device
+from avlab.stream.virtual.own import OwnPictures
 from avlab.stream.ways import Way
 from avlab.timing.target import DelayTarget
 from avlab.wire.batch import Batch
@@ -78,6 +79,8 @@ class Settings:
     own_repair: OwnRepair | None = None
     parity: float = 0.25
     spread: float = 0.0
+    pictures: OwnPictures | None = None
+    """What pictures are where their codec or payload format is anyone's own."""
     call: Call = called
 
 
@@ -162,9 +165,15 @@ class Run:
         own = settings.own_repair
         if own is not None and own.protects:
             repairs, sources = repairs | {own.name: OWN_TYPE}, sources | {own.name: OWN}
-        described = Described(
-            JPEG, VIDEO_CLOCK, ssrc=VIDEO, repairs=repairs, repair=settings.repair, own=own, repair_ssrcs=sources
-        )
+        known: dict[str, Any] = {
+            "ssrc": VIDEO,
+            "repairs": repairs,
+            "repair": settings.repair,
+            "own": own,
+            "repair_ssrcs": sources,
+        }
+        pictures = settings.pictures
+        described = Described(JPEG, VIDEO_CLOCK, **known) if pictures is None else pictures.described(**known)
         player.add("video", described)
         streams = {"video"}
         self._device: Asking | None = None
@@ -299,6 +308,8 @@ class Run:
         if self._settings.whole:
             return filler.whole_picture(), None
         quality, width = self.encoding.at(frame.chosen_ns)
+        if self._settings.pictures is not None:
+            return self._settings.pictures.packed(frame.index, width, quality)
         sizes = self._settings.sizes(width, quality)
         scan = sizes[frame.index % len(sizes)]
         return filler.picture(scan, width, quality), filler.picture_bytes(scan)
@@ -437,6 +448,9 @@ class Run:
 
     def _tell(self) -> None:
         seen, whole = self._seen, self._settings.whole
-        for event in self._player.events():
-            if not (whole and isinstance(event, PacketsTaken)):
-                seen(event)
+        while events := self._player.events():
+            for event in events:
+                if isinstance(event, FrameToDecode):  # nobody looks at it
+                    self._player.decoded(event.frame, event.frame, self.clock.now_ns())
+                elif not (whole and isinstance(event, PacketsTaken)):
+                    seen(event)

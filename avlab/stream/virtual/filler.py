@@ -31,10 +31,14 @@ def picture_bytes(scan: int) -> int:
 @lru_cache(maxsize=MOST_KEPT)
 def picture(scan: int, width: int, quality: int) -> Packed:
     """A picture whose scan has so many bytes, as a server of that width and quality sends it."""
+    return packed(jpeg(scan, width, quality))
+
+
+def jpeg(scan: int, width: int, quality: int) -> bytes:
+    """The headers of a JPEG of that width and quality, and as many bytes for its scan."""
     across = min(2040, max(8, (width + 4) // 8 * 8))
     down = min(2040, max(8, (across * 9 // 16 + 4) // 8 * 8))
-    jpeg = jfif_header(across, down, 1, derived_tables(min(99, quality)), 0) + bytes(scan) + EOI
-    return packed(jpeg)
+    return jfif_header(across, down, 1, derived_tables(min(99, quality)), 0) + bytes(scan) + EOI
 
 
 def whole_picture() -> Packed:
