@@ -116,6 +116,8 @@ def test_a_repair_of_ones_own(clip: Path, part: Any, isolated: bool) -> None:
     assert metrics.packet_ledger(trace, "video").closes
     assert metrics.frame_ledger(trace).closes
     assert metrics.summary(trace).packet_loss_percent == pytest.approx(5, abs=3)
+    [said] = trace.settings.query("name == 'repair'")["value"]
+    assert said == part.__name__
     repair = trace.packets[trace.packets["ssrc"].isin(trace.meta["repair_ssrcs"])]
     assert len(repair) > 10
     assert set(repair["stream"]) == {"video"}

@@ -173,6 +173,8 @@ class Client(Handle):
             for name, part in (("payload", payload), ("codec", codec)):
                 if part is not None:
                     self._recorder.setting(self._clock.now_ns(), name, _said(part))
+        if own_repair is not None:
+            self._recorder.setting(self._clock.now_ns(), "repair", named(repair))
         if jitter_buffer is not None:
             self._presentation.player.buffer_by(
                 jitter_buffer, call=self._part_guard.call, failed=self._jitter_buffer_failed

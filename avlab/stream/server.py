@@ -24,7 +24,7 @@ from avlab.network.ownrepair import own_repairs
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
-from avlab.parts import Pacer, PartError
+from avlab.parts import Pacer, PartError, named
 from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.audience import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity
@@ -221,6 +221,8 @@ class Server(Handle):
             self.parity = parity
         else:
             self._recorder.setting(self._clock.now_ns(), "parity", self.parity)
+        if own:
+            self._recorder.setting(self._clock.now_ns(), "repairs", ", ".join(map(named, repairs)))
         self._needs_rtsp("repairs", bool(own), "its packets have no numbers to tell which one is missing")
         self.rate_control = rate_control
         self.offload = offload

@@ -209,8 +209,11 @@ class RtspReceiver:
                 self._recording.note(self._clock.now_ns(), "no repair", words)
                 continue
             part = named(self._repair.part)
-            if self._session.plan.get("video") == "tcp":
+            way = self._session.plan.get("video")
+            if way == "tcp":
                 words = f"pictures come over TCP, where nothing is lost: the repair {part} does nothing"
+            elif way == "multicast":
+                words = f"pictures come by multicast, where nothing is repaired: the repair {part} does nothing"
             elif name == self._repair.name:
                 words = f"the server does not offer the repair {part}: start it with repairs=[{part}]"
             else:
