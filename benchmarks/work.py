@@ -37,9 +37,9 @@ def record(width: int, seconds: float) -> list[tuple[int, float, float, float]]:
         encode_ns.append(time.perf_counter_ns() - begun_ns)
         return jpeg
 
-    def sending(own: Sending, due: Due) -> None:
+    def sending(own: Sending, start_ns: int, due: Due) -> None:
         begun_ns = time.perf_counter_ns()
-        send(own, due)
+        send(own, start_ns, due)
         send_ns[due.item.frame.index] = time.perf_counter_ns() - begun_ns
 
     with (

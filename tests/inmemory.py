@@ -7,6 +7,7 @@ memory that take no time; what a network does is the server's own, as `Server(ne
 from __future__ import annotations
 
 import errno
+import math
 import random
 import selectors
 from collections import deque
@@ -25,7 +26,7 @@ from avlab.stream.clock import VirtualClock
 from avlab.stream.places import Places
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.playing.sound import Sounding
-from avlab.stream.recording import PlayerRecording
+from avlab.stream.recording import PlayerRecording, SenderRecording
 from avlab.stream.rtsp.audience import RtspAudience
 from avlab.stream.rtsp.receiver import RtspReceiver
 from avlab.stream.sending.adapting import Adapting, Delivery
@@ -501,7 +502,7 @@ class InMemory:
         self.notices: list[str] = []
         self.system = MemorySystem(self._wait)
         zeros = [0] * (2 + clip.has_audio)  # where each stream's timestamps begin, and a number for the description
-        drawn = Drawn([*zeros, VIDEO, RTX, AUDIO] if repair == "rtx" else [*zeros, VIDEO, AUDIO])
+        drawn = Drawn([*zeros, VIDEO, RTX, AUDIO] if repair is not None else [*zeros, VIDEO, AUDIO])
         self._serve(clip, jpegs, pacer, work, drawn, rate_control)
         self._sending.width, self._sending.quality = width, quality
         self._delivery.spread, self._delivery.parity = spread, parity
@@ -547,7 +548,7 @@ class InMemory:
             loop=False,
             audience=self._audience,
             clock=clock,
-            recorder=self._ours,
+            record=SenderRecording(self._ours).offered,
             ready=lambda: None,
             notice=self._notice,
             feed=feed,
@@ -606,6 +607,7 @@ class InMemory:
                 assert moment_ns <= until_ns, "the client goes on and on"
                 self.clock.sleep_until(moment_ns)
         assert self._client is not None
+        self._take_server()  # the last reports
         self._theirs.meta["end_ns"] = self._client.leave()
         self._receiver.close()
         self._take_server()
@@ -694,6 +696,6 @@ class InMemory:
     def _ask(self, sounding: Sounding) -> None:
         due_ns = self._due_ns()
         self._asked += 1
-        until = int(self._asked * sounding.rate * self._device.block + 0.5)
+        until = math.floor(self._asked * sounding.rate / (1 / self._device.block) + 0.5)
         count, self._given = until - self._given, until
         sounding.read(count, due_ns + round(self._device.latency * NS))

@@ -14,6 +14,7 @@ from avlab.measure.record.trace import Recorder
 from avlab.media.sources import ArraySource
 from avlab.stream.clock import VirtualClock
 from avlab.stream.handle import Worker
+from avlab.stream.recording import SenderRecording
 from avlab.stream.sending.clip import Sending
 from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, Pacer
 from avlab.wire.units import NS, Chunk
@@ -65,7 +66,7 @@ def played(pacer: Pacer, count: int, *, fps: float = FPS, sound_seconds: float =
         loop=False,
         audience=everyone,  # type: ignore[arg-type]
         clock=clock,  # type: ignore[arg-type]
-        recorder=Recorder(side="server", epoch_ns=0, clock="virtual"),
+        record=SenderRecording(Recorder(side="server", epoch_ns=0, clock="virtual")).offered,
         ready=come.set,
         notice=lambda name, words: None,
     )

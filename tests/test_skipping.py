@@ -21,6 +21,7 @@ from avlab.media.codec import Picture
 from avlab.media.sources import ClipSource, open_source
 from avlab.stream.clock import VirtualClock
 from avlab.stream.handle import Worker
+from avlab.stream.recording import SenderRecording
 from avlab.stream.sending.clip import Sending
 from avlab.timing.skipping import BEHIND_NS, HOPELESS_NS, MOST_RUN_NS, Skipper
 
@@ -80,7 +81,7 @@ def sending_in_turns(
         loop=False,
         audience=audience,  # type: ignore[arg-type]
         clock=clock,  # type: ignore[arg-type]
-        recorder=recorder,
+        record=SenderRecording(recorder).offered,
         ready=lambda: None,
         notice=lambda name, words: notices.append(words),
     )
@@ -173,7 +174,7 @@ def test_a_clip_that_cannot_be_decoded_in_time_is_left_unread_up_to_pictures_tha
         loop=True,
         audience=audience,  # type: ignore[arg-type]
         clock=clock,  # type: ignore[arg-type]
-        recorder=recorder,
+        record=SenderRecording(recorder).offered,
         ready=lambda: None,
         notice=lambda name, words: None,
     )

@@ -82,6 +82,25 @@ class Doubted(NamedTuple):
 SenderEvent: TypeAlias = Sent | Reported | Doubted
 
 
+class Offered(NamedTuple):
+    """A frame of the clip was sent to whoever plays, or was not; of sound, each packet is told of by itself."""
+
+    stream: str
+    index: int  # type: ignore[assignment]  # tuple has a method of this name, which nobody misses
+    """Of the frame, or of the chunk, from 0."""
+    pts_ns: int
+    timestamp: int | None
+    """32 bits, as packets bear it; None on a wire without."""
+    due_ns: int | None
+    encoded_ns: int | None = None
+    sent_ns: int | None = None
+    """When the first send began; None when there was none."""
+    bytes: int | None = None
+    packets: int | None = None
+    fate: str | None = None
+    """None as long as only a client can tell; else skipped, or what a pacer gave for a reason."""
+
+
 # ---- a player's: what arrives
 
 

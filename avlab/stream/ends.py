@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from avlab.wire.units import Chunk, EncodedFrame
+from avlab.wire.rtp import HEADER_BYTES, Packed
+from avlab.wire.units import NS, Chunk, EncodedFrame
 
 
 class Part(NamedTuple):
@@ -20,6 +21,15 @@ class Part(NamedTuple):
     pts_ns: int
     timestamp: int | None
     bytes: int
+
+
+def parts_of(packed: Packed, pts_ns: int, timestamp: int, rate: int) -> list[Part]:
+    """What the packets of a chunk carry, whose first has this presentation time and timestamp, of a clock of `rate`."""
+    batch, parts = packed.batch, []
+    for at in range(batch.total):
+        ticks, size = at * packed.ticks, batch.size if at < batch.total - 1 else batch.last
+        parts.append(Part(pts_ns + ticks * NS // rate, (timestamp + ticks) & 0xFFFFFFFF, size - HEADER_BYTES))
+    return parts
 
 
 class Audience(Protocol):

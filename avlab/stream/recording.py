@@ -15,6 +15,7 @@ from avlab.core.events import (
     NotBelieved,
     Notice,
     NumbersRestarted,
+    Offered,
     PacketsTaken,
     PlayerEvent,
     Rebuffered,
@@ -79,6 +80,10 @@ class SenderRecording:
             sent_ns=event.time_ns,
             fate=event.fate,
         )
+
+    def offered(self, event: Offered) -> None:
+        """A row for a frame, or for what a packet of sound carries."""
+        self._recorder.frame(FrameRow(**event._asdict()))
 
     def reported(self, event: Reported) -> None:
         """A row for a receiver report."""

@@ -31,6 +31,7 @@ from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Audience
 from avlab.stream.handle import Handle, Worker
 from avlab.stream.places import Places
+from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.audience import RtspAudience
 from avlab.stream.sending.adapting import Adapting, Delivery
 from avlab.stream.sending.clip import Sending
@@ -200,7 +201,7 @@ class Server(Handle):
             loop=loop,
             audience=self._audience,
             clock=self._clock,
-            recorder=self._recorder,
+            record=SenderRecording(self._recorder).offered,
             ready=lambda: self._waker.wake(),  # there is none before the start
             notice=self._notice,
             pictures=self._pictures,

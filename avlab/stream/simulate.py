@@ -221,7 +221,7 @@ def _simulated(
         raise TypeError(f"network must be an avlab.Network, not {network!r:.60}")
     if not isinstance(audio, bool | Device):
         raise TypeError(f"audio must be True, False or a Device, not {audio!r:.60}")
-    cost = _cost(work, width, random.Random(seed))
+    cost = cost_of(work, width, random.Random(seed))
     times, rate, sound = _read(clip)
     name = Path(clip).name if isinstance(clip, str | Path) else ""
     ours, theirs = (Recorder(side=side, epoch_ns=0, clock="virtual", spill=Scratch()) for side in ("server", "client"))
@@ -294,7 +294,7 @@ def _simulated(
     return merged(ours.trace(), theirs.trace(), side="simulation", meta=meta)
 
 
-def _cost(work: Work | float | None, width: int, chance: random.Random) -> Callable[[], FrameWork]:
+def cost_of(work: Work | float | None, width: int, chance: random.Random) -> Callable[[], FrameWork]:
     """What gives each frame's cost: drawn from the record, or as asked."""
     if work is None:
         return partial(next, _drawn(recorded_work(width), chance))

@@ -24,7 +24,7 @@ from avlab.media.sources import Source
 from avlab.network.ownrepair import OwnRepair, Protection
 from avlab.network.settings import Network
 from avlab.stream.clock import Clock, WallClock
-from avlab.stream.ends import Part
+from avlab.stream.ends import Part, parts_of
 from avlab.stream.places import REQUEST_NS, Places, one_too_many
 from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.dispatch import Dispatch
@@ -41,7 +41,7 @@ from avlab.stream.sockets.system import Sockets
 from avlab.stream.ways import STALL_BYTES
 from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
-from avlab.wire.rtp import HEADER_BYTES, PACKET_SIZES, Packed
+from avlab.wire.rtp import PACKET_SIZES, Packed
 from avlab.wire.text import printable
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 
@@ -553,14 +553,7 @@ class RtspAudience:
         sent_ns, count = self._to_all("audio", cut, chunk.pts_ns)
         if count is None:
             return sent_ns, ()
-        unit = cut.at_most(None)
-        first, batch = track.timestamp(chunk.pts_ns), unit.batch
-        parts = []
-        for at in range(batch.total):
-            ticks, size = at * unit.ticks, batch.size if at < batch.total - 1 else batch.last
-            pts_ns = chunk.pts_ns + ticks * NS // track.rate
-            parts.append(Part(pts_ns, (first + ticks) & 0xFFFFFFFF, size - HEADER_BYTES))
-        return sent_ns, parts
+        return sent_ns, parts_of(cut.at_most(None), chunk.pts_ns, track.timestamp(chunk.pts_ns), track.rate)
 
     def say_goodbye(self, now_ns: int) -> None:
         """A last report and BYE to every client that plays: its clip is over."""

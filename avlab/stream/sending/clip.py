@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from avlab.measure.record.trace import FrameRow, Recorder
+from avlab.core.events import Offered
 from avlab.media.sources import ClipSource, LiveSource, Source
 from avlab.parts import Call, Dropped, Due, Pacer, PartError, called
 from avlab.stream.clock import Clock
@@ -58,9 +58,10 @@ class Sending:
 
     `width` (pixels, None for the clip's own), `quality` (1 to 100) and `pacer` are set by the server, from any thread:
     they act on the next frame. `start_ns` is when media time 0 was, None while nobody plays; `feeds` are to be run on
-    a thread each, and call `ready`, from there, when something has come that was waited for. `notice` takes an event's
-    name and what is to be said to a person, from any thread. A pacer of anyone's own is asked by `call`; when it fails
-    `failed` is told, and deadlines take over. `feed` makes what reads ahead, a thread's `Feed` or another `Supply`, and
+    a thread each, and call `ready`, from there, when something has come that was waited for. `record` is told of what
+    is sent and what is not; `notice` takes an event's name and what is to be said to a person, from any thread. A pacer
+    of anyone's own is asked by `call`; when it fails `failed` is told, and deadlines take over. `feed` makes what reads
+    ahead, a thread's `Feed` or another `Supply`, and
     `pictures` turns each into bytes: by default JPEG, as `encode` does, which is `codec.encode_jpeg` or the like.
     """
 
@@ -71,7 +72,7 @@ class Sending:
         loop: bool,
         audience: Audience,
         clock: Clock,
-        recorder: Recorder,
+        record: Callable[[Offered], None],
         ready: Callable[[], None],
         notice: Callable[[str, str], None],
         pictures: Pictures | None = None,
@@ -82,7 +83,7 @@ class Sending:
     ) -> None:
         self._call, self._failed = call, failed
         self._source, self._loop, self._audience = source, loop, audience
-        self._clock, self._recorder, self._notice = clock, recorder, notice
+        self._clock, self._record, self._notice = clock, record, notice
         self._pictures = Pictures(jpeg=encode) if pictures is None else pictures
         self.width: int | None = None
         self.quality = 80
@@ -118,40 +119,42 @@ class Sending:
 
     def take(self, now_ns: int) -> None:
         """Take what the feeds have: when it leaves is known then. Nothing while nobody plays."""
-        if self.start_ns is not None:
-            self._fill(now_ns)
+        if (start_ns := self.start_ns) is not None:
+            self._fill(start_ns, now_ns)
 
     def wake_at(self) -> int | None:
         """When what was taken is due, or the clip over. None while nobody plays or nothing came."""
-        if self.start_ns is None:
+        if (start_ns := self.start_ns) is None:
             return None
-        moments = (self._in_use.wake_at(), self._sound_pacer.wake_at(), self._end_ns())
+        moments = (self._in_use.wake_at(), self._sound_pacer.wake_at(), self._end_ns(start_ns))
         return min((moment for moment in moments if moment is not None), default=None)
 
     def send_due(self, now_ns: int) -> bool:
         """Send what is due by now; whether the clip is over with it."""
-        if self.start_ns is None:
+        if (start_ns := self.start_ns) is None:
             return False
-        self._fill(now_ns)  # what has just come may be due at once
+        self._fill(start_ns, now_ns)  # what has just come may be due at once
         for _ in range(SOUND_AHEAD):  # all of the sound that is due, however long the last turn was
             chunks = self._sound_pacer.pull(now_ns)
             if not chunks:
                 break
             for due in chunks:
                 self._send_sound(due)
-            self._fill(now_ns)
+            self._fill(start_ns, now_ns)
         for leaving in self._in_use.pull(now_ns + (self._skipper.early_ns if self._punctual else 0)):
             if isinstance(leaving, Dropped):
-                self._note_skipped(leaving.item.frame, leaving.reason)
+                self._note_skipped(start_ns, leaving.item.frame, leaving.reason)
             else:
-                self._send_frame(leaving)
+                self._send_frame(start_ns, leaving)
         for words in self._in_use.notices():
             self._notice("pacer", words)
         if isinstance(self._source, LiveSource):
             for words in self._source.notices():
                 self._notice("source", words)
-        self._fill(self._clock.now_ns())  # the time that sending took is part of what a feedback rule measures
-        end_ns = self._end_ns()
+        self._fill(
+            start_ns, self._clock.now_ns()
+        )  # the time that sending took is part of what a feedback rule measures
+        end_ns = self._end_ns(start_ns)
         return end_ns is not None and now_ns >= end_ns
 
     def fault(self) -> Exception | None:
@@ -225,16 +228,16 @@ class Sending:
 
     # ---- from the feeds into the pacers
 
-    def _fill(self, now_ns: int) -> None:
+    def _fill(self, start_ns: int, now_ns: int) -> None:
         """Give each pacer its next frame once it has sent the one before."""
         if self._in_use.pacer is not self.pacer:
-            self._change_pacers(now_ns)
+            self._change_pacers(start_ns, now_ns)
         while self._video is not None and self._in_use.wake_at() is None:
             unit = self._video.take()
             if unit is None:
                 break
             for picture in unit.skipped:
-                self._note_skipped(picture)
+                self._note_skipped(start_ns, picture)
             if isinstance(unit, _Skipped):
                 continue
             self._paced_ns = now_ns
@@ -248,66 +251,63 @@ class Sending:
     def _seat(self) -> Seat:
         return Seat(self.pacer, call=self._call, failed=self._failed)
 
-    def _change_pacers(self, now_ns: int) -> None:
+    def _change_pacers(self, start_ns: int, now_ns: int) -> None:
         """Another pacer was chosen: it takes over with the next frame, or at once from one that stands still."""
-        assert self.start_ns is not None
         before, wake_ns = self._in_use, self._in_use.wake_at()
         if wake_ns is not None and wake_ns < before.stands_ns:
             return
         self._in_use = self._seat()
-        self._in_use.restart(self.start_ns)
+        self._in_use.restart(start_ns)
         for unit in before.held:
             self._in_use.push(unit, now_ns)
 
-    def _note_skipped(self, picture: EncodedFrame, fate: str = "skipped") -> None:
-        assert self.start_ns is not None
-        self._recorder.frame(
-            FrameRow(
+    def _note_skipped(self, start_ns: int, picture: EncodedFrame, fate: str = "skipped") -> None:
+        self._record(
+            Offered(
                 "video",
-                index=picture.index,
-                pts_ns=picture.pts_ns,
-                timestamp=self._audience.timestamp("video", picture.pts_ns),
-                due_ns=self.start_ns + picture.pts_ns,
+                picture.index,
+                picture.pts_ns,
+                self._audience.timestamp("video", picture.pts_ns),
+                start_ns + picture.pts_ns,
                 bytes=len(picture.data) or None,  # none at all, where it was too late to encode it
                 packets=0,
                 fate=fate,
             )
         )
 
-    def _end_ns(self) -> int | None:
+    def _end_ns(self, start_ns: int) -> int | None:
         """When the clip is over; None while there is more of it."""
-        assert self.start_ns is not None
         if (self._loop or self._source.live) and self.fault() is not None:
-            return self.start_ns  # at once: the other stream would go on for ever
+            return start_ns  # at once: the other stream would go on for ever
         if self._in_use.wake_at() is None and self._sound_pacer.wake_at() is None:
-            return self.start_ns + self._last_media_ns if all(feed.ended for feed in self.feeds.values()) else None
+            return start_ns + self._last_media_ns if all(feed.ended for feed in self.feeds.values()) else None
         return None
 
     # ---- from the pacers to the audience
 
-    def _send_frame(self, due: Due) -> None:
+    def _send_frame(self, start_ns: int, due: Due) -> None:
         frame: EncodedFrame = due.item.frame
         if self._punctual:  # the last picture has its time; by a pacer that keeps none it is over when it is sent
             fps = self._source.fps
             self._last_media_ns = max(self._last_media_ns, frame.pts_ns + (round(NS / fps) if fps else 0))
         if due.item.unit is None:
-            self._note_skipped(frame)
+            self._note_skipped(start_ns, frame)
             return
         try:
             sent_ns, count = self._audience.send_frame(due.item.unit, frame.pts_ns)
         except FrameTooLargeError as error:
             self._tell_too_large(error)
-            self._note_skipped(frame)
+            self._note_skipped(start_ns, frame)
             return
         if sent_ns is not None:
             self._skipper.sent(due.item.chosen_ns, self._paced_ns, due.due_ns, sent_ns)
-        self._recorder.frame(
-            FrameRow(
+        self._record(
+            Offered(
                 "video",
-                index=frame.index,
-                pts_ns=frame.pts_ns,
-                timestamp=self._audience.timestamp("video", frame.pts_ns),
-                due_ns=due.due_ns,
+                frame.index,
+                frame.pts_ns,
+                self._audience.timestamp("video", frame.pts_ns),
+                due.due_ns,
                 encoded_ns=frame.encoded_ns,
                 sent_ns=sent_ns,
                 bytes=len(frame.data),
@@ -320,13 +320,13 @@ class Sending:
         self._last_media_ns = max(self._last_media_ns, chunk.pts_ns + chunk.duration_ns)
         sent_ns, parts = self._audience.send_sound(chunk)
         for part in parts:
-            self._recorder.frame(
-                FrameRow(
+            self._record(
+                Offered(
                     "audio",
-                    index=chunk.index,
-                    pts_ns=part.pts_ns,
-                    timestamp=part.timestamp,
-                    due_ns=due.due_ns,
+                    chunk.index,
+                    part.pts_ns,
+                    part.timestamp,
+                    due.due_ns,
                     sent_ns=sent_ns,
                     bytes=part.bytes,
                     packets=1,

@@ -12,11 +12,11 @@ from typing import Any
 
 from avlab.core.arriving import Described
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import Doubted, FrameToDecode, PacketsTaken, Path, Reported, Sent
+from avlab.core.events import Doubted, FrameToDecode, Offered, PacketsTaken, Path, Reported, Sent
 from avlab.core.player import Player
 from avlab.core.repairing import Repair
 from avlab.core.sender import Outlet, Sender
-from avlab.measure.record.trace import FrameRow, Recorder
+from avlab.measure.record.trace import Recorder
 from avlab.network.ownrepair import OwnRepair, Protection, RepairSender
 from avlab.network.parity import ParityEncoder
 from avlab.network.ratecontrol import RateController
@@ -24,6 +24,7 @@ from avlab.network.retransmission import RtxSender
 from avlab.network.settings import Network
 from avlab.parts import Call, Choice, PartError, called
 from avlab.stream.clock import VirtualClock
+from avlab.stream.ends import parts_of
 from avlab.stream.recording import PlayerRecording, SenderRecording
 from avlab.stream.sending.adapting import Adapting
 from avlab.stream.virtual import filler
@@ -130,6 +131,7 @@ class Run:
         self._media_ns = 0  # where the clip ends, as far as it was sent
         self._end_ns = NEVER  # when the server says goodbye
         self._arrived_ns = 0  # when anything came last
+        self._over = False  # all has come that will, and was seen and heard
 
     def _made_sender(self) -> Sender:
         settings = self._settings
@@ -212,7 +214,7 @@ class Run:
         self._next_frame()
         now_ns = 0
         self._see_to_player(now_ns)
-        while not self._over(now_ns):
+        while not self._over:
             now_ns = max(now_ns, self._next_ns())
             self.clock.sleep_until(now_ns)
             self._step(now_ns)
@@ -259,18 +261,14 @@ class Run:
         if self._touched or self._player_ns <= now_ns:
             self._see_to_player(now_ns)
 
-    def _over(self, now_ns: int) -> bool:
-        """Whether all has come that will, and was seen and heard."""
+    def _all_has_come(self, now_ns: int) -> bool:
+        """Whether all has come that will, as the player judges by BYE; without one, once nothing is under way."""
+        if self._player.said_goodbye:
+            return self._player.over
         if self._frame is not None or self._chunk_ns != NEVER or self._end_ns != NEVER:
             return False
-        player = self._player
-        over = player.over
-        if not player.said_goodbye:  # which may be lost, too
-            idle = self._way.down.wake_at() is None and self._sender_waits_for_nothing()
-            over = idle and now_ns - self._arrived_ns >= QUIET_NS
-        finished = over and player.finished(now_ns)
-        self._tell()
-        return finished
+        idle = self._way.down.wake_at() is None and self._sender_waits_for_nothing()
+        return idle and now_ns - self._arrived_ns >= QUIET_NS
 
     def _sender_waits_for_nothing(self) -> bool:
         return not any(outlet.waiting for outlet in self._sender.outlets.values())
@@ -290,8 +288,8 @@ class Run:
                 self._frame_ns = frame.sent_ns
                 return
             held = frame.fate == "in_flight"
-            self._ours.frame(
-                FrameRow(
+            self._sent.offered(
+                Offered(
                     "video",
                     index=frame.index,
                     pts_ns=frame.pts_ns,
@@ -319,8 +317,8 @@ class Run:
         while frame is not None and frame.sent_ns is not None and frame.sent_ns <= now_ns:
             packed, size = self._packed(frame)
             count = self._sender.send("video", packed, frame.pts_ns, now_ns)
-            self._ours.frame(
-                FrameRow(
+            self._sent.offered(
+                Offered(
                     "video",
                     index=frame.index,
                     pts_ns=frame.pts_ns,
@@ -341,20 +339,17 @@ class Run:
         if chunk is None or sound is None:
             return
         pts_ns = self._chunk_ns
-        count = self._sender.send("audio", chunk, pts_ns, now_ns)
-        batch = chunk.batch
-        for at in range(count):
-            ticks, size = at * chunk.ticks, batch.size if at < count - 1 else batch.last
-            part_ns = pts_ns + ticks * NS // sound.rate
-            self._ours.frame(
-                FrameRow(
+        self._sender.send("audio", chunk, pts_ns, now_ns)
+        for part in parts_of(chunk, pts_ns, rtp_timestamp(pts_ns, sound.rate, 0), sound.rate):
+            self._sent.offered(
+                Offered(
                     "audio",
                     index=self._chunks,
-                    pts_ns=part_ns,
-                    timestamp=(rtp_timestamp(pts_ns, sound.rate, 0) + ticks) & 0xFFFFFFFF,
+                    pts_ns=part.pts_ns,
+                    timestamp=part.timestamp,
                     due_ns=pts_ns,
                     sent_ns=now_ns,
-                    bytes=size - 12,
+                    bytes=part.bytes,
                     packets=1,
                 )
             )
@@ -435,13 +430,15 @@ class Run:
         player, way = self._player, self._way
         self._touched = False
         player.handle_timer(now_ns)
-        for path, batch in player.outgoing():
+        # On sockets the connection is read before datagrams are.
+        for path, batch in sorted(player.outgoing(), key=lambda each: each[0].stream != "audio"):
             spared = path.stream == "audio" or (way.up.network.clear and way.up.wake_at() is None)
             if spared:  # over TCP, or by a network that does nothing
                 self._hear(batch.data, now_ns)
             elif way.rise(path.stream, batch.data, now_ns):
                 for data in way.risen(now_ns):
                     self._hear(data, now_ns)
+        self._over = self._all_has_come(now_ns) and player.finished(now_ns)
         self._tell()
         timer_ns = player.timer_at()
         self._player_ns = NEVER if timer_ns is None else timer_ns
