@@ -150,8 +150,17 @@ def _serve(options: argparse.Namespace) -> int:
         other = f"ffplay {server.url}" if options.wire == "rtsp" else "the tutorial's own client"
         _say(f"  play it: avlab play {server.url}    or: {other}    Ctrl-C ends it")
         left = None if options.seconds is None else options.seconds - (time.perf_counter() - _BEGAN)
-        _until(server, left, tell)
+        began = time.perf_counter()
+        try:
+            _until(server, left, tell)
+        finally:
+            _say(_total(server.sent_bytes, time.perf_counter() - began))
     return 0
+
+
+def _total(sent: int, seconds: float) -> str:
+    """What was sent, to all clients together."""
+    return f"sent {sent / 1e6:,.1f} MB in {seconds:,.0f} s, {sent * 8e-6 / max(seconds, 1e-3):,.1f} Mbit/s on average"
 
 
 def _play(options: argparse.Namespace) -> int:

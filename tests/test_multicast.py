@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 import tools
 from rawclient import RawClient, until
@@ -17,6 +19,7 @@ from avlab.core.budget import FeedbackBudget
 from avlab.core.events import Path as Way
 from avlab.core.events import Reported
 from avlab.core.sender import MOST_HEARD, Outlet, Sender
+from avlab.stream.sending.meter import Meter
 from avlab.stream.sockets.multicast import TTL, is_group, member, speakers
 from avlab.wire import rtcp, rtsp
 from avlab.wire.batch import Batch
@@ -81,6 +84,17 @@ def test_a_flood_of_reporters_is_forgotten() -> None:
     sender = shared(group=True)
     assert len(reports(sender, list(range(1, 3 * MOST_HEARD)), NS)) == 3 * MOST_HEARD - 1
     assert len(sender.outlets["video"].hearings) == MOST_HEARD
+
+
+def test_a_meter_tells_the_rate_of_the_last_second() -> None:
+    meter = Meter()
+    assert meter.megabits(0, 0) == 0.0
+    rates = [meter.megabits(at * 50_000, at * NS // 10) for at in range(1, 31)]
+    assert rates == pytest.approx([4.0] * 30)
+    for at in range(31, 42):
+        last = meter.megabits(1_500_000, at * NS // 10)
+    assert last == 0.0
+    assert meter.megabits(1_500_000, 4_100_000_000) == 0.0
 
 
 # ---- settings
@@ -184,6 +198,16 @@ def test_at_the_end_all_get_a_bye_and_nothing_is_repaired(data: Path, repair: An
     assert server.trace.packets.query("stream == 'video'")["ssrc"].nunique() == 2
     events = one.trace.settings
     assert events[events["name"] == "no repair"]["value"].tolist() == [f"the server offers no {repair} over UDP"]
+
+
+@pytest.mark.slow
+def test_serve_offers_it_play_takes_it_and_the_sum_is_told(data: Path) -> None:
+    with commands.running("serve", data / "count-15.mp4", "--multicast", "--port", "0") as serve:
+        ways = ("--video-over", "multicast", "--audio", "null", "--no-window", "--seconds", "1", "--json")
+        play = commands.run("play", serve.url, *ways)
+        assert play.returncode == 0, play.stderr
+        _, said, _ = serve.end()
+    assert re.search(r"^sent [0-9.]+ MB in [0-9]+ s, [0-9.]+ Mbit/s on average$", said, re.MULTILINE), said
 
 
 @pytest.mark.slow

@@ -41,6 +41,36 @@ def test_what_is_no_size_is_refused_in_a_sentence(size: Any) -> None:
     assert server.packet_size == 1200
 
 
+@pytest.mark.parametrize("size", [576, 1200, 8000, 65_000])
+def test_a_simulated_run_cuts_pictures_and_sound_into_packets_of_that_size(data: Path, size: int) -> None:
+    network = avlab.Network(loss=0.02, seed=2)
+    trace = avlab.simulate(data / "count-15.mp4", network=network, packet_size=size, seconds=4, quality=90)
+    packets = trace.packets
+    assert packets["bytes"].max() <= size
+    frames = trace.frames.query("stream == 'video'")
+    if size <= 1200:
+        assert packets.query("stream == 'video'")["bytes"].max() == size - REPAIR_BYTES
+    # Each packet has 20 bytes of headers, and a picture as many as it takes.
+    whole = int(frames["bytes"].dropna().iloc[0]) - 600
+    assert frames["packets"].dropna().iloc[0] >= max(1, whole // size)
+    sound = packets.query("stream == 'audio'")
+    assert len(sound) == (4 * 50 if size >= 8000 else {1200: 3 * 200, 576: 7 * 200}[size])
+    assert trace.settings.query("name == 'packet_size'")["value"].tolist() == [size]
+
+
+def test_larger_packets_are_lost_less_often_and_cost_more_of_a_picture_repaired(data: Path) -> None:
+    def run(size: int) -> avlab.Trace:
+        way = avlab.Network(loss=0.05, seed=1)
+        return avlab.simulate(data / "count-15.mp4", network=way, packet_size=size, seconds=30, audio=False)
+
+    harmed = [int((run(size).frames["fate"] == "incomplete").sum()) for size in (576, 1200, 8000)]
+    assert harmed[0] > harmed[1] > harmed[2], "of a loss that is by packets"
+    with pytest.raises(ValueError, match="packet_size must be"):
+        avlab.simulate(30.0, network=avlab.Network(), packet_size=500)
+    with pytest.raises(ValueError, match="packet_size and rate_control are for packets"):
+        avlab.simulate(30.0, packet_size=8000)
+
+
 @pytest.mark.parametrize("size", [576, 1200, 65_000])
 def test_the_ends_of_the_range_are_sizes(size: int) -> None:
     assert check_packet_size(size) == size

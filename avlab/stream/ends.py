@@ -48,6 +48,10 @@ class Audience(Protocol):
         """How many there are. From any thread."""
 
     @property
+    def sent_bytes(self) -> int:
+        """Bytes of media that were handed to the system so far, for all clients. From any thread."""
+
+    @property
     def occupied(self) -> bool:
         """Whether anybody who has asked for the running clip is still there: if not, it is rewound."""
 

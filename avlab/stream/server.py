@@ -35,6 +35,7 @@ from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.audience import RtspAudience
 from avlab.stream.sending.adapting import Adapting, Delivery
 from avlab.stream.sending.clip import Sending
+from avlab.stream.sending.meter import Meter
 from avlab.stream.sending.pictures import Pictures
 from avlab.stream.sockets.links import Waker
 from avlab.stream.sockets.tapped import TappedSockets
@@ -187,6 +188,7 @@ class Server(Handle):
             "notice": self._notice,
             "system": self._system,
         }
+        self._outgoing = Meter()
         self._audience: Audience
         if wire == "classic":
             self._audience = ClassicAudience(self._source, **common)
@@ -450,8 +452,15 @@ class Server(Handle):
 
     def status(self) -> str:
         """A line of what is going on."""
-        playing = "waiting for a client" if self._start_ns is None else f"media time {self._media_seconds():.1f} s"
-        return f"{self._counted()}, {playing}"
+        if self._start_ns is None:
+            return f"{self._counted()}, waiting for a client"
+        rate = self._outgoing.megabits(self._audience.sent_bytes, self._clock.now_ns())
+        return f"{self._counted()}, media time {self._media_seconds():.1f} s, sends {rate:.1f} Mbit/s"
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of media that went out so far, to all clients together: with RTP's headers, without UDP's."""
+        return self._audience.sent_bytes
 
     @property
     def _start_ns(self) -> int | None:

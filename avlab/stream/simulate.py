@@ -40,6 +40,7 @@ from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.timing.seat import Seat, pacer_name
 from avlab.timing.spreading import check_spread
 from avlab.timing.target import OwnTarget, own_target
+from avlab.wire.rtp import MAX_PACKET, check_packet_size
 from avlab.wire.units import NS
 
 Work = Callable[[random.Random], float]
@@ -68,6 +69,7 @@ def simulate(
     repair: Literal["rtx", "fec"] | type[Any] | None = None,
     parity: float = 0.25,
     spread: float = 0.0,
+    packet_size: int = MAX_PACKET,
     rate_control: str | RateController | type[RateController] | None = None,
     payload: Any = None,
     codec: Any = None,
@@ -80,10 +82,10 @@ def simulate(
     of a `random.Random` that says so for each; without it, each frame's encoding, sending and lateness are drawn from
     those of a real server, recorded at 400 and at 640 pixels: the nearer to `width` counts. `seed` is the work's.
 
-    With a `network`, frames are cut into packets of at most 1,200 bytes, as large as the sample clips' are at `width`
-    and `quality` (those of count.mp4 stand for any other clip's), and the record has a row for each. What is lost comes
-    of the network's own seed: it is what `server.network` loses of its first client's packets. Without one, frames
-    travel whole and arrive `delay` seconds later, and there are no rows of packets.
+    With a `network`, frames as large as the sample clips' are at `width` and `quality` (count.mp4's stand for any other
+    clip's), and sound, are cut into packets of at most `packet_size` bytes (576 to 65,000), and the record has a
+    row for each. What is lost comes of the network's own seed: it is what `server.network` loses of its first client's
+    packets. Without one, frames travel whole and arrive `delay` seconds later, and there are no rows of packets.
 
     `jitter_buffer` and a `repair` of one's own are classes, as a client has them; see `avlab.parts`.
 
@@ -120,6 +122,7 @@ def simulate(
             repair=repair,
             parity=parity,
             spread=spread,
+            packet_size=packet_size,
             rate_control=rate_control,
             payload=payload,
             codec=codec,
@@ -184,6 +187,7 @@ def _simulated(
     repair: Literal["rtx", "fec"] | type[Any] | None,
     parity: float,
     spread: float,
+    packet_size: int,
     rate_control: str | RateController | type[RateController] | None,
     payload: Any,
     codec: Any,
@@ -205,11 +209,12 @@ def _simulated(
         kind = check_repair("rtx" if own_repair.asks else None)
     else:
         kind = check_repair(repair)
-    check_overhead(parity), check_spread(spread)
+    check_overhead(parity), check_spread(spread), check_packet_size(packet_size)
     controller = controller_named(rate_control)
-    if network is None and (repair is not None or spread or controller is not None):
+    if network is None and (repair is not None or spread or controller is not None or packet_size != MAX_PACKET):
         raise ValueError(
-            "repair, spread and rate_control are for packets, and there are none without a network: give network="
+            "repair, spread, packet_size and rate_control are for packets, and there are none without a network: give "
+            "network="
         )
     if network is None and (payload is not None or codec is not None):
         raise ValueError("payload and codec make packets, and there are none without a network: give network=")
@@ -233,6 +238,7 @@ def _simulated(
     if network is not None:
         frame_bytes(name, width, quality)  # ValueError for a width or quality that cannot be
         made = {"width": width, "quality": quality, "network": str(network), "spread": spread}
+        made |= {"packet_size": packet_size}
         made["repair"] = named(repair) if isinstance(repair, type) else repair
         made |= {"rate_control": type(controller).__name__} if controller is not None else {}
         for setting, chosen in made.items():
@@ -274,6 +280,7 @@ def _simulated(
         parity=parity,
         spread=spread,
         pictures=pictures,
+        packet_size=packet_size,
         call=parts.call,
     )
     offered = (Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))

@@ -115,6 +115,7 @@ class ClassicAudience:
         self._waiting: dict[Address, int] = {}  # said hello, and is sent nothing until it connects; since when
         self._picture_ns: int | None = None  # the last picture's pts
         self._events = 0
+        self.sent_bytes = 0
         self._looked_ns = 0
         self._udp: UdpLink | None = None
         self._door: listening.Listener | None = None
@@ -422,6 +423,7 @@ class ClassicAudience:
                 continue
             try:
                 taken = self._udp.send_large(datagram, viewer.address)
+                self.sent_bytes += len(datagram)
             except OSError as error:
                 self._video.max_datagram = max(4, len(datagram) - 1)
                 raise self._video.too_large(frame, len(datagram)) from error
@@ -470,6 +472,7 @@ class ClassicAudience:
     def _push(self, listener: Listener, data: bytes, now_ns: int) -> None:
         try:
             listener.link.send(data, now_ns)
+            self.sent_bytes += len(data)
         except OSError:
             listener.gone = True  # parted from once the round of sending is over
 

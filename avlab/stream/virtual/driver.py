@@ -34,7 +34,7 @@ from avlab.stream.virtual.own import OwnPictures
 from avlab.stream.ways import Way
 from avlab.timing.target import DelayTarget
 from avlab.wire.batch import Batch
-from avlab.wire.rtp import JPEG, VIDEO_CLOCK, Packed, rtp_timestamp
+from avlab.wire.rtp import JPEG, MAX_PACKET, VIDEO_CLOCK, Packed, rtp_timestamp
 from avlab.wire.units import NS
 
 VIDEO, RTX, AUDIO, PLAYER, OWN = 1, 2, 3, 4, 5
@@ -82,6 +82,7 @@ class Settings:
     spread: float = 0.0
     pictures: OwnPictures | None = None
     """What pictures are where their codec or payload format is anyone's own."""
+    packet_size: int = MAX_PACKET
     call: Call = called
 
 
@@ -121,7 +122,11 @@ class Run:
         self._player = self._made_player()
         self._way: Way[Path] = Way(settings.network, client=0, carrier=self, recording=self._sent)
         self._sound = settings.sound
-        self._chunk = None if self._sound is None else filler.chunk(self._sound, whole=settings.whole)
+        self._chunk = (
+            None
+            if self._sound is None
+            else filler.chunk(self._sound, packet_size=settings.packet_size, whole=settings.whole)
+        )
         self._chunk_ns = NEVER if self._sound is None else 0
         self._chunks = 0
         self._frame: Departure | None = None
@@ -307,10 +312,11 @@ class Run:
             return filler.whole_picture(), None
         quality, width = self.encoding.at(frame.chosen_ns)
         if self._settings.pictures is not None:
-            return self._settings.pictures.packed(frame.index, width, quality)
+            return self._settings.pictures.packed(frame.index, width, quality, self._settings.packet_size)
         sizes = self._settings.sizes(width, quality)
         scan = sizes[frame.index % len(sizes)]
-        return filler.picture(scan, width, quality), filler.picture_bytes(scan)
+        packets = filler.picture(scan, width, quality, self._settings.packet_size)
+        return packets, filler.picture_bytes(scan)
 
     def _send_frame(self, now_ns: int) -> None:
         frame = self._frame

@@ -29,9 +29,9 @@ def picture_bytes(scan: int) -> int:
 
 
 @lru_cache(maxsize=MOST_KEPT)
-def picture(scan: int, width: int, quality: int) -> Packed:
-    """A picture whose scan has so many bytes, as a server of that width and quality sends it."""
-    return packed(jpeg(scan, width, quality))
+def picture(scan: int, width: int, quality: int, packet_size: int = MAX_PACKET) -> Packed:
+    """A picture whose scan has so many bytes, as a server of that width, quality and packet size sends it."""
+    return packed(jpeg(scan, width, quality), packet_size=packet_size)
 
 
 def jpeg(scan: int, width: int, quality: int) -> bytes:
@@ -59,10 +59,10 @@ class Sound(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def chunk(sound: Sound, *, whole: bool = False) -> Packed:
+def chunk(sound: Sound, *, packet_size: int = MAX_PACKET, whole: bool = False) -> Packed:
     """A chunk of sound: silence. With `whole`, one packet, for a way that knows of no packets."""
     samples = np.zeros((sound.rate // CHUNKS_A_SECOND, sound.channels), np.int16)
-    most = 1 << 16 if whole else MAX_PACKET
+    most = 1 << 16 if whole else packet_size
     return packed_sound(
         Chunk(0, 0, samples, sound.rate),
         payload_type=sound.payload_type,

@@ -76,16 +76,16 @@ class OwnPictures:
         formats = {kind: form, **self._pictures.further}
         return Described(kind, VIDEO_CLOCK, encoding=form.encoding, pictures=formats, **known)
 
-    def packed(self, index: int, width: int, quality: int) -> tuple[Packed, int]:
+    def packed(self, index: int, width: int, quality: int, packet_size: int) -> tuple[Packed, int]:
         """A frame's packets, and how many bytes the picture has."""
         made, data = self._filled(index, width, quality)
         frame = EncodedFrame(index, 0, data, 0, 0, coding=made.coding, key=made.key)
         if self._payload is not None:
-            return self._pictures.pack(frame), made.size
+            return self._pictures.pack(frame, packet_size=packet_size), made.size
         if made not in self._packed:
             if len(self._packed) >= filler.MOST_KEPT:
                 self._packed.clear()
-            self._packed[made] = self._pictures.pack(frame)
+            self._packed[made] = self._pictures.pack(frame, packet_size=packet_size)
         return self._packed[made], made.size
 
     def _filled(self, index: int, width: int, quality: int) -> tuple[_Made, bytes]:
