@@ -33,8 +33,8 @@ EXTRAS_bench := $(if $(APT),[pyaudio$(comma)test$(comma)bench],[test$(comma)benc
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
-lab: setup-lab  ## open the notebooks in JupyterLab
-	@$(BIN)/avlab lab
+lab: setup-lab  ## open the notebooks in JupyterLab; PORT=8890 for another port than its own
+	@$(BIN)/avlab lab $(if $(PORT),--port=$(PORT))
 
 demo: setup-lab  ## stream a clip on this machine for 10 s: a table, and plots in out/
 	@$(BIN)/avlab demo --seconds 10 --out out

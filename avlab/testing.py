@@ -49,6 +49,11 @@ __all__ = [
     "check_repair",
 ]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 NS = 1_000_000_000
 FRAME_S = 1 / 30
 DELAY_S = 0.1

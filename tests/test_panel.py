@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,6 +31,7 @@ class FakeServer(Handle):
     """Has what a panel sets; refuses a quality above 95."""
 
     clip_width = 320
+    notices: Sequence[str] = ()
     held_back_by: str | None = None
 
     def __init__(self, source: Any = "clip", *, port: int = 0, pacer: str = "deadline") -> None:
@@ -76,6 +77,8 @@ class Networked(FakeServer):
 
 class FakeClient(Handle):
     """Has what a panel sets and reads."""
+
+    notices: Sequence[str] = ()
 
     def __init__(self, url: str, *, playout_delay: float = 0.1, fail: Exception | None = None) -> None:
         super().__init__()

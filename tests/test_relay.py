@@ -193,7 +193,7 @@ def test_each_address_is_a_client_with_its_own_losses_and_there_is_an_end_to_the
 
 
 def test_what_is_under_way_at_the_end_is_in_flight() -> None:
-    with plain(network=Network(delay=30)) as (relay, client, _):
+    with plain(network=Network(delay=10)) as (relay, client, _):
         client.send(rtp(1))
         until(lambda: relay.sessions == 1)
     ledger = metrics.packet_ledger(relay.trace)

@@ -183,7 +183,7 @@ def test_whoever_has_asked_in_time_may_stay(data: Path, monkeypatch: pytest.Monk
 
 def test_a_network_that_holds_more_than_there_is_room_for_says_what_it_drops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_UNDER_WAY", 1 << 20)
-    with plain(network=avlab.Network(delay=30)) as (relay, client, _):
+    with plain(network=avlab.Network(delay=10)) as (relay, client, _):
         for _ in range(60):
             client.send(bytes(40_000))
         until(lambda: any("were under way" in words for words in relay.notices))

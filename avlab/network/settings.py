@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -14,7 +15,10 @@ from avlab.network.replay import Replay
 from avlab.parts import Delay, Lost, named
 
 LONGEST = 3_600
-"""Seconds that `delay`, `jitter` and `queue` may be at most."""
+"""Seconds that a delay of anyone's own may say at most."""
+
+MOST_S = 10
+"""Seconds that `delay`, `jitter` and `queue` may be at most: beyond that, they are milliseconds that were meant."""
 
 LONGEST_BURST = 1_000_000
 """Packets that `burst` may be at most."""
@@ -53,11 +57,11 @@ class Network:
     """
 
     delay: float | Delay = 0.0
-    """Seconds that every packet takes, 0 to 3600; or `delay(packet, state)`, which says of each how many. Packets keep
+    """Seconds that every packet takes, 0 to 10; or `delay(packet, state)`, which says of each how many. Packets keep
     their order unless `reorder` lets them overtake each other."""
 
     jitter: float = 0.0
-    """Seconds that packets take beyond `delay`, on average, 0 to 3600: exponentially distributed.
+    """Seconds that packets take beyond `delay`, on average, 0 to 10: exponentially distributed.
 
     Delays above the smallest fit an exponential distribution on the paths of RIPE's test boxes (Sukhov and others,
     Generating Function for Network Delay, arXiv:1003.0190, 2010). The mean difference of two such delays is their
@@ -78,7 +82,7 @@ class Network:
     the trace has them, without the headers of UDP and IP. All streams of a client share it."""
 
     queue: float = 0.1
-    """Seconds of packets that wait before the bottleneck, 0 to 3600; one that finds more waiting is lost (drop-tail).
+    """Seconds of packets that wait before the bottleneck, 0 to 10; one that finds more waiting is lost (drop-tail).
     Bytes of a TCP connection are held back by their sender instead, until there is room."""
 
     seed: int = 1
@@ -107,8 +111,8 @@ class Network:
                 continue
             if not _number(value := getattr(self, name)) or value < 0:
                 raise ValueError(f"{name} must be 0 or more seconds, not {_said(value)}")
-            if value > LONGEST:
-                raise ValueError(f"{name} must be at most {LONGEST:,} seconds, an hour, not {_said(value)}")
+            if value > MOST_S:
+                raise ValueError(f"{name} must be at most {MOST_S} seconds, not {_said(value)}{meant(value, MOST_S)}")
         if self.rate is not None:
             if not _number(self.rate) or self.rate <= 0:
                 raise ValueError(f"rate must be more than 0 kbit/s, or None for no bottleneck, not {_said(self.rate)}")
@@ -177,6 +181,11 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value
 
 
+def meant(value: Any, most: float) -> str:
+    """A question that ends a sentence on seconds which are too many, if they would do as milliseconds."""
+    return f": did you mean {value / 1_000:g} s?" if value <= 1_000 * most else ""
+
+
 def _said(value: Any) -> str:
     """A value as a sentence shows it, however large it is."""
     try:
@@ -185,13 +194,31 @@ def _said(value: Any) -> str:
         return "a number of thousands of digits"
 
 
+class _Presets(dict[str, Network]):
+    """The presets; a name that is none of them gets a sentence."""
+
+    def __missing__(self, name: str) -> Network:
+        near = get_close_matches(str(name), self, 1, 0.4)
+        asked = f": did you mean {near[0]!r}?" if near else ""
+        raise PresetError(f"there is no preset {name!r:.60}, only {', '.join(self)}{asked}")
+
+
+class PresetError(KeyError):
+    """A KeyError that shows its sentence as it is."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 Network.presets = MappingProxyType(
-    {
-        "home-wifi": Network(loss=0.005, burst=3.0, delay=0.001, jitter=0.005),
-        "4g": Network(loss=0.001, delay=0.030, jitter=0.015, rate=13_000, queue=0.3),
-        "long-haul": Network(loss=0.001, delay=0.150, jitter=0.007),
-        "classroom": Network(loss=0.02, burst=4.0, delay=0.005, jitter=0.030, rate=4_000, queue=0.2),
-    }
+    _Presets(
+        {
+            "home-wifi": Network(loss=0.005, burst=3.0, delay=0.001, jitter=0.005),
+            "4g": Network(loss=0.001, delay=0.030, jitter=0.015, rate=13_000, queue=0.3),
+            "long-haul": Network(loss=0.001, delay=0.150, jitter=0.007),
+            "classroom": Network(loss=0.02, burst=4.0, delay=0.005, jitter=0.030, rate=4_000, queue=0.2),
+        }
+    )
 )
 Network.sources = MappingProxyType(
     {

@@ -21,6 +21,7 @@ from avlab.measure.record.tables import UNKNOWN
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.media.own import check_codec
 from avlab.network.ownrepair import OwnRepair
+from avlab.network.settings import meant
 from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, named
 from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
@@ -203,7 +204,8 @@ class Client(Handle):
     def playout_delay(self, seconds: float | Literal["adaptive"] | Target | type[PlayoutDelay]) -> None:
         own = own_target(seconds)
         if not own and seconds != "adaptive" and not (isinstance(seconds, int | float) and 0 <= seconds <= 5):
-            raise ValueError(f"playout_delay must be 0 to 5 seconds or 'adaptive', not {seconds!r}")
+            asked = meant(seconds, 5) if isinstance(seconds, int | float) and seconds > 5 else ""
+            raise ValueError(f"playout_delay must be 0 to 5 seconds or 'adaptive', not {seconds!r}{asked}")
         if self._classic:
             self._notice("playout_delay does not apply", NO_PLAYOUT_DELAY)
             return

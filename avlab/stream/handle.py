@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -108,6 +109,7 @@ class Handle:
     _made_with: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
     _begun_by: CellRun | None = None
     _order = 0
+    _whole = False  # made: from here on, a name that is none of its own is misspelt
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Have the constructor's arguments remembered, for `again`; its signature stays as it is."""
@@ -121,8 +123,15 @@ class Handle:
             if "_made_with" not in vars(self):  # the outermost constructor's are the ones to make another with
                 self._made_with = args, settings
             make(self, *args, **settings)
+            if type(self).__init__ is remember:
+                self._whole = True
 
         cls.__init__ = remember  # type: ignore[method-assign]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._whole and name[:1] != "_" and not hasattr(type(self), name) and name not in vars(self):
+            raise AttributeError(f"a {self._kind} has no setting {name!r}{_nearest(self, name)}")
+        super().__setattr__(name, value)
 
     def __init__(self) -> None:
         self._workers: list[Worker] = []
@@ -385,3 +394,12 @@ def untold_errors() -> list[BaseException]:
     """What servers and clients failed of that neither `wait` nor `stop` has raised since last asked."""
     untold = [handle.error for handle in _failed.take()]
     return [error for error in untold if error is not None]
+
+
+def _nearest(handle: Handle, name: str) -> str:
+    """A question that ends a sentence on a setting that is none; empty when there is none like it."""
+    kind = type(handle)
+    own = (each for each in dir(kind) if each[:1] != "_")
+    settings = [each for each in own if getattr(getattr(kind, each), "fset", None) is not None]
+    near = get_close_matches(name, settings, 1)
+    return f": did you mean {near[0]!r}?" if near else f", only {', '.join(settings)}"

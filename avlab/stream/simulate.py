@@ -25,7 +25,7 @@ from avlab.network.own import kept_going
 from avlab.network.ownrepair import OwnRepair
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import RateController, controller_named
-from avlab.network.settings import Network
+from avlab.network.settings import Network, meant
 from avlab.parts import Call, JitterBuffer, Pacer, PartError, PartWarning, PlayoutDelay, Target, gone_on, named
 from avlab.stream.guard import Guard
 from avlab.stream.recorded_sizes import frame_bytes
@@ -199,9 +199,10 @@ def _simulated(
     if not 0 <= delay < math.inf:
         raise ValueError(f"delay must be 0 or more seconds, not {delay}")
     own_delay = own_target(playout_delay)
-    in_range = isinstance(playout_delay, int | float) and 0 <= playout_delay < math.inf
-    if not own_delay and playout_delay != "adaptive" and not in_range:
-        raise ValueError(f"playout_delay must be 0 or more seconds or 'adaptive', not {playout_delay!r}")
+    in_seconds = isinstance(playout_delay, int | float)
+    if not own_delay and playout_delay != "adaptive" and not (in_seconds and 0 <= playout_delay <= 5):
+        asked = meant(playout_delay, 5) if in_seconds and playout_delay > 5 else ""
+        raise ValueError(f"playout_delay must be 0 to 5 seconds or 'adaptive', not {playout_delay!r}{asked}")
     check_own_buffer(jitter_buffer)
     own_repair, kind = None, None
     if isinstance(repair, type):

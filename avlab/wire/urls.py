@@ -15,6 +15,9 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _AUTHORITY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#]*)(.*)", re.DOTALL)
 
 
+_TRIED = f" (the address has no port, so {DEFAULT_PORT} was tried, which is RTSP's own; avlab serve has 8554)"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """An rtsp:// address, taken apart; a user and a password that it has are in no part of it."""
@@ -24,19 +27,22 @@ class Place:
     port: int
     uri: str
     """The address as requests name it: without user, password and scope, with nothing that would break a line."""
+    tried: str = ""
+    """For messages, where the address has no port: which was tried instead; else empty."""
 
     @classmethod
     def parse(cls, url: str) -> Place:
         """Read an address; ValueError, with a sentence that shows no password, for one that is none to play."""
         try:
             parts = urlsplit(url)
-            port = parts.port or DEFAULT_PORT if parts.port != 0 else 0
+            named = parts.port
+            port = DEFAULT_PORT if named is None else named
             host = unquote(parts.hostname or "")
         except ValueError:  # brackets or a port that cannot be, characters that look like others
-            parts, host, port = urlsplit(""), "", 0
+            parts, host, port, named = urlsplit(""), "", 0, None
         if parts.scheme != "rtsp" or not host or not port or re.search(r"[\s\\]", host) or _cut_password(url):
             raise ValueError(f"{redacted(url)!r} is no address to play: write it as rtsp://host:port/path")
-        return cls(host, port, request_uri(url))
+        return cls(host, port, request_uri(url), tried="" if named is not None else _TRIED)
 
     @property
     def where(self) -> str:

@@ -31,3 +31,7 @@ __all__ = [
     "receiver",
     "rule",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -34,3 +34,7 @@ __all__ = [
     "frame_sizes", "gaps", "interval_error", "levels", "live", "loss", "pacers", "packets", "page", "pieces", "players",
     "playout", "raster", "real_against_simulated", "reports", "sync",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import sys
+import textwrap
 import threading
 import weakref
 from collections import deque
@@ -159,7 +160,7 @@ _WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 def _words(ax: Axes) -> str:
     if not ax.axison and not ax.get_title(loc="left"):
         return ""
-    title, x, y = ax.get_title(loc="left"), ax.get_xlabel(), ax.get_ylabel()
+    title, x, y = " ".join(ax.get_title(loc="left").split()), ax.get_xlabel(), ax.get_ylabel()
     axes = f"{y} against {x}" if x and y else x or y
     legend = ax.get_legend()
     texts = [*ax.texts, *(legend.get_texts() if legend is not None else ())]
@@ -182,9 +183,16 @@ def axes(ax: Axes | None, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def titled(figure: Figure, ax: Axes, finding: str) -> Figure:
-    """What the figure shows, as a sentence above it."""
-    ax.set_title(finding, size=TITLE, loc="left", pad=10)
+    """What the figure shows, as a sentence above it; in several lines where it would run into its neighbour's."""
+    ax.set_title(textwrap.fill(finding, _letters(figure, ax)), size=TITLE, loc="left", pad=10)
     return figure
+
+
+def _letters(figure: Figure, ax: Axes) -> int:
+    """How many letters of a title there is room for above axes; beyond every title's length, where they are alone."""
+    place = ax.get_subplotspec()
+    share = ax.get_position().width if place is None else len(place.colspan) / place.get_gridspec().ncols
+    return 1_000 if share > 0.9 else max(16, int(share * figure.get_figwidth() * 0.8 * 72 / (0.52 * TITLE)))
 
 
 def label(ax: Axes, *labels: tuple[str, str]) -> None:

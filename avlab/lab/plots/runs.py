@@ -282,12 +282,15 @@ def bitrate(trace: Trace, *, ax: Axes | None = None) -> Figure:
 def page(trace: Trace, *, kinds: Sequence[str] = ("fps", "interval_error", "sync", "loss")) -> Figure:
     """Several plots on one page, by default fps, interval error, sync and loss; `bitrate` and `delay` can be added.
 
-    Raises ValueError for a kind that is none.
+    Of a stream that is sound alone there are those that sound has, bit rate and delay. ValueError for a kind that is
+    none.
     """
     draws = {draw.__name__: draw for draw in (fps, interval_error, sync, loss, bitrate, delay)}
     unknown = [kind for kind in kinds if kind not in draws]
     if unknown or not kinds:
         raise ValueError(f"kinds must be of {', '.join(draws)}, not {', '.join(map(repr, unknown)) or 'none'}")
+    if _sound_alone(trace):
+        kinds = [kind for kind in kinds if kind in ("bitrate", "delay")] or ["bitrate", "delay"]
     across = min(2, len(kinds))
     down = -(-len(kinds) // across)
     figure = plot(figsize=(9 * across, 5 * down), layout="constrained")
@@ -297,6 +300,12 @@ def page(trace: Trace, *, kinds: Sequence[str] = ("fps", "interval_error", "sync
     for ax in axes[len(kinds) :]:
         ax.set_axis_off()
     return figure
+
+
+def _sound_alone(trace: Trace) -> bool:
+    """Whether there is sound in a run, and no picture."""
+    streams = {str(stream) for table in (trace.frames, trace.packets) for stream in table["stream"].dropna().unique()}
+    return streams == {"audio"}
 
 
 def live(

@@ -91,6 +91,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PacketLedger(Printed):
     """Where every copy of every packet went."""

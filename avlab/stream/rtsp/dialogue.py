@@ -291,13 +291,13 @@ class Session:
         except TimeoutError as error:
             raise TimeoutError(
                 f"{self.where} does not answer within {self._timeout:g} s: "
-                "check the address, and that no firewall is between"
+                f"check the address, and that no firewall is between{self._place.tried}"
             ) from error
         except (socket.gaierror, UnicodeError) as error:
             raise OSError(f"the host {host!r} is not known: check its spelling, or write its address") from error
         except ConnectionRefusedError as error:
             raise ConnectionRefusedError(
-                f"nothing listens at {self.where}: start the server first, or check the port"
+                f"nothing listens at {self.where}: start the server first, or check the port{self._place.tried}"
             ) from error
         except OSError as error:
             raise OSError(f"{self.where} cannot be reached: {error.strerror or error}") from error
