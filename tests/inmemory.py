@@ -616,10 +616,10 @@ class InMemory:
 
     def _open(self) -> None:
         offer = self._receiver.open()
-        if offer.rate is not None:
+        if offer.sound is not None:
             self._sounding = Sounding(
-                rate=offer.rate,
-                channels=offer.channels or 1,
+                rate=offer.sound.rate,
+                channels=offer.sound.channels,
                 audio="null",
                 av_offset_ns=0,
                 clock=self.clock,

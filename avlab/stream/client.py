@@ -26,7 +26,7 @@ from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, named
 from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.clock import MonotonicClock, clock_identity
-from avlab.stream.ends import Offer, Receiver
+from avlab.stream.ends import Offer, Receiver, SoundOffer
 from avlab.stream.handle import Handle, Worker, running_handles
 from avlab.stream.playing.decoding import Decoding
 from avlab.stream.playing.presentation import Presentation
@@ -403,11 +403,11 @@ class Client(Handle):
         self._find_server()
         self._recorder.meta |= {
             "target_fps": offer.fps,
-            "audio_rate": offer.rate,
+            "audio_rate": offer.sound.rate if offer.sound is not None else None,
             "clip": offer.clip and printable(offer.clip),
         }
-        if "audio" in offer.streams:
-            self._open_sound(offer)
+        if offer.sound is not None:
+            self._open_sound(offer.sound)
         timed = offer.delay_ns is None
         wanted_ns = self._delay_ns  # read once: what is set from here on is seen to by the loop
         self._presentation.begin(
@@ -417,7 +417,7 @@ class Client(Handle):
             timed=timed,
             size=offer.size,
             fps=offer.fps,
-            decoding=self._begin_decoding(),
+            decoding=self._begin_decoding(waker),
         )
         self._receiver.play(self._selector)
         self._selector.register(waker, selectors.EVENT_READ)
@@ -440,12 +440,11 @@ class Client(Handle):
         if self._capture is not None:
             self._capture.close()
 
-    def _begin_decoding(self) -> Decoding | None:
+    def _begin_decoding(self, waker: Waker) -> Decoding | None:
         """What decodes pictures, on a thread of its own, where that is a codec of one's own."""
         if self.codec is None:
             return None
-        guard, waker = self._part_guard, self._waker
-        assert waker is not None
+        guard = self._part_guard
         decoding = Decoding(
             self.codec,
             call=guard.call,
@@ -465,13 +464,11 @@ class Client(Handle):
         servers = (handle for handle in running_handles() if isinstance(handle, Server))
         self._peer = next((server for server in servers if ssrcs & server.ssrcs), None)
 
-    def _open_sound(self, offer: Offer) -> None:
+    def _open_sound(self, sound: SoundOffer) -> None:
         """Open the device and let it run before anything is played: it takes a while until it asks steadily."""
-        assert offer.rate is not None
-        assert offer.channels is not None
         self._sounding = Sounding(
-            rate=offer.rate,
-            channels=offer.channels,
+            rate=sound.rate,
+            channels=sound.channels,
             audio=self._audio,
             av_offset_ns=self._av_offset_ns,
             clock=self._clock,

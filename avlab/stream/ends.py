@@ -105,14 +105,21 @@ class Audience(Protocol):
         """Close every socket. Harmless when `open` failed, or never was."""
 
 
+class SoundOffer(NamedTuple):
+    """What sound is offered."""
+
+    rate: int
+    """Sample frames a second."""
+    channels: int
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """What a server is about to send."""
 
     streams: frozenset[str]  # video, audio
     fps: float | None = None
-    rate: int | None = None  # of the sound, in sample frames a second
-    channels: int | None = None
+    sound: SoundOffer | None = None
     clip: str = ""
     size: tuple[int, int] | None = None
     """Of the pictures, where it is told beforehand."""

@@ -89,19 +89,16 @@ class Quantile:
 class _Arrivals:
     """One stream's: how late each arrival is beyond the quickest of the last seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, offset_ns: int, now_ns: int) -> None:
+        """The first arrived `offset_ns` after its media time."""
         self.quantile = Quantile()
         self._slots: deque[tuple[int, int]] = deque()  # each half second's end, and its quickest
-        self._end_ns = 0
-        self._quickest_ns: int | None = None
-        self._slowest_ns = 0
+        self._end_ns = now_ns + RESAMPLE_NS
+        self._quickest_ns = self._slowest_ns = offset_ns
 
     def arrived(self, offset_ns: int, now_ns: int) -> None:
         """Something arrived `offset_ns` after its media time."""
-        if self._quickest_ns is None:
-            self._quickest_ns = self._slowest_ns = offset_ns
-            self._end_ns = now_ns + RESAMPLE_NS
-        elif now_ns >= self._end_ns:
+        if now_ns >= self._end_ns:
             self._close(now_ns)
             self._quickest_ns = self._slowest_ns = offset_ns
         elif offset_ns < self._quickest_ns:
@@ -109,29 +106,24 @@ class _Arrivals:
         elif offset_ns > self._slowest_ns:
             self._slowest_ns = offset_ns
 
-    def quickest_ns(self) -> int | None:
+    def quickest_ns(self) -> int:
         """The quickest arrival's offset, of those remembered."""
-        known = [quickest_ns for _, quickest_ns in self._slots]
-        return min([*known, self._quickest_ns]) if self._quickest_ns is not None else None
+        return min([*(quickest_ns for _, quickest_ns in self._slots), self._quickest_ns])
 
     def needed_ns(self, least_ns: int) -> int | None:
         """The offset that nearly all arrivals keep; None before the first half second is over."""
-        quickest_ns = self.quickest_ns()
-        if quickest_ns is None or not self._slots:
+        if not self._slots:
             return None
-        return quickest_ns + max(least_ns, self.quantile.value_ns())
+        return self.quickest_ns() + max(least_ns, self.quantile.value_ns())
 
     def _close(self, now_ns: int) -> None:
-        assert self._quickest_ns is not None
         self._slots.append((self._end_ns, self._quickest_ns))
         while self._slots[0][0] < now_ns - QUICKEST_NS:
             self._slots.popleft()
             if not self._slots:
                 self._slots.append((self._end_ns, self._quickest_ns))
                 break
-        quickest_ns = self.quickest_ns()
-        assert quickest_ns is not None
-        self.quantile.add(self._slowest_ns - quickest_ns)
+        self.quantile.add(self._slowest_ns - self.quickest_ns())
         self._end_ns = now_ns + RESAMPLE_NS
 
 
@@ -154,8 +146,9 @@ class DelayTarget:
         """Something of media time `media_ns` arrived."""
         arrivals = self._streams.get(stream)
         if arrivals is None:
-            arrivals = self._streams[stream] = _Arrivals()
-        arrivals.arrived(now_ns - media_ns, now_ns)
+            self._streams[stream] = _Arrivals(now_ns - media_ns, now_ns)
+        else:
+            arrivals.arrived(now_ns - media_ns, now_ns)
 
     def base_ns(self) -> int | None:
         """Where media time 0 should fall; None before the first half second is over."""
@@ -168,8 +161,7 @@ class DelayTarget:
 
     def delay_ns(self, base_ns: int) -> int:
         """The delay, beyond the quickest arrival of any stream, at which a clock that stands at `base_ns` presents."""
-        known = (arrivals.quickest_ns() for arrivals in self._streams.values())
-        return base_ns - min((offset_ns for offset_ns in known if offset_ns is not None), default=base_ns)
+        return base_ns - min((arrivals.quickest_ns() for arrivals in self._streams.values()), default=base_ns)
 
     def after(self, usual: DelayTarget) -> None:
         """Go on from what another has seen of the same streams."""

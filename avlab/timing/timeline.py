@@ -55,6 +55,17 @@ class _Report(NamedTuple):
         return abs(later.sender_ns - self.sender_ns - media_ns) <= NS // 10 + abs(media_ns) // 100
 
 
+class _Anchor(NamedTuple):
+    """A timestamp, unwrapped, and the media time that it stands for: from RTP-Info, else from the first packet."""
+
+    ticks: int
+    media_ns: int
+    rate: int
+
+    def ns(self, ticks: int) -> int:
+        return self.media_ns + ticks_to_ns(ticks - self.ticks, self.rate)
+
+
 class _Newest(NamedTuple):
     ticks: int
     now_ns: int
@@ -88,7 +99,7 @@ class _Quickest:
 @dataclass(slots=True)
 class _Stream:
     rate: int
-    anchor: tuple[int, int] | None = None  # unwrapped ticks, media ns: from RTP-Info, else from the first packet
+    anchor: _Anchor | None = None
     report: _Report | None = None  # the newest sender report, if it is believed
     heard: _Report | None = None  # the newest sender report
     newest: _Newest | None = None
@@ -96,16 +107,16 @@ class _Stream:
     quickest: _Quickest = field(default_factory=lambda: _Quickest(WINDOW_NS))  # by the stream's own anchor
     recent: _Quickest = field(default_factory=lambda: _Quickest(RECENT_NS))
 
-    def own_ns(self, ticks: int) -> int:
-        assert self.anchor is not None
-        return self.anchor[1] + ticks_to_ns(ticks - self.anchor[0], self.rate)
+    def put(self, ticks: int, media_ns: int) -> _Anchor:
+        """From here on a timestamp stands for this media time."""
+        self.anchor = anchor = _Anchor(ticks, media_ns, self.rate)
+        return anchor
 
-    def shift(self, by_ns: int) -> None:
+    def shift(self, anchor: _Anchor, by_ns: int) -> _Anchor:
         """The same timestamps stand for media times later by `by_ns`."""
-        assert self.anchor is not None
-        self.anchor = self.anchor[0], self.anchor[1] + by_ns
         self.quickest.shift(-by_ns)
         self.recent.shift(-by_ns)
+        return self.put(anchor.ticks, anchor.media_ns + by_ns)
 
 
 class Timeline:
@@ -135,7 +146,7 @@ class Timeline:
 
     def anchor(self, stream: str, ticks: int, media_ns: int) -> None:
         """`ticks` stands for `media_ns`, says RTP-Info."""
-        self._streams[stream].anchor = (ticks, media_ns)
+        self._streams[stream].put(ticks, media_ns)
 
     def anchored(self, stream: str) -> bool:
         """Whether the stream's timestamps can be turned into media time yet."""
@@ -146,12 +157,12 @@ class Timeline:
     def arrived(self, stream: str, ticks: int, now_ns: int) -> bool:
         """A packet arrived. False when it is the stream's first and RTP-Info, which does not fit it, is given up."""
         own = self._streams[stream]
-        fits = True
-        if own.newest is None:
-            fits = self._place_first(own, ticks, now_ns)
+        anchor, fits = own.anchor, True
+        if own.newest is None or anchor is None:
+            anchor, fits = self._place_first(own, ticks, now_ns)
         elif ticks > own.newest.ticks:
             own.step_ns = ticks_to_ns(ticks - own.newest.ticks, own.rate)
-        offset_ns = now_ns - own.own_ns(ticks)
+        offset_ns = now_ns - anchor.ns(ticks)
         own.quickest.add(offset_ns, now_ns)
         own.recent.add(offset_ns, now_ns)
         if own.newest is None or ticks > own.newest.ticks:
@@ -166,7 +177,7 @@ class Timeline:
         step_ns = ticks_to_ns(ticks - own.newest.ticks, own.rate)
         if step_ns < -BACK_NS:
             return True
-        early_ns = own.own_ns(ticks) - (now_ns - own.quickest.value_ns())
+        early_ns = own.anchor.ns(ticks) - (now_ns - own.quickest.value_ns())
         return step_ns - (now_ns - own.newest.now_ns) > AHEAD_NS and early_ns > AHEAD_NS
 
     def resume(self, stream: str, ticks: int, now_ns: int, *, seen: int | None = None) -> int:
@@ -178,23 +189,24 @@ class Timeline:
         own = self._streams[stream]
         self._freeze()
         own.report = own.heard = None
-        if own.newest is None or own.anchor is None:
+        anchor = own.anchor
+        if own.newest is None or anchor is None:
             return 0
-        goes_on_ns = own.own_ns(own.newest.ticks) + own.step_ns
+        goes_on_ns = anchor.ns(own.newest.ticks) + own.step_ns
         due_ns = now_ns - own.recent.value_ns()
         passed_ns = now_ns - own.newest.now_ns
         if abs(passed_ns - own.step_ns) > STEADY_NS:
             goes_on_ns = max(goes_on_ns, due_ns)
         leap_ns = 0
         if seen is not None:
-            leap_ns = own.own_ns(seen) - goes_on_ns
+            leap_ns = anchor.ns(seen) - goes_on_ns
             if self._leap is not None:
                 who, when_ns, by_ns = self._leap
                 if who != stream and now_ns - when_ns <= LEAP_NS and abs(by_ns - leap_ns) <= ALIKE_NS:
                     goes_on_ns += leap_ns - by_ns
                     leap_ns = by_ns
             self._leap = stream, now_ns, leap_ns
-        own.anchor = ticks, goes_on_ns
+        own.put(ticks, goes_on_ns)
         own.newest = _Newest(ticks, now_ns)
         return leap_ns
 
@@ -224,7 +236,7 @@ class Timeline:
         own = self._streams[stream]
         if own.anchor is None:
             raise ValueError(f"the {stream} stream has no anchor yet")
-        return own.own_ns(ticks) + self._follows_ns(own)
+        return own.anchor.ns(ticks) + self._follows_ns(own)
 
     def _follows_ns(self, own: _Stream) -> int:
         """By how much a stream's media time is later than its anchor says, as it follows the reference."""
@@ -233,10 +245,10 @@ class Timeline:
             return 0
         if own.report is None or reference.report is None:
             return 0
-        sender_ns = own.report.sender_ns + ticks_to_ns(own.anchor[0] - own.report.ticks, own.rate)
-        since_ns = reference.anchor[0] - reference.report.ticks
+        sender_ns = own.report.sender_ns + ticks_to_ns(own.anchor.ticks - own.report.ticks, own.rate)
+        since_ns = reference.anchor.ticks - reference.report.ticks
         reference_ns = reference.report.sender_ns + ticks_to_ns(since_ns, reference.rate)
-        by_ns = reference.anchor[1] + sender_ns - reference_ns - own.anchor[1]
+        by_ns = reference.anchor.media_ns + sender_ns - reference_ns - own.anchor.media_ns
         if own.newest is None or reference.newest is None:
             return by_ns if abs(by_ns) <= BELIEVED_NS else 0
         apart_ns = own.recent.value_ns() - by_ns - reference.recent.value_ns()
@@ -245,11 +257,11 @@ class Timeline:
     def _freeze(self) -> None:
         """What streams have by following the reference becomes their own: it will leap, or they will."""
         for own in self._streams.values():
-            if own.newest is not None and (by_ns := self._follows_ns(own)):
-                own.shift(by_ns)
+            if own.newest is not None and own.anchor is not None and (by_ns := self._follows_ns(own)):
+                own.shift(own.anchor, by_ns)
 
-    def _place_first(self, own: _Stream, ticks: int, now_ns: int) -> bool:
-        """Anchor a stream by its first packet, unless RTP-Info has and may be right. False when it is given up."""
+    def _place_first(self, own: _Stream, ticks: int, now_ns: int) -> tuple[_Anchor, bool]:
+        """Anchor a stream by its first packet, unless RTP-Info has and may be right; with False when it is given up."""
         others = [other for other in self._streams.values() if other is not own and other.newest is not None]
         due_ns = self._first_media_ns
         if others:
@@ -257,19 +269,18 @@ class Timeline:
             by_arrival_ns = now_ns - other.recent.value_ns() + self._follows_ns(other)
             if abs(by_arrival_ns - due_ns) > TOGETHER_NS:
                 due_ns = by_arrival_ns
-        if own.anchor is None:
-            own.anchor = ticks, due_ns
-            return True
+        anchor = own.anchor
+        if anchor is None:
+            return own.put(ticks, due_ns), True
         if self._begin_ns is None:
-            return True
-        named_ns = own.own_ns(ticks)
+            return anchor, True
+        named_ns = anchor.ns(ticks)
         ahead_ns = named_ns - self._first_media_ns
         if -FITS_NS <= ahead_ns <= now_ns - self._begin_ns + FITS_NS:
-            return True
+            return anchor, True
         if self._excess_ns is not None and abs(named_ns - self._excess_ns - due_ns) <= APART_NS:
-            own.shift(-self._excess_ns)  # wrong as the other's is: right as to which packets belong together
-            return True
+            # Wrong as the other's is: right as to which packets belong together.
+            return own.shift(anchor, -self._excess_ns), True
         if self._excess_ns is None and not others:
             self._excess_ns = named_ns - due_ns
-        own.anchor = ticks, due_ns
-        return False
+        return own.put(ticks, due_ns), False

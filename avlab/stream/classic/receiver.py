@@ -18,7 +18,7 @@ import numpy as np
 
 from avlab.core.sink import SPARE_NS
 from avlab.stream.clock import Clock
-from avlab.stream.ends import Offer
+from avlab.stream.ends import Offer, SoundOffer
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.recording import PlayerRecording
 from avlab.stream.sockets.dialling import BrokenOffError, Dialler
@@ -190,8 +190,10 @@ class ClassicReceiver:
         self._udp = self._system.tapped(UdpLink("::" if ":" in self._address[0] else "0.0.0.0"))
         if self._tcp is None:
             self._wait_for_a_picture(refusal)
-        streams = frozenset({"video", "audio"} if self._tcp else {"video"})
-        return Offer(streams, rate=RATE, channels=CHANNELS, clip=self.where, delay_ns=DELAY_NS)
+        streams, sound = frozenset({"video"}), None
+        if self._tcp is not None:
+            streams, sound = streams | {"audio"}, SoundOffer(RATE, CHANNELS)
+        return Offer(streams, sound=sound, clip=self.where, delay_ns=DELAY_NS)
 
     def cancel(self) -> None:
         """See `ends.Receiver`."""

@@ -18,7 +18,7 @@ from avlab.core.repairing import Repair
 from avlab.network.ownrepair import OwnRepair
 from avlab.parts import Call, PartError, called, named
 from avlab.stream.clock import Clock
-from avlab.stream.ends import Offer
+from avlab.stream.ends import Offer, SoundOffer
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.recording import PlayerRecording
 from avlab.stream.rtsp.dialogue import Granted, RefusedError, Session
@@ -185,8 +185,7 @@ class RtspReceiver:
         return Offer(
             frozenset(granted),
             fps=granted["video"].media.framerate if "video" in granted else None,
-            rate=sound.clock_rate if sound else None,
-            channels=sound.channels if sound else None,
+            sound=SoundOffer(sound.clock_rate, sound.channels) if sound else None,
             clip=self._session.description.name,
             size=self._size,
         )
@@ -415,7 +414,7 @@ class RtspReceiver:
     def attend(self, what: _Way | None, link: Any) -> None:
         """A socket is ready: packets over UDP, or whatever comes over the connection."""
         if what is None:
-            self._receive_tcp()
+            self._receive_tcp(link)
             return
         batches = link.receive_batches()
         now_ns = self._clock.now_ns()
@@ -436,21 +435,20 @@ class RtspReceiver:
         if what.origin.host != before:
             self._recording.note(now_ns, f"{what.stream} from another address", what.origin.host)
 
-    def _receive_tcp(self) -> None:
-        assert self._link is not None
+    def _receive_tcp(self, link: TcpLink) -> None:
         try:
-            self._link.flush(self._clock.now_ns())
-            data = self._link.receive()
+            link.flush(self._clock.now_ns())
+            data = link.receive()
         except OSError:
             data = None
         now_ns = self._clock.now_ns()
         if data is None:
-            self._selector.unregister(self._link)
+            self._selector.unregister(link)
             self._alive_ns = 1 << 62
             self._lost_ns = now_ns
             return
         self._take_tcp(data, now_ns)
-        interest(self._selector, self._link)
+        interest(self._selector, link)
 
     def _take_tcp(self, data: bytes, now_ns: int) -> None:
         skipped = self._session.skipped
@@ -575,9 +573,10 @@ class RtspReceiver:
             granted.links[1].send_batch(batch, to)
 
     def _send(self, data: bytes, now_ns: int) -> None:
-        assert self._link is not None
-        with contextlib.suppress(OSError):  # a lost connection is noticed where it is read
-            self._link.send(data, now_ns)
+        """To the server, once it has been asked to play."""
+        if self._link is not None:
+            with contextlib.suppress(OSError):  # a lost connection is noticed where it is read
+                self._link.send(data, now_ns)
 
 
 def _wishes(repair: Repair | OwnRepair | None) -> tuple[str, ...]:
