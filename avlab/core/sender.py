@@ -244,8 +244,8 @@ class Sender:
                 outlet.waiting.append((over, own.name))
             leaving += len(beside)
         outlet.number += count
-        if outlet.spreads:
-            interval_ns = outlet.interval_ns(pts_ns)
+        interval_ns = outlet.interval_ns(pts_ns) if outlet.spreads else 0
+        if outlet.spreads and (self.spread or outlet.spreader.wake_at() is not None):  # what is left goes before it
             outlet.spreader.share = self.spread
             outlet.spreader.push(Burst(range(leaving), interval_ns), now_ns)
             self._leave(outlet, len(outlet.spreader.pull(now_ns)), now_ns)
