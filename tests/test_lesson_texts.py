@@ -144,14 +144,15 @@ def rule_of(gain: float) -> FeedbackPacer:
 def test_the_tutorials_slide_on_a_perfect_machine() -> None:
     perfect = simulate(CLIP, pacer=TutorialPacer(edition="macos"), work=0.002)
     found = metrics.compare({"tutorial": perfect}).loc["tutorial"]
-    gaps = 1_000 * np.diff(perfect.frames["sent"])
+    frames = perfect.frames.query("stream == 'video'")
+    gaps = 1_000 * np.diff(frames["sent"])
     assert found["settled, s"] < 1
     near(said("03", "why-text", r"([\d.]+) is within 2 %"), 1_000 / gaps.mean(), 1e-3)
     assert [float(gap) for gap in re.findall(r"\b(3[34])\b", text("03", "why-answer"))[:4]] == [33, 34, 33, 34]
     assert set(np.unique(gaps.round(3))[:2]) == {33.0, 34.0}
     near(said("03", "why-answer", r"The mean is ([\d.]+)"), gaps.mean(), 1e-3)
     near(said("03", "why-answer", r"\*\*(\d+) ms\*\*"), found["behind, ms"], 0.02)
-    assert said("03", "why-answer", r"Times ([\d,]+) frames") == len(perfect.frames)
+    assert said("03", "why-answer", r"Times ([\d,]+) frames") == len(frames)
     near(said("03", "explain", r"machine shows ([\d.]+) fps"), 1_000 / gaps.mean(), 2e-3)
     assert 2 * found["behind, ms"] > 500  # "more than half a second away after two minutes"
 
@@ -282,7 +283,7 @@ def test_which_playout_delay_is_too_little_and_which_for_nothing() -> None:
     calm, bad = Network(jitter=0.002), Network(jitter=0.1, seed=5)
     assert outcome(calm, 0.02)[0] > 99 > 95 > outcome(UNEVEN, 0.02)[0], "too little as soon as it is uneven"
     near(250, outcome(calm, 0.3)[1] - outcome(calm, 0.02)[1], 0.2)  # "a quarter of a second for nothing"
-    assert outcome(bad, 0.3)[0] < 98, "still too little in a bad one"
+    assert outcome(bad, 0.3)[0] < 99, "still too little in a bad one"
     assert outcome(bad, "adaptive")[0] > outcome(bad, 0.02)[0] + 10
     assert outcome(UNEVEN, "adaptive")[2] > 0, "pays with rebuffers"
 
@@ -313,7 +314,7 @@ NARROW = Network(rate=3_000, queue=0.2, delay=0.02)
 
 
 def test_ten_per_cent_too_much() -> None:
-    sent = metrics.bitrate(run(network=Network(), seconds=20))["video"].median()
+    sent = metrics.bitrate(run(audio=False, network=Network(), seconds=20))["video"].median()
     excess = said("07", "fill-text", r"some (\d+) kbit/s are too much")
     near(excess, sent - 3_000, 0.1)
     near(said("07", "predict-text", r"That is (\d+) % too much"), 100 * (sent / 3_000 - 1), 0.15)
@@ -323,7 +324,7 @@ def test_ten_per_cent_too_much() -> None:
 
 
 def test_when_the_first_packet_is_dropped_and_what_is_shown() -> None:
-    fixed = run(network=NARROW)
+    fixed = run(audio=False, network=NARROW)
     lost = video(fixed).query("fate == 'lost'")
     first = float(lost["sent"].min())
     near(said("07", "fill-text", r"after \*\*([\d.]+) s\*\*"), first, 0.05)
@@ -342,20 +343,20 @@ def test_when_the_first_packet_is_dropped_and_what_is_shown() -> None:
 
 def test_a_queue_does_not_see_means() -> None:
     short = Network(rate=6_000, queue=0.01)
-    at_once = run(network=short, seconds=20)
-    spread = run(network=short, spread=0.6, seconds=20)
+    at_once = run(audio=False, network=short, seconds=20)
+    spread = run(audio=False, network=short, spread=0.6, seconds=20)
     assert shown(at_once) < 5
     assert shown(spread) > 95
-    frame = at_once.frames.query("stream == 'video'")["bytes"].astype(float).median()
+    frame = video(at_once)["bytes"].sum() / len(at_once.frames)
     near(said("07", "spread-why", r"at once, (\d+) kB"), frame / 1e3, 0.05)
     near(0.5, 6_000 * 1e3 / 8 * short.queue / frame, 0.2)  # "in 10 ms the link takes half of them"
     near(said("07", "spread-price", r"leaves (\d+) ms later"), 0.6 * 1_000 / 30, 0.01)
 
 
-def test_who_listens_shows_every_frame() -> None:
-    steered = run(network=NARROW, rate_control="aimd")
-    assert text("07", "worse-text").startswith("Every frame, at a little less quality.")
-    assert shown(steered) > 99
+def test_who_listens_shows_nearly_every_frame() -> None:
+    steered = run(audio=False, network=NARROW, rate_control="aimd")
+    assert text("07", "worse-text").startswith("Nearly every frame, at a little less quality.")
+    assert shown(steered) > 97
 
 
 def test_what_the_notebook_has_for_a_controller_is_still_to_be_mended() -> None:

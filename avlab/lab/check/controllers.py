@@ -28,7 +28,7 @@ QUEUE_S, DELAY_S = 0.2, 0.02
 ADAPT_S = 6.0
 """So long after a bottleneck has come it may still cost frames: two reports a second are all that a controller has."""
 
-SHOWN, USED, WAIT_MS, REGAINED = 0.95, 0.75, 60.0, 1.05
+SHOWN, USED, WAIT_MS, REGAINED = 0.95, 0.65, 60.0, 1.05
 """What is asked for: the share of frames shown, that of the path used, of what is possible; the usual wait in the
 queue; and how much more is sent some seconds after the path has become wide again."""
 
