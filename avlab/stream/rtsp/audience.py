@@ -89,6 +89,14 @@ class Cut:
             made = self._made[size] = self._make(size)
         return made
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pacer that was in use may hold some, and be sent to another process: they go there as they are cut."""
+        return Cut, (partial(_as_cut, self._made[self.size]), self.size)
+
+
+def _as_cut(packed: Packed, size: int) -> Packed:
+    return packed
+
 
 class _OwnError(Exception):
     """What failed is the server's own (its cause): no peer's doing, although a peer's request brought it about."""
