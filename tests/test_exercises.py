@@ -387,14 +387,14 @@ class ByTheClock:
         return Choice(20, 640) if 5 < report.time < 20 else Choice(80, 640)
 
 
-@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize("seed", SEEDS[:1])
 @pytest.mark.parametrize("work", [Halves, Narrows, Halves()], ids=without_addresses)
 def test_a_sensible_controller_passes(work: Any, seed: int) -> None:
     verdict = check.controller(work, seed=seed)
     assert verdict.passed, verdict
 
 
-@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize("seed", SEEDS[:1])
 @pytest.mark.parametrize(
     ("work", "words"),
     [
