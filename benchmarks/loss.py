@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import avlab
 from avlab.media.codec import encode_jpeg
 from avlab.media.sources import ClipSource
-from avlab.wire.payloads.jpeg import check_jpeg, fragments
+from avlab.wire.payloads.jpeg import check_jpeg, packed
 from avlab.wire.units import WireError
 from tests import tools
 
@@ -105,7 +105,7 @@ class Clip(NamedTuple):
         jpegs = [encode_jpeg(p.image, width=WIDTH, quality=QUALITY, matrix=p.matrix)[0] for p in pictures]
         scans = [scan(jpeg) for jpeg in jpegs]
         assert len(set(scans)) == len(scans), "each frame has its number painted on it"
-        return cls(scans, [len(fragments(jpeg).payloads) for jpeg in jpegs])
+        return cls(scans, [packed(jpeg).batch.total for jpeg in jpegs])
 
     def predicted(self, network: avlab.Network) -> float:
         """The share of frames of which no packet is lost, by Gilbert's two states; (1-p)^n where bursts are chance."""

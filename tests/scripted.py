@@ -12,13 +12,13 @@ from typing import Self
 
 import cv2
 import numpy as np
+from packing import JpegPacketizer
 
 from avlab.core.arriving import Described
 from avlab.core.repairing import Repair
 from avlab.media import codec
 from avlab.wire import rtcp, rtp, sdp
 from avlab.wire.batch import Batch
-from avlab.wire.payloads import jpeg as rtpjpeg
 from avlab.wire.units import NS, EncodedFrame
 
 VIDEO = ("m=video 0 RTP/AVP 26", "a=control:0")
@@ -65,7 +65,7 @@ class Pictures:
     """Packets of pictures of one source; all that a sender may do wrong is in its arguments."""
 
     def __init__(self, *, ssrc: int = 0x1111, sequence: int = 100, ticks: int = 5_000) -> None:
-        self.packer = rtpjpeg.JpegPacketizer(ssrc=ssrc, sequence=sequence, timestamp_offset=ticks)
+        self.packer = JpegPacketizer(ssrc=ssrc, sequence=sequence, timestamp_offset=ticks)
 
     def frame(self, pts_ns: int, number: int = 0) -> list[bytes]:
         """A picture of a media time."""

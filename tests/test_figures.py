@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from packing import JpegPacketizer
 
 import avlab
 from avlab.lab.plots import runs as plots
@@ -19,7 +20,6 @@ from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.media.packets import MediaError
 from avlab.wire import fields
 from avlab.wire.classic import ClassicSound, ClassicVideo
-from avlab.wire.payloads.jpeg import JpegPacketizer
 from avlab.wire.rtp import RtpPacket
 from avlab.wire.units import Chunk, EncodedFrame, WireError
 

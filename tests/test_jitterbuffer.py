@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packing import fragments
 
 from avlab.media.codec import encode_jpeg
 from avlab.timing.jitterbuffer import MAX_BYTES, MAX_FRAMES, WINDOW, Fragment, Frame, JitterBuffer, Run
 from avlab.timing.stage import Dropped
-from avlab.wire.payloads.jpeg import fragments
 
 MS = 1_000_000
 TICKS = 3_000  # a frame, at 30 fps

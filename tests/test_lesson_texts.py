@@ -16,6 +16,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from packing import JpegPacketizer
 
 import avlab
 from avlab import FeedbackPacer, Network, Trace, TutorialPacer, metrics, simulate
@@ -23,7 +24,6 @@ from avlab.media.codec import encode_jpeg
 from avlab.media.sources import ClipSource
 from avlab.timing.level import LevelControl
 from avlab.timing.playout import TARDY_NS
-from avlab.wire.payloads.jpeg import JpegPacketizer
 from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES
 from avlab.wire.units import EncodedFrame
 

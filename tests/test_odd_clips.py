@@ -18,13 +18,13 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from packing import fragments
 
 import avlab
 from avlab.media import codec
 from avlab.media.packets import MediaError
 from avlab.media.probe import probe
 from avlab.media.sources import ClipSource
-from avlab.wire.payloads.jpeg import fragments
 
 Image = NDArray[np.uint8]
 

@@ -13,6 +13,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from packing import JpegPacketizer
 
 from avlab.core.arriving import Described
 from avlab.core.events import Path
@@ -25,7 +26,6 @@ from avlab.network.settings import Network
 from avlab.stream.simulate import simulate
 from avlab.timing.playout import TARDY_NS
 from avlab.wire.batch import Batch
-from avlab.wire.payloads.jpeg import JpegPacketizer
 from avlab.wire.rtp import JPEG, VIDEO_CLOCK
 from avlab.wire.units import EncodedFrame
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from packets import stored
+from packing import JpegPacketizer, fragments
 
 from avlab.media.codec import encode_jpeg
 from avlab.timing.jitterbuffer import Run
@@ -25,11 +26,9 @@ from avlab.wire.payloads.jpeg import (
     MAX_FRAGMENTS,
     MAX_SCAN,
     FrameAssembler,
-    JpegPacketizer,
     NoSizeError,
     check_jpeg,
     derived_tables,
-    fragments,
     jfif_header,
     packed,
     parse_fragment,

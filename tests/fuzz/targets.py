@@ -25,6 +25,7 @@ import captures
 import numpy as np
 import packets
 import traces
+from packing import JpegPacketizer, L16Packetizer, fragments
 
 from avlab.core import events
 from avlab.core.arriving import Described
@@ -130,7 +131,7 @@ def _datagrams() -> list[bytes]:
 @cache
 def _own_frames(count: int = 6) -> list[list[bytes]]:
     """Frames as packets of this product's own server."""
-    stream = rtpjpeg.JpegPacketizer(payload_type=26, ssrc=0x1234, sequence=65_530, timestamp_offset=2**32 - 9000)
+    stream = JpegPacketizer(payload_type=26, ssrc=0x1234, sequence=65_530, timestamp_offset=2**32 - 9000)
     return [
         stream.pack(EncodedFrame(at, at * NS // 30, _jpegs()[at % 4], *((160, 96), (64, 48))[at % 4 // 2]))
         for at in range(count)
@@ -316,7 +317,7 @@ def _decoded(data: bytes) -> object:
 
 def _cut_up(data: bytes) -> object:
     rtpjpeg.check_jpeg(data)
-    return "fits" if rtpjpeg.fragments(data) else "no"
+    return "fits" if fragments(data) else "no"
 
 
 def _rtsp(data: bytes) -> object:
@@ -725,7 +726,7 @@ def _own_sequence() -> list[bytes]:
         again.sent(batch, 0)
     sent_again = [(0, data) for data in again.answer(range(65_530, 65_536), 0)]
     report = [(1, data) for data in _reports()]
-    sound = l16.L16Packetizer(payload_type=10, ssrc=0x1234, sequence=3, timestamp_offset=0, rate=44_100, channels=2)
+    sound = L16Packetizer(payload_type=10, ssrc=0x1234, sequence=3, timestamp_offset=0, rate=44_100, channels=2)
     heard = [(2, data) for data in sound.pack(Chunk(0, 0, np.zeros((882, 2), np.int16), 44_100))]
     return [
         joined([*report[:1], *frames, *report]),

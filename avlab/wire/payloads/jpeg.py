@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +21,9 @@ from avlab.wire.rtp import (
     MAX_PACKET,
     REPAIR_BYTES,
     VERSION_2,
-    VIDEO_CLOCK,
     Packed,
-    rtp_timestamp,
-    serialize_header,
 )
-from avlab.wire.units import JPEG_CODING, EncodedFrame, WireError
+from avlab.wire.units import JPEG_CODING, WireError
 
 MAX_SIDE = 2040
 """Pixels of the longest side: the header counts eights in one byte (RFC 2435 3.1.5)."""
@@ -257,38 +253,6 @@ def _derived_q() -> dict[bytes, int]:
 # ---- a JPEG to packets
 
 
-@dataclass(frozen=True, slots=True)
-class Fragments:
-    """One frame's RTP payloads, made once and sent to every client. All but the last have the same length."""
-
-    payloads: tuple[bytes, ...]
-    q: int
-    octets: int
-    """Bytes of all payloads, as a sender report counts them."""
-
-
-def fragments(jpeg: bytes) -> Fragments:
-    """Cut a JPEG into RTP payloads (RFC 2435 3.1). Raises WireError as `check_jpeg` does."""
-    info = check_jpeg(jpeg)
-    q = _derived_q().get(info.tables, IN_BAND_Q)
-    kind, restart = info.type, b""
-    if info.restart_interval:
-        kind += _RESTART
-        # F and L set and the largest count: the frame is to be decoded as a whole (3.1.7).
-        restart = struct.pack("!HH", info.restart_interval, 0xFFFF)
-    extra = _TABLES_HEADER.pack(0, 0, len(info.tables)) + info.tables if q == IN_BAND_Q else b""
-    most = MAX_PACKET - REPAIR_BYTES - HEADER_BYTES - _HEADER.size - len(restart)
-    # All that a frame's fragments share comes after the offset, and is put together once: 8,000 are made in a second.
-    shared = _HEADER.pack(0, kind, q, info.width // 8, info.height // 8)[_OFFSET.size :] + restart
-    first = min(info.scan + most - len(extra), info.end)
-    payloads = [_OFFSET.pack(0) + shared + extra + jpeg[info.scan : first]]
-    payloads += [
-        _OFFSET.pack(position - info.scan) + shared + jpeg[position : min(position + most, info.end)]
-        for position in range(first, info.end, most)
-    ]
-    return Fragments(tuple(payloads), q, sum(map(len, payloads)))
-
-
 def packed(jpeg: bytes, *, payload_type: int = JPEG, packet_size: int = MAX_PACKET) -> Packed:
     """A JPEG as RTP packets of at most `packet_size` bytes, `REPAIR_BYTES` less (RFC 2435 3.1).
 
@@ -323,38 +287,6 @@ def packed(jpeg: bytes, *, payload_type: int = JPEG, packet_size: int = MAX_PACK
             data[size + at :: size] = column
     data[(count - 1) * size + 1] |= MARKER
     return Packed(Batch(bytes(data), size if count > 1 else len(data)))
-
-
-class JpegPacketizer:
-    """Puts one stream's RTP headers before fragments. `sequence` is the number of the next packet."""
-
-    def __init__(self, *, ssrc: int, sequence: int, timestamp_offset: int, payload_type: int = JPEG) -> None:
-        self.ssrc = ssrc
-        self.sequence = sequence
-        self.timestamp_offset = timestamp_offset
-        self.payload_type = payload_type
-
-    def timestamp(self, pts_ns: int) -> int:
-        """The RTP timestamp of a presentation time, on the 90 kHz clock."""
-        return rtp_timestamp(pts_ns, VIDEO_CLOCK, self.timestamp_offset)
-
-    def pack(self, frame: EncodedFrame) -> list[bytes]:
-        """One frame's packets for one client; raises WireError as `check_jpeg` does."""
-        return self.pack_fragments(fragments(frame.data), frame.pts_ns)
-
-    def pack_fragments(self, frame: Fragments, pts_ns: int) -> list[bytes]:
-        """The packets of a frame cut before, in order: none over MAX_PACKET bytes, the marker on the last."""
-        timestamp, ssrc, kind, pack = self.timestamp(pts_ns), self.ssrc, self.payload_type, HEADER.pack
-        serialize_header(kind, self.sequence, timestamp, ssrc, True)  # checks, once for all
-        *others, last = frame.payloads
-        packets = [
-            pack(VERSION_2, kind, number & 0xFFFF, timestamp, ssrc) + payload
-            for number, payload in enumerate(others, self.sequence)
-        ]
-        number = (self.sequence + len(others)) & 0xFFFF
-        packets.append(pack(VERSION_2, kind | MARKER, number, timestamp, ssrc) + last)
-        self.sequence = (number + 1) & 0xFFFF
-        return packets
 
 
 # ---- packets to a JPEG
