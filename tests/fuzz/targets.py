@@ -581,7 +581,7 @@ def _told(data: bytes) -> object:
         assert due_ns is not None
         assert due_ns >= now_ns
     assert back <= CREDIT_BYTES + SHARE * sent + 2 * 2000
-    return outlet.reception is not None, back > 0
+    return sender.heard_ns is not None, back > 0
 
 
 def _serving(data: bytes) -> object:
