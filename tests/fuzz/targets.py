@@ -554,6 +554,7 @@ def _stage(tracks: dict[str, Track]) -> Any:
         play=lambda peer, now_ns: 0,
         clip_ns=lambda: 20 * NS,
         admit=lambda peer: None,
+        group_route=lambda peer, track: None,
         set_up=lambda peer, outlet: None,
         tear_down=lambda peer, outlet: None,
     )
