@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import FrozenInstanceError, replace
 from itertools import groupby, pairwise
 from typing import Any
@@ -15,6 +16,7 @@ import avlab
 from avlab.network.impairment import Copy, Impairment, InTransit, Outcome
 from avlab.network.settings import Network
 from avlab.timing.stage import Dropped
+from avlab.wire.batch import Batch
 
 MS = 1_000_000
 NS = 1_000_000_000
@@ -485,3 +487,61 @@ def test_presets_have_sources_and_the_figures_that_these_say() -> None:
     assert quantile("classroom", 0.5) == pytest.approx(26, abs=0.5)
     assert quantile("classroom", 0.9) == pytest.approx(74, abs=0.5)
     assert not hasattr(Network(), "loss_rate")
+
+
+# ---- packets that are sent together
+
+
+TOGETHER = [
+    Network(),
+    Network(loss=0.2, seed=3),
+    Network(loss=0.3, burst=3, delay=0.02),
+    Network(loss=0.1, jitter=0.01, delay=0.01),
+    Network(loss=0.1, jitter=0.01, reorder=True, duplicate=0.3),
+    Network(duplicate=0.5, delay=0.01),
+    Network(rate=500, queue=0.05, loss=0.1),
+    Network(loss=lambda packet, state: packet.number % 3 == 0),
+    Network(delay=lambda packet, state: packet.chance * 0.1),
+]
+
+
+@pytest.mark.parametrize("reliable", [False, True])
+@pytest.mark.parametrize("network", TOGETHER, ids=str)
+def test_packets_sent_together_fare_as_each_by_itself(network: Network, reliable: bool) -> None:
+    chance = random.Random(1)
+    one, all_of_them = Impairment(network), Impairment(network)
+    singly: list[Any] = []
+    together: list[Any] = []
+    for turn in range(200):
+        now_ns = turn * 7 * MS
+        count, size = chance.randrange(1, 9), chance.randrange(20, 1200)
+        last = chance.randrange(12, size + 1)
+        batch = Batch(bytes((count - 1) * size + last), size)
+        for at in range(count):
+            one.push(InTransit("video", size if at < count - 1 else last, (turn, at), reliable), now_ns)
+        all_of_them.push_batch("video", batch, turn, now_ns, reliable=reliable)
+        singly += [(now_ns, *each) for outcome in one.pull(now_ns) for each in told_singly(outcome)]
+        together += [(now_ns, *each) for outcome in all_of_them.pull(now_ns) for each in told_together(outcome)]
+        assert one.reliable_bytes == all_of_them.reliable_bytes
+        assert one.wake_at() == all_of_them.wake_at()
+    assert singly == together
+    assert [each for outcome in one.flush() for each in told_singly(outcome)] == [
+        each for outcome in all_of_them.flush() for each in told_together(outcome)
+    ]
+
+
+def told_singly(outcome: Any) -> list[tuple[str, Any]]:
+    packet, word = opened(outcome)
+    return [(word, packet.item)]
+
+
+def told_together(outcome: Any) -> list[tuple[str, Any]]:
+    packet, word = opened(outcome)
+    turn, first, after = packet.item
+    return [(word, (turn, at)) for at in range(first, after)]
+
+
+def opened(outcome: Any) -> tuple[Any, str]:
+    if isinstance(outcome, Dropped):
+        return outcome.item, outcome.reason
+    return (outcome.packet, "copy") if isinstance(outcome, Copy) else (outcome, "came")

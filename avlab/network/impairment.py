@@ -251,7 +251,7 @@ class Impairment:
             self._reliable_bytes += len(batch.data)
         for at in range(count):
             chance, jitters, copied, copys_jitter = draw(), draw(), draw(), draw()
-            lost = lane.loses(p, network, chance) and not reliable
+            lost = not reliable and lane.loses(p, network, chance)
             wait_ns = lane.wait_ns(network, jitters, now_ns) if jitter else 0
             if lost:
                 at_ns = now_ns

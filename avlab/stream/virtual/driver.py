@@ -427,7 +427,12 @@ class Run:
         self._receive(route, Batch(data, len(data)), now_ns)
 
     def _receive(self, path: Path, batch: Batch, now_ns: int) -> None:
-        self._player.receive(path, batch, now_ns)
+        receive = self._player.receive
+        if path.stream == "audio":  # over TCP each packet comes by itself
+            for data in batch.datagrams():
+                receive(path, Batch(data, len(data)), now_ns)
+        else:
+            receive(path, batch, now_ns)
         self._touched, self._arrived_ns = True, now_ns
 
     # ---- the client
