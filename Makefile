@@ -16,6 +16,7 @@ SYSTEM_lab := $(SYSTEM_check) $(if $(DEBIAN_PYTHON),$(notdir $(PYTHON))-dev) gcc
     libgl1 libglib2.0-0 libsm6 libxext6
 SYSTEM_docs := $(SYSTEM_lab)
 SYSTEM_test := $(SYSTEM_lab) chromium ffmpeg gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+    gstreamer1.0-plugins-bad \
     gir1.2-gst-rtsp-server-1.0 python3-gi pulseaudio pulseaudio-utils libasound2-plugins xvfb xdotool tshark
 SYSTEM_bench := $(SYSTEM_test) mpv gir1.2-gst-plugins-base-1.0
 

@@ -431,7 +431,7 @@ def _say(text: object, *, file: TextIO | None = None) -> None:
 
 
 def _as_json(summary: Summary | None, error: BaseException | None) -> str:
-    names = ("shown", "late", "incomplete", "skipped", "lost", "fps", "audio_seconds", "av_p95_ms")
+    names = ("shown", "late", "incomplete", "skipped", "lost", "damaged", "fps", "audio_seconds", "av_p95_ms")
     values = {name: getattr(summary, name) if summary is not None else None for name in names}
     return json.dumps(values | {"error": None if error is None else _sentence(error)})
 

@@ -25,7 +25,7 @@ from avlab.timing import pacing
 
 pytestmark = pytest.mark.slow
 
-KEYS = {"shown", "late", "incomplete", "skipped", "lost", "fps", "audio_seconds", "av_p95_ms", "error"}
+KEYS = {"shown", "late", "incomplete", "skipped", "lost", "damaged", "fps", "audio_seconds", "av_p95_ms", "error"}
 QUIET = ("--no-window", "--audio", "null")
 
 

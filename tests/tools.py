@@ -48,7 +48,7 @@ PACKAGES: dict[str, str] = {
 }
 """What `needs(...)` may name, and the Debian packages that bring it. `gst:ELEMENT` names a GStreamer element."""
 
-GST_PACKAGES = "gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+GST_PACKAGES = "gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
 
 
 def without_addresses(value: object) -> str:

@@ -193,6 +193,10 @@ class FrameToDecode(NamedTuple):
     frame: Frame
 
 
+class DecodeEnds(NamedTuple):
+    """No further picture is to be decoded: what a decoder holds back is to be given."""
+
+
 class FrameReady(NamedTuple):
     """A picture is complete ahead of its time: for whoever shows pictures by a clock of its own."""
 
@@ -292,6 +296,7 @@ PlayerEvent: TypeAlias = (
     | Malformed
     | Stray
     | FrameToDecode
+    | DecodeEnds
     | FrameReady
     | FrameDue
     | FrameDecided

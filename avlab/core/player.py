@@ -28,6 +28,9 @@ from avlab.wire.units import NS, Samples
 REPORT_NS = NS // 2
 """As often as the server's own; see there."""
 
+ASK_KEY_NS = NS // 2
+"""A picture that needs no other is asked for so often at the most: it is large, and takes a while to come."""
+
 FIRST_REPORT_NS = REPORT_NS // 2
 """From the beginning to the first report, half as long (RFC 3550 6.2): it tells a round trip while queues are short."""
 
@@ -47,6 +50,7 @@ class Player:
         self._arriving = Arriving(self._presenting, self._events.append)
         self._report_ns: int | None = None  # when the next report is due; None before anything is asked for
         self._ending = Ending()
+        self._asked_key_ns: int | None = None
         self._handled_ns = 0
         self._drained_ns: int | None = None  # at the end, when the device will have played the last of the sound
 
@@ -171,6 +175,8 @@ class Player:
             if nack is not None:
                 self._send(incoming.stream, nack)
             self._presenting.least_ns = asking.requester.least_delay_ns
+        if self._presenting.needs_key:
+            self._ask_for_key(now_ns)
         if self._report_ns is not None and now_ns >= self._report_ns:
             self._report_ns = now_ns + REPORT_NS
             self._report(now_ns)
@@ -263,6 +269,23 @@ class Player:
         """The streams whose lost packets are asked for."""
         repairs = ((each, each.repairing) for each in self.streams.values())
         return [(each, repair.asking) for each, repair in repairs if repair is not None and repair.asking is not None]
+
+    def _ask_for_key(self, now_ns: int) -> None:
+        """A PLI (RFC 4585 6.3.1): pictures are spoilt until one comes that needs no other.
+
+        Whether it was described or not: a server that does not know it passes it over (RFC 3550 6.1), and one that
+        does ends seconds of damage.
+        """
+        incoming = self.streams.get("video")
+        if incoming is None or incoming.ssrc is None or incoming.ended:
+            return
+        if self._asked_key_ns is not None and now_ns - self._asked_key_ns < ASK_KEY_NS:
+            return
+        self._asked_key_ns = now_ns
+        asked = rtcp.PictureLoss(self.ssrc, incoming.ssrc)
+        self._send(
+            "video", rtcp.serialize_compound([rtcp.ReceiverReport(self.ssrc), rtcp.Sdes(self.ssrc, "avlab"), asked])
+        )
 
     def _report(self, now_ns: int) -> None:
         """A receiver report on each stream of which anything came."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from avlab.core.events import (
+    DecodeEnds,
     DelayChanged,
     FrameDecided,
     FrameDue,
@@ -25,13 +26,14 @@ from avlab.core.events import (
 )
 from avlab.core.sink import SoundSink
 from avlab.parts import Call, PartError, called
+from avlab.timing.decodeorder import DecodeOrder
 from avlab.timing.jitterbuffer import MAX_FRAMES, Frame, JitterBuffer, Run
 from avlab.timing.ownbuffer import OwnBuffer, Tell
 from avlab.timing.playout import DEFAULT_DELAY_NS, TARDY_NS, ClockReading, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.timing.target import DelayTarget, Steering
 from avlab.timing.verdicts import Decision, Verdict, Verdicts
-from avlab.wire.units import JPEG_CODING, NS, Samples, WireError
+from avlab.wire.units import JPEG_CODING, NS, PREDICTED, Samples, WireError
 
 VERDICT_PATIENCE_NS = NS
 """At the end of the stream, how long a view may take to say what became of its last pictures."""
@@ -70,6 +72,10 @@ class Presenting:
         self._quickest_ns: int | None = None  # of the pictures' packets before the start: arrival less media time
         self._playout = Playout(self._clock)
         self._decoding: dict[int, Frame] = {}  # whole pictures that are being decoded, by ticks
+        self._order = DecodeOrder()
+        self._decode_over = False
+        self.needs_key = False
+        """Whether pictures are spoilt, or cannot be decoded, until one comes that needs no other."""
         self._start = Start(expect=set(), delay_ns=0)
         self._delay_ns = 0
         self._timed = True
@@ -167,6 +173,7 @@ class Presenting:
     def count_anew(self) -> None:
         """Another source sends the pictures from now on: its packets have numbers of their own."""
         self._numbers, self._packets = None, 0
+        self._order.anew()
 
     def refusals(self) -> list[WireError]:
         """Why packets were no part of a picture, since the last call."""
@@ -209,6 +216,8 @@ class Presenting:
         """What became of a picture that was to be decoded; with no image, its fate."""
         if self._decoding.pop(frame.ticks, None) is None:
             return
+        if frame.coding in PREDICTED:
+            self.needs_key = image is None or frame.damaged
         if image is None:
             self._decide((Decision(replace(frame, data=None), fate),))
             return
@@ -271,6 +280,9 @@ class Presenting:
         moments = [self._playout.wake_at(), self._start.wake_at()]
         if isinstance(self._buffer, OwnBuffer):
             moments.append(self._buffer.wake_at())
+        decode_ns = self._order.due_ns(self._buffer.adjoin)
+        if decode_ns is not None and self._clock.running and not self._playout.at_once:
+            moments.append(self._clock.when_ns(decode_ns))
         ripe_ns = self._buffer.ripe_pts_ns
         if ripe_ns is not None and self._clock.running and not self._playout.at_once:
             moments.append(self._clock.when_ns(ripe_ns))
@@ -307,6 +319,7 @@ class Presenting:
         if self._playout.shown_pts_ns is not None:
             self._buffer.expire(self._playout.shown_pts_ns)
             self._take_frames(now_ns)
+        self._decode(now_ns)
         self._tell_sound()
 
     def steer_by(self, target: DelayTarget) -> None:
@@ -338,10 +351,14 @@ class Presenting:
             return False
         self._buffer.flush()
         self._take_frames(now_ns)
+        if not len(self._order) and not self._decode_over:
+            self._decode_over = True
+            self._emit(DecodeEnds())
         patient = self._verdicts.waiting and now_ns - self._presented_ns < VERDICT_PATIENCE_NS
         return (
             not len(self._playout)
             and not self._decoding
+            and not len(self._order)
             and not patient
             and (self._sound is None or self._sound.drained)
         )
@@ -349,7 +366,7 @@ class Presenting:
     def flush(self, now_ns: int) -> None:
         """Nothing more comes: each picture that nobody owes a verdict on gets its fate."""
         self._buffer.flush()
-        decoding, self._decoding = list(self._decoding.values()), {}
+        decoding, self._decoding = [*self._decoding.values(), *self._order.flush()], {}
         for item in [*self._buffer.pull(now_ns), *decoding, *self._playout.flush()]:
             frame, fate = (item.item, item.reason) if isinstance(item, Dropped) else (item, "in_flight")
             self._decide(self._verdicts.left(frame, fate if fate == "late" else "in_flight"))
@@ -386,9 +403,26 @@ class Presenting:
             self._start.arrived("video", frame.pts_ns, self._by_itself.get(frame.ticks, now_ns))
             if frame.coding == JPEG_CODING:
                 self._play(frame, now_ns)
+            elif frame.coding in PREDICTED:
+                self._order.put(frame)
             else:
-                self._decoding[frame.ticks] = frame
-                self._emit(FrameToDecode(frame))
+                self._to_decode(frame)
+        self._decode(now_ns)
+
+    def _decode(self, now_ns: int) -> None:
+        """Have pictures decoded whose turn it is."""
+        if not len(self._order):
+            return
+        media_ns = self._clock.media_ns(now_ns) if self._clock.running else None
+        for frame in self._order.release(media_ns, self._buffer.adjoin, at_once=self._playout.at_once):
+            if isinstance(frame, Dropped):
+                self._decide((Decision(replace(frame.item, data=None), frame.reason),))
+            else:
+                self._to_decode(frame)
+
+    def _to_decode(self, frame: Frame) -> None:
+        self._decoding[frame.ticks] = frame
+        self._emit(FrameToDecode(frame))
 
     def _play(self, frame: Frame, now_ns: int) -> None:
         self._push(frame, now_ns)
@@ -506,6 +540,7 @@ class Presenting:
     def _decide(self, decisions: Iterable[Decision]) -> None:
         """What became of pictures; and how far one that was seen was from the sound."""
         for frame, fate, shown_ns, heard_ns in decisions:
+            fate = "damaged" if fate == "shown" and frame.damaged else fate
             self._emit(FrameDecided(frame, fate, shown_ns, self._timed))
             if shown_ns is None or self._sound is None or not self._timed:
                 continue

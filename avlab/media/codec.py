@@ -129,6 +129,13 @@ def to_bgr(image: VideoFrame | Image, *, width: int | None = None, matrix: Matri
     return upright.copy()
 
 
+def to_array(frame: VideoFrame) -> Image:
+    """A decoded frame as BGR uint8 of shape (height, width, 3), at its own size whatever that is."""
+    size = (frame.width, frame.height)
+    scaled = _scaler.reformat(frame, *size, "bgr24", src_colorspace=_colour_matrix(frame), threads=1)
+    return _view(scaled.planes[0], 3).copy()
+
+
 def decode_jpeg(jpeg: bytes) -> Image:
     """A JPEG as BGR uint8 of shape (height, width, 3). Raises ValueError when it is damaged or not a JPEG.
 

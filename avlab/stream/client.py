@@ -28,7 +28,8 @@ from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Offer, Receiver, SoundOffer
 from avlab.stream.handle import Handle, Worker, running_handles
-from avlab.stream.playing.decoding import Decoding
+from avlab.stream.playing.decoding import Decoder, Decoding
+from avlab.stream.playing.predicted import Damaged, PredictedDecoding
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.playing.sound import Sounding
 from avlab.stream.playing.tap import Received, Tap
@@ -44,7 +45,7 @@ from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.timing.target import DelayTarget, OwnTarget, own_target
 from avlab.wire.payloads.own import check_payload
 from avlab.wire.text import printable
-from avlab.wire.units import NS
+from avlab.wire.units import NS, PREDICTED
 from avlab.wire.urls import redacted
 
 
@@ -59,6 +60,8 @@ class Client(Handle):
     avlab's; see `avlab.parts`. TypeError for what is none.
     `payload` and `codec` are what the server was given as such, an object or a class each: `unpack(payloads)`, with
     None for each that is lost, makes a frame's bytes of what came, and `decode(data)` a picture of those.
+    `damaged` is what is done with pictures of H.264 and H.265 that are whole, and predicted from one that a loss has
+    spoilt: "show" them, or "freeze" the last good one until a key frame comes.
     `audio` is `auto` (a device where there is one), `speaker` (a device is demanded) or `null` (time
     is kept, in silence). `av_offset` in seconds is what the device delays beyond what it reports (Bluetooth).
     `video_over` and `audio_over` are `udp` or `tcp` (video over UDP and audio over TCP when left out); a server that
@@ -88,6 +91,7 @@ class Client(Handle):
         jitter_buffer: type[JitterBuffer] | None = None,
         payload: Any = None,
         codec: Any = None,
+        damaged: Damaged = "show",
         repair: Repair | type[Any] | None = None,
         audio: Literal["auto", "speaker", "null"] = "auto",
         av_offset: float = 0.0,
@@ -129,6 +133,9 @@ class Client(Handle):
         if codec is not None:
             check_codec(codec)
         self.payload, self.codec = payload, codec
+        if damaged not in ("show", "freeze"):
+            raise ValueError(f"damaged must be 'show' or 'freeze', not {damaged!r}")
+        self.damaged: Damaged = damaged
         self._peer: Server | None = None
         self._offer: Offer | None = None
         self._sought: set[int] = set()  # the sources that a server of this process was looked for by
@@ -286,7 +293,11 @@ class Client(Handle):
     def nothing_shown(self) -> str | None:
         """Why no picture was shown so far, in a sentence; None when one was, or when there are none in the stream."""
         fates, (_, packets) = self._presentation.fates, self._presentation.received
-        if fates.get("shown") or (self._offer is not None and "video" not in self._offer.streams):
+        if (
+            fates.get("shown")
+            or fates.get("damaged")
+            or (self._offer is not None and "video" not in self._offer.streams)
+        ):
             return None
         if self._offer is None:
             return "no picture was shown: the stream had not begun"
@@ -417,7 +428,7 @@ class Client(Handle):
             timed=timed,
             size=offer.size,
             fps=offer.fps,
-            decoding=self._begin_decoding(waker),
+            decoding=self._begin_decoding(offer, waker),
         )
         self._receiver.play(self._selector)
         self._selector.register(waker, selectors.EVENT_READ)
@@ -440,8 +451,14 @@ class Client(Handle):
         if self._capture is not None:
             self._capture.close()
 
-    def _begin_decoding(self, waker: Waker) -> Decoding | None:
-        """What decodes pictures, on a thread of its own, where that is a codec of one's own."""
+    def _begin_decoding(self, offer: Offer, waker: Waker) -> Decoder | None:
+        """What decodes pictures, on a thread of its own, where they are no JPEG."""
+        if offer.coding in PREDICTED:
+            predicted = PredictedDecoding(
+                offer.coding, setup=offer.setup, damaged=self.damaged, notice=self._notice, ready=waker.wake
+            )
+            self.spawn("decoder", predicted.run, predicted.wake)
+            return predicted
         if self.codec is None:
             return None
         guard = self._part_guard

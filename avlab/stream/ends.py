@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from avlab.wire.rtp import HEADER_BYTES, Packed
-from avlab.wire.units import NS, Chunk, EncodedFrame
+from avlab.wire.units import JPEG_CODING, NS, Chunk, EncodedFrame
 
 
 class Part(NamedTuple):
@@ -123,6 +123,10 @@ class Offer:
     clip: str = ""
     size: tuple[int, int] | None = None
     """Of the pictures, where it is told beforehand."""
+    coding: str = JPEG_CODING
+    """What the pictures' bytes are; of anyone's own payload format, whatever it says of each."""
+    setup: bytes = b""
+    """Parameter sets for their decoder, where those are told beforehand."""
     delay_ns: int | None = None
     """How long sound is held back by a wire without timestamps, whose pictures are shown as they come. None: by a wire
     with timestamps, both are held back by the client's playout delay."""

@@ -91,6 +91,12 @@ class Frame:
     """Whether it can be decoded without those before it."""
     image: Any = field(default=None, repr=False, compare=False)
     """The picture, BGR uint8 of (height, width, 3), where `data` is no JPEG and has been decoded; else None."""
+    numbers: tuple[int, int] | None = None
+    """The sequence numbers of the first and the last of its packets that came; None where they are not known."""
+    after_loss: bool = False
+    """Whether something that was sent before it, and since the last one that was decoded, is lost."""
+    damaged: bool = False
+    """Whether what it was predicted from had been spoilt by a loss."""
 
 
 @dataclass(slots=True)
@@ -100,6 +106,7 @@ class _Unfinished:
     assembler: Assembler
     form: VideoFormat | None
     lowest: int  # of the numbers that came
+    highest: int
     begun: bool = False  # its assembler knows where it begins
     packets: int = 0
     bytes: int = 0
@@ -200,10 +207,11 @@ class JitterBuffer:
         frame = self._unfinished.get(ticks)
         if frame is None:
             assembler = self.assembler() if form is None else form.assembler()
-            frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, assembler, form, sequence)
+            frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, assembler, form, sequence, sequence)
         size = len(batch.data) - HEADER_BYTES * batch.total
         frame.packets += batch.total
         frame.bytes += size
+        frame.highest = max(frame.highest, sequence + batch.total - 1)
         self._held += size
         if refused := frame.assembler.add_run(sequence, marker, batch):
             self.malformed += len(refused)
@@ -216,6 +224,12 @@ class JitterBuffer:
             self._give_up(ticks)
         elif self._held > MAX_BYTES or len(self._unfinished) > MAX_FRAMES:
             self._give_up(next(iter(self._unfinished)))
+
+    def adjoin(self, before: int, after: int) -> bool:
+        """Whether nothing of any frame is between the packets of two numbers: parity alone, or nothing at all."""
+        if after - before > WINDOW:
+            return False
+        return all(number in self._between.numbers for number in range(before + 1, after))
 
     def pass_over(self, sequence: int, now_ns: int) -> None:
         """The packet of this number is of no frame: parity, among the numbers of those that it is over."""
@@ -342,4 +356,5 @@ class JitterBuffer:
             complete_ns,
             assembler.coding,
             assembler.key,
+            numbers=(frame.lowest, frame.highest),
         )

@@ -177,6 +177,10 @@ class OwnBuffer:
         self._ends[sequence] = -1, True
         self._usual.pass_over(sequence, now_ns)
 
+    def adjoin(self, before: int, after: int) -> bool:
+        """See `JitterBuffer`."""
+        return self._usual.adjoin(before, after)
+
     def expire(self, media_ns: int) -> None:
         """Media time has passed `media_ns`: the part's own deadlines tell it so."""
         self._usual.expire(media_ns)
@@ -395,6 +399,7 @@ class OwnBuffer:
             None if data is None else max(arrivals),
             coding=assembler.coding,
             key=assembler.key,
+            numbers=(runs[0].sequence, runs[-1].sequence),
         )
 
     # ---- what became of it

@@ -20,6 +20,10 @@ RTPFB = 205
 GENERIC_NACK = 1
 """Transport layer feedback, and the one of its formats that is known here (RFC 4585 section 6.2.1)."""
 
+PSFB = 206
+PICTURE_LOSS = 1
+"""Payload-specific feedback, and the one of its formats that is known here (RFC 4585 section 6.3.1)."""
+
 MAX_NACK_FIELDS = 256
 """Fields of 17 packets each in one NACK: a receiver that lacks more has lost its stream and not some packets."""
 
@@ -32,6 +36,7 @@ _PADDING = 0x20
 _HEADER = struct.Struct("!BBH")
 _SENDER = struct.Struct("!IQIII")
 _BLOCK = struct.Struct("!IB3sIIII")
+_ASKS = {(RTPFB, GENERIC_NACK), (PSFB, PICTURE_LOSS)}
 _NACK_FIELD = struct.Struct("!HH")  # a sequence number, and a bit for each of the 16 after it, the next one's lowest
 
 
@@ -103,7 +108,15 @@ class Nack:
     """In the order asked; runs of numbers within 17 of each other share a field."""
 
 
-RtcpPacket: TypeAlias = SenderReport | ReceiverReport | Sdes | Bye | Nack
+@dataclass(frozen=True, slots=True)
+class PictureLoss:
+    """The receiver `ssrc` asks the source `media_ssrc` for a picture that needs no other (RFC 4585 6.3.1)."""
+
+    ssrc: int
+    media_ssrc: int
+
+
+RtcpPacket: TypeAlias = SenderReport | ReceiverReport | Sdes | Bye | Nack | PictureLoss
 
 
 def ns_to_ntp(unix_ns: int) -> int:
@@ -153,6 +166,8 @@ def _serialize(packet: RtcpPacket) -> bytes:
         case Nack():
             head = struct.pack("!II", packet.ssrc, packet.media_ssrc)
             return _frame(RTPFB, GENERIC_NACK, head + _serialize_nack(packet.sequences))
+        case PictureLoss():
+            return _frame(PSFB, PICTURE_LOSS, struct.pack("!II", packet.ssrc, packet.media_ssrc))
 
 
 def _serialize_nack(sequences: Sequence[int]) -> bytes:
@@ -278,7 +293,7 @@ def subjects(data: bytes) -> list[int]:
             start = position + (4 + _SENDER.size if packet_type == SR else 8)
             blocks = range(start, min(start + (first & 0x1F) * _BLOCK.size, end - 3), _BLOCK.size)
             found += [int.from_bytes(data[at : at + 4], "big") for at in blocks]
-        elif packet_type == RTPFB and first & 0x1F == GENERIC_NACK and end >= position + 12:
+        elif (packet_type, first & 0x1F) in _ASKS and end >= position + 12:
             found.append(int.from_bytes(data[position + 8 : position + 12], "big"))
         position = end
     return found
@@ -325,6 +340,9 @@ def _parse_body(packet_type: int, count: int, body: bytes) -> Sequence[RtcpPacke
         return [Bye(struct.unpack_from(f"!{count}I", body), _decode(reason[1 : 1 + reason[0]]) if reason else "")]
     if packet_type == RTPFB and count == GENERIC_NACK:
         return [_parse_nack(body)]
+    if packet_type == PSFB and count == PICTURE_LOSS:
+        _need(body, 8, "picture loss indication")
+        return [PictureLoss(*struct.unpack_from("!II", body))]
     return []
 
 

@@ -14,6 +14,12 @@ NS = 1_000_000_000
 JPEG_CODING, OWN_CODING = "jpeg", "own"
 """What a picture's bytes are: a JPEG, or of a codec of anyone's own."""
 
+H264_CODING, H265_CODING = "h264", "h265"
+"""The same, of codecs that predict a picture from others: byte streams of an access unit each."""
+
+PREDICTED = frozenset((H264_CODING, H265_CODING))
+"""Of these codecs every picture is decoded, in the order in which they were sent."""
+
 Samples = NDArray[np.int16]
 """Sound as int16, shape (sample frames, channels)."""
 

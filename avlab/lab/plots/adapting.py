@@ -36,7 +36,7 @@ from avlab.measure.record.trace import Trace
 
 FRAME_FATES = {
     "shown": BLUE, "late": ORANGE, "incomplete": VERMILION, "lost": "black", "skipped": "#CC79A7", "in_flight": GREY,
-    "sent": GREY,
+    "sent": GREY, "damaged": GREEN,
 }  # fmt: skip
 
 TALL = {"shown": 0.15, "late": 0.24, "skipped": 0.24, "lost": 0.42}

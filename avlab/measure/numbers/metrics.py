@@ -132,11 +132,14 @@ class FrameLedger(Printed):
     lost: int
     skipped: int
     in_flight: int
+    damaged: int = 0
+    """Shown, and spoilt: predicted from what was lost before."""
 
     @property
     def closes(self) -> bool:
         """Every frame offered has exactly one fate."""
-        return self.offered == self.shown + self.late + self.incomplete + self.lost + self.skipped + self.in_flight
+        seen, unseen = self.shown + self.damaged, self.late + self.incomplete + self.lost + self.skipped
+        return self.offered == seen + unseen + self.in_flight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +210,8 @@ class Summary(Printed):
     frame_loss_percent: float | None
     delay_ms: float | None
     bitrate_kbps: float | None
+    damaged: int = 0
+    """Frames that were shown, and spoilt by an earlier loss: of codecs that predict."""
 
     def as_dict(self) -> dict[str, int | float | None]:
         """The same as plain values, ready for JSON."""
@@ -389,4 +394,5 @@ def summary(trace: Trace) -> Summary:
         frame_loss_percent=frames_damaged(trace).percent,
         delay_ms=quantile(delay[np.isfinite(delay)], 0.5),
         bitrate_kbps=quantile(rates.bit_rate(trace)[1:].sum(axis=0), 0.5),
+        damaged=ledger.damaged,
     )

@@ -322,7 +322,7 @@ def _took(whole: pd.DataFrame) -> Floats:
 def _whole(trace: Trace) -> pd.DataFrame:
     """Frames that came whole, sooner or later: media, whole, shown (seconds) and fate. Skipped ones are left out."""
     frames = video_frames(trace)
-    frames = frames[frames["fate"].isin(["shown", "late", "incomplete"])]
+    frames = frames[frames["fate"].isin(["shown", "damaged", "late", "incomplete"])]
     table = frames_of(packet_fates(trace)).dropna(subset=["whole"])
     if table.empty:  # of a simulation without a network: frames travel whole
         frames = frames.dropna(subset=["complete", "pts"])

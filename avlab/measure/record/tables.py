@@ -19,7 +19,7 @@ Rows: TypeAlias = NDArray[np.void]
 """A structured array: one record a row, the smallest integer of its width where nothing is known."""
 
 STREAMS = ("video", "audio")
-FRAME_FATES = ("shown", "late", "incomplete", "lost", "skipped", "in_flight")
+FRAME_FATES = ("shown", "late", "incomplete", "lost", "skipped", "in_flight", "damaged")
 PACKET_FATES = ("used", "duplicate", "late", "lost", "socket_dropped", "in_flight", "recovered")
 """`recovered` was lost, and a repair brought its content back; its `received` is when."""
 

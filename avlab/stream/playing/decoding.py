@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from avlab.media.own import OwnCodec
 from avlab.parts import Call, PartEndedError, PartError, called
@@ -24,11 +24,26 @@ FIRST = 10
 
 
 class Decoded(NamedTuple):
-    """What became of a picture: its image, BGR uint8 of (height, width, 3), or None and its fate."""
+    """What became of a picture: its image, BGR uint8 of (height, width, 3), or None and its fate. The frame is the one
+    that was to be decoded, perhaps with `damaged` set.
+    """
 
     frame: Frame
     image: Any
     fate: str = "incomplete"
+
+
+class Decoder(Protocol):
+    """What decodes pictures, as the presentation knows it: `put` what is to be decoded, ask what is `done`."""
+
+    def put(self, frame: Frame) -> None:
+        """A whole picture is to be decoded."""
+
+    def end(self) -> None:
+        """Nothing more will come: what is held back is to be given."""
+
+    def done(self) -> list[Decoded]:
+        """What has become of pictures since last asked."""
 
 
 class Decoding:
@@ -74,6 +89,9 @@ class Decoding:
                 self._done.append(Decoded(self._waiting.popleft(), None, "skipped"))
                 self._keyed = self._keyed and not self._codec.full
             self._changed.notify()
+
+    def end(self) -> None:
+        """See `Decoder`: it gives each picture at once."""
 
     def done(self) -> list[Decoded]:
         """What has become of pictures since last asked."""

@@ -8,11 +8,21 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
-from avlab.core.events import FrameDecided, FrameDue, FrameReady, FrameToDecode, Notice, Path, PlayerEvent, SyncRead
+from avlab.core.events import (
+    DecodeEnds,
+    FrameDecided,
+    FrameDue,
+    FrameReady,
+    FrameToDecode,
+    Notice,
+    Path,
+    PlayerEvent,
+    SyncRead,
+)
 from avlab.core.player import Player
 from avlab.core.presenting import LOOK_NS
 from avlab.measure.numbers.rates import rate_of
-from avlab.stream.playing.decoding import Decoding
+from avlab.stream.playing.decoding import Decoder
 from avlab.stream.playing.sound import Sounding
 from avlab.stream.playing.tap import Tap
 from avlab.timing.jitterbuffer import Frame
@@ -50,7 +60,7 @@ class Presentation:
         self._fates: Counter[str] = Counter()
         self._moved_ns = 0
         self._fps: float | None = None
-        self._decoding: Decoding | None = None
+        self._decoding: Decoder | None = None
 
     def begin(
         self,
@@ -61,7 +71,7 @@ class Presentation:
         timed: bool = True,
         size: tuple[int, int] | None = None,
         fps: float | None = None,
-        decoding: Decoding | None = None,
+        decoding: Decoder | None = None,
     ) -> None:
         """The server is about to send `streams`; `delay_ns` is the playout delay (0: shown at once, None: adaptive).
 
@@ -231,6 +241,9 @@ class Presentation:
                         self._decoding.put(frame)
                     else:
                         undecoded.append(frame)
+                case DecodeEnds():
+                    if self._decoding is not None:
+                        self._decoding.end()
                 case FrameReady(frame, due_ns):
                     for tap in self._ahead:
                         tap.put(frame, due_ns)

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from avlab.wire import sdp
-from avlab.wire.payloads.formats import SOUND, VIDEO
+from avlab.wire.payloads.formats import SOUND, VIDEO, sound_format, video_format
+from avlab.wire.units import WireError
 
 CLOCKS = {"video": range(1_000, 10_000_001), "audio": range(4_000, 384_001)}
 MAX_CHANNELS = 8
@@ -41,7 +42,7 @@ class Playable:
             formats = formats[:1]
         for number, form in formats:
             fits = form.clock_rate in CLOCKS.get(media.kind, ()) and 1 <= form.channels <= MAX_CHANNELS
-            if fits and self._reads(media, number, form.encoding.upper()):
+            if fits and not _unfit(media, number, form) and self._reads(media, number, form.encoding.upper()):
                 others = ((media.payload_type, first), *media.others)
                 others = tuple(one for one in others if one[0] != number)
                 return replace(media, payload_type=number, others=others, **form._asdict())
@@ -64,7 +65,9 @@ class Playable:
         if own is not None:
             return f"the pictures at {url} {self._wanted(own)}"
         offered = ", ".join(_name(one) for one in described)
-        return f"the stream at {url} carries {offered or 'nothing'}: avlab plays JPEG pictures and L16 sound"
+        why = next((words for one in described if (words := _why(one))), "")
+        plays = "avlab plays pictures of JPEG, H.264 and H.265, and sound of AAC, Opus, G.711, L8, L16 and L24"
+        return f"the stream at {url} carries {offered or 'nothing'}{why and f' ({why})'}: {plays}"
 
     def _wanted(self, media: sdp.Media) -> str:
         """What a client would have to be given to show pictures of anyone's own."""
@@ -102,6 +105,23 @@ class Playable:
                 for kind, names in encodings.items()
             ),
         )
+
+
+def _unfit(media: sdp.Media, number: int, form: sdp.Format) -> str:
+    """Why a format that is known cannot be read as it is described; "" where it can."""
+    parameters = media.parameters(number)
+    try:
+        if media.kind == "video":
+            video_format(form.encoding, parameters)
+        elif media.kind == "audio":
+            sound_format(form.encoding, form.clock_rate, form.channels, parameters)
+    except WireError as error:
+        return printable(str(error).rstrip("."))
+    return ""
+
+
+def _why(media: sdp.Media) -> str:
+    return _unfit(media, media.payload_type, sdp.Format(media.encoding, media.clock_rate, media.channels))
 
 
 def _name(media: sdp.Media) -> str:

@@ -31,9 +31,16 @@ from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
 from avlab.wire.jpeg import check_size
-from avlab.wire.payloads.formats import SoundFormat, VideoFormat, sound_format, video_format
+from avlab.wire.payloads.formats import (
+    H264Format,
+    H265Format,
+    SoundFormat,
+    VideoFormat,
+    sound_format,
+    video_format,
+)
 from avlab.wire.payloads.own import OwnFormat, part_name
-from avlab.wire.units import NS, WireError
+from avlab.wire.units import JPEG_CODING, NS, WireError
 
 BYE_PATIENCE_NS = NS // 4
 """How long after the connection's end a BYE that comes over UDP may be."""
@@ -182,13 +189,20 @@ class RtspReceiver:
         for words in self._session.left_out:
             self._notice("left out", words)
         sound = granted["audio"].media if "audio" in granted else None
+        form = self._form_of(granted["video"].media) if "video" in granted else None
+        predicted = form if isinstance(form, H264Format | H265Format) else None
         return Offer(
             frozenset(granted),
             fps=granted["video"].media.framerate if "video" in granted else None,
             sound=SoundOffer(sound.clock_rate, sound.channels) if sound else None,
             clip=self._session.description.name,
             size=self._size,
+            coding=JPEG_CODING if predicted is None else predicted.coding,
+            setup=b"" if predicted is None else predicted.setup,
         )
+
+    def _form_of(self, media: sdp.Media) -> VideoFormat | None:
+        return self._formats_of(media).get(media.payload_type)
 
     def _name_idle_parts(self, media: sdp.Media) -> None:
         """Say what was handed in and is of no use, as the server sends something else."""
@@ -196,7 +210,7 @@ class RtspReceiver:
             words = f"the payload format does nothing: the server at {self._session.where} sends {media.encoding}"
             self._notice("payload does not apply", f"{words}; give it to the server as well, as payload=")
         if self._own.codec is not None and "codec" not in media.parameters(media.payload_type):
-            words = f"the codec does nothing: the server at {self._session.where} sends JPEG"
+            words = f"the codec does nothing: the server at {self._session.where} sends {_sent(media)}"
             self._notice("codec does not apply", f"{words}; give it to the server as well, as codec=")
 
     def _tell_of_repair(self, granted: Mapping[str, Granted]) -> None:
@@ -273,7 +287,9 @@ class RtspReceiver:
         for number, encoding in named:
             parameters = media.parameters(number)
             form = self._own.unpacks(encoding, parameters.get("codec", ""))
-            form = video_format(encoding, parameters, size=self._size) if form is None else form
+            if form is None:
+                with contextlib.suppress(WireError):  # a further one, perhaps, that cannot be read
+                    form = video_format(encoding, parameters, size=self._size)
             if form is not None:
                 formats[number] = form
         return formats
@@ -584,6 +600,11 @@ def _wishes(repair: Repair | OwnRepair | None) -> tuple[str, ...]:
     if isinstance(repair, OwnRepair):
         return (repair.name,) * repair.recovers + ("rtx",) * repair.asks
     return () if repair is None else (repair,)
+
+
+def _sent(media: sdp.Media) -> str:
+    """What is sent, for a sentence on a codec that does nothing."""
+    return media.encoding if media.encoding.upper() in ("H264", "H265") else "JPEG"
 
 
 def _format(media: sdp.Media) -> tuple[str, int, int]:

@@ -13,6 +13,8 @@ from typing import Protocol
 from avlab.wire.batch import Batch
 from avlab.wire.payloads import jpeg, l16
 from avlab.wire.payloads.bytes import BytesFormat
+from avlab.wire.payloads.h264 import H264Format
+from avlab.wire.payloads.h265 import H265Format
 from avlab.wire.rtp import FIRST_DYNAMIC, JPEG, L16_MONO, L16_STEREO, MAX_PACKET, VIDEO_CLOCK, Packed
 from avlab.wire.units import Chunk, EncodedFrame, Samples, WireError
 
@@ -163,6 +165,8 @@ SoundMaker = Callable[[int, int, Mapping[str, str]], SoundFormat]
 
 VIDEO: dict[str, VideoMaker] = {
     "JPEG": lambda parameters, size: JpegFormat(size),
+    "H264": lambda parameters, size: H264Format.described(parameters),
+    "H265": lambda parameters, size: H265Format.described(parameters),
     "X-BYTES": lambda parameters, size: BytesFormat(codec=parameters.get("codec", "")),
 }
 SOUND: dict[str, SoundMaker] = {
@@ -199,6 +203,8 @@ __all__ = [
     "VIDEO",
     "Assembler",
     "BytesFormat",
+    "H264Format",
+    "H265Format",
     "JpegFormat",
     "L16Format",
     "SoundFormat",

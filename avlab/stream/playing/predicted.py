@@ -1,0 +1,173 @@
+"""Where pictures are decoded that are predicted from others: every one, in order, on a thread of its own.
+
+What a loss has spoilt is marked, until a picture comes that needs no other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+from avlab.media.videodecoder import CALLED, DecodeError, Seen, VideoDecoder
+from avlab.stream.handle import Worker
+from avlab.stream.playing.decoding import Decoded
+from avlab.timing.jitterbuffer import Frame
+
+MOST_WAITING = 64
+"""Pictures that wait to be decoded; of more, all are given up to the next that needs no other."""
+
+MOST_REORDERED = 17
+"""Pictures that a decoder may hold back (H.264 A.3.1 and H.265 A.4.2 let it have 16)."""
+
+FAILURES = 10
+"""So many pictures of which none could be decoded, and a sentence says so."""
+
+Damaged = Literal["show", "freeze"]
+
+
+class PredictedDecoding:
+    """Decodes a stream's pictures in the order in which they are `put`: what `decoding.Decoder` is.
+
+    `coding` is what they are in, and `setup` the parameter sets that were told beforehand. With `damaged` "freeze" a
+    picture that a loss has spoilt is not shown. `notice(name, words)` is told what a person should know, and `ready`
+    called when pictures have been decoded, both on the decoding thread.
+
+    ValueError, in a sentence, where this PyAV has no such decoder.
+    """
+
+    def __init__(
+        self,
+        coding: str,
+        *,
+        setup: bytes = b"",
+        damaged: Damaged = "show",
+        notice: Callable[[str, str], None] = lambda name, words: None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._decoder = VideoDecoder(coding, setup=setup)
+        self._called = CALLED[coding]
+        self._damaged, self._notice, self._ready = damaged, notice, ready
+        self._changed = threading.Condition()
+        self._waiting: deque[Frame | None] = deque()  # None: nothing more comes
+        self._done: deque[Decoded] = deque()
+        self._ended = False
+        # Of the decoding thread alone.
+        self._inside: dict[int, Frame] = {}  # that the decoder has been fed, by ticks, in that order
+        self._spoilt: bool | None = None  # by a loss; None before the first picture that needs no other
+        self._since = 0  # the place in the order of the newest loss
+        self._fed = 0
+        self._places: dict[int, int] = {}  # of those inside
+        self._failed = 0  # in a row
+        self._told = False
+
+    # ---- from the client's thread
+
+    def put(self, frame: Frame) -> None:
+        """See `Decoder`."""
+        with self._changed:
+            if len(self._waiting) >= MOST_WAITING:
+                given_up = [each for each in self._waiting if each is not None]
+                self._done += [Decoded(each, None, "skipped") for each in given_up]
+                self._waiting.clear()
+                frame = replace(frame, after_loss=True)
+            self._waiting.append(frame)
+            self._changed.notify()
+
+    def end(self) -> None:
+        """See `Decoder`."""
+        with self._changed:
+            self._waiting.append(None)
+            self._changed.notify()
+
+    def done(self) -> list[Decoded]:
+        """See `Decoder`."""
+        with self._changed:
+            out = list(self._done)
+            self._done.clear()
+        return out
+
+    # ---- the decoding thread
+
+    def run(self, worker: Worker) -> None:
+        """The thread's body."""
+        while not worker.stopping.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+                if self._ended:
+                    return
+                frame = self._waiting.popleft()
+            decoded = self._drained() if frame is None else self._fed_with(frame)
+            with self._changed:
+                self._done += decoded
+            if decoded:
+                self._ready()
+
+    def wake(self) -> None:
+        """Let the thread look up, when it is to stop."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def _fed_with(self, frame: Frame) -> list[Decoded]:
+        if frame.data is None:
+            return [Decoded(frame, None)]
+        self._fed += 1
+        if frame.after_loss:
+            self._lose()
+        self._inside[frame.ticks] = frame
+        self._places[frame.ticks] = self._fed
+        try:
+            out = [self._seen(seen) for seen in self._decoder.decode(frame.data, frame.ticks)]
+        except DecodeError as error:
+            self._lose()
+            self._fail(str(error))
+            out = [self._given_up(frame)]
+        held = min(MOST_REORDERED, self._decoder.reorders)
+        for overdue in list(self._inside.values())[: max(0, len(self._inside) - held)]:
+            self._fail("")
+            out.append(self._given_up(overdue))
+        return [each for each in out if each is not None]
+
+    def _drained(self) -> list[Decoded]:
+        out = [self._seen(seen) for seen in self._decoder.drain()]
+        out += [self._given_up(frame) for frame in list(self._inside.values())]
+        return [each for each in out if each is not None]
+
+    def _lose(self) -> None:
+        self._since = self._fed
+        if self._spoilt is False:
+            self._spoilt = True
+
+    def _given_up(self, frame: Frame) -> Decoded | None:
+        self._places.pop(frame.ticks, None)
+        return None if self._inside.pop(frame.ticks, None) is None else Decoded(frame, None)
+
+    def _seen(self, seen: Seen) -> Decoded | None:
+        frame, place = self._inside.pop(seen.stamp, None), self._places.pop(seen.stamp, 0)
+        if frame is None:
+            return None
+        if seen.key and place >= self._since:
+            self._spoilt = False
+        if self._spoilt is None:
+            return Decoded(frame, None)
+        self._failed = 0
+        if self._spoilt and place >= self._since:
+            if self._damaged == "freeze":
+                return Decoded(frame, None)
+            frame = replace(frame, damaged=True)
+        return Decoded(frame, seen.image)
+
+    def _fail(self, words: str) -> None:
+        """Nothing came of a picture; `words` is why, as far as it is known."""
+        self._failed += 1
+        if self._failed >= FAILURES and not self._told:
+            self._told = True
+            why = f": {words}" if words else ""
+            self._notice(
+                "pictures not decoded",
+                f"pictures come as {self._called} and cannot be decoded{why}. See whether the server sends what it "
+                "describes, and pictures of 4096x2304 at the most",
+            )

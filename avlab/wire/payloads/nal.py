@@ -1,0 +1,107 @@
+"""Pictures of NAL units, as H.264 and H.265 have them: from a byte stream to packets and back. Pure.
+
+What the two differ in (headers, which types carry several units or a part of one) is in `h264` and `h265`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from avlab.wire.payloads.jpeg import MAX_SCAN
+from avlab.wire.payloads.marked import MarkedAssembler
+from avlab.wire.units import WireError
+
+START = b"\0\0\0\1"
+"""What stands before each unit in a byte stream (annex B of either standard)."""
+
+_STARTS = re.compile(b"\0\0\1")
+
+MAX_PARAMETERS = 1 << 16
+"""Bytes of the parameter sets that a description may tell."""
+
+
+def split(data: bytes) -> list[bytes]:
+    """The units of a byte stream, without what stands before and the zeros that may stand after each."""
+    marks = [match.start() for match in _STARTS.finditer(data)]
+    ends = [*marks[1:], len(data)][: len(marks)]
+    units = (data[start + 3 : end].rstrip(b"\0") for start, end in zip(marks, ends, strict=True))
+    return [unit for unit in units if unit]
+
+
+def joined(units: Iterable[bytes]) -> bytes:
+    """Units as a byte stream."""
+    return b"".join(part for unit in units for part in (START, unit))
+
+
+def aggregated(data: bytes) -> list[bytes]:
+    """The units of an aggregation packet's body: each behind its size in 16 bits. Raises WireError."""
+    units, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 2], "big")
+        unit = data[at + 2 : at + 2 + size]
+        if not size or len(unit) < size:
+            raise WireError("An aggregation packet ends within one of its NAL units.")
+        units.append(unit)
+        at += 2 + size
+    if not units:
+        raise WireError("An aggregation packet has no NAL unit.")
+    return units
+
+
+class Fragments:
+    """Puts units together of which each packet carries a part: the first begins it, the last ends it."""
+
+    def __init__(self) -> None:
+        self.units: list[bytes] = []
+        self._parts: list[bytes] | None = None
+
+    def add(self, unit: bytes) -> None:
+        """A whole unit. Raises WireError in the middle of another one."""
+        if self._parts is not None:
+            raise WireError("A NAL unit that is sent in fragments is not ended.")
+        self.units.append(unit)
+
+    def part(self, header: bytes, data: bytes, *, begins: bool, ends: bool) -> None:
+        """A part of a unit that has this header. Raises WireError for one out of place."""
+        if begins == (self._parts is not None) or (begins and ends):
+            raise WireError("A fragment of a NAL unit is out of place.")
+        if self._parts is None:
+            self._parts = [header]
+        elif self._parts[0] != header:
+            raise WireError("A fragment of a NAL unit has another header than the one before it.")
+        self._parts.append(data)
+        if ends:
+            self.units.append(b"".join(self._parts))
+            self._parts = None
+
+    def whole(self) -> list[bytes]:
+        """All units. Raises WireError while one has not ended."""
+        if self._parts is not None:
+            raise WireError("A NAL unit that is sent in fragments is not ended.")
+        return self.units
+
+
+class NalAssembler(MarkedAssembler):
+    """Puts one access unit together, as a byte stream. `units` makes NAL units of its payloads; `keyed` is whether a
+    unit is of a picture that needs no other.
+    """
+
+    def __init__(
+        self, units: Callable[[list[bytes]], list[bytes]], keyed: Callable[[bytes], bool], *, coding: str
+    ) -> None:
+        super().__init__(self._stream, coding=coding, rescues=False)
+        self.key = False
+        self._units, self._keyed = units, keyed
+
+    def _stream(self, payloads: list[bytes | None]) -> bytes | None:
+        whole = [payload for payload in payloads if payload is not None]
+        if len(whole) < len(payloads):
+            return None
+        try:
+            units = self._units(whole)
+        except WireError:
+            return None
+        self.key = any(map(self._keyed, units))
+        data = joined(units)
+        return data if 0 < len(data) <= MAX_SCAN else None

@@ -1,0 +1,71 @@
+"""What other programs send in the usual codecs is played, in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tools
+
+import avlab
+from avlab.measure.numbers import metrics
+from avlab.stream.playing.sound import Sounding
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.needs(
+        "gst-rtsp-server", "gst:openh264enc", "gst:x265enc", "gst:h264parse", "gst:voaacenc", "gst:rtph264pay"
+    ),
+]
+
+
+@contextmanager
+def gstreamer(pictures: str, sound: str, seconds: float) -> Iterator[str]:
+    """The address of a GStreamer server with a flash and a tone at each second."""
+    command = [tools.SYSTEM_PYTHON, str(Path(__file__).with_name("gst_codecs.py")), pictures, sound, str(seconds)]
+    with tools.started(*command) as peer:
+        assert peer.stdout is not None
+        yield f"rtsp://127.0.0.1:{peer.stdout.readline().strip()}/test"
+
+
+def onsets(times: list[float], loud: list[bool]) -> list[float]:
+    """When it begins, each time."""
+    return [at for at, before, now in zip(times[1:], loud, loud[1:], strict=False) if now and not before]
+
+
+def played(url: str, monkeypatch: pytest.MonkeyPatch, **given: Any) -> tuple[avlab.Client, list[float], list[float]]:
+    """A stream played to its end: the client, and the media times at which it flashed and at which it sounded."""
+    heard: list[tuple[float, np.ndarray[Any, Any], int]] = []
+    take = Sounding.take
+
+    def listen(self: Sounding, samples: Any, *, ticks: int, pts_ns: int, now_ns: int) -> bool:
+        heard.append((pts_ns / 1e9, samples.copy(), self.rate))
+        return take(self, samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
+
+    monkeypatch.setattr(Sounding, "take", listen)
+    with avlab.Client(url, audio="null", video_over="tcp", playout_delay=0.6, **given) as client:
+        seen = [(frame.pts, frame.image.mean() > 120) for frame in client.frames(waiting=120)]
+        assert client.wait(60), "no BYE came"
+    times: list[float] = []
+    loud: list[bool] = []
+    for at, samples, rate in heard:
+        for start in range(0, len(samples), rate // 200):  # 5 ms each
+            times.append(at + start / rate)
+            loud.append(bool(np.abs(samples[start : start + rate // 200].astype(int)).max() > 3_000))
+    return client, onsets([at for at, _ in seen], [lit for _, lit in seen]), onsets(times, loud)
+
+
+@pytest.mark.parametrize("pictures", ["h264", "h264-described", "h264-together", "h265"])
+def test_pictures_of_a_gstreamer_server_are_played(pictures: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gstreamer(pictures, "none", 2.5) as url:
+        client, flashes, _ = played(url, monkeypatch)
+    frames = metrics.frame_ledger(client.trace)
+    assert frames.closes
+    assert frames.shown >= 60
+    assert frames.incomplete + frames.lost + frames.damaged <= 2
+    assert np.diff(flashes) == pytest.approx(1.0, abs=0.04)
+    assert client.notices == ()
