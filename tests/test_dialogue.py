@@ -323,7 +323,7 @@ def test_what_a_server_says_reaches_no_terminal_as_it_is() -> None:
         ((["m=audio 0 RTP/AVP 97", "a=rtpmap:97 L16/8000/200"],), "carries L16/8000/200"),
         ((["m=audio 0 RTP/AVP 97", "a=rtpmap:97 L16/1000000000"],), "carries L16/1000000000"),
         ((["m=video 0 RTP/AVP 26", "a=rtpmap:26 JPEG/1"],), "carries JPEG/1"),
-        ((["m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/90000"],), "carries H264: avlab plays"),
+        ((["m=video 0 RTP/AVP 96", "a=rtpmap:96 VP8/90000"],), "carries VP8: avlab plays"),
         ((["m=video 0 RTP/AVP 99"],), "carries payload type 99"),
         ((), "carries nothing"),
     ],
@@ -340,7 +340,7 @@ def test_another_track_of_a_kind_is_played_where_the_first_cannot_be() -> None:
 
 
 def test_of_several_formats_the_one_that_is_played_is_taken() -> None:
-    many = ["m=video 0 RTP/AVP 96 26 97", "a=rtpmap:96 H264/90000", "a=rtpmap:97 rtx/90000", "a=control:0"]
+    many = ["m=video 0 RTP/AVP 96 26 97", "a=rtpmap:96 VP8/90000", "a=rtpmap:97 rtx/90000", "a=control:0"]
     with OddServer(described=description(many)) as server:
         media = opened(server)["video"].media
     assert (media.payload_type, media.encoding, media.clock_rate) == (26, "JPEG", 90_000)
