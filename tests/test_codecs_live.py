@@ -69,3 +69,30 @@ def test_pictures_of_a_gstreamer_server_are_played(pictures: str, monkeypatch: p
     assert frames.incomplete + frames.lost + frames.damaged <= 2
     assert np.diff(flashes) == pytest.approx(1.0, abs=0.04)
     assert client.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "sound"),
+    [
+        ("h264", "aac"),
+        ("h264", "pcmu"),
+        ("h265", "opus"),
+        ("jpeg", "pcma"),
+        ("jpeg", "l8"),
+        ("jpeg", "l16"),
+        ("jpeg", "l24"),
+    ],
+)
+def test_pictures_and_sound_of_a_gstreamer_server_are_in_step(
+    pictures: str, sound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gstreamer(pictures, sound, 3.5) as url:
+        client, flashes, tones = played(url, monkeypatch)
+    assert len(flashes) >= 2
+    assert len(tones) >= 2
+    for flash in flashes:
+        assert min(abs(flash - tone) for tone in tones) < 0.030, (flashes, tones)
+    assert metrics.frame_ledger(client.trace).shown >= 60
+    chunks = metrics.frame_ledger(client.trace, "audio")
+    assert chunks.shown >= 0.9 * chunks.offered > 0
+    assert client.notices == ()

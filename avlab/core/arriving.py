@@ -31,7 +31,7 @@ from avlab.timing.ownbuffer import Tell
 from avlab.timing.timeline import Timeline
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch
-from avlab.wire.payloads.formats import L16Format, SoundFormat, VideoFormat
+from avlab.wire.payloads.formats import L16Format, SoundReader, VideoFormat
 from avlab.wire.payloads.jpeg import NoSizeError
 from avlab.wire.rtp import HEADER_BYTES, ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, runs
 from avlab.wire.units import NS, WireError
@@ -98,7 +98,7 @@ class Described(NamedTuple):
     """The sources of repairs that are streams of their own, as far as the server told them."""
     pictures: Mapping[int, VideoFormat] = MappingProxyType({})
     """The payload formats of pictures, by payload type; one that is not there is RTP/JPEG."""
-    sound: SoundFormat | None = None
+    sound: SoundReader | None = None
     """The payload format of sound; None for L16."""
 
     def repairing(self, ssrcs: Mapping[str, int]) -> Repairing | None:
@@ -133,7 +133,7 @@ class Incoming:
     candidate: _Candidate | None = None
     kind: int | None = None  # the payload type of the newest packet of media
     foreign: int = 0  # packets of a payload type that was not described
-    sound: SoundFormat = field(init=False)  # what its sound is in packets
+    sound: SoundReader = field(init=False)  # what its sound is in packets
 
     def __post_init__(self) -> None:
         self.sound = self.described.sound or L16Format(self.described.rate, self.described.channels)

@@ -15,6 +15,7 @@ from typing import Any
 from avlab.core.arriving import NOUNS, Described
 from avlab.core.events import Path
 from avlab.core.repairing import Repair
+from avlab.media.sounddecoder import DecodedSound
 from avlab.network.ownrepair import OwnRepair
 from avlab.parts import Call, PartError, called, named
 from avlab.stream.clock import Clock
@@ -32,9 +33,11 @@ from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
 from avlab.wire.jpeg import check_size
 from avlab.wire.payloads.formats import (
+    AacFormat,
     H264Format,
     H265Format,
-    SoundFormat,
+    OpusFormat,
+    SoundReader,
     VideoFormat,
     sound_format,
     video_format,
@@ -295,9 +298,10 @@ class RtspReceiver:
         return formats
 
     @staticmethod
-    def _sound_of(media: sdp.Media) -> SoundFormat | None:
+    def _sound_of(media: sdp.Media) -> SoundReader | None:
         parameters = media.parameters(media.payload_type)
-        return sound_format(media.encoding, media.clock_rate, media.channels, parameters)
+        form = sound_format(media.encoding, media.clock_rate, media.channels, parameters)
+        return DecodedSound(form) if isinstance(form, AacFormat | OpusFormat) else form
 
     def play(self, selector: selectors.BaseSelector) -> None:
         """PLAY, and register the sockets. Where no datagram comes through, everything is asked for over TCP."""

@@ -13,8 +13,10 @@ from typing import Protocol
 from avlab.wire.batch import Batch
 from avlab.wire.payloads import jpeg, l16
 from avlab.wire.payloads.bytes import BytesFormat
+from avlab.wire.payloads.coded import AacFormat, CodedSound, OpusFormat
 from avlab.wire.payloads.h264 import H264Format
 from avlab.wire.payloads.h265 import H265Format
+from avlab.wire.payloads.pcm import PcmFormat
 from avlab.wire.rtp import FIRST_DYNAMIC, JPEG, L16_MONO, L16_STEREO, MAX_PACKET, VIDEO_CLOCK, Packed
 from avlab.wire.units import Chunk, EncodedFrame, Samples, WireError
 
@@ -88,16 +90,24 @@ class VideoFormat(Protocol):
         """For one picture."""
 
 
-class SoundFormat(Protocol):
-    """What sound is in RTP."""
+class SoundReader(Protocol):
+    """What sound is in RTP, to a receiver."""
 
     encoding: str
     """As an rtpmap names it."""
+    clock_rate: int
+    """Ticks a second of the timestamps; sample frames, too."""
+    channels: int
+
+    def samples(self, payload: bytes, /) -> Samples:
+        """The sound of one packet. Raises WireError."""
+
+
+class SoundFormat(SoundReader, Protocol):
+    """What sound is in RTP, to a sender as well."""
+
     payload_type: int
     """Its own (RFC 3551 section 6), or a dynamic one."""
-    clock_rate: int
-    """Ticks a second of the timestamps."""
-    channels: int
 
     @property
     def parameters(self) -> str:
@@ -105,9 +115,6 @@ class SoundFormat(Protocol):
 
     def pack(self, chunk: Chunk, *, payload_type: int, packet_size: int = MAX_PACKET) -> Packed:
         """A chunk as packets of at most `packet_size` bytes. Raises WireError."""
-
-    def samples(self, payload: bytes, /) -> Samples:
-        """The sound of one packet. Raises WireError."""
 
 
 class JpegFormat:
@@ -160,7 +167,7 @@ NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 VideoMaker = Callable[[Mapping[str, str], tuple[int, int] | None], VideoFormat]
 """From the parameters of an fmtp line, and the pictures' size where the description tells it. Raises WireError."""
 
-SoundMaker = Callable[[int, int, Mapping[str, str]], SoundFormat]
+SoundMaker = Callable[[int, int, Mapping[str, str]], "SoundReader | CodedSound"]
 """From clock rate, channels and the parameters of an fmtp line. Raises WireError."""
 
 VIDEO: dict[str, VideoMaker] = {
@@ -171,6 +178,12 @@ VIDEO: dict[str, VideoMaker] = {
 }
 SOUND: dict[str, SoundMaker] = {
     "L16": lambda rate, channels, parameters: L16Format(rate, channels),
+    "L8": lambda rate, channels, parameters: PcmFormat("L8", rate, channels),
+    "L24": lambda rate, channels, parameters: PcmFormat("L24", rate, channels),
+    "PCMU": lambda rate, channels, parameters: PcmFormat("PCMU", rate, channels),
+    "PCMA": lambda rate, channels, parameters: PcmFormat("PCMA", rate, channels),
+    "MPEG4-GENERIC": AacFormat,
+    "OPUS": lambda rate, channels, parameters: OpusFormat(rate, channels),
 }
 """Those that can be read, by their encodings in capitals, as descriptions are read."""
 
@@ -185,8 +198,11 @@ def video_format(
 
 def sound_format(
     encoding: str, rate: int, channels: int, parameters: Mapping[str, str] = NO_PARAMETERS
-) -> SoundFormat | None:
-    """The format that a description names for sound; None for one that is not known. Raises WireError."""
+) -> SoundReader | CodedSound | None:
+    """The format that a description names for sound; None for one that is not known. Raises WireError.
+
+    `CodedSound` is for a decoder (`avlab.media.sounddecoder`), which makes a reader of it.
+    """
     maker = SOUND.get(encoding.upper())
     return None if maker is None else maker(rate, channels, parameters)
 
@@ -201,13 +217,18 @@ __all__ = [
     "FIRST_DYNAMIC",
     "SOUND",
     "VIDEO",
+    "AacFormat",
     "Assembler",
     "BytesFormat",
+    "CodedSound",
     "H264Format",
     "H265Format",
     "JpegFormat",
     "L16Format",
+    "OpusFormat",
+    "PcmFormat",
     "SoundFormat",
+    "SoundReader",
     "VideoFormat",
     "fmtp",
     "sound_format",

@@ -1,0 +1,98 @@
+"""Sound that is coded: AAC (RFC 3640, AAC-hbr) and Opus (RFC 7587); what a decoder is fed of each packet. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from avlab.wire.units import WireError
+
+AAC, OPUS = "aac", "opus"
+"""What sound is coded in."""
+
+OPUS_RATE = 48_000
+"""Of the RTP clock, whatever is coded (RFC 7587 4.1)."""
+
+MOST_UNIT = 8_191
+"""Bytes of an AAC access unit: its size has 13 bits."""
+
+_DYNAMIC = 97
+
+
+class AacFormat:
+    """MPEG4-GENERIC in the mode AAC-hbr: access units behind their sizes (RFC 3640 3.3.6).
+
+    `coding` is what it is coded in, `setup` what the decoder has to know beforehand.
+
+    WireError for another mode, or without the decoder's configuration.
+    """
+
+    encoding, coding, payload_type = "MPEG4-GENERIC", AAC, _DYNAMIC
+
+    def __init__(self, rate: int, channels: int, parameters: Mapping[str, str]) -> None:
+        self.clock_rate, self.channels = rate, channels
+        mode = parameters.get("mode", "").strip().lower()
+        lengths = [parameters.get(name, "").strip() for name in ("sizelength", "indexlength", "indexdeltalength")]
+        if mode != "aac-hbr" or lengths != ["13", "3", "3"]:
+            raise WireError(f"MPEG4-GENERIC is played in the mode AAC-hbr alone, and this is {mode[:40] or 'none'}.")
+        config = parameters.get("config", "").strip().strip('"')
+        if not re.fullmatch(r"(?:[0-9A-Fa-f]{2}){2,64}", config):
+            raise WireError("AAC is described without the configuration of its decoder (config=).")
+        self.setup = bytes.fromhex(config)
+        self._part, self._whole = b"", 0  # of a unit that is larger than a packet
+
+    def units(self, payload: bytes, /) -> list[bytes]:
+        """What a packet has for the decoder, in order. Of a unit in several packets, the last one has it. WireError."""
+        bits = int.from_bytes(payload[:2], "big")
+        count, start = bits // 16, 2 + bits // 8
+        if not count or bits % 16 or len(payload) <= start:
+            raise WireError(f"A packet of AAC has {bits} bits of headers, and {len(payload)} bytes in all.")
+        sizes = [int.from_bytes(payload[at : at + 2], "big") >> 3 for at in range(2, start, 2)]
+        if count == 1 and sizes[0] > len(payload) - start:
+            return self._fragment(payload[start:], sizes[0])
+        self._part = b""
+        units = []
+        for size in sizes:
+            if not size or start + size > len(payload):
+                raise WireError("A packet of AAC ends within one of its access units.")
+            units.append(payload[start : start + size])
+            start += size
+        return units
+
+    def _fragment(self, data: bytes, whole: int) -> list[bytes]:
+        if whole != self._whole:
+            self._part = b""
+        self._whole = whole
+        self._part += data
+        if len(self._part) < whole:
+            return []
+        unit, self._part = self._part, b""
+        return [unit] if len(unit) == whole else []
+
+
+class OpusFormat:
+    """Opus: one packet of it each. WireError for another clock than 48,000 Hz, or more than two channels."""
+
+    encoding, coding, payload_type = "OPUS", OPUS, _DYNAMIC
+    setup = b""
+
+    def __init__(self, rate: int = OPUS_RATE, channels: int = 2) -> None:
+        if rate != OPUS_RATE or channels not in (1, 2):
+            raise WireError(f"Opus has a clock of 48000 Hz and 1 or 2 channels, not {rate} and {channels}.")
+        self.clock_rate, self.channels = rate, channels
+
+    @property
+    def parameters(self) -> str:
+        """See `formats.SoundFormat`."""
+        return "sprop-stereo=1;stereo=1" if self.channels == 2 else ""
+
+    def units(self, payload: bytes, /) -> list[bytes]:
+        """See `AacFormat.units`."""
+        if not payload:
+            raise WireError("A packet of Opus is empty.")
+        return [payload]
+
+
+CodedSound: TypeAlias = AacFormat | OpusFormat
+"""Sound of whose packets a decoder has still to make samples."""
