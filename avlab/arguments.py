@@ -109,6 +109,8 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--rate-control", choices=["aimd"], help=text)
     text = "have the system cut frames into packets, which a capture then does not see (auto: when there are very many)"
     serve.add_argument("--offload", choices=["auto", "on", "off"], default="auto", help=text)
+    text = "print who plays, and how, every few seconds: as lines where the output is no terminal"
+    serve.add_argument("--audience", action="store_true", help=text)
     _capture_option(serve)
     serve.add_argument("--loop", action="store_true", help="play on without a seam")
     serve.add_argument("--once", action="store_true", help="end with the clip")
@@ -134,6 +136,8 @@ def parser() -> argparse.ArgumentParser:
     for stream, usual in (("video", "udp, and tcp where no datagram comes through"), ("audio", "tcp")):
         text = f"what carries it: udp, and then nothing else, multicast, where it is offered, or tcp ({usual})"
         play.add_argument(f"--{stream}-over", choices=["udp", "tcp", "multicast"], help=text)
+    text = "what the server's audience shows you as, at most 40 characters"
+    play.add_argument("--name", default="", metavar="NAME", help=text)
     _capture_option(play)
     play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     play.add_argument("--trace", metavar="FILE", help="save the record")

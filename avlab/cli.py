@@ -181,6 +181,7 @@ def _play(options: argparse.Namespace) -> int:
             video_over=options.video_over,
             audio_over=options.audio_over,
             capture=options.capture,
+            name=options.name,
         )
         window = Window(client) if _wants_window(options.window) else None
         try:

@@ -104,7 +104,7 @@ def test_unknown_packets_and_items_are_passed_over() -> None:
         "81ca0004 00000001 02016e01 02616200 00000000"  # a NAME before the CNAME
         "a1cb0002 00000001 00000004"  # padding on the last packet
     )
-    assert parse_compound(data) == [ReceiverReport(1), Sdes(1, "ab"), Bye((1,))]
+    assert parse_compound(data) == [ReceiverReport(1), Sdes(1, "ab", "n"), Bye((1,))]
 
 
 @pytest.mark.parametrize("name", ["ffmpeg_video_rtcp", "ffmpeg_audio_rtcp"])

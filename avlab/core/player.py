@@ -44,6 +44,8 @@ class Player:
 
     def __init__(self, *, ssrc: int = 0) -> None:
         self.ssrc = ssrc
+        self.name = ""
+        """What whoever plays is called, told with each report (RFC 3550 6.5.2); empty: nothing is told."""
         self._events: list[PlayerEvent] = []
         self._outgoing: list[tuple[Path, Batch]] = []
         self._presenting = Presenting(self._events.append)
@@ -294,7 +296,7 @@ class Player:
             if reception is None or incoming.ssrc is None:
                 continue
             block = rtcp.ReportBlock.of(incoming.ssrc, reception)
-            report = rtcp.ReceiverReport(self.ssrc, (block,)), rtcp.Sdes(self.ssrc, "avlab")
+            report = rtcp.ReceiverReport(self.ssrc, (block,)), rtcp.Sdes(self.ssrc, "avlab", self.name)
             self._send(incoming.stream, rtcp.serialize_compound(report))
 
     def _send(self, stream: str, compound: bytes) -> None:

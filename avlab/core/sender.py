@@ -21,6 +21,7 @@ from avlab.timing.spreading import Burst, Spreader
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch, batches
 from avlab.wire.rtp import HEADER_BYTES, MARKER, Packed, Unwrapper, rtp_timestamp, ticks_to_ns
+from avlab.wire.text import person
 from avlab.wire.units import NS, WireError
 
 REPORT_NS = NS // 2
@@ -61,6 +62,8 @@ class Hearing:
     reception: rtcp.ReportBlock | None = None
     heard_ns: int | None = None
     octets: int = 0
+    told: Reported | None = None
+    """What was made of it."""
 
 
 MOST_HEARD = 512
@@ -98,6 +101,8 @@ class Outlet:
         self.media, self.control = Path(stream, control=False), Path(stream, control=True)
         self.first_sequence = self.number = sequence  # the first packet's number and the next one's; neither wraps
         self.packets = self.octets = 0  # that have left
+        self.frames = 0  # or chunks of sound
+        self.sent_bytes = 0  # of RTP, with what repairs
         self.copies = 0  # that a network on this side has made of them
         self.marks_next = marks_first
         self.spreads, self.spreader = spreads, Spreader()
@@ -159,6 +164,8 @@ class Sender:
         """Parity packets a packet, 0 to 1, where a client was granted them."""
         self.heard_ns: int | None = None
         """When a report of one of its streams came last."""
+        self.names: dict[int, str] = {}
+        """What people call those who report (RFC 3550 6.5.2), where they say it; the one client is 0."""
         self._unix_offset_ns, self._budget, self._name = unix_offset_ns, budget, name
         self._by_ssrc: dict[int, Outlet] = {}
         self._start_ns = 0  # when media time 0 was
@@ -222,6 +229,7 @@ class Sender:
         outlet = self.outlets.get(stream)
         if outlet is None or not self.playing or not packed.batch.data:
             return 0
+        outlet.frames += 1
         self._report_if_due(outlet, now_ns)
         stamped = packed.all_stamped(
             sequence=outlet.next_sequence, timestamp=outlet.timestamp(pts_ns), ssrc=outlet.ssrc
@@ -274,7 +282,8 @@ class Sender:
             for block in blocks:
                 if (outlet := self._by_ssrc.get(block.ssrc)) is not None:
                     self.heard_ns = now_ns
-                    self._hear(outlet, outlet.hearing(reporter), block, now_ns)
+                    if self._hear(outlet, outlet.hearing(reporter), block, now_ns):
+                        self._learn_name(reporter, data)
             for nack in nacks:  # after the end, too: the last frames wait for what is asked for
                 outlet = self._by_ssrc.get(nack.media_ssrc)
                 if outlet is not None and outlet.again is not None and self.state is not State.IDLE:
@@ -325,6 +334,7 @@ class Sender:
                 waiting.appendleft((batch.part(count, total), repair))
                 batch, total = batch.part(0, count), count
             count -= total
+            outlet.sent_bytes += len(batch.data)
             self._outgoing.append((outlet.media, batch))
             if (own := outlet.own) is not None and repair == own.name:
                 self._events.append(Sent(now_ns, outlet.stream, own.ssrc, own.number, batch, repair))
@@ -345,6 +355,7 @@ class Sender:
         for batch in batches(packets):
             number = outlet.again_number((batch.data[2] << 8) | batch.data[3])
             outlet.again_number.start_at((number + batch.total - 1) & 0xFFFF)
+            outlet.sent_bytes += len(batch.data)
             self._outgoing.append((outlet.media, batch))
             self._events.append(Sent(now_ns, outlet.stream, again.ssrc, number, batch, "rtx"))
 
@@ -364,10 +375,11 @@ class Sender:
         data = rtcp.serialize_compound([report, rtcp.Sdes(outlet.ssrc, self._name), *more])
         self._outgoing.append((outlet.control, Batch(data, len(data))))
 
-    def _hear(self, outlet: Outlet, hearing: Hearing, block: rtcp.ReportBlock, now_ns: int) -> None:
+    def _hear(self, outlet: Outlet, hearing: Hearing, block: rtcp.ReportBlock, now_ns: int) -> bool:
+        """Whether it is no more often than reports come."""
         since_ns = None if hearing.heard_ns is None else now_ns - hearing.heard_ns
         if since_ns is not None and since_ns < REPORT_NS // 4:  # so many tell no more, and cost the others
-            return
+            return False
         elapsed_ns = now_ns - outlet.began_ns if outlet.began_ns is not None else 0
         sent = Account(outlet.first_sequence, outlet.packets, outlet.copies, elapsed_ns, outlet.rate)
         doubt = belief.doubt(block, sent, hearing.reception)
@@ -375,20 +387,26 @@ class Sender:
             outlet.doubted = True
             self._events.append(Doubted(now_ns, outlet.stream, outlet.ssrc, doubt))
         sent_bytes = outlet.octets - hearing.octets
-        self._events.append(
-            Reported(
-                now_ns,
-                outlet.stream,
-                outlet.ssrc,
-                loss=block.fraction_lost / 256,
-                lost=block.cumulative_lost,
-                jitter_ns=ticks_to_ns(block.jitter, outlet.rate),
-                round_trip_ns=self._round_trip_ns(block, elapsed_ns, now_ns),
-                kbps=sent_bytes * 8 / (since_ns / 1e6) if since_ns else None,
-                doubt=doubt,
-            )
+        hearing.told = Reported(
+            now_ns,
+            outlet.stream,
+            outlet.ssrc,
+            loss=block.fraction_lost / 256,
+            lost=block.cumulative_lost,
+            jitter_ns=ticks_to_ns(block.jitter, outlet.rate),
+            round_trip_ns=self._round_trip_ns(block, elapsed_ns, now_ns),
+            kbps=sent_bytes * 8 / (since_ns / 1e6) if since_ns else None,
+            doubt=doubt,
         )
+        self._events.append(hearing.told)
         hearing.reception, hearing.heard_ns, hearing.octets = block, now_ns, outlet.octets
+        return True
+
+    def _learn_name(self, reporter: int, data: bytes) -> None:
+        """A report says what its sender is called: a stranger's word, kept as far as it can be shown."""
+        name = person(rtcp.name_in(data))
+        if name and (reporter in self.names or len(self.names) < MOST_HEARD):
+            self.names[reporter] = name
 
     def _round_trip_ns(self, block: rtcp.ReportBlock, elapsed_ns: int, now_ns: int) -> int | None:
         """From the sender report that a report answers to, to now, without the client's own time (RFC 3550 6.4.1)."""

@@ -44,9 +44,11 @@ from avlab.timing.ownbuffer import check_own_buffer
 from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.timing.target import DelayTarget, OwnTarget, own_target
 from avlab.wire.payloads.own import check_payload
-from avlab.wire.text import printable
+from avlab.wire.text import check_name, printable
 from avlab.wire.units import NS, PREDICTED
 from avlab.wire.urls import redacted
+
+NO_NAME = "the server is not told the name: the classic wire has no reports that could carry it"
 
 
 class Client(Handle):
@@ -74,6 +76,8 @@ class Client(Handle):
     them by a rule of its own; see `avlab.parts`. `timeout` is how many seconds the server has for each answer.
     `capture` is a file that gets all that is sent and received, RTSP, RTP and RTCP, as pcapng, which Wireshark reads;
     credentials in it are blanked. What is in the file already is replaced.
+    `name` is what whoever sits here is called, at most 40 characters: the server is told with each report, as RTCP's
+    NAME (RFC 3550 6.5.2), shows it in `server.audience`, and it is in the trace's `meta`. ValueError for a longer one.
 
     The classic wire, the tutorial's, has no timestamps: pictures are shown as they come, sound is played as it comes,
     there is no playout delay, no `av_offset`, no repair and no choice of transports, and `trace.sync` stays empty. A
@@ -98,9 +102,11 @@ class Client(Handle):
         video_over: Literal["udp", "tcp", "multicast"] | None = None,
         audio_over: Literal["udp", "tcp", "multicast"] | None = None,
         capture: str | os.PathLike[str] | None = None,
+        name: str = "",
         timeout: float = 5.0,
     ) -> None:
         super().__init__()
+        self.name = check_name(name)
         for name, way in (("video_over", video_over), ("audio_over", audio_over)):
             if way not in ("udp", "tcp", "multicast", None):
                 raise ValueError(f"{name} must be 'udp', 'tcp' or 'multicast', not {way!r}")
@@ -142,6 +148,8 @@ class Client(Handle):
         self._final: Trace | None = None
         recording = PlayerRecording(self._recorder)
         self._presentation = Presentation(recording, self._notices.add, ssrc=secrets.randbits(32))
+        if self.name:
+            self._presentation.player.name = self._recorder.meta["name"] = self.name
         self._sounding: Sounding | None = None
         self._waker: Waker | None = None
         common: dict[str, Any] = {
@@ -164,6 +172,8 @@ class Client(Handle):
                 codec=None if codec is None else _said(codec),
                 repair=repair if own_repair is None else named(repair),
             )
+            if self.name:
+                self._notice("name does not apply", NO_NAME)
             self._receiver = ClassicReceiver(url, notice=self._notice, **common)
         else:
             asked = {"video": video_over, "audio": audio_over}

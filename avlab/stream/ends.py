@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from avlab.measure.numbers.audience import Member
 from avlab.wire.rtp import HEADER_BYTES, Packed
 from avlab.wire.units import JPEG_CODING, NS, Chunk, EncodedFrame
 
@@ -50,6 +51,10 @@ class Audience(Protocol):
     @property
     def sent_bytes(self) -> int:
         """Bytes of media that were handed to the system so far, for all clients. From any thread."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Who they are, and how each of them fares, in the order in which they came. From any thread."""
 
     @property
     def occupied(self) -> bool:

@@ -9,10 +9,12 @@ import os
 import platform
 import selectors
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import update_wrapper
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from avlab.measure.numbers.audience import Member, audience_table
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.media import codec as jpeg_codec
@@ -46,6 +48,9 @@ from avlab.timing.spreading import check_spread
 from avlab.wire.rtp import MAX_PACKET, check_packet_size
 from avlab.wire.text import printable
 from avlab.wire.units import NS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Server(Handle):
@@ -413,6 +418,24 @@ class Server(Handle):
     def clients(self) -> int:
         """How many clients have a session."""
         return self._audience.clients
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """What `audience` is a table of: a named tuple a client, times in Unix nanoseconds; cheap, from any thread."""
+        return self._audience.members
+
+    @property
+    def audience(self) -> pd.DataFrame:
+        """Who plays, and how it goes: a row a client, by its number; empty before anybody comes. From any thread.
+
+        `name` is what the client says it is called (`Client(name=...)`; RTCP's NAME), a stranger's word of at most 40
+        characters; `address`; `since`, when it came, a time; `fps`, frames sent to it a second; of its latest RTCP
+        report, `loss` (a share of the packets, 0 to 1), `jitter` and `round_trip` in seconds, and `last_report`, how
+        many seconds ago that came; `kbps`, what is sent to it in kilobits a second, with sound and repair. Rates are of
+        the last two seconds. What is not known is NaN: on the classic wire nobody reports. Who comes by multicast is
+        shown what the group gets.
+        """
+        return audience_table(self.members, datetime.now().astimezone().tzinfo or UTC)
 
     @property
     def notices(self) -> tuple[str, ...]:

@@ -27,7 +27,9 @@ PICTURE_LOSS = 1
 MAX_NACK_FIELDS = 256
 """Fields of 17 packets each in one NACK: a receiver that lacks more has lost its stream and not some packets."""
 
-CNAME = 1
+CNAME, NAME = 1, 2
+"""Items of a source description (RFC 3550 section 12.2)."""
+
 NTP_1970 = 2_208_988_800
 """Seconds from 1900, where NTP counts from, to 1970."""
 
@@ -84,10 +86,12 @@ class ReceiverReport:
 
 @dataclass(frozen=True, slots=True)
 class Sdes:
-    """The lasting name of a source (RFC 3550 6.5.1); other items of a description are not kept."""
+    """The lasting name of a source (RFC 3550 6.5.1), and what people call it (6.5.2); other items are not kept."""
 
     ssrc: int
     cname: str
+    name: str = ""
+    """Empty where it is not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +162,10 @@ def _serialize(packet: RtcpPacket) -> bytes:
         case ReceiverReport():
             return _frame(RR, len(packet.blocks), struct.pack("!I", packet.ssrc) + _serialize_blocks(packet.blocks))
         case Sdes():
-            item = struct.pack("!IB", packet.ssrc, CNAME) + _text(packet.cname, "CNAME")
-            return _frame(SDES, 1, item + b"\0")  # the item list ends with a null; _frame fills up to a whole word
+            items = struct.pack("!IB", packet.ssrc, CNAME) + _text(packet.cname, "CNAME")
+            if packet.name:
+                items += bytes([NAME]) + _text(packet.name, "NAME")
+            return _frame(SDES, 1, items + b"\0")  # the item list ends with a null; _frame fills up to a whole word
         case Bye():
             reason = _text(packet.reason, "reason for leaving") if packet.reason else b""
             return _frame(BYE, len(packet.ssrcs), struct.pack(f"!{len(packet.ssrcs)}I", *packet.ssrcs) + reason)
@@ -314,6 +320,16 @@ def parse_feedback(data: bytes) -> tuple[list[ReportBlock], list[Asked]]:
     return blocks, asked
 
 
+def name_in(data: bytes) -> str:
+    """What the first source that a datagram names is called by people, as it came; empty when none is. WireError."""
+    for packet_type, count, body in _bodies(data):
+        if packet_type == SDES:
+            for described in _parse_sdes(body, count):
+                if described.name:
+                    return described.name
+    return ""
+
+
 def _without_padding(body: bytes) -> bytes:
     padding = body[-1] if body else 0
     if not 0 < padding <= len(body):
@@ -383,13 +399,16 @@ def _parse_sdes(body: bytes, count: int) -> list[Sdes]:
         _need(body, position + 5, "source description")
         ssrc = int.from_bytes(body[position : position + 4], "big")
         position += 4
+        texts: dict[int, str] = {}
         while body[position]:
             _need(body, position + 2, "source description")
             end = position + 2 + body[position + 1]
             _need(body, end + 1, "source description")
-            if body[position] == CNAME:
-                found.append(Sdes(ssrc, _decode(body[position + 2 : end])))
+            if body[position] in (CNAME, NAME):
+                texts[body[position]] = _decode(body[position + 2 : end])
             position = end
+        if texts:
+            found.append(Sdes(ssrc, texts.get(CNAME, ""), texts.get(NAME, "")))
         position = (position // 4 + 1) * 4
     return found
 

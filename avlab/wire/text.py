@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import unicodedata
 from collections.abc import Sequence
 from typing import TypeVar, overload
 
@@ -40,6 +41,45 @@ def _shown(character: str, lines: bool) -> str:
     if character.isprintable() or character in _JOINERS or (lines and character == "\n"):
         return character
     return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
+
+
+MOST_OF_A_PERSON = 40
+"""Characters of what people call themselves."""
+
+_MOST_MARKS = 4
+"""Accents on one letter: more of them are written over the lines above and below."""
+
+
+def person(text: str) -> str:
+    """What somebody goes by, made fit to be shown: at most 40 characters, without what controls or turns the text.
+
+    Control and bidirectional characters are left out, white space is one blank. Empty when nothing is left. It is text
+    still, and no HTML: `<` is for a page to escape.
+    """
+    kept: list[str] = []
+    marks = 0
+    for character in text[: 16 * MOST_OF_A_PERSON]:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if character.isspace():
+            character = " "
+        elif not (character.isprintable() or character in _JOINERS) or marks > _MOST_MARKS:
+            continue
+        if character != " " or (kept and kept[-1] != " "):
+            kept.append(character)
+    said = "".join(kept[:MOST_OF_A_PERSON]).strip(" " + _JOINERS)
+    return said if any(character.isprintable() and not character.isspace() for character in said) else ""
+
+
+def check_name(name: object) -> str:
+    """One's own name, as others are shown it. TypeError for what is no text, ValueError where little of it is left."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be text, as in name='Ada', not {type(name).__name__}")
+    said = person(name)
+    if len(" ".join(name.split())) > MOST_OF_A_PERSON:
+        raise ValueError(f"name has at most {MOST_OF_A_PERSON} characters, and this one {len(name)}: shorten it")
+    if name and not said:
+        raise ValueError("name has no character that can be shown: write it in letters")
+    return said
 
 
 _SHORT_OF_FILES = {number: os.strerror(number) for number in (errno.EMFILE, errno.ENFILE)}

@@ -61,7 +61,7 @@ class Control:
                 self._hear_sender(packet, time_ns, flow)
             if isinstance(packet, rtcp.SenderReport | rtcp.ReceiverReport):
                 self._hear_blocks(packet.blocks, time_ns, flow)
-            elif isinstance(packet, rtcp.Sdes) and len(self.names) < MOST_NAMES:
+            elif isinstance(packet, rtcp.Sdes) and packet.cname and len(self.names) < MOST_NAMES:
                 self.names[flow.source, packet.ssrc] = packet.cname
             elif isinstance(packet, rtcp.Bye) and len(self.ended) < MOST_NAMES:
                 self.ended += [(time_ns, ssrc) for ssrc in packet.ssrcs]

@@ -11,13 +11,14 @@ import errno
 import selectors
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from avlab.measure.numbers.audience import Member, Pulse
 from avlab.measure.record.trace import PacketTuple, Recorder
 from avlab.media.pcm import stereo
 from avlab.media.sources import Source
-from avlab.stream.clock import Clock
+from avlab.stream.clock import Clock, WallClock
 from avlab.stream.ends import Part
 from avlab.stream.sockets import listening
 from avlab.stream.sockets.links import Address, TcpLink, UdpLink, bind_udp, interest, largest_datagram
@@ -84,6 +85,11 @@ class Viewer:
     listener: Listener | None = None
     doubtful_ns: int | None = None  # when its connection closed
     guessed_ns: int | None = None  # when a connection was taken for its own, long after its hello
+    number: int = 0
+    """From 1, in the order in which they came."""
+    pulse: Pulse = field(default_factory=Pulse)
+    frames: int = 0
+    sent_bytes: int = 0
 
 
 class ClassicAudience:
@@ -116,6 +122,8 @@ class ClassicAudience:
         self._picture_ns: int | None = None  # the last picture's pts
         self._events = 0
         self.sent_bytes = 0
+        self._met = 0  # viewers so far
+        self._unix_offset_ns = WallClock().unix_ns(0)
         self._looked_ns = 0
         self._udp: UdpLink | None = None
         self._door: listening.Listener | None = None
@@ -132,6 +140,17 @@ class ClassicAudience:
     def clients(self) -> int:
         """How many are sent pictures."""
         return len(self.viewers)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Who is sent pictures, since when and how much of them: nobody says here what came. From any thread."""
+        now_ns = self._clock.now_ns()
+        found = []
+        for viewer in list(self.viewers.values()):
+            fps, kbps = viewer.pulse.rates(now_ns)
+            since_ns = viewer.since_ns + self._unix_offset_ns
+            found.append(Member(viewer.number, "", viewer.address[0], since_ns, fps=fps, kbps=kbps))
+        return tuple(found)
 
     @property
     def occupied(self) -> bool:
@@ -280,6 +299,8 @@ class ClassicAudience:
 
     def _serve(self, viewer: Viewer, now_ns: int) -> None:
         self._waiting.pop(viewer.address, None)
+        self._met += 1
+        viewer.number = self._met
         self.viewers[viewer.address] = viewer
         self._start(now_ns)
 
@@ -428,6 +449,9 @@ class ClassicAudience:
                 self._video.max_datagram = max(4, len(datagram) - 1)
                 raise self._video.too_large(frame, len(datagram)) from error
             first_ns = first_ns or now_ns
+            viewer.frames, viewer.sent_bytes = viewer.frames + 1, viewer.sent_bytes + len(datagram)
+            if viewer.pulse.due(now_ns):
+                viewer.pulse.mark(now_ns, viewer.frames, viewer.sent_bytes)
             self._recorder.packets([_row("video", len(datagram), now_ns, None if taken else "socket_dropped")])
         return first_ns, None if first_ns is None else 1
 

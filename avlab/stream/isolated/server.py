@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import update_wrapper
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from avlab.measure.record.trace import Trace
 from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
@@ -25,6 +25,9 @@ from avlab.stream.handle import Worker
 from avlab.stream.isolated.mirror import Mirror
 from avlab.stream.isolated.pipe import Pipe, check_packable, connected, new_key, packed, unpacked_error
 from avlab.stream.server import Server
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROGRAM = "avlab.stream.isolated"
 
@@ -82,6 +85,11 @@ class IsolatedServer(Server):
     def status(self) -> str:
         """See `Server`."""
         return str(self._asked("status", super().status))
+
+    @property
+    def audience(self) -> pd.DataFrame:
+        """See `Server`. Made here, of `members`: the process has better things to do."""
+        return super().audience
 
     @property
     def trace(self) -> Trace:

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from avlab.core.budget import FeedbackBudget
 from avlab.core.events import Doubted, Path
 from avlab.core.sender import Sender
+from avlab.measure.numbers.audience import Member
 from avlab.measure.record.trace import Recorder
 from avlab.media.sources import Source
 from avlab.network.ownrepair import OwnRepair, Protection
@@ -31,6 +32,7 @@ from avlab.stream.rtsp.dispatch import Dispatch
 from avlab.stream.rtsp.feedback import Feedback
 from avlab.stream.rtsp.media_sockets import MediaSockets
 from avlab.stream.rtsp.peer import SERVER_NAME, Peer, Recipient, Route, Track, tracks_of
+from avlab.stream.rtsp.roll import members_of, take_pulses
 from avlab.stream.rtsp.rooms import Room, Rooms
 from avlab.stream.sending.adapting import Delivery
 from avlab.stream.sending.pictures import Pictures
@@ -163,13 +165,14 @@ class RtspAudience:
         self._budget = FeedbackBudget()
         self._recording = SenderRecording(recorder)
         self._dispatch = Dispatch(self._recording, delivery.offload)
-        self._feedback = Feedback(clock, self._clients, self._dispatch.rise)
+        self._feedback = Feedback(clock, self._clients, self._dispatch.rise, lambda *came: self._rooms.heard(*came))
         self._sockets = MediaSockets(host, self._feedback, self._system)
         self._multicast = multicast
         self._rooms = Rooms(self._system, self._feedback, self.chance, lambda: self._new_sender(shared=True))
         self._talking: OrderedDict[Peer, None] = OrderedDict()  # who has said something; whose turn it is comes first
         self._told, self._told_ns = 0, 0
         self._looked_ns = 0  # when the peers were last seen to
+        self._admitted = 0  # sessions
         self._due_ns: int | None = None  # no sender of any has anything to do by itself before
         self._largest = PACKET_SIZES[-1]  # bytes that this system sends in one datagram
         self._too_large = 0  # a size that it does not, and that was told of
@@ -196,6 +199,11 @@ class RtspAudience:
     def clients(self) -> int:
         """How many have a session."""
         return sum(peer.session is not None and not peer.gone for peer in list(self.peers))
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Those who have a session, and how each of them fares, in the order in which they came. From any thread."""
+        return members_of(list(self.peers), list(self._rooms), self._clock.now_ns(), self._unix_offset_ns)
 
     @property
     def occupied(self) -> bool:
@@ -240,6 +248,8 @@ class RtspAudience:
             self._tell(self._clock.now_ns(), "client refused", f"{peer.address[0]}: {words}")
             self._notice("places", f"{words[0].lower()}{words[1:]}: others are refused until one of them leaves")
             raise rtsp.RtspError(words, 503)
+        self._admitted += 1
+        peer.number, peer.joined_ns = self._admitted, self._clock.now_ns()
 
     def group_route(self, peer: Peer, track: Track) -> Route | None:
         """How a track comes by multicast at the address that a peer has asked; None where it does not."""
@@ -403,6 +413,7 @@ class RtspAudience:
                 self._send(peer, now_ns)
         for room in self._rooms:
             self._see_to_room(room, now_ns)
+        take_pulses(self.peers, self._rooms, now_ns)
         timers = [one.sender.timer_at() for one in (*self.peers, *self._rooms)]
         self._due_ns = min((timer for timer in timers if timer is not None), default=None)
 

@@ -38,7 +38,8 @@ class Feedback:
     """Reads the sockets that it is given to `watch`; `clients` is who gets which source (SSRC), by address.
 
     `rise` is the network that datagrams pass on their way up: it is given whose one is, about which source, and when it
-    came, and answers with those that have come through by then. What comes through later is `put`.
+    came, and answers with those that have come through by then. What comes through later is `put`. `came` is told of
+    each, and of the address that it is from.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class Feedback:
         clock: Clock,
         clients: Mapping[str, Mapping[int, Recipient]],
         rise: Callable[[Recipient, int, bytes, int], Iterable[bytes]] = lambda peer, ssrc, data, now_ns: (data,),
+        came: Callable[[Recipient, bytes, str], None] = lambda peer, data, host: None,
     ) -> None:
-        self._clock, self._clients, self._rise = clock, clients, rise
+        self._clock, self._clients, self._rise, self._came = clock, clients, rise, came
         self._selector: selectors.BaseSelector | None = None
         self._links: dict[Datagrams, None] = {}
         self._ready: OrderedDict[Datagrams, None] = OrderedDict()  # whose turn it is to be read first
@@ -123,6 +125,7 @@ class Feedback:
                 continue
             about = {id(known[ssrc]): (known[ssrc], ssrc) for ssrc in rtcp.subjects(data)[::-1] if ssrc in known}
             for peer, ssrc in about.values():
+                self._came(peer, data, address[0])
                 for arrived in self._rise(peer, ssrc, data, self._clock.now_ns()):
                     self.put(peer, arrived)
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from avlab.core.sender import Outlet, Sender
+from avlab.measure.numbers.audience import Pulse
 from avlab.media.sources import Source
 from avlab.network.ownrepair import MOST_OFFERED, Protection, RepairSender
 from avlab.network.parity import ParityEncoder
@@ -186,6 +187,9 @@ class Peer:
     sender: Sender
     scope: tuple[int, ...] = ()  # of a link-local address, as the system has it: flow and interface
     asked_ns: int = 0  # when a request came
+    number: int = 0  # of its session, from 1
+    joined_ns: int = 0  # when it was let in
+    pulse: Pulse = field(default_factory=Pulse)
     session: str | None = None
     state: rtsp.State = rtsp.State.INIT
     routes: dict[str, Route] = field(default_factory=dict)

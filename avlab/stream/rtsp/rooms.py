@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from avlab.core.sender import Sender
+from avlab.core.sender import MOST_HEARD, Sender
+from avlab.measure.numbers.audience import Pulse
 from avlab.stream.rtsp.feedback import Feedback
-from avlab.stream.rtsp.peer import Peer, Route, Track, outlet_of
+from avlab.stream.rtsp.peer import Peer, Recipient, Route, Track, outlet_of
 from avlab.stream.sockets.links import Address
 from avlab.stream.sockets.protocols import Datagrams, System
 
@@ -31,6 +32,9 @@ class Room:
     """Who has asked for which streams."""
     gone: bool = False
     reports: deque[bytes] = field(default_factory=deque)
+    pulse: Pulse = field(default_factory=Pulse)
+    reporters: dict[int, str] = field(default_factory=dict)
+    """The addresses that reports come from, by who reports (SSRC)."""
 
     @property
     def waiting(self) -> int:
@@ -96,6 +100,14 @@ class Rooms:
     def of(self, peer: Peer) -> Room | None:
         """The room that a peer is a member of."""
         return next((room for room in self.by_address.values() if peer in room.members), None)
+
+    def heard(self, who: Recipient, data: bytes, host: str) -> None:
+        """A report came from an address: which of a room's members it is."""
+        if isinstance(who, Room):
+            reporter = int.from_bytes(data[4:8], "big")
+            if len(who.reporters) >= MOST_HEARD and reporter not in who.reporters:
+                del who.reporters[next(iter(who.reporters))]
+            who.reporters[reporter] = host
 
     def enter(self, peer: Peer, route: Route) -> Room:
         """A peer is a member from now on."""
