@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from avlab.lab import check, plots
     from avlab.lab.notebook.panel import panel
     from avlab.lab.predictions import predict
+    from avlab.lab.sweeps.sweep import sweep
     from avlab.measure.numbers import metrics
     from avlab.measure.record.join import join
     from avlab.measure.record.trace import Trace
@@ -61,6 +62,7 @@ _HOMES = {
     "probe": "avlab.media.probe",
     "simulate": "avlab.stream.simulate",
     "stop_all": "avlab.stream.handle",
+    "sweep": "avlab.lab.sweeps.sweep",
     "testing": "avlab",
     "tutorial_rule": "avlab.timing.pacing",
     "whole": "avlab.parts",
@@ -97,6 +99,7 @@ __all__ = [
     "probe",
     "simulate",
     "stop_all",
+    "sweep",
     "testing",
     "tutorial_rule",
     "whole",

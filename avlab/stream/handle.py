@@ -22,6 +22,12 @@ from avlab.wire.text import tidied
 _handles: Registry[Handle] = Registry()  # what runs in this process, for stop_all and for joining traces
 _failed: Registry[Handle] = Registry()  # what has failed, and has told nobody
 _orders = itertools.count(1)
+_newest = 0
+
+
+def started_so_far() -> int:
+    """How many handles this process has started, whether or not they still run: servers, clients and relays."""
+    return _newest
 
 
 class Worker:
@@ -231,7 +237,8 @@ class Handle:
     def _replace_earlier(self) -> None:
         """Stop what an earlier run of the cell that runs now has started: what came last goes first."""
         run = self._begun_by = _run_of_cell() or self._begun_by
-        self._order = next(_orders)
+        global _newest
+        self._order = _newest = next(_orders)
         for other in sorted(_handles.all(), key=lambda handle: -handle._order):
             if run and other._begun_by and other._begun_by.cell == run.cell and other._begun_by.number != run.number:
                 other._told = True

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from avlab.lab.plots import several
 from avlab.lab.plots.drawing import (
     BLUE,
     BODY,
@@ -30,6 +31,7 @@ from avlab.lab.plots.drawing import (
     plot,
     titled,
 )  # fmt: skip
+from avlab.lab.plots.several import or_several
 from avlab.measure.numbers import adaptation as adapting
 from avlab.measure.numbers import metrics, network
 from avlab.measure.record.trace import Trace
@@ -43,11 +45,12 @@ TALL = {"shown": 0.15, "late": 0.24, "skipped": 0.24, "lost": 0.42}
 """Half of a frame's bar, by its fate: not by colour alone."""
 
 
-@of_trace
+@or_several(several.adaptation)
 def adaptation(trace: Trace) -> Figure:
     """What was sent, how long it queued, and what was chosen: rate with the bottleneck's, queue, quality and width.
 
     The bottleneck takes all packets, those of the sound and of repairs, too; it is drawn where the settings have it.
+    Several runs, as {name: trace}, are laid over each other.
     """
     figure = plot(figsize=(12, 6.8), layout="constrained")
     above, middle, below = figure.subplots(3, 1, sharex=True)

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from avlab.lab.plots import several
 from avlab.lab.plots.adapting import adaptation, real_against_simulated, reports
 from avlab.lab.plots.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION, plain, plot
 from avlab.lab.plots.drawing import BODY as _BODY
@@ -29,6 +30,7 @@ from avlab.lab.plots.drawing import of_trace as _of_trace
 from avlab.lab.plots.drawing import titled as _titled
 from avlab.lab.plots.figures import frame_sizes, gaps, levels, packets, pieces, players
 from avlab.lab.plots.networks import delays, frame_loss, playout, raster
+from avlab.lab.plots.several import or_several as _or_several
 from avlab.measure.numbers import metrics, timelines
 from avlab.measure.numbers.convergence import video_frames
 from avlab.measure.record.trace import Trace
@@ -50,9 +52,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-@_of_trace
+@_or_several(several.fps)
 def fps(trace: Trace, *, ax: Axes | None = None) -> Figure:
-    """Frames shown a second, over the trailing second, with the target, its band of 2 % and when that was reached."""
+    """Frames shown a second, over the trailing second, with the target, its band of 2 % and when that was reached.
+
+    Several runs, as {name: trace}, are laid over each other, without the moment.
+    """
     figure, ax = _axes(ax, "time (s)", "frames a second")
     rates, found = metrics.fps(trace), metrics.convergence(trace)
     if found.mean_fps is None:
@@ -110,9 +115,12 @@ def interval_error(trace: Trace, *, ax: Axes | None = None) -> Figure:
     return _titled(figure, ax, f"Half of the frames come within {_ms(size.median_ms)} of the interval asked for")
 
 
-@_of_trace
+@_or_several(several.sync)
 def sync(trace: Trace, *, ax: Axes | None = None) -> Figure:
-    """Sound against picture, positive when the sound is early, with what viewers notice and accept (ITU-R BT.1359)."""
+    """Sound against picture, positive when the sound is early, with what viewers notice and accept (ITU-R BT.1359).
+
+    Several runs, as {name: trace}, are laid over each other: the middle of each second.
+    """
     figure, ax = _axes(ax, "time (s)", "late  \N{LEFTWARDS ARROW}  sound  \N{RIGHTWARDS ARROW}  early (ms)")
     size = metrics.sync_summary(trace)
     if size.p95_ms is None:
@@ -136,9 +144,12 @@ def sync(trace: Trace, *, ax: Axes | None = None) -> Figure:
     return _titled(figure, ax, f"{within}; sound typically {side}")
 
 
-@_of_trace
+@_or_several(several.loss)
 def loss(trace: Trace, *, ax: Axes | None = None) -> Figure:
-    """Packets lost and frames damaged by it, a second at a time."""
+    """Packets lost and frames damaged by it, a second at a time.
+
+    Several runs, as {name: trace}, are laid over each other: their frames.
+    """
     figure, ax = _axes(ax, "time (s)", "lost in each second (%)")
     table, found = metrics.loss(trace), metrics.summary(trace)
     if found.packet_loss_percent is None and found.frame_loss_percent is None:
@@ -158,9 +169,12 @@ def loss(trace: Trace, *, ax: Axes | None = None) -> Figure:
     return _titled(figure, ax, f"{packets} of the packets lost, and with them {frames} of the frames")
 
 
-@_of_trace
+@_or_several(several.delay)
 def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
-    """How long each packet was under way, where both sides share a clock."""
+    """How long each packet was under way, where both sides share a clock.
+
+    Several runs, as {name: trace}, are laid over each other: the middle of each second.
+    """
     figure, ax = _axes(ax, "time (s)", "one-way delay (ms)")
     table = metrics.one_way_delay(trace)
     size = metrics.spread(table["delay_ms"])
@@ -261,9 +275,12 @@ def pacers(traces: Mapping[str, Trace]) -> Figure:
     return _titled(figure, above, finding)
 
 
-@_of_trace
+@_or_several(several.bitrate)
 def bitrate(trace: Trace, *, ax: Axes | None = None) -> Figure:
-    """Kilobits of packets a second, of video and of sound, a second at a time."""
+    """Kilobits of packets a second, of video and of sound, a second at a time.
+
+    Several runs, as {name: trace}, are laid over each other: all packets.
+    """
     figure, ax = _axes(ax, "time (s)", "bit rate (kbit/s)")
     table = metrics.bitrate(trace)
     table = table.iloc[:-1] if len(table) > 1 else table  # the last second is as a rule not whole

@@ -60,3 +60,22 @@ def steps(times: Sequence[float], apart: float = 0.5) -> list[int]:
     A slider that is pulled makes dozens of them; only where it came to rest is worth a mark.
     """
     return [at for at, time in enumerate(times) if at + 1 == len(times) or times[at + 1] - time > apart]
+
+
+class Seconds(NamedTuple):
+    """What each second's values are like, those without any left out."""
+
+    time: Floats
+    """The middle of each second, in seconds."""
+    median: Floats
+
+
+def by_second(times: Iterable[float], values: Iterable[float]) -> Seconds:
+    """The median of each second's values; those that are unknown (NaN) count nowhere."""
+    at, value = np.asarray(list(times), np.float64), np.asarray(list(values), np.float64)
+    known = np.isfinite(at) & np.isfinite(value)
+    at, value = at[known], value[known]
+    order = np.argsort(at, kind="stable")
+    seconds, first = np.unique(np.floor(at[order]), return_index=True)
+    parts = np.split(value[order], first[1:]) if len(first) else []
+    return Seconds(seconds + 0.5, np.array([np.median(part) for part in parts], np.float64))
