@@ -105,6 +105,12 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--multicast", action="store_true", help=text)
     text = "over how much of a frame's time its packets leave, 0 to 0.95 (0: in one burst)"
     serve.add_argument("--spread", type=float, default=0.0, metavar="SHARE", help=text)
+    serve.add_argument("--codec", choices=["h264"], help="send pictures as H.264 instead of JPEG")
+    serve.add_argument("--audio-codec", choices=["opus"], help="send sound as Opus instead of L16")
+    text = "kilobits a second of H.264, 50 to 50000 (2000)"
+    serve.add_argument("--bit-rate", type=int, default=2000, metavar="KBPS", help=text)
+    text = "from one key frame of H.264 to the next, 0.1 to 60 (2)"
+    serve.add_argument("--key-interval", type=float, default=2.0, metavar="S", help=text)
     text = "lower quality and width before the way to the clients overflows, by what they report"
     serve.add_argument("--rate-control", choices=["aimd"], help=text)
     text = "have the system cut frames into packets, which a capture then does not see (auto: when there are very many)"

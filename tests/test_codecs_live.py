@@ -1,7 +1,8 @@
-"""What other programs send in the usual codecs is played, in step."""
+"""The usual codecs: what other programs send is played, in step; and what avlab sends is played by them."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tools
+from test_own_parts_live import until
 
 import avlab
 from avlab.measure.numbers import metrics
@@ -96,3 +98,76 @@ def test_pictures_and_sound_of_a_gstreamer_server_are_in_step(
     chunks = metrics.frame_ledger(client.trace, "audio")
     assert chunks.shown >= 0.9 * chunks.offered > 0
     assert client.notices == ()
+
+
+# ---- what avlab sends
+
+
+@pytest.fixture
+def serving(data: Path) -> Iterator[avlab.Server]:
+    """Half a minute of H.264 and Opus."""
+    with avlab.Server(data / "count-15.mp4", codec="h264", audio_codec="opus", width=320, loop=True) as server:
+        yield server
+
+
+def fates(client: avlab.Client) -> dict[str, int]:
+    return client.trace.frames.query("stream == 'video'")["fate"].value_counts().to_dict()
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_h264_and_opus_of_a_server_are_played_and_settings_act(data: Path, isolated: bool) -> None:
+    given: dict[str, Any] = {"codec": "h264", "audio_codec": "opus", "width": 320, "isolated": isolated}
+    with (
+        avlab.Server(data / "count-15.mp4", loop=True, **given) as server,
+        avlab.Client(server.url, audio="null", playout_delay=0.5) as client,
+    ):
+        until(lambda: fates(client).get("shown", 0) > 20)
+        server.bit_rate, server.key_interval = 300, 0.5
+        with avlab.Client(server.url, audio="null", playout_delay=0.5) as late:
+            until(lambda: fates(late).get("shown", 0) > 15)
+            assert (server.bit_rate, server.key_interval) == (300, 0.5)
+            picture = next(late.frames())
+            assert picture.image.shape[1:] == (320, 3)
+            assert picture.jpeg[:2] == b"\xff\xd8"
+        assert client.audio_seconds > 0.5
+        assert client.error is server.error is None
+        assert client.notices == ()
+    assert set(server.trace.settings["name"]) >= {"bit_rate", "key_interval"}
+
+
+@pytest.mark.parametrize("damaged", ["show", "freeze"])
+def test_a_loss_spoils_pictures_until_a_key_frame_that_is_asked_for(data: Path, damaged: Any) -> None:
+    given: dict[str, Any] = {"codec": "h264", "key_interval": 60.0, "network": avlab.Network(loss=0.05, seed=4)}
+    with (
+        avlab.Server(data / "count-15.mp4", width=640, loop=True, **given) as server,
+        avlab.Client(server.url, audio="null", playout_delay=0.3, damaged=damaged) as client,
+    ):
+        until(lambda: fates(client).get("incomplete", 0) > 4 and fates(client).get("shown", 0) > 30)
+    found = fates(client)
+    assert bool(found.get("damaged")) == (damaged == "show")
+    assert metrics.frame_ledger(client.trace).closes
+    assert metrics.summary(client.trace).damaged == found.get("damaged", 0)
+
+
+@pytest.mark.needs("ffmpeg")
+def test_ffmpeg_plays_h264_and_opus(serving: avlab.Server) -> None:
+    command = ["ffmpeg", "-v", "error", "-rtsp_transport", "tcp", "-i", serving.url, "-t", "2"]
+    done = subprocess.run(
+        [*command, "-f", "framemd5", "-"], capture_output=True, text=True, timeout=tools.SECONDS, check=True
+    )
+    lines = [line.split(",")[0].strip() for line in done.stdout.splitlines() if line[:1].isdigit()]
+    assert lines.count("0") >= 20
+    assert lines.count("1") >= 40
+
+
+@pytest.mark.needs("gst:openh264dec", "gst:opusdec", "gst:rtph264depay")
+def test_gstreamer_plays_h264_and_opus(data: Path, tmp_path: Path) -> None:
+    with avlab.Server(data / "count-15.mp4", codec="h264", audio_codec="opus", width=320, once=True) as server:
+        tools.gst_launch(
+            f"rtspsrc location={server.url} protocols=tcp latency=200 name=s "
+            f"s. ! rtph264depay ! h264parse ! openh264dec ! videoconvert ! jpegenc ! "
+            f"multifilesink location={tmp_path}/%05d.jpg "
+            f"s. ! rtpopusdepay ! opusdec ! filesink location={tmp_path}/sound.raw"
+        )
+    assert len(list(tmp_path.glob("*.jpg"))) >= 20
+    assert (tmp_path / "sound.raw").stat().st_size > 48_000

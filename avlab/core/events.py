@@ -79,7 +79,15 @@ class Doubted(NamedTuple):
     """Why, in a few words."""
 
 
-SenderEvent: TypeAlias = Sent | Reported | Doubted
+class KeyAsked(NamedTuple):
+    """A client asks for a picture that needs no other (RFC 4585 6.3.1)."""
+
+    time_ns: int
+    stream: str
+    ssrc: int
+
+
+SenderEvent: TypeAlias = Sent | Reported | Doubted | KeyAsked
 
 
 class Offered(NamedTuple):

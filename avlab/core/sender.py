@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import Doubted, Path, Reported, SenderEvent, Sent
+from avlab.core.events import Doubted, KeyAsked, Path, Reported, SenderEvent, Sent
 from avlab.network import belief
 from avlab.network.belief import Account
 from avlab.network.ownrepair import RepairSender
@@ -276,6 +276,7 @@ class Sender:
         for data in batch.datagrams():
             try:
                 blocks, nacks = rtcp.parse_feedback(data)
+                keys = rtcp.asks_for_key(data)
             except WireError:
                 continue
             reporter = int.from_bytes(data[4:8], "big") if self._shared else 0  # a compound's first packet is a report
@@ -284,6 +285,9 @@ class Sender:
                     self.heard_ns = now_ns
                     if self._hear(outlet, outlet.hearing(reporter), block, now_ns):
                         self._learn_name(reporter, data)
+            for ssrc in keys:
+                if (outlet := self._by_ssrc.get(ssrc)) is not None and self.playing:
+                    self._events.append(KeyAsked(now_ns, outlet.stream, ssrc))
             for nack in nacks:  # after the end, too: the last frames wait for what is asked for
                 outlet = self._by_ssrc.get(nack.media_ssrc)
                 if outlet is not None and outlet.again is not None and self.state is not State.IDLE:

@@ -19,7 +19,9 @@ from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.media import codec as jpeg_codec
 from avlab.media.microphone import Microphone
+from avlab.media.soundencoder import check_opus
 from avlab.media.sources import ClipSource, open_source
+from avlab.media.videoencoder import check_bit_rate, check_key_interval
 from avlab.network.offload import Mode, Offload, check_offload
 from avlab.network.own import kept_going
 from avlab.network.ownrepair import own_repairs
@@ -38,13 +40,14 @@ from avlab.stream.rtsp.audience import RtspAudience
 from avlab.stream.sending.adapting import Adapting, Delivery
 from avlab.stream.sending.clip import Sending
 from avlab.stream.sending.meter import Meter
-from avlab.stream.sending.pictures import Pictures
+from avlab.stream.sending.pictures import BIT_RATE, KEY_INTERVAL, Pictures
 from avlab.stream.sockets.links import Waker
 from avlab.stream.sockets.tapped import TappedSockets
 from avlab.stream.turns import ServerTurns
 from avlab.timing.pacing import pacer_named
 from avlab.timing.seat import pacer_name
 from avlab.timing.spreading import check_spread
+from avlab.wire.payloads.coded import OPUS_RATE
 from avlab.wire.rtp import MAX_PACKET, check_packet_size
 from avlab.wire.text import printable
 from avlab.wire.units import NS
@@ -91,6 +94,10 @@ class Server(Handle):
     `payload` is what an encoded frame is on the wire, anyone's own: `pack(frame, most)` and `unpack(payloads)`, sent as
     X-<name>. `codec` makes bytes of pictures instead of JPEG: `encode(image, quality)` and `decode(data)`. Each is an
     object or a class, see `avlab.parts`, and the client has to be given the same; for the rtsp wire.
+    Or `codec` is "h264", which any player takes: at `bit_rate` kilobits a second (50 to 50,000; less in proportion
+    where `quality` is below 80, as `rate_control` may have it), with a key frame each `key_interval` seconds (0.1 to
+    60), and when a client joins or asks for one. Both act while it runs. A picture is encoded once for all clients.
+    `audio_codec` is "opus", or None for L16, sound as it is.
 
     `clients` is how many may have a session at a time, `clients_per_address` how many of them from one address, but for
     this machine's own; further ones are refused, and `notices` says so. Whole numbers of 1 or more, for the rtsp wire.
@@ -132,6 +139,9 @@ class Server(Handle):
         rate_control: str | RateController | type[RateController] | None = None,
         payload: Any = None,
         codec: Any = None,
+        audio_codec: Literal["opus"] | None = None,
+        bit_rate: int = BIT_RATE,
+        key_interval: float = KEY_INTERVAL,
         clients: int = 256,
         clients_per_address: int = 64,
         offload: Mode = "auto",
@@ -157,6 +167,13 @@ class Server(Handle):
             raise ValueError(
                 f"multicast is for addresses of IPv4, and host is {host}: give one of those, or leave it out"
             )
+        if audio_codec not in ("opus", None):
+            raise ValueError(f"audio_codec must be 'opus', or None for L16, not {audio_codec!r}")
+        if audio_codec is not None:
+            if wire == "classic":
+                raise ValueError("audio_codec acts on the rtsp wire alone: sound is pickled on the classic wire")
+            check_opus()
+        self._audio_codec = audio_codec
         places = Places(clients, clients_per_address)
         self._pictures = Pictures(codec=codec, payload=payload, call=self._part_guard.call, failed=self._part_failed)
         self._source = open_source(source, loop=loop, fps=fps, microphone=microphone)
@@ -170,7 +187,7 @@ class Server(Handle):
             "clip": self._clip,
             "wire": wire,
             "target_fps": float(self._source.fps) if self._source.fps else None,
-            "audio_rate": self._source.rate,
+            "audio_rate": self._source.rate if audio_codec is None or not self._source.rate else OPUS_RATE,
             "platform": platform.platform(),
             "python": platform.python_version(),
         }
@@ -202,6 +219,7 @@ class Server(Handle):
             common |= {"multicast": multicast}
             common |= {"loop": loop, "delivery": self._delivery, "places": places, "pictures": self._pictures}
             common["repairs"] = own
+            common["audio_codec"] = audio_codec
             self._audience = RtspAudience(self._source, name=name, **common)
         self._sending = Sending(
             self._source,
@@ -224,6 +242,8 @@ class Server(Handle):
         self.pacer = pacer
         self.network = Network() if network is None else network
         self.packet_size = packet_size
+        self.bit_rate = bit_rate
+        self.key_interval = key_interval
         self.spread = spread
         if "parity" in self._made_with[1]:  # what was asked for, and no default, is told of where it does not apply
             self.parity = parity
@@ -391,13 +411,40 @@ class Server(Handle):
         self.quality, self.width = choice
 
     @property
+    def audio_codec(self) -> str | None:
+        """What sound is coded in; None for L16."""
+        return self._audio_codec
+
+    @property
+    def bit_rate(self) -> int:
+        """Kilobits a second of H.264, 50 to 50,000; acts on the next frame. ValueError."""
+        return self._bit_rate
+
+    @bit_rate.setter
+    def bit_rate(self, value: int) -> None:
+        self._bit_rate = self._pictures.bit_rate = check_bit_rate(value)
+        if self.codec == "h264":
+            self._recorder.setting(self._clock.now_ns(), "bit_rate", value)
+
+    @property
+    def key_interval(self) -> float:
+        """Seconds from one key frame of H.264 to the next, 0.1 to 60; acts on the next frame. ValueError."""
+        return self._pictures.key_interval
+
+    @key_interval.setter
+    def key_interval(self, value: float) -> None:
+        self._pictures.key_interval = check_key_interval(value)
+        if self.codec == "h264":
+            self._recorder.setting(self._clock.now_ns(), "key_interval", value)
+
+    @property
     def payload(self) -> Any:
         """What a frame is on the wire, where it is anyone's own; None for RTP/JPEG."""
         return self._pictures.payload
 
     @property
     def codec(self) -> Any:
-        """What makes bytes of pictures, where it is anyone's own; None for JPEG."""
+        """What makes bytes of pictures: "h264", or anyone's own; None for JPEG."""
         return self._pictures.codec
 
     # ---- what it says of itself

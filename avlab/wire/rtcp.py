@@ -330,6 +330,15 @@ def name_in(data: bytes) -> str:
     return ""
 
 
+def asks_for_key(data: bytes) -> list[int]:
+    """The sources of which a datagram asks for a picture that needs no other (RFC 4585 6.3.1). Raises WireError."""
+    return [
+        int.from_bytes(body[4:8], "big")
+        for packet_type, count, body in _bodies(data)
+        if packet_type == PSFB and count == PICTURE_LOSS and len(body) >= 8
+    ]
+
+
 def _without_padding(body: bytes) -> bytes:
     padding = body[-1] if body else 0
     if not 0 < padding <= len(body):

@@ -59,6 +59,8 @@ class Chunk:
     pts_ns: int
     samples: Samples
     rate: int
+    data: bytes = b""
+    """What a codec has made of it; empty where samples are sent as they are."""
 
     @property
     def duration_ns(self) -> int:

@@ -48,6 +48,8 @@ class Controls:
     """
 
     _help: ClassVar[dict[str, str]] = {
+        "bit_rate": "kilobits a second of H.264, at a quality of 80 and above",
+        "key_interval": "from one picture that needs no other to the next: what a loss has spoilt is mended by it",
         "quality": "of each JPEG, 1 to 100: acts on the next frame that is encoded",
         "width": "of the picture, in pixels; its height follows",
         "pacer": "what decides when a frame leaves the server",
@@ -102,9 +104,19 @@ class Controls:
         def width() -> Any:
             return self._server.width or own
 
+        coded = []
+        if getattr(self._server, "codec", None) == "h264":
+            rate, interval = lambda: self._server.bit_rate, lambda: self._server.key_interval
+            coded = [
+                self._slider("bit_rate", "Rate (kbit/s)", 50, 8000, rate, self._set("bit_rate"), step=50),
+                self._slider("key_interval", "Key frame (s)", 0.1, 10.0, interval, self._set("key_interval"), step=0.1),
+            ]
         return _group(
             "Picture",
-            self._slider("quality", "JPEG quality", 1, 100, lambda: self._server.quality, self._set("quality")),
+            *coded,
+            self._slider("quality", "Quality", 1, 100, lambda: self._server.quality, self._set("quality"))
+            if coded
+            else self._slider("quality", "JPEG quality", 1, 100, lambda: self._server.quality, self._set("quality")),
             self._slider("width", "Width (px)", 80, top // 8 * 8, width, self._set("width"), step=8),
         )
 

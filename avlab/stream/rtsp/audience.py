@@ -17,10 +17,11 @@ from typing import Any
 from urllib.parse import quote
 
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import Doubted, Path
+from avlab.core.events import Doubted, KeyAsked, Path
 from avlab.core.sender import Sender
 from avlab.measure.numbers.audience import Member
 from avlab.measure.record.trace import Recorder
+from avlab.media.soundencoder import opus_chunks
 from avlab.media.sources import Source
 from avlab.network.ownrepair import OwnRepair, Protection
 from avlab.network.settings import Network
@@ -43,6 +44,7 @@ from avlab.stream.sockets.system import Sockets
 from avlab.stream.ways import STALL_BYTES
 from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
+from avlab.wire.payloads.formats import OpusFormat
 from avlab.wire.rtp import PACKET_SIZES, Packed
 from avlab.wire.text import printable
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
@@ -136,6 +138,7 @@ class RtspAudience:
         places: Places,
         repairs: Mapping[str, OwnRepair] = MappingProxyType({}),
         pictures: Pictures | None = None,
+        audio_codec: str | None = None,
         multicast: bool = False,
         system: System | None = None,
         chance: random.Random | None = None,
@@ -152,12 +155,14 @@ class RtspAudience:
         self._start, self._notice, self._places = play, notice, places
         self._start_ns: int | None = None  # when media time 0 was; None while nobody plays
         self._session_id = self.chance.getrandbits(32)
+        self._audio_codec = audio_codec
         self._pictures = pictures = Pictures() if pictures is None else pictures
         self.tracks = tracks_of(
             source,
             self.chance,
             pictures=pictures.form,
             further=pictures.further,
+            sound=None if audio_codec is None else OpusFormat(),
             protections={name: Protection(own) for name, own in repairs.items() if own.protects},
         )
         self.peers: list[Peer] = []
@@ -516,6 +521,9 @@ class RtspAudience:
         Beyond the session's own work: a rate controller that fails is no peer's doing.
         """
         for event in self._dispatch.send(peer, now_ns):
+            if isinstance(event, KeyAsked):
+                self._pictures.refresh()
+                continue
             if isinstance(event, Doubted):
                 self._tell(now_ns, "report not believed", f"{peer.address[0]}: {event.doubt}")
                 continue
@@ -543,8 +551,9 @@ class RtspAudience:
     # ---- what they are sent
 
     def chunks(self) -> Iterator[Chunk]:
-        """The sound as it is: a description says what it is like."""
-        return self._source.chunks()
+        """The sound as it is, or as Opus: a description says what it is like."""
+        chunks = self._source.chunks()
+        return chunks if self._audio_codec is None else opus_chunks(chunks, channels=self._source.channels or 1)
 
     def prepare(self, frame: EncodedFrame) -> Cut:
         """A frame cut into packets, once for all."""

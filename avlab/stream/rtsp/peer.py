@@ -23,7 +23,7 @@ from avlab.stream.sockets.links import Address, TcpLink
 from avlab.stream.sockets.multicast import TTL
 from avlab.stream.sockets.protocols import Datagrams
 from avlab.wire import rtsp, sdp
-from avlab.wire.payloads.formats import JpegFormat, L16Format, SoundFormat, VideoFormat, fmtp
+from avlab.wire.payloads.formats import H264Format, JpegFormat, L16Format, SoundFormat, VideoFormat, fmtp
 from avlab.wire.rtp import HEADER_BYTES, PACKET_SIZES, rtp_timestamp
 from avlab.wire.units import NS, WireError
 
@@ -70,12 +70,14 @@ def tracks_of(
     *,
     pictures: VideoFormat | None = None,
     further: Mapping[int, VideoFormat] | None = None,
+    sound: SoundFormat | None = None,
     protections: Mapping[str, Protection] | None = None,
 ) -> dict[str, Track]:
     """What a source has, as it is described and sent: video, audio or both; each timestamp's start is drawn.
 
     `pictures` is what pictures are in packets, RTP/JPEG by default; `further`, by payload type, is what they may come
-    to be in mid-stream. `protections` are repairs of anyone's own, offered for the pictures.
+    to be in mid-stream. `sound` is what sound is in packets, L16 by default. `protections` are repairs of anyone's own,
+    offered for the pictures.
     """
     tracks = {}
     if source.has_video:
@@ -85,6 +87,8 @@ def tracks_of(
         own = dict(zip(protections, OWN_TYPES, strict=False))
         offer = sdp.repair_offer(kind, clock, rtx=RTX_TYPE, fec=FEC_TYPE, keep_ms=KEEP_NS // 1_000_000, own=own)
         offer["attributes"] += fmtp(kind, form)
+        if isinstance(form, H264Format):
+            offer["attributes"] += (("rtcp-fb", f"{kind} nack pli"),)
         for number, other in (further or {}).items():
             offer["others"] += ((number, sdp.Format(other.encoding, other.clock_rate)),)
             offer["attributes"] += fmtp(number, other)
@@ -102,7 +106,8 @@ def tracks_of(
         rate, channels = source.rate, source.channels
         assert rate is not None
         assert channels is not None
-        sound = L16Format(rate, channels)
+        sound = L16Format(rate, channels) if sound is None else sound
+        channels = sound.channels
         kind, clock = sound.payload_type, sound.clock_rate
         media = sdp.Media(
             kind="audio",

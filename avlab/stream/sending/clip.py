@@ -262,6 +262,8 @@ class Sending:
             self._in_use.push(unit, now_ns)
 
     def _note_skipped(self, start_ns: int, picture: EncodedFrame, fate: str = "skipped") -> None:
+        if picture.data:
+            self._pictures.refresh()  # those after it may need it, and have no number to miss it by
         self._record(
             Offered(
                 "video",

@@ -12,11 +12,18 @@ from typing import Any
 from avlab.media import codec as jpeg_codec
 from avlab.media.codec import Picture
 from avlab.media.own import OwnCodec, check_codec, codec_name
+from avlab.media.videoencoder import H264Encoder
 from avlab.parts import Call, PartError, called
-from avlab.wire.payloads.formats import BytesFormat, JpegFormat, VideoFormat
+from avlab.wire.payloads.formats import BytesFormat, H264Format, JpegFormat, VideoFormat
 from avlab.wire.payloads.own import OwnFormat, check_payload
 from avlab.wire.rtp import MAX_PACKET, Packed
-from avlab.wire.units import NS, OWN_CODING, EncodedFrame
+from avlab.wire.units import H264_CODING, NS, OWN_CODING, EncodedFrame
+
+KEY_APART_NS = NS // 4
+"""Key frames that are asked for come no closer than this: they are large, and clients may ask as often as they like."""
+
+BIT_RATE, KEY_INTERVAL = 2_000, 2.0
+"""Kilobits a second, and seconds from one key frame to the next, where nothing else is asked for."""
 
 FURTHER_TYPE = 110
 """The payload type of X-bytes, where it stands in for a payload format of anyone's own."""
@@ -24,7 +31,9 @@ FURTHER_TYPE = 110
 
 class Pictures:
     """How pictures are encoded and packed. `codec` and `payload` are anyone's own; without them it is RTP/JPEG,
-    and `jpeg` encodes, `codec.encode_jpeg` by default.
+    and `jpeg` encodes, `codec.encode_jpeg` by default. The codec "h264" is one that comes with avlab, at `bit_rate`
+    (kilobits a second) with a key frame each `key_interval` seconds, and whenever one is asked for; both may be set at
+    any time.
 
     TypeError for what is neither. They are asked by `call`; when one fails `failed` is told, with what is done instead,
     and JPEG or X-bytes takes over. `encoded` is for one thread.
@@ -40,26 +49,39 @@ class Pictures:
         failed: Callable[[PartError, str], None] | None = None,
     ) -> None:
         self.codec, self.payload = codec, payload
+        self.key_interval = KEY_INTERVAL
+        self._h264: H264Encoder | None = None
+        self._keyed_ns: int | None = None  # the pts of the newest key frame
         name = ""
-        if codec is not None:
+        if isinstance(codec, str):
+            if codec != "h264":
+                raise ValueError(f"codec is {codec!r}: 'h264', or one of your own; without it pictures are JPEG")
+            if payload is not None:
+                raise ValueError("codec='h264' has a payload format of its own: leave out payload=")
+            self._h264 = H264Encoder(bit_rate=BIT_RATE)
+        elif codec is not None:
             check_codec(codec)
             name = codec_name(codec)
         if payload is not None:
             check_payload(payload)
         self._failed = failed
         self._jpeg = jpeg_codec.encode_jpeg if jpeg is None else jpeg
-        self._codec = None if codec is None else OwnCodec(codec, call=call)
+        self._codec = None if codec is None or self._h264 is not None else OwnCodec(codec, call=call)
         self._own = None if payload is None else OwnFormat(payload, codec=name, call=call)
         self._generic = BytesFormat(codec=name)
         self._wants_key = True
         self.form: VideoFormat = self._own or (JpegFormat() if codec is None else self._generic)
+        if self._h264 is not None:
+            self.form = H264Format()
         """The payload format that the description names."""
         self.further: dict[int, VideoFormat] = {} if self._own is None else {FURTHER_TYPE: self._generic}
         """What may stand in for it, by payload type."""
 
     def begin(self) -> None:
         """The clip begins, again perhaps: the first picture is one that needs no other."""
-        self._wants_key = True
+        self._wants_key, self._keyed_ns = True, None
+        if self._h264 is not None:
+            self._h264.reset()
         if self._codec is not None:
             try:
                 self._codec.reset()
@@ -74,6 +96,8 @@ class Pictures:
     def encoded(self, picture: Picture, *, width: int | None, quality: int) -> EncodedFrame:
         """A picture as bytes, at a width (None: its own) and a quality of 1 to 100."""
         index, pts_ns = picture.index, picture.pts_ns
+        if self._h264 is not None:
+            return self._predicted(self._h264, picture, width=width, quality=quality)
         if self._codec is not None:
             key, self._wants_key = self._wants_key, False
             image = jpeg_codec.to_bgr(picture.image, width=width, matrix=picture.matrix)
@@ -86,6 +110,30 @@ class Pictures:
                 self._tell(error, "Pictures are sent as JPEG now")
         data, across, height = self._jpeg(picture.image, width=width, quality=quality, matrix=picture.matrix)
         return EncodedFrame(index, pts_ns, data, across, height)
+
+    def _predicted(self, encoder: H264Encoder, picture: Picture, *, width: int | None, quality: int) -> EncodedFrame:
+        index, pts_ns = picture.index, picture.pts_ns
+        since_ns = None if self._keyed_ns is None else pts_ns - self._keyed_ns
+        key = since_ns is None or since_ns >= self.key_interval * NS
+        key = key or (self._wants_key and since_ns is not None and since_ns >= KEY_APART_NS)
+        if key:
+            self._wants_key = False  # before it is made: whoever asks meanwhile is to get another one
+        made = encoder.encode(
+            picture.image, width=width, matrix=picture.matrix, key=key, quality=quality, pts_ns=pts_ns
+        )
+        if made.key:
+            self._keyed_ns = pts_ns
+        return EncodedFrame(index, pts_ns, made.data, made.width, made.height, coding=H264_CODING, key=made.key)
+
+    @property
+    def bit_rate(self) -> int:
+        """Kilobits a second that the codec which comes with avlab aims at."""
+        return BIT_RATE if self._h264 is None else self._h264.bit_rate
+
+    @bit_rate.setter
+    def bit_rate(self, kbps: int) -> None:
+        if self._h264 is not None:
+            self._h264.bit_rate = kbps
 
     def pack(self, frame: EncodedFrame, *, packet_size: int = MAX_PACKET) -> Packed:
         """A picture as packets of at most `packet_size` bytes. WireError for one that cannot be sent."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from avlab.core.arriving import Described
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import Doubted, FrameToDecode, Offered, PacketsTaken, Path, Reported, Sent
+from avlab.core.events import Doubted, FrameToDecode, KeyAsked, Offered, PacketsTaken, Path, Reported, Sent
 from avlab.core.player import Player
 from avlab.core.repairing import Repair
 from avlab.core.sender import Outlet, Sender
@@ -375,7 +375,7 @@ class Run:
     def _send(self, now_ns: int) -> None:
         """All that the sender has to say leaves."""
         way = self._way
-        told: list[Reported | Doubted] = []
+        told: list[Reported | Doubted | KeyAsked] = []
         media: list[Sent] = []
         for event in self._sender.events():
             if isinstance(event, Sent):
@@ -397,6 +397,8 @@ class Run:
         timer_ns = self._sender.timer_at()
         self._sender_ns = NEVER if timer_ns is None else timer_ns
         for event in told:
+            if isinstance(event, KeyAsked):
+                continue  # every picture of a simulated run is one
             if isinstance(event, Doubted):
                 self._ours.event(now_ns, "report not believed", event.doubt)
             elif isinstance(event, Reported):

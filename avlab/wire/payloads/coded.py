@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from avlab.wire.units import WireError
+from avlab.wire.batch import Batch
+from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, Packed, serialize_header
+from avlab.wire.units import Chunk, WireError
 
 AAC, OPUS = "aac", "opus"
 """What sound is coded in."""
@@ -74,7 +76,7 @@ class AacFormat:
 class OpusFormat:
     """Opus: one packet of it each. WireError for another clock than 48,000 Hz, or more than two channels."""
 
-    encoding, coding, payload_type = "OPUS", OPUS, _DYNAMIC
+    encoding, coding, payload_type = "opus", OPUS, _DYNAMIC
     setup = b""
 
     def __init__(self, rate: int = OPUS_RATE, channels: int = 2) -> None:
@@ -86,6 +88,13 @@ class OpusFormat:
     def parameters(self) -> str:
         """See `formats.SoundFormat`."""
         return "sprop-stereo=1;stereo=1" if self.channels == 2 else ""
+
+    def pack(self, chunk: Chunk, *, payload_type: int = _DYNAMIC, packet_size: int = MAX_PACKET) -> Packed:
+        """A chunk, which has been encoded, as the one packet that it is (RFC 7587 4.2). WireError for another one."""
+        size = HEADER_BYTES + len(chunk.data)
+        if not chunk.data or size > packet_size:
+            raise WireError(f"A chunk of Opus has 1 to {packet_size - HEADER_BYTES:,} bytes, not {len(chunk.data):,}.")
+        return Packed(Batch(serialize_header(payload_type, 0, 0, 0, False) + chunk.data, size))
 
     def units(self, payload: bytes, /) -> list[bytes]:
         """See `AacFormat.units`."""

@@ -103,9 +103,14 @@ class SoundReader(Protocol):
         """The sound of one packet. Raises WireError."""
 
 
-class SoundFormat(SoundReader, Protocol):
-    """What sound is in RTP, to a sender as well."""
+class SoundFormat(Protocol):
+    """What sound is in RTP, to a sender."""
 
+    encoding: str
+    """As an rtpmap names it."""
+    clock_rate: int
+    """Ticks a second of the timestamps."""
+    channels: int
     payload_type: int
     """Its own (RFC 3551 section 6), or a dynamic one."""
 

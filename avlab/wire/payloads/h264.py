@@ -14,6 +14,9 @@ from avlab.wire.units import H264_CODING, EncodedFrame, WireError
 IDR, SPS, PPS, STAP_A, FU_A = 5, 7, 8, 24, 28
 """Types of NAL units (H.264 table 7-1) and of packets (RFC 6184 table 1)."""
 
+BASELINE_4 = "42C028"
+"""The profile and level of a description that tells no parameter sets: constrained baseline, level 4 (1080p)."""
+
 _START, _END = 0x80, 0x40  # of a fragmented unit (5.8)
 
 
@@ -43,11 +46,11 @@ class H264Format:
     def parameters(self) -> str:
         """See `formats.VideoFormat`."""
         units = split(self.setup)
-        told = ["packetization-mode=1"]
         profile = next((unit[1:4].hex().upper() for unit in units if unit[0] & 31 == SPS and len(unit) > 3), "")
+        told = ["packetization-mode=1", f"profile-level-id={profile or BASELINE_4}"]
         if profile:
             sets = ",".join(base64.b64encode(unit).decode() for unit in units)
-            told += [f"profile-level-id={profile}", f"sprop-parameter-sets={sets}"]
+            told.append(f"sprop-parameter-sets={sets}")
         return ";".join(told)
 
     def pack(self, frame: EncodedFrame, *, payload_type: int = FIRST_DYNAMIC, packet_size: int = MAX_PACKET) -> Packed:
