@@ -87,11 +87,17 @@ def parser() -> argparse.ArgumentParser:
         "serve clip.mp4 --once --trace server.avtrace",
         "serve data/count.mp4 --wire classic --width 400",
         "serve 0 --microphone",
+        "serve data/count.mp4 --class",
     )
     serve.add_argument("clip", metavar="CLIP", nargs="?", help="a clip, or the number of a camera: 0")
     serve.add_argument("--microphone", action="store_true", help="a camera's sound, or with no CLIP, sound alone")
     serve.add_argument("--microphone-device", metavar="DEVICE", help="which: its number, or a part of its name")
-    serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to serve on (127.0.0.1: this machine)")
+    text = "address to serve on (127.0.0.1: this machine; with --class 0.0.0.0: all of its addresses)"
+    serve.add_argument("--host", metavar="H", help=text)
+    text = "open to the network for who knows a code: prints it, with addresses and a QR code"
+    serve.add_argument("--class", action="store_true", dest="class_code", help=text)
+    text = "only for the users of FILE, lines of htdigest, which nobody else may be able to read"
+    serve.add_argument("--users", metavar="FILE", help=text)
     text = f"0 for any ({DEFAULT_PORT}; classic: pictures on {CLASSIC_PORT}, sound on the port below)"
     serve.add_argument("--port", type=int, metavar="P", help=text)
     text = "rtsp, or classic, the tutorial's, which its own client plays: a picture a datagram, no timestamps (rtsp)"
@@ -128,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
         "Play a stream: picture in a window, sound on the speaker. q closes the window.",
         "play rtsp://127.0.0.1:8554/count",
         "play rtsp://127.0.0.1:8554/count --no-window --seconds 10 --json --trace run.avtrace",
+        "play rtsp://192.168.1.20:8554/count --code BCDFGH",
         "play classic://127.0.0.1:9688",
     )
     play.add_argument("url", metavar="URL", help="rtsp://host:port/path or classic://host:port")
@@ -144,6 +151,9 @@ def parser() -> argparse.ArgumentParser:
         play.add_argument(f"--{stream}-over", choices=["udp", "tcp", "multicast"], help=text)
     text = "what the server's audience shows you as, at most 40 characters"
     play.add_argument("--name", default="", metavar="NAME", help=text)
+    play.add_argument("--code", metavar="CODE", help="the class's code, where the server asks for one")
+    text = "send the address's password as it is where a server asks for it so, readable by everybody on the way"
+    play.add_argument("--allow-basic", action="store_true", help=text)
     _capture_option(play)
     play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     play.add_argument("--trace", metavar="FILE", help="save the record")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from avlab.measure.numbers.metrics import Summary
     from avlab.network.settings import Network
     from avlab.stream.client import Client
+    from avlab.stream.invitation import Invitation
     from avlab.stream.relay import Relay
     from avlab.stream.server import Server
 
@@ -144,15 +145,21 @@ def _serve(options: argparse.Namespace) -> int:
         key_interval=options.key_interval,
         offload=options.offload,
         capture=options.capture,
+        class_code=options.class_code,
+        users=options.users,
         loop=options.loop,
         once=options.once,
     )
     with _saving(server, options.trace), _progress(server) as tell, server:
         _say(f"serving {clip or 'a microphone'} at {server.url}")
-        for line in ways_in(server.url, options.host):
+        for line in ways_in(server.url, options.host or ("0.0.0.0" if options.class_code else "127.0.0.1")):
             _say(f"  {line}")
-        other = f"ffplay {server.url}" if options.wire == "rtsp" else "the tutorial's own client"
-        _say(f"  play it: avlab play {server.url}    or: {other}    Ctrl-C ends it")
+        if options.class_code:
+            _invite(server.invitation())
+        else:
+            url = server.url.replace("//", "//USER:PASSWORD@", 1) if options.users is not None else server.url
+            other = f"ffplay {url}" if options.wire == "rtsp" else "the tutorial's own client"
+            _say(f"  play it: avlab play {url}    or: {other}    Ctrl-C ends it")
         left = None if options.seconds is None else options.seconds - (time.perf_counter() - _BEGAN)
         began = time.perf_counter()
         try:
@@ -165,6 +172,19 @@ def _serve(options: argparse.Namespace) -> int:
 def _total(sent: int, seconds: float) -> str:
     """What was sent, to all clients together."""
     return f"sent {sent / 1e6:,.1f} MB in {seconds:,.0f} s, {sent * 8e-6 / max(seconds, 1e-3):,.1f} Mbit/s on average"
+
+
+def _invite(invitation: Invitation) -> None:
+    """How to join, and the QR code where the output has characters for it."""
+    for line in invitation.lines:
+        _say(f"  {line}")
+    _say("  Ctrl-C ends it")
+    picture = invitation.qr(colours=sys.stdout.isatty())
+    try:
+        picture.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return
+    print(picture, flush=True)
 
 
 def _play(options: argparse.Namespace) -> int:
@@ -186,6 +206,8 @@ def _play(options: argparse.Namespace) -> int:
             audio_over=options.audio_over,
             capture=options.capture,
             name=options.name,
+            class_code=options.code,
+            allow_basic=options.allow_basic,
         )
         window = Window(client) if _wants_window(options.window) else None
         try:

@@ -81,6 +81,9 @@ class OddServer:
         self.answers, self.described, self.udp, self.address = dict(answers or {}), described, udp, address
         self.transport, self.ports, self.stray = transport, ports, stray
         self.one_at_a_time = one_at_a_time
+        self.guard: Answer = lambda asked: None  # how to refuse a request, before anything else
+        self.hangs_up = False  # after a refusal
+        self.patience = 60  # seconds, as SETUP's answer has them
         self.asked: list[Asked] = []
         self.knocks: list[tuple[str, bool, bytes]] = []  # stream, whether at the RTCP port, what
         self.reports: list[bytes] = []
@@ -166,6 +169,9 @@ class OddServer:
         asked = Asked(method, uri, headers, text)
         self.asked.append(asked)
         self.events.append(f"{method} {self.visits.index(visit)}")
+        if (refusal := self.guard(asked)) is not None:
+            visit.connection.sendall(refusal)
+            return not self.hangs_up
         told = self._set_up(visit, asked) if method == "SETUP" and "transport" in headers else ""
         if method in self.answers:
             answer = self.answers[method](asked)
@@ -174,7 +180,7 @@ class OddServer:
         elif method == "DESCRIBE":
             answer = reply(asked, f"Content-Base: {uri}/", "Content-Type: application/sdp", body=self.described)
         elif method == "SETUP":
-            answer = reply(asked, f"Transport: {told}", "Session: 1;timeout=60")
+            answer = reply(asked, f"Transport: {told}", f"Session: 1;timeout={self.patience}")
         else:
             answer = reply(asked, "Session: 1")
         if answer is None:

@@ -266,6 +266,29 @@ HOSTS = [
 ]
 
 
+def test_challenges_keep_their_lines_and_what_answers_them_its_address() -> None:
+    """Players read only one challenge a line; and a server compares the address that was hashed with the one asked."""
+    dialogue = Dialogue("10.0.0.5:554", bind=lambda: ((6000, 6001), (7000, 7001)), changed=lambda track: None)
+    challenges = [("WWW-Authenticate", f'Digest realm="r", nonce="n", algorithm={name}') for name in ("SHA-256", "MD5")]
+    refused = dialogue.response(rtsp.Response(401, "", rtsp.Headers([("CSeq", "1"), *challenges])))
+    assert [line for line in refused.serialize().decode().splitlines() if line.startswith("WWW")] == [
+        f"{name}: {value}" for name, value in challenges
+    ]
+    uri = "rtsp://me:secret@relay:8555/a"
+    for told, passed in (
+        ('Digest username="me", uri="rtsp://relay:8555/a"', "rtsp://relay:8555/a"),
+        ("Basic bWU6c2VjcmV0", "rtsp://10.0.0.5:554/a"),
+        ("", "rtsp://10.0.0.5:554/a"),
+    ):
+        headers = rtsp.Headers(
+            {"CSeq": "2", "Transport": "RTP/AVP;unicast;client_port=5000-5001", "Authorization": told}
+        )
+        request = dialogue.request(rtsp.Request("SETUP", uri, headers))
+        assert (request.uri, request.headers["Authorization"]) == (passed, told)
+        assert list(request.headers) == ["CSeq", "Transport", "Authorization"]
+        assert request.headers["Transport"] == "RTP/AVP;unicast;client_port=7000-7001"
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_whatever_host_a_client_names_is_given_back_to_it(host: str) -> None:
     dialogue = Dialogue("10.0.0.5:554", bind=lambda: ((6000, 6001), (7000, 7001)), changed=lambda track: None)

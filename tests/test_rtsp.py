@@ -397,3 +397,17 @@ def test_the_documentations_table_is_made_from_the_table() -> None:
         "| Ready | Ready | Playing | 455 | Init |",
         "| Playing | Playing | Playing | Ready | Init |",
     ]
+
+
+def test_a_header_that_comes_twice_keeps_its_lines() -> None:
+    headers = Headers(
+        [("CSeq", "1"), ("WWW-Authenticate", "Digest a"), ("Server", "x"), ("www-authenticate", "Basic b")]
+    )
+    assert headers["WWW-AUTHENTICATE"] == "Digest a, Basic b"
+    assert len(headers) == 3
+    told = Response(401, headers=Headers(headers)).serialize()
+    assert told.count(b"WWW-Authenticate: ") == 2
+    [read] = Receiver().feed(told)
+    assert isinstance(read, Response)
+    assert read.headers == headers
+    assert list(read.headers.lines()) == list(headers.lines())

@@ -28,6 +28,7 @@ from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Offer, Receiver, SoundOffer
 from avlab.stream.handle import Handle, Worker, running_handles
+from avlab.stream.joining import CLASS_USER, read_code
 from avlab.stream.playing.decoding import Decoder, Decoding
 from avlab.stream.playing.predicted import Damaged, PredictedDecoding
 from avlab.stream.playing.presentation import Presentation
@@ -43,10 +44,11 @@ from avlab.timing.jitterbuffer import Frame
 from avlab.timing.ownbuffer import check_own_buffer
 from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.timing.target import DelayTarget, OwnTarget, own_target
+from avlab.wire.digest import Credentials
 from avlab.wire.payloads.own import check_payload
 from avlab.wire.text import check_name, printable
 from avlab.wire.units import NS, PREDICTED
-from avlab.wire.urls import redacted
+from avlab.wire.urls import login_of, redacted
 
 NO_NAME = "the server is not told the name: the classic wire has no reports that could carry it"
 
@@ -83,6 +85,12 @@ class Client(Handle):
     there is no playout delay, no `av_offset`, no repair and no choice of transports, and `trace.sync` stays empty. A
     peer that sends another pickle than sound is refused: `wait` and `stop` raise WireError, a ValueError.
 
+    `class_code` is the code of six letters that a server's `class_code` says, in letters of any size; a user and a
+    password in the address, `rtsp://user:password@host:port/path`, are given to cameras and servers that ask for them
+    by Digest. They are in no request, record, message or `url`, and another server, to which one may send on, gets
+    none. `allow_basic` sends them as they are where nothing better than Basic is asked for, and then everybody on the
+    way can read them. ValueError for a code that cannot be one.
+
     `start` raises OSError when the server cannot be reached or the capture cannot be written, ValueError when the
     server offers nothing that can be played.
     """
@@ -103,6 +111,8 @@ class Client(Handle):
         audio_over: Literal["udp", "tcp", "multicast"] | None = None,
         capture: str | os.PathLike[str] | None = None,
         name: str = "",
+        class_code: str | None = None,
+        allow_basic: bool = False,
         timeout: float = 5.0,
     ) -> None:
         super().__init__()
@@ -164,6 +174,8 @@ class Client(Handle):
         self._receiver: Receiver
         if self._classic:
             refuse_choices(
+                class_code="..." if class_code is not None else None,
+                allow_basic=allow_basic or None,
                 video_over=video_over,
                 audio_over=audio_over,
                 av_offset=av_offset or None,
@@ -185,6 +197,7 @@ class Client(Handle):
                 fixed=fixed,
                 repair=own_repair or check_repair(repair),
                 notice=self._notice,
+                credentials=_credentials(url, class_code, allow_basic=allow_basic),
                 own=OwnParts(payload, codec, call=self._part_guard.call, failed=self._payload_failed),
                 **common,
             )
@@ -526,6 +539,17 @@ class Client(Handle):
 def _said(part: Any) -> str:
     """What a part is called in the record: the name of its class."""
     return named(part if isinstance(part, type) else type(part))
+
+
+def _credentials(url: Any, class_code: str | None, *, allow_basic: bool) -> Credentials | None:
+    """What to answer a server's challenges with: a class's code, or what the address has; None without either."""
+    login = login_of(url) if isinstance(url, str) else None
+    if class_code is not None:
+        code = read_code(class_code)
+        if login is not None and login != (CLASS_USER, code):
+            raise ValueError("the address has a user name already: leave it out, or class_code")
+        login = CLASS_USER, code
+    return None if login is None else Credentials(*login, allow_basic=allow_basic)
 
 
 _CLIPS = (

@@ -29,6 +29,18 @@ def new_code() -> str:
     return "".join(secrets.choice(CODE_LETTERS) for _ in range(CODE_LENGTH))
 
 
+def read_code(text: str) -> str:
+    """A code as somebody types it: blanks, hyphens and small letters are all the same. TypeError, ValueError."""
+    if not isinstance(text, str):
+        raise TypeError("class_code must be the code in quotation marks, as the server's class_code says it")
+    code = re.sub(r"[\s-]", "", text).upper()
+    if not re.fullmatch(f"[A-Z]{{{CODE_LENGTH}}}", code):
+        raise ValueError(
+            f"a class code has {CODE_LENGTH} letters, as the server's class_code and 'avlab serve --class' say it"
+        )
+    return code
+
+
 def let_class_in(admission: Admission, code: str) -> None:
     """Let in who knows the code, also in small letters."""
     admission.let_in(CLASS_USER, code, code.lower())

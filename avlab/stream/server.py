@@ -34,6 +34,8 @@ from avlab.stream.classic.audience import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.ends import Audience
 from avlab.stream.handle import Handle, Worker
+from avlab.stream.invitation import Invitation
+from avlab.stream.joining import admission_of, let_class_in, new_code
 from avlab.stream.places import Places
 from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.audience import RtspAudience
@@ -111,6 +113,14 @@ class Server(Handle):
     Wireshark reads: each datagram as it is on the wire. What is in the file already is replaced. "auto" is "off" then,
     for captures that others make of the same run. `start` raises OSError when the file cannot be written.
 
+    `host` is the address to listen on: 127.0.0.1, this machine alone, when left out. With `class_code` it is 0.0.0.0,
+    all of this machine's, and only who knows a code of six letters may join, as the user "class" with the code for a
+    password; it is drawn at the start, and `class_code` says it, `invitation()` with addresses and a QR code. From an
+    address with five wrong guesses nobody is heard for a minute. `users` is a file of lines `user:realm:HASH`, as
+    htdigest makes them (MD5, or SHA-256 by 64 digits): only those users may join, and a class by its code as well. It
+    is a secret: PermissionError unless it is its owner's alone (but on Windows). Both ask by Digest (RFC 7616), for the
+    rtsp wire; media is not encrypted, so that it keeps neighbours out and no determined listener.
+
     Raises FileNotFoundError, ValueError or TypeError for a source or setting that cannot be; `start` raises OSError
     when the port is taken. A source that fails in mid-stream is played as far as it goes; then clients get BYE, and
     `wait` and `stop` raise what it raised.
@@ -122,7 +132,7 @@ class Server(Handle):
         *,
         wire: Literal["rtsp", "classic"] = "rtsp",
         microphone: Microphone = False,
-        host: str = "127.0.0.1",
+        host: str | None = None,
         port: int = 0,
         width: int | None = None,
         quality: int = 80,
@@ -146,6 +156,8 @@ class Server(Handle):
         clients_per_address: int = 64,
         offload: Mode = "auto",
         capture: str | os.PathLike[str] | None = None,
+        class_code: bool = False,
+        users: str | os.PathLike[str] | None = None,
         session_timeout: float = 60.0,
         isolated: bool = False,
     ) -> None:
@@ -161,6 +173,15 @@ class Server(Handle):
                 raise ValueError(
                     f"{part_of} acts on the rtsp wire alone: a frame is a JPEG in base64 on the classic wire"
                 )
+        if not isinstance(class_code, bool):
+            raise TypeError(
+                f"class_code must be True or False, as the code is drawn at the start, not {class_code!r:.20}"
+            )
+        for name, asked in (("class_code", class_code), ("users", users is not None)):
+            if asked and wire == "classic":
+                raise ValueError(f"{name} is the rtsp wire's: nobody can be asked for a password on the classic wire")
+        if host is None:
+            host = "0.0.0.0" if class_code else "127.0.0.1"
         if multicast and wire == "classic":
             raise ValueError("multicast is the rtsp wire's: leave out wire='classic', whose clients share nothing")
         if multicast and ":" in host:
@@ -181,6 +202,9 @@ class Server(Handle):
         path = Path(os.fsencode(source).decode(errors="replace")) if isinstance(source, str | Path) else None
         self._clip = str(path or ("live" if self._source.live else "pictures"))
         self._once = once
+        self._host, self._class_code = host, ""
+        self._admission = admission_of(users) if class_code or users is not None else None
+        self._draws_code = class_code
         self._clock = MonotonicClock()
         self._recorder = Recorder(side="server", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=Scratch())
         self._recorder.meta |= {
@@ -216,7 +240,7 @@ class Server(Handle):
             self._audience = ClassicAudience(self._source, **common)
         else:
             name = path.stem if path else "live"
-            common |= {"multicast": multicast}
+            common |= {"multicast": multicast, "admission": self._admission}
             common |= {"loop": loop, "delivery": self._delivery, "places": places, "pictures": self._pictures}
             common["repairs"] = own
             common["audio_codec"] = audio_codec
@@ -457,6 +481,18 @@ class Server(Handle):
         return self._audience.url
 
     @property
+    def class_code(self) -> str:
+        """The code that a class joins by, from `start` on; empty for a server without one."""
+        return self._class_code
+
+    def invitation(self) -> Invitation:
+        """How to join, for people in the room: addresses, the code, and both as a QR code. RuntimeError before `start`.
+
+        Displays itself in a notebook, and `print` has it in text.
+        """
+        return Invitation(self.url, self._host, self.class_code)
+
+    @property
     def clip_width(self) -> int | None:
         """How wide the clip's own pictures are, in pixels; None as long as that is unknown."""
         return self._source.width
@@ -555,6 +591,9 @@ class Server(Handle):
     # ---- life
 
     def _begin(self) -> None:
+        if self._admission is not None and self._draws_code:
+            self._class_code = new_code()
+            let_class_in(self._admission, self._class_code)
         if self._capture_path is not None:
             capture = Capture(self._capture_path, clock=self._clock, notice=self._notice)
             self._capture = self._system.tap = capture

@@ -148,6 +148,10 @@ class Credentials:
         self.refusal = ""
         """Why the newest challenge is not answered: `basic`, what it asks for that is not known, or nothing."""
 
+    def again(self) -> Credentials:
+        """The same user and password, for another connection: no challenge is known yet."""
+        return Credentials(self._user, self._password, allow_basic=self._allow_basic)
+
     def take(self, value: str, *, answered: bool) -> bool:
         """Take the challenges of a 401; whether it is worth while to ask again.
 

@@ -84,23 +84,26 @@ class RtspError(WireError):
 
 class Headers(Mapping[str, str]):
     """Header names and values; names differ in nothing by their case. A name given twice has its values joined by
-    a comma (RFC 2616 4.2). Raises RtspError for a name or value that would break the message.
+    a comma (RFC 2616 4.2), and keeps its lines. Raises RtspError for a name or value that would break the message.
     """
 
     __slots__ = ("_items",)
 
     def __init__(self, items: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        self._items: dict[str, tuple[str, str]] = {}
-        for name, value in items.items() if isinstance(items, Mapping) else items:
+        self._items: dict[str, tuple[str, tuple[str, ...]]] = {}
+        pairs = items.lines() if isinstance(items, Headers) else items.items() if isinstance(items, Mapping) else items
+        for name, value in pairs:
             if not _TOKEN.fullmatch(name) or "\r" in value or "\n" in value:
                 raise RtspError(f"The header {name[:40]!r} has a name or a value that RTSP does not allow.")
-            key = name.lower()
-            if key in self._items:
-                name, value = self._items[key][0], f"{self._items[key][1]}, {value}"
-            self._items[key] = (name, value)
+            first, values = self._items.get(name.lower(), (name, ()))
+            self._items[name.lower()] = first, (*values, value)
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """A name and a value for each line: challenges are read by many clients only where each has a line."""
+        return ((name, value) for name, values in self._items.values() for value in values)
 
     def __getitem__(self, name: str) -> str:
-        return self._items[name.lower()][1]
+        return ", ".join(self._items[name.lower()][1])
 
     def __iter__(self) -> Iterator[str]:
         return (name for name, _ in self._items.values())
@@ -144,7 +147,7 @@ class _Message:
     def _serialize(self, start: str) -> bytes:
         if "\r" in start or "\n" in start:
             raise RtspError(f"The first line of an RTSP message must not contain a line break: {start[:60]!r}.")
-        lines = [start, *(f"{name}: {value}" for name, value in self.headers.items() if name.lower() != _LENGTH)]
+        lines = [start, *(f"{name}: {value}" for name, value in self.headers.lines() if name.lower() != _LENGTH)]
         if self.body:
             lines.append(f"Content-Length: {len(self.body)}")
         return "\r\n".join([*lines, "", ""]).encode("utf-8", "replace") + self.body

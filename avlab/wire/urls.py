@@ -62,6 +62,15 @@ def request_uri(url: str) -> str:
     return re.sub(r"[^!-~]", lambda found: quote(found[0]), url.strip())
 
 
+def login_of(url: str) -> tuple[str, str] | None:
+    """The user and the password that an address has, as they are meant: without percent signs. None without a user."""
+    match = _AUTHORITY.match(url.strip())
+    if match is None or "@" not in match[2]:
+        return None
+    user, _, password = match[2].rpartition("@")[0].partition(":")
+    return (unquote(user), unquote(password)) if user else None
+
+
 def redacted(url: str) -> str:
     """A text that may be an address, for messages and records: without anything that may be user and password."""
     match = _AUTHORITY.match(url)

@@ -47,7 +47,8 @@ from avlab.stream.rtsp.origin import Origin
 from avlab.stream.rtsp.peer import Peer, Track
 from avlab.timing.jitterbuffer import JitterBuffer, Run
 from avlab.timing.stage import Dropped
-from avlab.wire import classic, fields, jpeg, rtcp, rtp, rtsp, sdp, urls
+from avlab.wire import classic, digest, fields, jpeg, rtcp, rtp, rtsp, sdp, urls
+from avlab.wire.admission import Admission
 from avlab.wire.answers import Answers
 from avlab.wire.batch import Batch, batches
 from avlab.wire.payloads import jpeg as rtpjpeg
@@ -352,6 +353,23 @@ def _header(data: bytes) -> object:
     return read
 
 
+def _login(data: bytes) -> object:
+    """A challenge at a client, and the same text as credentials at a server; what answers a good one is let in."""
+    text = data.decode("utf-8", "replace")
+    admission = Admission({}, draw=random.Random(1).randbytes)
+    admission.let_in("class", "BCDFGH")
+    credentials, said = digest.Credentials("class", "BCDFGH", allow_basic=True), []
+    for value in (text, f"Digest {text}"):
+        credentials.take(value, answered=False)
+        told = credentials.header("PLAY", URL, cnonce="c")
+        said.append(told is not None and rtsp.Headers({"Authorization": told})["Authorization"][:6])
+        for moment, shown in enumerate((value, told)):
+            refusal = admission.check("PLAY", URL, shown, host="::1", now_ns=moment)
+            assert refusal is not None
+            said.append((refusal.status, refusal.wrong))
+    return said
+
+
 def _sdp(data: bytes) -> object:
     session = sdp.parse(data.decode("utf-8", "replace"))
     for medium in session.media:
@@ -541,6 +559,16 @@ class _Link:
 
     def send(self, data: bytes, now_ns: int) -> None:
         self.sent += len(data)
+
+
+def _logins() -> list[bytes]:
+    asked = digest.challenge("avlab", "0" * 64, stale=True)
+    credentials = digest.Credentials("class", "BCDFGH")
+    credentials.take(asked, answered=False)
+    told = credentials.header("PLAY", URL, cnonce="c") or ""
+    return [
+        text.encode() for text in (asked, f'{asked}, Basic realm="cam"', told, told.partition(" ")[2], "Basic YTpi")
+    ]
 
 
 def _stage(tracks: dict[str, Track]) -> Any:
@@ -790,6 +818,13 @@ TARGETS = (
                  f"url={URL}/video;seq=65530;rtptime=4294958296,url={URL}/audio;seq=1;rtptime=7".encode()],
         (),
         _RTSP_WORDS,
+    ),
+    Target(
+        "challenges and credentials",
+        _login,
+        _logins,
+        (),
+        (b"Digest ", b'realm="avlab"', b"nonce=", b'"', b"\\", b","),
     ),
     Target("a session description", _sdp, lambda: [DESCRIPTION], WIRE, _SDP_WORDS),
     Target(

@@ -362,10 +362,11 @@ def _renewed(handle: Any, names: tuple[str, ...], **changes: Any) -> Any:
 
 
 def _moved(url: str, old: Any, new: Any) -> dict[str, Any]:
-    """The client's new address, if it played the old server and not something between."""
+    """The client's new address and code, if it played the old server and not something between."""
     with contextlib.suppress(RuntimeError):  # the old one had no address yet
         if new is not old and urlsplit(url).port == urlsplit(old.url).port:
-            return {"url": new.url}
+            code = getattr(new, "class_code", "")  # drawn anew at each start
+            return {"url": new.url} | ({"class_code": code} if code else {})
     return {}
 
 

@@ -86,6 +86,8 @@ NO_PICTURE = (
 )
 
 _REASONS = {
+    "class_code": "asks nobody for a code",
+    "allow_basic": "asks nobody for a password",
     "video_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
     "audio_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
     "av_offset": "carries no timestamps, so that nothing ties a picture to its sound that could be shifted",

@@ -51,10 +51,14 @@ class Dialogue:
         self._kinds: list[tuple[str, str]] = []  # each stream of the description: how its address ends, video or audio
 
     def request(self, message: rtsp.Request) -> rtsp.Request:
-        """What the client asks, as the server is to be asked. WireError for a transport that cannot be."""
+        """What the client asks, as the server is to be asked. WireError for a transport that cannot be.
+
+        What has credentials of Digest goes to the address that the client has named: the address is a part of what was
+        hashed, and servers compare the two (RFC 7616 3.4.6).
+        """
         if asked := _AUTHORITY.match(message.uri):
             self._relay = asked[2].rpartition("@")[2] or self._relay
-        headers = dict(message.headers)
+        headers = list(message.headers.lines())
         track = None
         if message.method == "SETUP":
             track = self._track(message.uri)
@@ -63,15 +67,17 @@ class Dialogue:
         self._asked[message.headers.get("cseq", "")] = message.method, track
         while len(self._asked) > MAX_ASKED:
             del self._asked[next(iter(self._asked))]
-        return replace(message, uri=_to(self._server, message.uri), headers=rtsp.Headers(headers))
+        proves = re.match(r"\s*digest\s", message.headers.get("authorization", ""), re.IGNORECASE)
+        uri = rtsp.without_credentials(message.uri) if proves else _to(self._server, message.uri)
+        return replace(message, uri=uri, headers=rtsp.Headers(headers))
 
     def response(self, message: rtsp.Response) -> rtsp.Response:
         """What the server answers, as the client is to be answered."""
         method, track = self._asked.pop(message.headers.get("cseq", ""), ("", None))
-        headers = {
-            name: _to(self._relay, value) if name.lower() in _REWRITTEN else value
-            for name, value in message.headers.items()
-        }
+        headers = [
+            (name, _to(self._relay, value) if name.lower() in _REWRITTEN else value)
+            for name, value in message.headers.lines()
+        ]
         body = message.body
         if method == "DESCRIBE" and message.status == 200:
             body = self._described(body)
@@ -131,8 +137,13 @@ def _to(authority: str, text: str) -> str:
     return _AUTHORITY.sub(lambda found: found[1] + authority, text)
 
 
-def _with(headers: dict[str, str], name: str, value: str) -> dict[str, str]:
-    return {key: value if key.lower() == name else given for key, given in headers.items()}
+def _with(headers: list[tuple[str, str]], name: str, value: str) -> list[tuple[str, str]]:
+    """Headers with another value for one of them, where it is, on one line."""
+    at = next((at for at, (key, _) in enumerate(headers) if key.lower() == name), None)
+    if at is None:
+        return headers
+    rest = [each for each in headers[at + 1 :] if each[0].lower() != name]
+    return [*headers[:at], (headers[at][0], value), *rest]
 
 
 def _parameters(transport: str, **values: Any) -> str:

@@ -43,6 +43,7 @@ from avlab.stream.sockets.protocols import System
 from avlab.stream.sockets.system import Sockets
 from avlab.stream.ways import STALL_BYTES
 from avlab.wire import rtsp, sdp
+from avlab.wire.admission import Admission
 from avlab.wire.batch import Batch
 from avlab.wire.payloads.formats import OpusFormat
 from avlab.wire.rtp import PACKET_SIZES, Packed
@@ -140,6 +141,7 @@ class RtspAudience:
         pictures: Pictures | None = None,
         audio_codec: str | None = None,
         multicast: bool = False,
+        admission: Admission | None = None,
         system: System | None = None,
         chance: random.Random | None = None,
         unix_offset_ns: int | None = None,
@@ -172,7 +174,7 @@ class RtspAudience:
         self._dispatch = Dispatch(self._recording, delivery.offload)
         self._feedback = Feedback(clock, self._clients, self._dispatch.rise, lambda *came: self._rooms.heard(*came))
         self._sockets = MediaSockets(host, self._feedback, self._system)
-        self._multicast = multicast
+        self._multicast, self._admission = multicast, admission
         self._rooms = Rooms(self._system, self._feedback, self.chance, lambda: self._new_sender(shared=True))
         self._talking: OrderedDict[Peer, None] = OrderedDict()  # who has said something; whose turn it is comes first
         self._told, self._told_ns = 0, 0
@@ -255,6 +257,10 @@ class RtspAudience:
             raise rtsp.RtspError(words, 503)
         self._admitted += 1
         peer.number, peer.joined_ns = self._admitted, self._clock.now_ns()
+
+    def turned_away(self, peer: Peer, words: str) -> None:
+        """A peer has made a wrong guess at how to join, or too many."""
+        self._tell(self._clock.now_ns(), "client refused", f"{peer.address[0]}: {words}")
 
     def group_route(self, peer: Peer, track: Track) -> Route | None:
         """How a track comes by multicast at the address that a peer has asked; None where it does not."""
@@ -482,6 +488,7 @@ class RtspAudience:
     def _admit(self, arrival: Arrival, now_ns: int) -> None:
         sender = self._new_sender()
         peer = Peer(arrival.link, arrival.address, arrival.local, self, now_ns, sender, asked_ns=now_ns)
+        peer.admission = self._admission
         self.peers.append(peer)
         self._selector.register(arrival.link, selectors.EVENT_READ, peer)
         with self._session(peer, now_ns):

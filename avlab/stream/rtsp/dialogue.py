@@ -23,8 +23,9 @@ from avlab.stream.sockets.protocols import Connection, Datagrams, System
 from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
 from avlab.wire.answers import Answers
+from avlab.wire.digest import MOST_TRIES, Credentials
 from avlab.wire.units import NS, WireError
-from avlab.wire.urls import Place, ip_address, redacted, request_uri, track_of
+from avlab.wire.urls import Place, ip_address, login_of, redacted, request_uri, same_host, track_of
 
 MAX_MOVES = 3
 """How often a server may send on to another address."""
@@ -75,16 +76,20 @@ class Granted:
     """The sources of those that are streams of their own, as far as they are told."""
 
 
-class RefusedError(OSError):
-    """The server answered with another status than 200."""
+WANTS_LOGIN = "wants a user name and a password"
 
-    def __init__(self, where: str, method: str, response: rtsp.Response) -> None:
+HOW_TO_LOG_IN = (
+    "play rtsp://USER:PASSWORD@host:port/path, or give class_code= (avlab play --code) where a class has a code"
+)
+
+
+class RefusedError(OSError):
+    """The server answered with another status than 200. `login` and `how` are what to say of a 401, and to do."""
+
+    def __init__(self, where: str, method: str, response: rtsp.Response, *, login: str = "", how: str = "") -> None:
         self.method, self.status = method, response.status
         if response.status in (401, 407):
-            words = (
-                f"the server at {where} wants a user name and a password ({response.status}), which avlab cannot give "
-                "yet: play an address that needs none"
-            )
+            words = f"the server at {where} {login or WANTS_LOGIN} ({response.status}): {how or HOW_TO_LOG_IN}"
         else:
             reason = printable(response.reason) or rtsp.STATUS.get(response.status, "no reason given")
             words = f"the server at {where} refused {method}: {response.status} {reason}"
@@ -102,6 +107,8 @@ class Session:
 
     ValueError for an address that is none; OSError, with a sentence, when the server cannot be reached, does not
     answer within `timeout` seconds, or refuses. No sentence, request or `url` shows a password of the address.
+    `credentials` answer the server's challenges, those of the address when left out; another server, to which this one
+    may send on, gets none.
     """
 
     def __init__(
@@ -113,6 +120,7 @@ class Session:
         playable: Playable | None = None,
         system: System | None = None,
         clock: Clock | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         if not isinstance(url, str):
             raise TypeError(f"a client plays an address such as rtsp://host:port/path, not {url!r:.60}")
@@ -120,6 +128,10 @@ class Session:
             raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
         self._place = Place.parse(url)
         self.url = redacted(url)
+        if credentials is None and (login := login_of(url)) is not None:
+            credentials = Credentials(*login)
+        self._credentials = None if credentials is None else credentials.again()
+        self._left_behind = False  # credentials that were for another server
         self.ssrc = secrets.randbits(32)
         self.description = sdp.SessionDescription()
         self.left_out: tuple[str, ...] = ()
@@ -343,6 +355,8 @@ class Session:
                 continue
             if options.status >= 500 and options.status not in (501, 551):
                 raise RefusedError(self.where, "OPTIONS", options)
+            if options.status == 401 and self._credentials is not None:
+                raise self._refused("OPTIONS", options)  # to ask once more would be a second wrong guess
             # Who does not know OPTIONS, or wants a password for it, may describe all the same.
             self._methods = {method.strip().upper() for method in options.headers.get("Public", "").split(",")}
             described = self._exchange("DESCRIBE", self._place.uri, {"Accept": "application/sdp"})
@@ -350,7 +364,7 @@ class Session:
                 self._move(described)
                 continue
             if not 200 <= described.status <= 299:
-                raise RefusedError(self.where, "DESCRIBE", described)
+                raise self._refused("DESCRIBE", described)
             return described
         raise OSError(
             f"{self.url} is sent on more than {MAX_MOVES} times, last to {self._place.uri}: play the address where "
@@ -370,7 +384,13 @@ class Session:
                 f"the server at {self.where} sends on ({answer.status}) to {printable(location) or 'nowhere'}, which "
                 "is no address to play: it has to begin with rtsp://"
             ) from None
-        self.moves.append(f"the server at {self.where} sends on to {printable(place.uri)}")
+        words = f"the server at {self.where} sends on to {printable(place.uri)}"
+        if self._credentials is not None and (
+            place.port != self._place.port or not same_host(place.host, self._place.host)
+        ):
+            self._credentials, self._left_behind = None, True
+            words += ", which is not told the user name and the password"
+        self.moves.append(words)
         self._place = place
         self.close()
         self._connect()
@@ -437,10 +457,47 @@ class Session:
         """One request and its answer. RefusedError for another status than one of success."""
         response = self._exchange(method, url, headers)
         if not 200 <= response.status <= 299:
-            raise RefusedError(self.where, method, response)
+            raise self._refused(method, response)
         return response
 
+    def _refused(self, method: str, response: rtsp.Response) -> RefusedError:
+        """What to raise; of a 401, with what to do about it."""
+        login = how = ""
+        if self._left_behind:
+            how = "those of the address are for the server that has sent on here: play this one's address"
+        elif self._credentials is not None:
+            refusal = printable(self._credentials.refusal)
+            login, how = "does not accept the user name and the password, or the code", "check how they are written"
+            if refusal == "basic":
+                login = "wants the password as it is (Basic), which everybody on the way can read"
+                how = "allow_basic=True (avlab play --allow-basic) sends it all the same"
+            elif refusal:
+                login, how = (
+                    f"wants a proof that avlab does not know: {refusal}",
+                    "have it ask for Digest, MD5 or SHA-256",
+                )
+        return RefusedError(self.where, method, response, login=login, how=how)
+
+    def challenged(self, response: rtsp.Response) -> bool:
+        """Take the challenge of an answer that refuses what was sent by itself, as a sign of life; whether to send it
+        again.
+        """
+        if response.status != 401 or self._credentials is None:
+            return False
+        return self._credentials.take(response.headers.get("WWW-Authenticate", ""), answered=True)
+
     def _exchange(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> rtsp.Response:
+        """One request and its answer, with credentials where the server asks for them."""
+        for tried in range(MOST_TRIES):
+            response = self._exchange_once(method, url, headers)
+            if response.status != 401 or self._credentials is None:
+                break
+            value = response.headers.get("WWW-Authenticate", "")
+            if not self._credentials.take(value, answered=tried > 0):
+                break
+        return response
+
+    def _exchange_once(self, method: str, url: str, headers: Mapping[str, str] | None) -> rtsp.Response:
         """One request and its answer, on another connection where the server ends each with its answer."""
         try:
             return self._exchange_here(method, url, headers)
@@ -518,7 +575,11 @@ class Session:
         known = {"CSeq": str(self._cseq), "User-Agent": "avlab"}
         if self._id is not None:
             known["Session"] = self._id
-        return rtsp.Request(method, request_uri(url), rtsp.Headers(known | dict(headers or {})))
+        uri = request_uri(url)
+        if self._credentials is not None:
+            proof = self._credentials.header(method, uri, cnonce=secrets.token_hex(16))
+            known |= {} if proof is None else {"Authorization": proof}
+        return rtsp.Request(method, uri, rtsp.Headers(known | dict(headers or {})))
 
 
 def _receive(connection: Connection, seconds: float) -> bytes | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -23,6 +23,7 @@ from avlab.stream.sockets.links import Address, TcpLink
 from avlab.stream.sockets.multicast import TTL
 from avlab.stream.sockets.protocols import Datagrams
 from avlab.wire import rtsp, sdp
+from avlab.wire.admission import FORBIDDEN, Admission
 from avlab.wire.payloads.formats import H264Format, JpegFormat, L16Format, SoundFormat, VideoFormat, fmtp
 from avlab.wire.rtp import HEADER_BYTES, PACKET_SIZES, rtp_timestamp
 from avlab.wire.units import NS, WireError
@@ -179,6 +180,9 @@ class Stage(Protocol):
     def play(self, peer: Peer, now_ns: int) -> int:
         """Let a peer have the stream from now on; media time at this moment, in ns."""
 
+    def turned_away(self, peer: Peer, words: str) -> None:
+        """A peer has made a wrong guess at how to join, or is heard no more for having made too many."""
+
 
 @dataclass(slots=True, eq=False)
 class Peer:
@@ -201,6 +205,8 @@ class Peer:
     has_played: bool = False
     gone: bool = False
     reports: deque[bytes] = field(default_factory=deque)  # that there was no time to read yet
+    admission: Admission | None = None  # who may join, where not everybody may
+    proved: bool = False  # it has shown that it may
     _receiver: rtsp.Receiver = field(default_factory=rtsp.Receiver)
 
     @property
@@ -250,6 +256,8 @@ class Peer:
         request = replace(request, uri=rtsp.without_credentials(request.uri))  # addresses are told again
         try:
             request.cseq  # noqa: B018 - raises when there is none
+            if (refusal := self._turned_away(request, now_ns)) is not None:
+                return refusal
             state = rtsp.next_state(self.state, request.method)
             named = request.headers.get("session")
             if named is not None and rtsp.SessionHeader.parse(named).id != self.session:
@@ -262,10 +270,10 @@ class Peer:
             }.get(request.method, self._acknowledge)
             headers, body = handler(request, now_ns)
         except rtsp.RtspError as error:
-            refusal = {405: "Allow", 455: "Allow", 501: "Public"}.get(error.status)
+            lists = {405: "Allow", 455: "Allow", 501: "Public"}.get(error.status)
             offered = rtsp.METHODS if error.status == 501 else rtsp.allowed(self.state)
             reason = str(error) if error.status == 503 else ""  # RFC 2326 has no word for what is short
-            return _reply(request, error.status, {refusal: ", ".join(offered)} if refusal else {}, reason=reason)
+            return _reply(request, error.status, [(lists, ", ".join(offered))] if lists else [], reason=reason)
         self.state = state
         if self.session is not None:
             timeout = max(1, int(self.stage.session_timeout))
@@ -274,7 +282,23 @@ class Peer:
             self.release()
         elif request.method == "PAUSE":
             self.sender.pause()
-        return _reply(request, 200, headers, body)
+        return _reply(request, 200, headers.items(), body)
+
+    def _turned_away(self, request: rtsp.Request, now_ns: int) -> rtsp.Response | None:
+        """How to refuse who has not shown with this very request that it may join; what is offered anybody may ask."""
+        if self.admission is None or request.method == "OPTIONS":
+            return None
+        told = request.headers.get("authorization")
+        refusal = self.admission.check(
+            request.method, request.uri, told, host=self.address[0], now_ns=now_ns, proved=self.proved
+        )
+        if refusal is None:
+            self.proved = True
+            return None
+        if refusal.wrong or refusal.status == FORBIDDEN:
+            self.stage.turned_away(self, refusal.reason or "a wrong user name, password or class code")
+        challenges = [("WWW-Authenticate", value) for value in refusal.challenges]
+        return _reply(request, refusal.status, challenges, reason=refusal.reason)
 
     def _options(self, request: rtsp.Request, now_ns: int) -> _Answer:
         return {"Public": ", ".join(rtsp.METHODS)}, b""
@@ -435,7 +459,7 @@ def _track_of(uri: str, tracks: Mapping[str, Track]) -> str:
 
 
 def _reply(
-    request: rtsp.Request, status: int, headers: Mapping[str, str], body: bytes = b"", *, reason: str = ""
+    request: rtsp.Request, status: int, headers: Iterable[tuple[str, str]], body: bytes = b"", *, reason: str = ""
 ) -> rtsp.Response:
-    known = {"CSeq": request.headers.get("cseq", "0"), "Server": SERVER_NAME}
-    return rtsp.Response(status, reason, rtsp.Headers(known | dict(headers)), body)
+    known = [("CSeq", request.headers.get("cseq", "0")), ("Server", SERVER_NAME)]
+    return rtsp.Response(status, reason, rtsp.Headers([*known, *headers]), body)

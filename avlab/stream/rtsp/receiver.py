@@ -31,6 +31,7 @@ from avlab.stream.sockets.protocols import Datagrams, System
 from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
+from avlab.wire.digest import Credentials
 from avlab.wire.jpeg import check_size
 from avlab.wire.payloads.formats import (
     AacFormat,
@@ -135,13 +136,21 @@ class RtspReceiver:
         recording: PlayerRecording,
         notice: Callable[[str, str], None],
         own: OwnParts | None = None,
+        credentials: Credentials | None = None,
         system: System | None = None,
     ) -> None:
         self._system = system = Sockets() if system is None else system
         self._own = OwnParts() if own is None else own
         self._repairs = _wishes(repair)
+        self._credentials = credentials
         self._session = Session(
-            url, timeout=timeout, repairs=self._repairs, playable=self._own.playable, system=system, clock=clock
+            url,
+            timeout=timeout,
+            repairs=self._repairs,
+            playable=self._own.playable,
+            system=system,
+            clock=clock,
+            credentials=credentials,
         )
         self._url, self._timeout = url, timeout
         self._strays = 0
@@ -323,7 +332,7 @@ class RtspReceiver:
         for way in self.ways.values():
             for link in way.granted.links or ():
                 selector.register(link, selectors.EVENT_READ, way)
-        self._looked_ns = self._play_ns
+        self._looked_ns = self._proved_ns = self._play_ns
         self._alive_ns = self._play_ns + self._session.keep_alive_ns
         self._take_tcp(b"", self._play_ns)  # what came with PLAY's answer, and not once more comes
 
@@ -349,6 +358,7 @@ class RtspReceiver:
                 playable=self._own.playable,
                 system=self._system,
                 clock=self._clock,
+                credentials=self._credentials,
             )
             new.ssrc = old.ssrc
             self._trying = new
@@ -493,6 +503,8 @@ class RtspReceiver:
                     f"the server at {self._session.where} has ended the session (454 Session Not Found): play again"
                 )
             self._asked.clear()
+            if self._session.challenged(event) and now_ns - self._proved_ns > ANSWER_NS:
+                self._proved_ns = self._alive_ns = now_ns  # the nonce was stale: the sign of life again, with another
         self._heard_ns = now_ns
 
     def _take_interleaved(self, event: rtsp.Interleaved, now_ns: int) -> None:

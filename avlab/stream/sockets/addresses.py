@@ -53,6 +53,16 @@ def own_addresses(host: str) -> list[OwnAddress]:
     return sorted(kept, key=lambda one: (order.index(one.kind), ":" in one.host, _number(one.host), one.host))
 
 
+def first_address(host: str) -> str | None:
+    """Of several addresses of this machine the one to tell people: where its way to everywhere else begins.
+
+    As an address of RTSP has it; None where there is none that other machines can use.
+    """
+    known = [own for own in own_addresses(host) if own.kind == "global"]
+    routed = set(_routed())
+    return next((own.in_url for own in sorted(known, key=lambda own: own.host not in routed)), None)
+
+
 def ways_in(url: str, host: str) -> list[str]:
     """What to say of a server that was told to listen on `host` and is at `url` for this machine: a line an address.
 
