@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,9 @@ from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES
 from avlab.wire.units import EncodedFrame
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "teaching"))
+import assignment  # noqa: E402
+
 CLIP = ROOT / "data" / "count.mp4"
 
 
@@ -363,6 +367,68 @@ def test_what_the_notebook_has_for_a_controller_is_still_to_be_mended() -> None:
     scope: dict[str, Any] = {"Choice": avlab.Choice}
     exec(cells("07")["mine"].rsplit("\n\n\n", 1)[0], scope)
     assert not avlab.check.controller(scope["Mine"]())
+
+
+# ---- 08: own parts
+
+
+def answer(cell: str) -> Any:
+    """What notebook 08 asks for in a cell, with the model answer in it."""
+    [exercise] = [each for each in assignment.answers()[0] if (each.notebook[:2], each.cell) == ("08", cell)]
+    definition, _ = exercise.parts(cells("08")[cell])
+    scope: dict[str, Any] = {}
+    exec(exercise.solved(definition), scope)
+    return scope[exercise.work]
+
+
+def test_what_bursts_of_three_do_to_frames_of_twelve() -> None:
+    bursts = simulate(CLIP, network=Network(loss=answer("loss")), seconds=30)
+    count = said("08", "loss-predict-text", r"has (\d+) packets")
+    near(count, float(bursts.frames.query("stream == 'video'")["packets"].astype(float).mean()), 0.05)
+    lost = said("08", "loss-predict-text", r"Nearly (\d) % of the packets")
+    near(lost, metrics.summary(bursts).packet_loss_percent or 0, 0.1)
+    power = said("08", "loss-why", r"to the power of (\d+)")
+    assert power == count + 2
+    near(said("08", "loss-why", r"is (\d+) %"), 100 * 0.99**power, 0.01)
+    near(said("08", "loss-why", r"So (\d+) % are damaged"), 100 - shown(bursts), 0.1)
+    alone = said("08", "loss-why", r"it would be (\d+) %")
+    near(alone, 100 * (1 - (1 - lost / 100) ** count), 0.02)
+    near(alone, 100 - shown(run(network=Network(loss=lost / 100), seconds=30)), 0.15)
+
+
+def test_a_wait_for_nineteen_of_twenty_shows_more_than_that() -> None:
+    mean = said("08", "wait-predict-text", r"wait (\d+) ms on average")
+    assert mean == 1_000 * UNEVEN.jitter == said("08", "wait-why", r"mean of (\d+) ms")
+    tardy = said("08", "wait-why", r"up to (\d+) ms late")
+    assert tardy == TARDY_NS / 1e6
+    near(said("08", "wait-why", r"become ([\d.]+) %"), 5 * math.exp(-tardy / mean), 0.03)
+    rules: dict[str, Any] = {"mine": answer("wait"), "longest": max, "adaptive": "adaptive"}
+    waited = {name: simulate(CLIP, network=UNEVEN, playout_delay=rule, seconds=40) for name, rule in rules.items()}
+    assert 98.2 < shown(waited["mine"]) < shown(waited["longest"]) <= 100
+    targets = waited["mine"].settings.query("name == 'playout_target'")["value"].astype(float)
+    assert targets.diff().max() > 0.03, "a longer one at once"
+    assert targets.diff().min() > -0.015, "a shorter one slowly"
+
+
+def test_half_a_picture_is_shown_where_the_first_half_came() -> None:
+    two = Network(loss=0.02)
+    halves = simulate(CLIP, network=two, payload=answer("format"), seconds=30)
+    half = said("08", "format-why", r"The first (\d) of 12")
+    assert half == said("08", "format-why", r"to the power of (\d)")
+    claimed = said("08", "format-why", r"is (\d+) %")
+    near(claimed, 100 * 0.98**half, 0.01)
+    near(claimed, shown(halves), 0.03)
+    near(said("08", "format-why", r"instead of (\d+) %"), shown(run(network=two, seconds=30)), 0.04)
+    near(said("08", "format-predict-text", r"and (\d+) % of the frames"), 100 - shown(run(network=two)), 0.05)
+
+
+def test_what_stands_in_notebook_08_is_still_to_be_written() -> None:
+    for cell, check in (("loss", "bursts"), ("wait", "target"), ("format", "half")):
+        scope: dict[str, Any] = {}
+        exec(cells("08")[cell].rsplit("\n\n\n", 1)[0], scope)
+        [work] = [value for name, value in scope.items() if not name.startswith("_")]
+        assert not getattr(avlab.check, check)(work)
+        assert getattr(avlab.check, check)(answer(cell))
 
 
 def notebooks() -> Iterator[str]:

@@ -8,6 +8,7 @@ from avlab.lab.check.contracts import part
 from avlab.lab.check.controllers import controller
 from avlab.lab.check.exercises import base64_size, lasts, mean_fps, most_loss, packets
 from avlab.lab.check.functions import function
+from avlab.lab.check.handed_in import bursts, half, target
 from avlab.lab.check.leftovers import begin, nothing_left
 from avlab.lab.check.receivers import receiver
 from avlab.lab.check.rules import rule
@@ -19,8 +20,10 @@ __all__ = [
     "Verdict",
     "base64_size",
     "begin",
+    "bursts",
     "controller",
     "function",
+    "half",
     "lasts",
     "mean_fps",
     "most_loss",
@@ -30,6 +33,7 @@ __all__ = [
     "predict",
     "receiver",
     "rule",
+    "target",
 ]
 
 
