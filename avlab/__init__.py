@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from avlab import testing
     from avlab.lab import check, plots
+    from avlab.lab.gathering import gather
+    from avlab.lab.notebook.classroom import classroom
     from avlab.lab.notebook.panel import panel
     from avlab.lab.predictions import predict
     from avlab.lab.sweeps.sweep import sweep
@@ -52,7 +54,9 @@ _HOMES = {
     "Trace": "avlab.measure.record.trace",
     "TutorialPacer": "avlab.timing.pacing",
     "check": "avlab.lab",
+    "classroom": "avlab.lab.notebook.classroom",
     "frame_sizes": "avlab.media.frame_sizes",
+    "gather": "avlab.lab.gathering",
     "join": "avlab.measure.record.join",
     "metrics": "avlab.measure.numbers",
     "panel": "avlab.lab.notebook.panel",
@@ -89,7 +93,9 @@ __all__ = [
     "Trace",
     "TutorialPacer",
     "check",
+    "classroom",
     "frame_sizes",
+    "gather",
     "join",
     "metrics",
     "panel",

@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,11 +163,42 @@ def _serve(options: argparse.Namespace) -> int:
             _say(f"  play it: avlab play {url}    or: {other}    Ctrl-C ends it")
         left = None if options.seconds is None else options.seconds - (time.perf_counter() - _BEGAN)
         began = time.perf_counter()
+        roll = _rollcall(server, asked=options.audience)
         try:
-            _until(server, left, tell)
+            _until(server, left, lambda: roll(tell))
         finally:
             _say(_total(server.sent_bytes, time.perf_counter() - began))
     return 0
+
+
+def _rollcall(server: Server, *, asked: bool) -> Callable[[Callable[[], None]], None]:
+    """What prints the audience beside what `tell` says: on a terminal, and where it is asked for."""
+    terminal = sys.stdout.isatty()
+    if not (terminal or asked):
+        return lambda tell: tell()
+    from avlab.lab.rollcall import RollCall
+
+    def say(text: str) -> None:
+        print(text, end="", flush=True)
+
+    def size() -> tuple[int, int]:
+        found = shutil.get_terminal_size()
+        return found.columns, found.lines
+
+    redraw = terminal and os.environ.get("TERM") != "dumb"
+    roll = RollCall(lambda: server.members, say, redraw=redraw, size=size)
+    known = len(server.notices)
+
+    def look(tell: Callable[[], None]) -> None:
+        nonlocal known
+        roll.look(time.perf_counter(), time.time_ns())
+        tell()
+        if (count := len(server.notices)) != known:
+            known = count
+            tell()  # the last of them, too: a notice stands below the table now
+            roll.forget()
+
+    return look
 
 
 def _total(sent: int, seconds: float) -> str:

@@ -27,6 +27,7 @@ import pytest
 import tools
 from together import Turns
 
+from avlab.measure.record.said import sayings
 from avlab.stream.rtsp.audience import RtspAudience
 from avlab.stream.rtsp.peer import Peer
 
@@ -172,6 +173,13 @@ def nothing_is_left() -> Iterator[None]:
         time.sleep(0.01)
         left = Holdings().beyond(before)
     assert not left, f"the test left behind: {', '.join(left)}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_predicted() -> Iterator[None]:
+    """What a test predicts is in none of another's traces."""
+    yield
+    sayings.clear()
 
 
 @pytest.fixture(autouse=True)

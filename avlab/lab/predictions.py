@@ -15,6 +15,8 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from avlab.measure.record.said import sayings
+
 PURPLE = "#9C4F7A"
 """Of a prediction, in every figure."""
 
@@ -101,6 +103,7 @@ class Prediction:
     def against(self, measured: float) -> Verdict:
         """A sentence with what was predicted, what was measured, and how far apart they are."""
         found = _number(_real(measured, "what was measured"), self.unit)
+        sayings.found(self.question, float(measured))
         if self.value is None:
             return Verdict(None, f"{self.question}: it is {found}. You made no prediction.")
         said = _number(self.value, self.unit)
@@ -118,15 +121,19 @@ _NO_VALUE: Any = object()
 def predict(question: str, value: Any = _NO_VALUE, unit: str = "") -> Prediction:
     """Keep a number that is said before it is measured; `...` in its place says that there is none yet.
 
-    `.on(figure)` draws it into a plot, `.against(measured)` compares. TypeError for what is no number, ValueError for
+    `.on(figure)` draws it into a plot, `.against(measured)` compares; both numbers are saved with each trace of this
+    process, where `avlab.gather` finds those of a class. TypeError for what is no number, ValueError for
     one that is not finite.
     """
     if value is _NO_VALUE or not isinstance(question, str):
         text = "a prediction begins with what is predicted, in quotes, and then has a number and its unit, as in "
         raise TypeError(f'{text}avlab.predict("bytes of a frame", 14_000, "bytes")')
     if value is ... or value is None:
+        sayings.take_back(question)
         return Prediction(question, None, unit)
-    return Prediction(question, _real(value, "a prediction"), unit)
+    number = _real(value, "a prediction")
+    sayings.say(question, number, unit if isinstance(unit, str) else str(unit))
+    return Prediction(question, number, unit)
 
 
 # ---- how far apart two numbers are, in words

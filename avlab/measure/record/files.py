@@ -24,6 +24,7 @@ import numpy as np
 
 from avlab.measure.record import locks, unfinished
 from avlab.measure.record.checked import Rebuilt, checked_description, only_sentence, reports_of_events
+from avlab.measure.record.said import sayings
 from avlab.measure.record.tables import REPORTS, SYNC, TABLES, Rows, Table
 from avlab.measure.record.trace import Trace
 
@@ -230,7 +231,7 @@ def _read_settings(source: Path, data: bytes) -> dict[str, Any]:
 def _described(trace: Trace) -> dict[str, Any]:
     settings = [
         {"time": (row.time_ns - trace.epoch_ns) / 1_000_000_000, "name": row.name, "value": row.value, "kind": row.kind}
-        for row in trace.setting_rows
+        for row in (*trace.setting_rows, *([] if trace.from_file else sayings.rows(trace.epoch_ns)))
     ]
     return {"format": FORMAT, "version": VERSION, "meta": trace.meta, "settings": settings}
 

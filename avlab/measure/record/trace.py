@@ -449,6 +449,8 @@ class Trace:
         self._settings = tuple(settings)
         self._meta = dict(meta)
         self._made: dict[str, pd.DataFrame] = {}
+        self.from_file = False
+        """Whether it was read from a file: what is said in this process is not about it."""
 
     @classmethod
     def from_tables(
@@ -592,7 +594,9 @@ class Trace:
         meta = dict(self._meta)
         if meta.get("end_ns") is not None:
             meta["end_ns"] = max(first, min(int(meta["end_ns"]), last))
-        return Trace(**kept, settings=settings, meta=meta)
+        part = Trace(**kept, settings=settings, meta=meta)
+        part.from_file = self.from_file
+        return part
 
     def tail(self, since_ns: int) -> Trace:
         """The rows of which any time is `since_ns` or later, in nanoseconds; what it costs does not grow with the run.
@@ -622,13 +626,17 @@ class Trace:
         return made.copy(deep=False)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Save everything in one file, whatever its suffix: a ZIP with a Parquet file a table and settings.json."""
+        """Save everything in one file, whatever its suffix: a ZIP with a Parquet file a table and settings.json.
+
+        What `avlab.predict` was told in this process is saved with it, as settings by the name of prediction.
+        """
         _files().save(self, path)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Trace:
         """Read a saved trace. FileNotFoundError when there is none, ValueError when the file is something else."""
         loaded: Trace = _files().load(path)
+        loaded.from_file = True
         return loaded
 
     @classmethod
