@@ -179,6 +179,26 @@ def test_credentials_are_blanked_wherever_the_stream_is_cut(cuts: list[int]) -> 
     assert b"Authorization: a header here" in said  # a packet's payload is what it is
 
 
+LOGGED_IN = (
+    b"DESCRIBE rtsp://u:" + SECRET + b"@h:554/clip RTSP/1.0\r\nCSeq: 2\r\n\r\n"
+    b"Content-Base: rtsp://u:" + SECRET + b"@x@h/clip\r\na=control:rtsp://h:554/clip/a@b\r\n//\r\n\r\n"
+)
+
+
+@given(st.lists(st.integers(0, len(LOGGED_IN)), max_size=8))
+def test_a_password_in_an_address_is_blanked_wherever_it_is_cut(cuts: list[int]) -> None:
+    """Some players put it into the request's line, and some servers into their answers."""
+    blanking, ends = Blanking(), [0, *sorted(cuts), len(LOGGED_IN)]
+    said = b"".join(blanking.blanked(LOGGED_IN[at:end]) for at, end in pairwise(ends))
+    assert len(said) == len(LOGGED_IN)
+    assert said.count(b"\r\n") == LOGGED_IN.count(b"\r\n")
+    for at in range(len(SECRET) - 3):
+        assert SECRET[at : at + 4] not in said
+    whole = Blanking().blanked(LOGGED_IN)
+    stars = b"*" * (2 + len(SECRET))
+    assert whole == LOGGED_IN.replace(b"u:" + SECRET + b"@x", stars + b"**").replace(b"u:" + SECRET, stars)
+
+
 @given(st.binary(max_size=300))
 def test_blanking_keeps_every_length(data: bytes) -> None:
     assert len(Blanking().blanked(data)) == len(data)

@@ -283,6 +283,28 @@ def test_the_command_line_opens_a_class_and_joins_it(data: Path) -> None:
         assert "avlab play --code" in refused.stderr
 
 
+def test_what_the_command_line_refuses(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from avlab.cli import main
+
+    clip = str(data / "count.mp4")
+    file = users_file(tmp_path, ann="secret")
+    file.chmod(0o640)
+    for arguments, said in (
+        (["serve", clip, "--wire", "classic", "--class"], "class_code is the rtsp wire's"),
+        (["serve", clip, "--users", str(file)], "is open to others (mode 640)"),
+        (["serve", clip, "--users", str(tmp_path / "none")], "there is no file of users at"),
+        (["play", "rtsp://127.0.0.1:9/x", "--no-window", "--code", "topsec1"], "a class code has 6 letters"),
+        (
+            ["play", "classic://127.0.0.1:9", "--no-window", "--code", "BCDFGH"],
+            "the classic wire asks nobody for a code",
+        ),
+    ):
+        assert main(arguments) == 1
+        told = capsys.readouterr().err
+        assert said in commands.sentence(told)
+        assert "topsec" not in told
+
+
 # ---- invitations
 
 
