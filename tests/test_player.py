@@ -490,6 +490,48 @@ ARRIVALS = st.tuples(st.integers(0, 1_500), st.integers(0, 12), st.integers(0, E
 
 @settings(deadline=None, max_examples=60)
 @given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1_500), st.integers(0, 38), st.integers(1, 5), st.sampled_from([0, 0, 0, RATE, RATE * 70])
+        ),
+        max_size=40,
+    ),
+    st.sampled_from([None, 100 * MS]),
+)
+def test_sound_that_comes_together_fares_as_each_packet_by_itself(
+    chunks: list[tuple[int, int, int, int]], delay_ns: int | None
+) -> None:
+    def play(together: bool) -> Run:
+        run = Run(sound=True, delay_ns=delay_ns)
+        for at_ms, number, count, leap in chunks:
+            packets = [SOUNDS[each] for each in range(number, min(40, number + count))]
+            if leap:
+                parsed = (RtpPacket.parse(data) for data in packets)
+                packets = [each._replace(timestamp=each.timestamp + leap).serialize() for each in parsed]
+            for some in [packets] if together else [[packet] for packet in packets]:
+                run.arrive(at_ms * MS, Path("audio"), some)
+        run.run(3 * NS)
+        run.end(3 * NS)
+        return run
+
+    def told(run: Run) -> list[tuple[Any, ...]]:
+        out: list[tuple[Any, ...]] = []
+        for event in run.events:
+            if isinstance(event, PacketsTaken):
+                out += [
+                    (event.sequence + at, event.timestamp + at * event.ticks, event.time_ns, fate)
+                    for at, fate in enumerate(event.fates)
+                ]
+            else:
+                out.append(tuple(event))
+        return out
+
+    whole, parts = play(True), play(False)
+    assert told(whole) == told(parts)
+    assert whole.sent == parts.sent
+
+
+@given(
     st.lists(ARRIVALS, max_size=60),
     st.lists(st.tuples(st.integers(0, 1_500), st.integers(0, 40)), max_size=30),
     st.sampled_from([None, 0, 100 * MS, 700 * MS]),

@@ -23,6 +23,7 @@ from avlab.wire.rtp import (
     ReceiverStats,
     Reception,
     RtpPacket,
+    RtpRun,
     Unwrapper,
     is_rtcp,
     ns_to_ticks,
@@ -271,11 +272,24 @@ _ODD = st.sampled_from(
 )
 
 
-@given(st.lists(st.one_of(st.integers(1, 9), _FIELDS, _ODD), max_size=12))
-def test_runs_hold_what_the_packets_held(items: list[int | RtpPacket | bytes]) -> None:
+@given(
+    st.lists(
+        st.one_of(st.integers(1, 9), st.tuples(st.integers(1, 5), st.integers(0, 900)), _FIELDS, _ODD), max_size=12
+    ),
+    st.booleans(),
+)
+def test_runs_hold_what_the_packets_held(items: list[int | tuple[int, int] | RtpPacket | bytes], spaced: bool) -> None:
     packets: list[bytes] = []
     for item in items:
-        if isinstance(item, int):  # a frame's packets
+        if isinstance(item, tuple) and not isinstance(item, RtpPacket):  # a chunk's packets
+            first = 65_533 + len(packets)
+            packets += [
+                RtpPacket(
+                    10, (first + at) & 0xFFFF, (2**32 - 900 + at * item[1]) & 0xFFFFFFFF, 8, False, b"data"
+                ).serialize()
+                for at in range(item[0])
+            ]
+        elif isinstance(item, int):  # a frame's packets
             first = 65_533 + len(packets)
             packets += [
                 RtpPacket(26, (first + at) & 0xFFFF, 90, 7, at == item - 1, b"data").serialize() for at in range(item)
@@ -293,7 +307,7 @@ def test_runs_hold_what_the_packets_held(items: list[int | RtpPacket | bytes]) -
             wanted.append(str(error))
     found: list[RtpPacket | str] = []
     came: list[int] = []
-    for run in (run for batch in batches(packets) for run in runs(batch)):
+    for run in (run for batch in batches(packets) for run in runs(batch, spaced=spaced)):
         if isinstance(run, WireError):
             found.append(str(run))
             continue
@@ -301,7 +315,9 @@ def test_runs_hold_what_the_packets_held(items: list[int | RtpPacket | bytes]) -
         assert [RtpPacket.parse(packet).payload for packet in run.packets] == run.payloads
         for at, payload in enumerate(run.payloads):
             number, marker = (run.sequence + at) & 0xFFFF, run.marker and at == len(run.payloads) - 1
-            found.append(RtpPacket(run.payload_type, number, run.timestamp, run.ssrc, marker, payload))
+            stamp = (run.timestamp + at * run.ticks) & 0xFFFFFFFF
+            found.append(RtpPacket(run.payload_type, number, stamp, run.ssrc, marker, payload))
+            assert run.part(at, at + 1).timestamp == stamp
     assert found == wanted
     assert came == sizes
 
@@ -315,6 +331,16 @@ def test_a_frame_that_came_in_one_piece_is_one_run() -> None:
     front, back = (run for run in runs(lossy) if not isinstance(run, WireError))
     assert (front.sequence, front.marker, back.sequence, back.marker) == (65_530, False, 0, True)
     assert (back.part(2, 4).sequence, back.part(2, 4).marker, back.part(12, 14).marker) == (2, False, True)
+
+
+def test_a_chunk_of_sound_is_one_run_for_whoever_wants_it_so() -> None:
+    packets = [RtpPacket(10, at, 300 * at, 8, False, b"data").serialize() for at in range(4)]
+    (whole,) = batches(packets)
+    assert [(run.batch.total, run.ticks) for run in runs(whole, spaced=True) if isinstance(run, RtpRun)] == [(4, 300)]
+    assert [(run.batch.total, run.ticks) for run in runs(whole) if isinstance(run, RtpRun)] == [(1, 0)] * 4
+    packets[2] = RtpPacket(10, 2, 601, 8, False, b"data").serialize()
+    (odd,) = batches(packets)
+    assert [run.batch.total for run in runs(odd, spaced=True) if isinstance(run, RtpRun)] == [2, 2]
 
 
 @given(st.integers(0, 0xFFFF), st.integers(1, 600), st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFFFFFF))

@@ -240,6 +240,34 @@ def test_whatever_comes_each_run_leaves_once_and_nothing_clicks(data: st.DataObj
     assert steepest(np.concatenate(heard)) < 2 * STEEP
 
 
+@given(st.data())
+def test_a_device_that_nobody_listens_to_leaves_the_same_record(data: st.DataObject) -> None:
+    packets = data.draw(st.lists(st.integers(0, 300), max_size=200))
+    blocks = data.draw(st.lists(st.integers(1, 1200), min_size=1, max_size=150))
+    shifts = data.draw(st.dictionaries(st.integers(0, 149), st.integers(-30, 30), max_size=3))
+    eases = data.draw(st.dictionaries(st.integers(0, 149), st.integers(0, 30), max_size=2))
+    late = data.draw(st.lists(st.integers(0, 20), min_size=1, max_size=5))
+    loud, mute = (SoundBuffer(rate=RATE, channels=1) for _ in range(2))
+    taken = 0
+    for buffer in (loud, mute):
+        buffer.begin(50 * MS)
+    for n, size in enumerate(blocks):
+        now_ns = ns(taken)
+        for buffer in (loud, mute):
+            for packet in packets[n * 2 : n * 2 + 2]:
+                push(buffer, packet * PACKET, tone(packet * PACKET, PACKET), now_ns + late[n % len(late)] * MS)
+            if n in shifts:
+                buffer.shift(shifts[n] * MS)
+            if n in eases:
+                buffer.ease(eases[n] * MS)
+        assert mute.pass_by(size, now_ns) == loud.read(size, now_ns)[1]
+        taken += size
+        assert mute.played() == loud.played()
+        assert mute.control.level_ns == loud.control.level_ns
+        assert (mute.corrected, mute.cuts) == (loud.corrected, loud.cuts)
+    assert mute.flush() == loud.flush()
+
+
 # ---- in step with the device
 
 

@@ -258,13 +258,17 @@ class Arriving:
 
     def _take_packets(self, incoming: Incoming, batch: Batch, now_ns: int) -> None:
         """RTP packets that came together: the stream's own in runs, and what repairs it."""
-        for run in runs(batch):
+        for run in runs(batch, spaced=incoming.stream != "video"):
             try:
                 if isinstance(run, WireError):
                     raise run
                 kind, described = run.payload_type, incoming.described
                 if kind == described.payload_type or kind in described.pictures:
-                    self._take_run(incoming, run, now_ns)
+                    if not run.ticks:
+                        self._take_run(incoming, run, now_ns)
+                    elif not self._take_chunk(incoming, run, now_ns):
+                        for at in range(run.total):
+                            self._take_run(incoming, run.part(at, at + 1)._replace(ticks=0), now_ns)
                 elif incoming.repairing is not None:
                     for data in run.packets:
                         self._take_repair(incoming, incoming.repairing, RtpPacket.parse(data), data, now_ns)
@@ -297,6 +301,36 @@ class Arriving:
             self._change_source(incoming, run.ssrc, now_ns)
             for each, arrived_ns in proved:
                 self._take_in_line(incoming, each, arrived_ns, now_ns)
+
+    def _take_chunk(self, incoming: Incoming, run: RtpRun, now_ns: int) -> bool:
+        """Packets of sound that came together and go on from those before them, which is as each by itself would fare.
+
+        False, and nothing done, when there is anything else about them.
+        """
+        count, ticks = run.total, run.ticks
+        stats, stream = incoming.stats, incoming.stream
+        if run.ssrc != incoming.ssrc or incoming.held is not None or incoming.repairing is not None:
+            return False
+        if incoming.came_ns is None or not stats.goes_on(run.sequence) or count * ticks > incoming.described.rate:
+            return False
+        first = incoming.ticks.peek(run.timestamp)
+        if self._timeline.leaps(stream, first, now_ns) or first <= (incoming.ticks.highest or 0):
+            return False
+        sequence = stats.update(run.sequence, run.timestamp, now_ns, count=count, ticks=ticks)
+        assert sequence is not None, "it goes on after the highest"
+        incoming.candidate = None
+        incoming.heard_ns = incoming.came_ns = now_ns
+        incoming.kind = run.payload_type
+        last = first + (count - 1) * ticks
+        incoming.ticks.highest = last
+        self._timeline.arrived(stream, last, now_ns, step=ticks)
+        fates = [
+            self._take_sound(incoming, payload, sequence + at, first + at * ticks, now_ns)
+            for at, payload in enumerate(run.payloads)
+        ]
+        incoming.media_ns = self._timeline.media_ns(stream, last)
+        self._tell_run(incoming, run, sequence, fates, now_ns)
+        return True
 
     def _proved(self, incoming: Incoming, run: RtpRun, now_ns: int) -> list[tuple[RtpRun, int]]:
         """The packets of another source that is to take the place of the stream's (RFC 3550 8.2); none while not."""
@@ -440,8 +474,8 @@ class Arriving:
     def _tell_run(
         self, incoming: Incoming, run: RtpRun, sequence: int, fates: Sequence[str | None], now_ns: int
     ) -> None:
-        sizes = run.sizes
-        self._emit(PacketsTaken(now_ns, incoming.stream, run.ssrc, sequence, run.timestamp, run.marker, sizes, fates))
+        stream, stamp, marker = incoming.stream, run.timestamp, run.marker
+        self._emit(PacketsTaken(now_ns, stream, run.ssrc, sequence, stamp, marker, run.sizes, fates, run.ticks))
 
     def _teller(self, incoming: Incoming, run: RtpRun, sequence: int, now_ns: int) -> Tell:
         """Tells what became of a packet of a run, by its place in it, once that is known."""

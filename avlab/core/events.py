@@ -113,7 +113,7 @@ class Offered(NamedTuple):
 
 
 class PacketsTaken(NamedTuple):
-    """Packets of one source came together: consecutive numbers, one timestamp."""
+    """Packets of one source came together: consecutive numbers, one timestamp, or timestamps as far apart."""
 
     time_ns: int
     """When they came."""
@@ -128,6 +128,8 @@ class PacketsTaken(NamedTuple):
     """Bytes of each, with its header."""
     fates: Sequence[str | None]
     """What became of each, in the ledger's words; None for one that is malformed, and counts for nothing."""
+    ticks: int = 0
+    """From one packet's timestamp to the next one's."""
 
 
 class SourcesKnown(NamedTuple):

@@ -157,12 +157,11 @@ class Player:
         """The next moment at which `handle_timer` has something to do; one in the past is for at once."""
         moments = [self._presenting.timer_at(), self._report_ns]
         moments += [asking.requester.wake_at() for _, asking in self._askings()]
-        moments.append(self._ending.timer_at())
         if self._ending.begun:  # what is left has its end by what the device and takers do, which tell nobody
-            moments.append(self._handled_ns + LOOK_NS)
+            moments += [self._ending.timer_at(), self._handled_ns + LOOK_NS]
         if self._drained_ns is not None and self._drained_ns > self._handled_ns:
             moments.append(self._drained_ns)
-        return min((moment for moment in moments if moment is not None), default=None)
+        return min([moment for moment in moments if moment is not None], default=None)
 
     def handle_timer(self, now_ns: int) -> None:
         """Present what is due, ask for what is missing, report what came."""
@@ -269,8 +268,11 @@ class Player:
 
     def _askings(self) -> list[tuple[Incoming, Asking]]:
         """The streams whose lost packets are asked for."""
-        repairs = ((each, each.repairing) for each in self.streams.values())
-        return [(each, repair.asking) for each, repair in repairs if repair is not None and repair.asking is not None]
+        return [
+            (each, repair.asking)
+            for each in self._arriving.incoming.values()
+            if (repair := each.repairing) is not None and repair.asking is not None
+        ]
 
     def _ask_for_key(self, now_ns: int) -> None:
         """A PLI (RFC 4585 6.3.1): pictures are spoilt until one comes that needs no other.

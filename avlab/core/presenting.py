@@ -292,7 +292,7 @@ class Presenting:
             moments.append(self._steering.wake_at(self._clock))
         if self._sound is not None:
             moments.append(self._moved_ns + LOOK_NS)
-        return min((moment for moment in moments if moment is not None), default=None)
+        return min([moment for moment in moments if moment is not None], default=None)
 
     def handle_timer(self, now_ns: int) -> None:
         """Release what is due by now, give up what came too late."""

@@ -88,6 +88,10 @@ class BufferSink:
         """`count` sample frames, of which the first is heard at `heard_ns`; and what is heard then."""
         return self._buffer.read(count, heard_ns)
 
+    def pass_by(self, count: int, heard_ns: int) -> ClockReading | None:
+        """As `read`, for a device that nobody listens to: what is heard, and no sound."""
+        return self._buffer.pass_by(count, heard_ns)
+
     def take(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> bool:
         """See `SoundSink`."""
         return self._buffer.push(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
 from avlab.core.events import (
     DelayChanged,
     FrameDecided,
+    FrameDue,
+    FrameReady,
     LeaderChanged,
     Leapt,
     Malformed,
@@ -83,7 +87,9 @@ class SenderRecording:
 
     def offered(self, event: Offered) -> None:
         """A row for a frame, or for what a packet of sound carries."""
-        self._recorder.frame(FrameRow(**event._asdict()))
+        stream, index, pts_ns, timestamp, due_ns, encoded_ns, sent_ns, size, packets, fate = event
+        known = stream, index, pts_ns, timestamp, due_ns, encoded_ns, sent_ns
+        self._recorder.frame(FrameRow(*known, None, None, None, size, packets, None, fate))
 
     def reported(self, event: Reported) -> None:
         """A row for a receiver report."""
@@ -104,6 +110,14 @@ class PlayerRecording:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._writers: dict[type, Callable[[Any], None]] = {
+            PacketsTaken: self._write_packets,
+            FrameDecided: self._write_frame,
+            SoundDecided: self._write_sound,
+            SyncRead: lambda event: recorder.sync(*event),
+            FrameReady: _pass_over,
+            FrameDue: _pass_over,
+        }
 
     def note(self, time_ns: int, name: str, value: str | int | float | None = None) -> None:
         """Something happened at the sockets or devices, which the player does not know."""
@@ -119,24 +133,14 @@ class PlayerRecording:
 
     def __call__(self, event: PlayerEvent) -> None:
         """An event of the player; one that is no row of any table is passed over."""
-        match event:
-            case PacketsTaken():
-                self._write_packets(event)
-            case FrameDecided():
-                self._write_frame(event)
-            case SoundDecided():
-                self._write_sound(event)
-            case SyncRead():
-                self._recorder.sync(*event)
-            case SourcesKnown():
-                self._recorder.meta["ssrcs"] = list(event.ssrcs)
-                self._recorder.meta["repair_ssrcs"] = list(event.repair_ssrcs)
-            case _:
-                self._write_event(event)
+        self._writers.get(type(event), self._write_event)(event)
 
     def _write_event(self, event: PlayerEvent) -> None:
         note = self._recorder.event
         match event:
+            case SourcesKnown(ssrcs, repair_ssrcs):
+                self._recorder.meta["ssrcs"] = list(ssrcs)
+                self._recorder.meta["repair_ssrcs"] = list(repair_ssrcs)
             case Notice(time_ns, name, words):
                 note(time_ns, name, words)
             case Malformed(time_ns, error):
@@ -183,7 +187,8 @@ class PlayerRecording:
             stream=stream,
             ssrc=ssrc,
             seq=sequence + first,
-            timestamp=timestamp,
+            timestamp=(timestamp + first * event.ticks) & 0xFFFFFFFF,
+            ticks=event.ticks,
             last_marker=marker,
             size=event.sizes[first],
             last=event.sizes[after - 1],
@@ -210,18 +215,12 @@ class PlayerRecording:
         )
 
     def _write_sound(self, event: SoundDecided) -> None:
-        run, channels, timed = event
-        self._recorder.frame(
-            FrameRow(
-                "audio",
-                pts_ns=run.pts_ns,
-                timestamp=run.ticks & 0xFFFFFFFF if timed else None,
-                first_packet_ns=run.arrived_ns,
-                complete_ns=run.arrived_ns,
-                shown_ns=run.heard_ns,
-                bytes=run.size * 2 * channels,
-                packets=1,
-                packets_lost=0,
-                fate=run.reason,
-            )
-        )
+        (ticks, pts_ns, size, arrived_ns, heard_ns, fate), channels, timed = event
+        timestamp = ticks & 0xFFFFFFFF if timed else None
+        sent = None, None, None  # due, encoded and sent are the server's to know
+        came = arrived_ns, arrived_ns, heard_ns
+        self._recorder.frame(FrameRow("audio", None, pts_ns, timestamp, *sent, *came, size * 2 * channels, 1, 0, fate))
+
+
+def _pass_over(event: PlayerEvent) -> None:
+    """Is no row of any table."""

@@ -302,16 +302,16 @@ class JitterBuffer:
     @property
     def newest_pts_ns(self) -> int | None:
         """The latest pts of the frames that are still incomplete; None when there are none."""
-        return max((frame.pts_ns for frame in self._unfinished.values()), default=None)
+        return max([frame.pts_ns for frame in self._unfinished.values()], default=None)
 
     @property
     def ripe_pts_ns(self) -> int | None:
         """When the next frame is due of which something can be had though it is not whole; None for none."""
-        return min((frame.pts_ns for frame in self._unfinished.values() if frame.rescues), default=None)
+        return min([frame.pts_ns for frame in self._unfinished.values() if frame.rescues], default=None)
 
     def ripen(self, media_ns: int, now_ns: int) -> None:
         """It is media time `media_ns`: of frames due by now, what can be had leaves."""
-        for ticks in sorted(t for t, frame in self._unfinished.items() if frame.rescues and frame.pts_ns <= media_ns):
+        for ticks in sorted([t for t, frame in self._unfinished.items() if frame.rescues and frame.pts_ns <= media_ns]):
             self._rescue(ticks, now_ns)
 
     def _rescue(self, ticks: int, now_ns: int | None) -> None:
@@ -323,7 +323,7 @@ class JitterBuffer:
 
     def expire(self, media_ns: int) -> None:
         """Media time has passed `media_ns`: frames due by then and still incomplete are given up."""
-        for ticks in sorted(t for t, frame in self._unfinished.items() if frame.pts_ns <= media_ns):
+        for ticks in sorted([t for t, frame in self._unfinished.items() if frame.pts_ns <= media_ns]):
             self._passed_ticks = ticks if self._passed_ticks is None else max(ticks, self._passed_ticks)
             self._give_up(ticks)
 

@@ -159,25 +159,49 @@ class SoundBuffer:
         Silence until the moment given to `begin` comes, sample-exactly, and silence where nothing is. There is no step
         where sound sets in or breaks off: the difference to the sample before it dies away within milliseconds.
         """
+        heard_ns, reading, begin = self._reach(count, heard_ns)
+        if begin is None:
+            return self._silence(count), reading
+        block, holes, consume = self._take(begin, count, heard_ns)
+        self._leave(begin + consume)
+        return self._smooth(block, holes, begin, begin + consume), reading
+
+    def pass_by(self, count: int, heard_ns: int) -> ClockReading | None:
+        """As `read`, for a device that nobody listens to: no block is made. Underruns are not counted."""
+        heard_ns, reading, begin = self._reach(count, heard_ns)
+        if begin is not None:
+            wish, easing = self._correction(count)
+            consume = count + wish + easing
+            if consume != count and count > 1 and not self._mark(begin, consume + 1, heard_ns):
+                self._correct(wish, easing)
+            else:
+                consume = count
+                self._mark(begin, count, heard_ns)
+            self._leave(begin + consume)
+            self._follows = None
+        return reading
+
+    def _reach(self, count: int, heard_ns: int) -> tuple[int, ClockReading | None, int | None]:
+        """When the next `count` samples are heard, what is heard then, and from where on; None before sound begins."""
         heard_ns = self._plausible(heard_ns)
         self._due_ns = heard_ns + count * NS // self.rate
         self._read += count
         if self._position is None:
             if self._base_ns is None:
-                return self._silence(count), None
+                return heard_ns, None, None
             wanted = _samples(heard_ns - self._base_ns, self.rate)
             if not self._runs or wanted + count <= self._runs[0].position:
-                return self._silence(count), ClockReading(_ns(wanted, self.rate), heard_ns)
+                return heard_ns, ClockReading(_ns(wanted, self.rate), heard_ns), None
             self._position = self._spent = wanted
-        begin = self._position
-        self._last = reading = ClockReading(_ns(begin, self.rate), heard_ns)
-        block, holes, consume = self._take(begin, count, heard_ns)
-        self._position = end = begin + consume
+        self._last = ClockReading(_ns(self._position, self.rate), heard_ns)
+        return heard_ns, self._last, self._position
+
+    def _leave(self, end: int) -> None:
+        """All before this position has been given to the device."""
+        self._position = end
         self._spent = max(self._spent, end)
-        block = self._smooth(block, holes, begin, end)
         while self._runs and self._runs[0].end <= end:
             self._finish(self._runs.popleft(), "shown")
-        return block, reading
 
     def heard_ns(self, now_ns: int) -> int | None:
         """The media time that is heard at a moment; None before sound has begun."""
@@ -271,17 +295,24 @@ class SoundBuffer:
 
     def _take(self, begin: int, count: int, heard_ns: int) -> tuple[Samples, list[tuple[int, int]], int]:
         """A block from `begin`, its holes, and how many samples of media time it consumes: some off when corrected."""
-        wish = self.control.wish
-        easing = self._easing(count) if self.control.easing_ns > 0 else 0
+        wish, easing = self._correction(count)
         consume = count + wish + easing
         if consume != count and count > 1:
             source, holes = self._gather(begin, consume + 1, heard_ns)  # one more, to interpolate towards
             if not holes:
-                self.corrected += wish
-                self.control.corrected(-wish * NS / self.rate)
-                self.control.eased(easing * NS / self.rate)
+                self._correct(wish, easing)
                 return stretch(source, consume, count), [], consume
         return *self._gather(begin, count, heard_ns), count
+
+    def _correction(self, count: int) -> tuple[int, int]:
+        """How many samples to consume beyond those asked for: by the level, and for a delay that comes down."""
+        return self.control.wish, self._easing(count) if self.control.easing_ns > 0 else 0
+
+    def _correct(self, wish: int, easing: int) -> None:
+        """So many were consumed beyond those asked for."""
+        self.corrected += wish
+        self.control.corrected(-wish * NS / self.rate)
+        self.control.eased(easing * NS / self.rate)
 
     def _easing(self, count: int) -> int:
         """How many samples of a block to leave out for a delay that comes down."""
@@ -318,6 +349,27 @@ class SoundBuffer:
         for first, after in holes:
             block[first:after] = 0
         return block, holes
+
+    def _mark(self, begin: int, count: int, heard_ns: int) -> bool:
+        """Note what is heard at `count` positions from `begin`, as `_gather` does; whether there are holes."""
+        end = begin + count
+        done, holes = begin, False
+        unheard = begin if begin > self._spent else self._spent
+        for run in self._runs:
+            left, right = run.position, run.end
+            if left >= end:
+                break
+            if left < unheard:
+                left = unheard
+            if right > end:
+                right = end
+            if left >= right:
+                continue
+            holes = holes or left > done
+            if run.heard_ns is None:
+                run.heard_ns = heard_ns + (left - begin) * NS // self.rate
+            done = unheard = right
+        return holes or done < end
 
     def _smooth(self, block: Samples, holes: list[tuple[int, int]], begin: int, end: int) -> Samples:
         """Take the steps out of a block: wherever it does not continue what was before, it starts from there."""

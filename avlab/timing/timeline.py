@@ -154,14 +154,17 @@ class Timeline:
 
     # ---- what arrives
 
-    def arrived(self, stream: str, ticks: int, now_ns: int) -> bool:
-        """A packet arrived. False when it is the stream's first and RTP-Info, which does not fit it, is given up."""
+    def arrived(self, stream: str, ticks: int, now_ns: int, *, step: int | None = None) -> bool:
+        """A packet arrived. False when it is the stream's first and RTP-Info, which does not fit it, is given up.
+
+        `step` is for the last of several that came together: how far its timestamp is from the one before.
+        """
         own = self._streams[stream]
         anchor, fits = own.anchor, True
         if own.newest is None or anchor is None:
             anchor, fits = self._place_first(own, ticks, now_ns)
         elif ticks > own.newest.ticks:
-            own.step_ns = ticks_to_ns(ticks - own.newest.ticks, own.rate)
+            own.step_ns = ticks_to_ns(ticks - own.newest.ticks if step is None else step, own.rate)
         offset_ns = now_ns - anchor.ns(ticks)
         own.quickest.add(offset_ns, now_ns)
         own.recent.add(offset_ns, now_ns)

@@ -88,19 +88,23 @@ class RtpPacket(NamedTuple):
 class RtpRun(NamedTuple):
     """RTP packets with consecutive sequence numbers and all else the same: those of a frame, or some of them.
 
-    They lie end to end in `batch`, each with a fixed header of `HEADER_BYTES` and nothing but its payload after it.
+    Those of a chunk of sound differ in their timestamps, too, by the same step. They lie end to end in `batch`, each
+    with a fixed header of `HEADER_BYTES` and nothing but its payload after it.
     """
 
     payload_type: int
     sequence: int
     """The first packet's."""
     timestamp: int
+    """The first packet's."""
     ssrc: int
     marker: bool
     """The last packet's; the others have none."""
     batch: Batch
     size: int = 0
     """Bytes of a single packet as it came, where its header had more than is here; 0 where it had not."""
+    ticks: int = 0
+    """From one packet's timestamp to the next one's."""
 
     @property
     def total(self) -> int:
@@ -130,7 +134,10 @@ class RtpRun(NamedTuple):
         count = self.batch.total
         marker = self.marker and after >= count
         return self._replace(
-            sequence=(self.sequence + first) & 0xFFFF, marker=marker, batch=self.batch.part(first, after)
+            sequence=(self.sequence + first) & 0xFFFF,
+            timestamp=(self.timestamp + first * self.ticks) & 0xFFFFFFFF,
+            marker=marker,
+            batch=self.batch.part(first, after),
         )
 
 
@@ -138,34 +145,64 @@ _COUNTING = bytes(range(256)) * 2
 """What the low bytes of consecutive numbers look like, from any of them on."""
 
 
-def runs(batch: Batch) -> Iterator[RtpRun | WireError]:
+def runs(batch: Batch, *, spaced: bool = False) -> Iterator[RtpRun | WireError]:
     """The packets of a batch, in their order, as runs; and in its place, why one is no RTP packet.
 
-    A run ends with a marker. The headers of a whole batch are compared at once, by strides of its bytes: a packet in a
-    run costs a twentieth of what it does by itself.
+    A run ends with a marker; with `spaced`, one may have timestamps that are a step apart, as a chunk of sound has. The
+    headers of a whole batch are compared at once, by strides of its bytes: a packet in a run costs a twentieth of what
+    it does by itself.
     """
     data, size = batch
     count = batch.total
     if count == 1:
         if len(data) >= HEADER_BYTES and data[0] == VERSION_2:
             _, second, sequence, timestamp, ssrc = _unpack_header(data)
-            yield _new_tuple(RtpRun, (second & 0x7F, sequence, timestamp, ssrc, second >= MARKER, batch, 0))
+            yield _new_tuple(RtpRun, (second & 0x7F, sequence, timestamp, ssrc, second >= MARKER, batch, 0, 0))
         elif data:
             yield _single(data)
         return
     at = 0
     while at < count:
+        start = at * size
+        if spaced and (apart := _spaced(data, size, at, count)) is not None:
+            length, ticks = apart
+            _, kind, sequence, timestamp, ssrc = _unpack_header(data, start)
+            yield RtpRun(kind, sequence, timestamp, ssrc, False, batch.part(at, at + length), ticks=ticks)
+            at += length
+            continue
         length = _alike(data, size, at, min(count, at + 255))
         if length:
-            start = at * size
             _, _, sequence, timestamp, ssrc = _unpack_header(data, start)
             second = data[start + (length - 1) * size + 1]
             run = batch.part(at, at + length)
-            yield _new_tuple(RtpRun, (second & 0x7F, sequence, timestamp, ssrc, second >= MARKER, run, 0))
+            yield _new_tuple(RtpRun, (second & 0x7F, sequence, timestamp, ssrc, second >= MARKER, run, 0, 0))
         else:
             yield _single(data[at * size : (at + 1) * size])
             length = 1
         at += length
+
+
+def _spaced(data: bytes, size: int, first: int, after: int) -> tuple[int, int] | None:
+    """How many packets from `first` on, two or more and none with a marker, have timestamps as far apart, and how far;
+    None where the first two do not.
+    """
+    if size < HEADER_BYTES or len(data) < first * size + HEADER_BYTES:
+        return None
+    begins, kind, number, timestamp, ssrc = _unpack_header(data, first * size)
+    if begins != VERSION_2 or kind >= MARKER:
+        return None
+    length, ticks = 1, 0
+    for start in range((first + 1) * size, min(after * size, len(data) - HEADER_BYTES + 1), size):
+        header = _unpack_header(data, start)
+        if length == 1:
+            ticks = (header[3] - timestamp) & 0xFFFFFFFF
+            if not 0 < ticks < 0x8000_0000:
+                return None
+        there = (timestamp + length * ticks) & 0xFFFFFFFF
+        if header != (VERSION_2, kind, (number + length) & 0xFFFF, there, ssrc):
+            break
+        length += 1
+    return (length, ticks) if length > 1 else None
 
 
 def _alike(data: bytes, size: int, first: int, after: int) -> int:
@@ -515,14 +552,22 @@ class ReceiverStats:
         self._last_sr = 0
         self._sr_arrival_ns = 0
 
-    def update(self, sequence: int, timestamp: int, arrival_ns: int, *, count: int = 1) -> int | None:
+    def goes_on(self, sequence: int) -> bool:
+        """Whether this is the number after the highest."""
+        highest = self.numbers.highest
+        return highest is not None and sequence == self.numbers.wire(highest + 1)
+
+    def update(self, sequence: int, timestamp: int, arrival_ns: int, *, count: int = 1, ticks: int = 0) -> int | None:
         """One data packet arrived; or `count` of them together, with consecutive numbers and the same timestamp.
+
+        The timestamps of those that go on after the highest number may be `ticks` apart; `timestamp` is the first's.
 
         Returns the first one's number, unwrapped; None when it is too far from the others to be believed, unless the
         next one follows it: then it counts as well.
         """
         highest = self.numbers.highest
-        number = self.numbers(sequence, timestamp, arrival_ns, count=count)
+        newest = timestamp if not ticks else (timestamp + (count - 1) * ticks) & 0xFFFFFFFF
+        number = self.numbers(sequence, newest, arrival_ns, count=count)
         if number is None:
             return None
         if highest is None:
@@ -543,6 +588,12 @@ class ReceiverStats:
             step = min(step, 0x1_0000_0000 - step)  # the size of a difference that may wrap either way
             self._jitter_16ths += step - ((self._jitter_16ths + 8) >> 4)
         self._transit = transit
+        if ticks:
+            for _ in range(count - 1):
+                self._jitter_before = self._jitter_16ths
+                self._jitter_16ths += ticks - ((self._jitter_16ths + 8) >> 4)
+            self._transit = (transit - (count - 1) * ticks) & 0xFFFFFFFF
+            return number
         for _ in range(count - 1):
             if self._jitter_16ths < 8:
                 break

@@ -103,7 +103,7 @@ _STREAM_CODE: dict[str | None, int] = {word: code for code, word in enumerate(ST
 _FRAME_CODE: dict[str | None, int] = {None: UNKNOWN8} | {word: code for code, word in enumerate(FRAME_FATES)}
 _PACKET_CODE: dict[str | None, int] = {None: UNKNOWN8} | {word: code for code, word in enumerate(PACKET_FATES)}
 _FLAG: dict[bool | None, int] = {None: UNKNOWN8, False: 0, True: 1}
-_pack_packet = PACKETS.packer.pack
+_pack_packet, _pack_frame = PACKETS.packer.pack, FRAMES.packer.pack
 
 
 class _Run(NamedTuple):
@@ -307,16 +307,31 @@ class Recorder:
 
     def frame(self, row: FrameRow) -> None:
         """One frame or chunk of sound, once its fate on this side is known. ValueError for a stream or fate unknown."""
+        stream, index, pts, stamp, due, encoded, sent, first, whole, shown, size, packets, lost, fate = row
         try:
-            codes = _STREAM_CODE[row.stream], _FRAME_CODE[row.fate]
+            codes = _STREAM_CODE[stream], _FRAME_CODE[fate]
         except KeyError as word:
             raise ValueError(
                 f"a frame's stream is one of {', '.join(STREAMS)}, "
                 f"its fate one of {', '.join(FRAME_FATES)} or None; not {word}"
             ) from None
-        longs = [UNKNOWN if value is None else value for value in row[1:10]]
-        sizes = [UNKNOWN32 if value is None else value for value in row[10:13]]
-        self._frames.append(FRAMES.packer.pack(codes[0], *longs, *sizes, codes[1]))
+        packed = _pack_frame(
+            codes[0],
+            UNKNOWN if index is None else index,
+            UNKNOWN if pts is None else pts,
+            UNKNOWN if stamp is None else stamp,
+            UNKNOWN if due is None else due,
+            UNKNOWN if encoded is None else encoded,
+            UNKNOWN if sent is None else sent,
+            UNKNOWN if first is None else first,
+            UNKNOWN if whole is None else whole,
+            UNKNOWN if shown is None else shown,
+            UNKNOWN32 if size is None else size,
+            UNKNOWN32 if packets is None else packets,
+            UNKNOWN32 if lost is None else lost,
+            codes[1],
+        )
+        self._frames.append(packed)
 
     def sync(
         self,

@@ -49,7 +49,7 @@ class Asking:
         until = math.floor(self._asked * self._rate / self._blocks_a_second + 0.5)
         count, self._given = until - self._given, until
         due_ns, self.due_ns = self.due_ns, self._moment_ns(self._asked + 1)
-        return self.sink.read(count, due_ns + self._latency_ns)[1]
+        return self.sink.pass_by(count, due_ns + self._latency_ns)
 
     def _moment_ns(self, block: int) -> int:
         return round(block * NS / self._blocks_a_second / (1 + self._speed))

@@ -127,6 +127,9 @@ class Run:
             if self._sound is None
             else filler.chunk(self._sound, packet_size=settings.packet_size, whole=settings.whole)
         )
+        self._parts = (
+            () if self._chunk is None or self._sound is None else parts_of(self._chunk, 0, 0, self._sound.rate)
+        )
         self._chunk_ns = NEVER if self._sound is None else 0
         self._chunks = 0
         self._frame: Departure | None = None
@@ -186,7 +189,9 @@ class Run:
         self._device: Asking | None = None
         if sound is not None:
             streams.add("audio")
-            player.add("audio", Described(sound.payload_type, sound.rate, channels=sound.channels, ssrc=AUDIO))
+            form = filler.Silence(sound.rate, sound.channels)
+            channels = sound.channels
+            player.add("audio", Described(sound.payload_type, sound.rate, channels=channels, ssrc=AUDIO, sound=form))
             self._device = Asking(settings.device, rate=sound.rate, channels=sound.channels)
         if settings.buffer is not None:
             buffer, failed = settings.buffer
@@ -346,19 +351,10 @@ class Run:
             return
         pts_ns = self._chunk_ns
         self._sender.send("audio", chunk, pts_ns, now_ns)
-        for part in parts_of(chunk, pts_ns, rtp_timestamp(pts_ns, sound.rate, 0), sound.rate):
-            self._sent.offered(
-                Offered(
-                    "audio",
-                    index=self._chunks,
-                    pts_ns=part.pts_ns,
-                    timestamp=part.timestamp,
-                    due_ns=pts_ns,
-                    sent_ns=now_ns,
-                    bytes=part.bytes,
-                    packets=1,
-                )
-            )
+        offered, index, stamp = self._sent.offered, self._chunks, rtp_timestamp(pts_ns, sound.rate, 0)
+        for since_ns, ticks, size in self._parts:
+            timestamp = (stamp + (ticks or 0)) & 0xFFFFFFFF
+            offered(Offered("audio", index, pts_ns + since_ns, timestamp, pts_ns, None, now_ns, size, 1))
         self._send(now_ns)
         self._chunks += 1
         self._media_ns = max(self._media_ns, pts_ns + CHUNK_NS)
@@ -429,12 +425,7 @@ class Run:
         self._receive(route, Batch(data, len(data)), now_ns)
 
     def _receive(self, path: Path, batch: Batch, now_ns: int) -> None:
-        receive = self._player.receive
-        if path.stream == "audio":  # over TCP each packet comes by itself
-            for data in batch.datagrams():
-                receive(path, Batch(data, len(data)), now_ns)
-        else:
-            receive(path, batch, now_ns)
+        self._player.receive(path, batch, now_ns)
         self._touched, self._arrived_ns = True, now_ns
 
     # ---- the client
@@ -444,7 +435,10 @@ class Run:
         self._touched = False
         player.handle_timer(now_ns)
         # On sockets the connection is read before datagrams are.
-        for path, batch in sorted(player.outgoing(), key=lambda each: each[0].stream != "audio"):
+        outgoing = player.outgoing()
+        if len(outgoing) > 1:
+            outgoing.sort(key=lambda each: each[0].stream != "audio")
+        for path, batch in outgoing:
             spared = path.stream == "audio" or (way.up.network.clear and way.up.wake_at() is None)
             if spared:  # over TCP, or by a network that does nothing
                 self._hear(batch.data, now_ns)

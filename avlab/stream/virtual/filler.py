@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from avlab.wire.payloads.formats import L16Format
 from avlab.wire.payloads.jpeg import derived_tables, jfif_header, packed
 from avlab.wire.payloads.l16 import packed_sound
 from avlab.wire.rtp import L16_MONO, L16_STEREO, MAX_PACKET, Packed
-from avlab.wire.units import Chunk
+from avlab.wire.units import Chunk, Samples
 
 EOI = b"\xff\xd9"
 
@@ -56,6 +57,21 @@ class Sound(NamedTuple):
     def payload_type(self) -> int:
         """As a server has it (RFC 3551 section 6)."""
         return {(44_100, 2): L16_STEREO, (44_100, 1): L16_MONO}.get(self, L16_DYNAMIC)
+
+
+class Silence(L16Format):
+    """Linear sound that is known to be silence: of a packet, only its length is looked at."""
+
+    def __init__(self, rate: int, channels: int) -> None:
+        super().__init__(rate, channels)
+        self._made: dict[int, Samples] = {}
+
+    def samples(self, payload: bytes, /) -> Samples:
+        """See `SoundFormat`."""
+        made = self._made.get(len(payload))
+        if made is None:
+            made = self._made[len(payload)] = super().samples(payload)
+        return made
 
 
 @lru_cache(maxsize=16)
