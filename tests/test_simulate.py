@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,15 @@ def test_a_pacer_that_never_wakes_is_named() -> None:
 def test_what_cannot_be(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         simulate(**({"clip": 30.0} | settings))
+
+
+def test_a_clip_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    rates = []
+    for name in ("count-15.mp4", "count-24.mp4", "count-24.mp4"):
+        shutil.copy(DATA / name, clip)
+        rates.append([simulate(clip, seconds=1).meta["target_fps"] for _ in range(2)])
+    assert rates == [[15, 15], [24, 24], [24, 24]]
 
 
 def test_a_missing_clip_is_named() -> None:

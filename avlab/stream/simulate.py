@@ -8,12 +8,12 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from avlab.core.repairing import check_repair
 from avlab.measure.record.join import merged
@@ -350,13 +350,35 @@ def _read(clip: Any) -> tuple[Iterator[int], float | None, Sound | None]:
             raise ValueError(f"a number of frames a second must be more than 0, not {clip}")
         return (round(n * NS / clip) for n in count()), float(clip), None
     if isinstance(clip, str | Path):
-        source = open_source(clip)
-        sound = None
-        if source.rate is not None and source.channels is not None:
-            sound = Sound(source.rate, source.channels)
-        fps = float(source.fps) if source.fps else None
-        return _repeated(picture_times_ns(clip), source.duration_ns), fps, sound
+        try:
+            found = Path(clip).stat()
+            version = str(Path(clip).absolute()), found.st_mtime_ns, found.st_size
+        except OSError:
+            version = None  # opening it says what is the matter
+        timing = _timing(str(clip), version)
+        return _repeated(timing.times_ns, timing.duration_ns), timing.fps, timing.sound
     return (round(seconds * NS) for seconds in clip), None, None
+
+
+class _Timing(NamedTuple):
+    """What a run takes from a clip: its timestamps, and what sound there is."""
+
+    times_ns: tuple[int, ...]
+    """The pictures' presentation times."""
+    duration_ns: int | None
+    fps: float | None
+    sound: Sound | None
+
+
+@lru_cache(maxsize=32)
+def _timing(path: str, version: tuple[str, int, int] | None) -> _Timing:
+    """Read once for a thousand runs of one clip; `version` is where it is, when it was modified, and its size."""
+    source = open_source(path)
+    sound = None
+    if source.rate is not None and source.channels is not None:
+        sound = Sound(source.rate, source.channels)
+    fps = float(source.fps) if source.fps else None
+    return _Timing(tuple(picture_times_ns(path)), source.duration_ns, fps, sound)
 
 
 def _repeated(times_ns: Iterable[int], period_ns: int | None) -> Iterator[int]:
