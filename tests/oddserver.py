@@ -83,7 +83,6 @@ class OddServer:
         self.one_at_a_time = one_at_a_time
         self.guard: Answer = lambda asked: None  # how to refuse a request, before anything else
         self.hangs_up = False  # after a refusal
-        self.patience = 60  # seconds, as SETUP's answer has them
         self.asked: list[Asked] = []
         self.knocks: list[tuple[str, bool, bytes]] = []  # stream, whether at the RTCP port, what
         self.reports: list[bytes] = []
@@ -180,7 +179,7 @@ class OddServer:
         elif method == "DESCRIBE":
             answer = reply(asked, f"Content-Base: {uri}/", "Content-Type: application/sdp", body=self.described)
         elif method == "SETUP":
-            answer = reply(asked, f"Transport: {told}", f"Session: 1;timeout={self.patience}")
+            answer = reply(asked, f"Transport: {told}", "Session: 1;timeout=60")
         else:
             answer = reply(asked, "Session: 1")
         if answer is None:

@@ -15,9 +15,9 @@ from rawclient import until
 import avlab
 from avlab.stream.rtsp.dialogue import RefusedError, Session
 from avlab.wire.digest import parse_schemes, response_of, secret_of
+from avlab.wire.units import NS
 
 TCP = {"video": "tcp", "audio": "tcp"}
-METHODS = ("OPTIONS", "DESCRIBE", "SETUP", "PLAY", "GET_PARAMETER", "TEARDOWN")
 USER, PASSWORD = "ann", "top:secret"
 
 
@@ -255,20 +255,22 @@ def test_a_camera_behind_a_relay_is_asked_for_what_was_hashed() -> None:
 # ---- while it plays
 
 
-def test_a_sign_of_life_that_finds_its_nonce_stale_is_sent_again() -> None:
-    fresh = ["n1"]
+@pytest.mark.parametrize("word", [", stale=true", ""])
+def test_a_sign_of_life_that_finds_another_nonce_is_sent_again(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    intervals_ns = iter([NS // 4])  # to the first, and then none that is not sent again
+    monkeypatch.setattr(Session, "keep_alive_ns", property(lambda session: next(intervals_ns, 3600 * NS)))
+    nonce = ["n1"]
 
     def guard(asked: Asked) -> bytes | None:
         if asked.method == "GET_PARAMETER":
-            fresh[0] = "n2"
-        if proves(asked, tuple(fresh)):
+            nonce[0] = "n2"
+        if proves(asked, tuple(nonce)):
             return None
-        stale = ", stale=true" if "authorization" in asked.headers else ""
-        return refusal(asked, f'Digest realm="cam", nonce="{fresh[0]}", qop="auth"{stale}')
+        return refusal(asked, f'Digest realm="cam", nonce="{nonce[0]}", qop="auth"{word}')
 
     with camera(guard) as (server, url):
-        server.patience = 1
         with avlab.Client(url, audio="null", video_over="tcp", audio_over="tcp"):
             until(lambda: any(each.method == "GET_PARAMETER" and proves(each, ("n2",)) for each in server.asked))
-    ends = next(asked for asked in server.asked if asked.method == "TEARDOWN")
-    assert proves(ends, ("n2",))
+        until(lambda: "TEARDOWN" in server.methods)
+        assert proves(server.asked[-1], ("n2",))
+    assert server.methods.count("GET_PARAMETER") == 2

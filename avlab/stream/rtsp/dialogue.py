@@ -479,12 +479,13 @@ class Session:
         return RefusedError(self.where, method, response, login=login, how=how)
 
     def challenged(self, response: rtsp.Response) -> bool:
-        """Take the challenge of an answer that refuses what was sent by itself, as a sign of life; whether to send it
-        again.
+        """Take the challenge of an answer that refuses a sign of life; whether to send it again.
+
+        The password has been right before, so that it is the nonce, whether it is called stale or not.
         """
         if response.status != 401 or self._credentials is None:
             return False
-        return self._credentials.take(response.headers.get("WWW-Authenticate", ""), answered=True)
+        return self._credentials.take(response.headers.get("WWW-Authenticate", ""), answered=False)
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> rtsp.Response:
         """One request and its answer, with credentials where the server asks for them."""

@@ -332,7 +332,7 @@ class RtspReceiver:
         for way in self.ways.values():
             for link in way.granted.links or ():
                 selector.register(link, selectors.EVENT_READ, way)
-        self._looked_ns = self._proved_ns = self._play_ns
+        self._looked_ns = self._prove_ns = self._play_ns
         self._alive_ns = self._play_ns + self._session.keep_alive_ns
         self._take_tcp(b"", self._play_ns)  # what came with PLAY's answer, and not once more comes
 
@@ -503,8 +503,8 @@ class RtspReceiver:
                     f"the server at {self._session.where} has ended the session (454 Session Not Found): play again"
                 )
             self._asked.clear()
-            if self._session.challenged(event) and now_ns - self._proved_ns > ANSWER_NS:
-                self._proved_ns = self._alive_ns = now_ns  # the nonce was stale: the sign of life again, with another
+            if self._session.challenged(event) and now_ns >= self._prove_ns:
+                self._prove_ns, self._alive_ns = now_ns + ANSWER_NS, now_ns  # again, with another nonce
         self._heard_ns = now_ns
 
     def _take_interleaved(self, event: rtsp.Interleaved, now_ns: int) -> None:
