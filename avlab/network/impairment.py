@@ -249,6 +249,22 @@ class Impairment:
         first, since_ns, since_lost = 0, 0, False  # of the packets that fare alike so far
         if reliable:
             self._reliable_bytes += len(batch.data)
+        if not jitter and (reliable or not duplicate):  # all arrive at the same moment, or not at all
+            at_ns = least_ns if overtaking else max(least_ns, lane.newest_ns)
+            for at in range(count):
+                chance = draw()
+                draw(), draw(), draw()
+                lost = not reliable and lane.loses(p, network, chance)
+                if lost is not since_lost:
+                    self._arrive_together(
+                        stream, batch, Part(item, first, at), reliable, now_ns if since_lost else at_ns, since_lost
+                    )
+                    first, since_lost = at, lost
+                if not lost:
+                    lane.newest_ns = max(lane.newest_ns, at_ns)
+            since_ns = now_ns if since_lost else at_ns
+            self._arrive_together(stream, batch, Part(item, first, count), reliable, since_ns, since_lost)
+            return
         for at in range(count):
             chance, jitters, copied, copys_jitter = draw(), draw(), draw(), draw()
             lost = not reliable and lane.loses(p, network, chance)
