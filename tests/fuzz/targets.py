@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ import captures
 import numpy as np
 import packets
 import traces
+from encoded import access_units
 from packing import JpegPacketizer, L16Packetizer, fragments
 
 from avlab.core import events
@@ -37,6 +38,8 @@ from avlab.measure.numbers import metrics, recent
 from avlab.measure.record.tables import TABLES
 from avlab.measure.record.trace import Recorder, SettingRow, Trace
 from avlab.media import codec
+from avlab.media.sounddecoder import DecodedSound
+from avlab.media.videodecoder import CALLED, MOST_PIXELS, DecodeError, VideoDecoder
 from avlab.network.parity import ParityDecoder, ParityEncoder, parse_parity
 from avlab.network.ratecontrol import Aimd, Report
 from avlab.network.retransmission import CREDIT_BYTES, SHARE, Requester, RtxReceiver, RtxSender
@@ -53,9 +56,19 @@ from avlab.wire.answers import Answers
 from avlab.wire.batch import Batch, batches
 from avlab.wire.payloads import jpeg as rtpjpeg
 from avlab.wire.payloads import l16
-from avlab.wire.payloads.formats import BytesFormat
+from avlab.wire.payloads.formats import (
+    AacFormat,
+    BytesFormat,
+    H264Format,
+    H265Format,
+    OpusFormat,
+    PcmFormat,
+    sound_format,
+    video_format,
+)
+from avlab.wire.payloads.nal import START
 from avlab.wire.payloads.own import OwnFormat
-from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
+from avlab.wire.units import H264_CODING, H265_CODING, NS, Chunk, EncodedFrame, WireError
 
 from .running import Target
 
@@ -308,6 +321,94 @@ def _other_frames() -> list[bytes]:
         sent = [data for each in made for batch in (each.batch, *each.rest) for data in batch.datagrams()]
         out.append(joined((kind << 1 | data[1] >> 7, data[12:]) for data in sent))
     return out
+
+
+_CODED = {H264_CODING: ("libx264", H264Format), H265_CODING: ("libx265", H265Format)}
+
+
+@cache
+def _access_units(coding: str) -> list[tuple[int, bytes]]:
+    return access_units(12, name=_CODED[coding][0], key_every=5)
+
+
+def _nal_payloads(coding: str) -> list[bytes]:
+    """A few pictures each, as payloads; the kind's lowest bit is the marker."""
+    form, out = _CODED[coding][1](), []
+    for first in (0, 4, 8):
+        made = [
+            form.pack(EncodedFrame(n, 0, data, 64, 48), payload_type=96, packet_size=576)
+            for n, data in _access_units(coding)[first : first + 4]
+        ]
+        sent = [data for each in made for batch in (each.batch, *each.rest) for data in batch.datagrams()]
+        out.append(joined((data[1] >> 7, data[12:]) for data in sent))
+    return out
+
+
+def _nal_units(coding: str, data: bytes) -> object:
+    """Payloads as pictures, each of which leaves once."""
+    buffer, form, ticks = JitterBuffer(), _CODED[coding][1](), 0
+    for number, piece in enumerate(pieces(data), 1):
+        number += piece.kind >> 3  # some are lost
+        buffer.push_run(Run.of(number, ticks, ticks, bool(piece.kind & 1), (piece.data or b"x",), form), 0)
+        ticks += 3000 * (piece.kind & 1)
+    buffer.flush()
+    frames = [each.item if isinstance(each, Dropped) else each for each in buffer.pull(0)]
+    assert len({frame.ticks for frame in frames}) == len(frames)
+    return [frame.data is not None for frame in frames]
+
+
+def _parameters(data: bytes) -> object:
+    """What an fmtp line may say of any payload format."""
+    text = data.decode("latin-1")
+    words = dict(word.partition("=")[::2] for word in text.split(";"))
+    for encoding in ("H264", "H265"):
+        with contextlib.suppress(WireError):
+            form = video_format(encoding, words)
+            assert form is not None
+            assert form.parameters is not None
+    for encoding in ("MPEG4-GENERIC", "OPUS", "PCMU", "L24"):
+        with contextlib.suppress(WireError):
+            sound_format(encoding, 48_000, 2, words)
+    return "read"
+
+
+def _predicted(coding: str, data: bytes) -> object:
+    """Access units of a stranger, and parameter sets before them, in a decoder."""
+    units = [piece.data for piece in pieces(data, most=40)]
+    decoder, seen = VideoDecoder(coding, setup=units[0] if units else b""), 0
+    for number, unit in enumerate(units[1:]):
+        with contextlib.suppress(DecodeError):
+            for each in decoder.decode(unit, number):
+                assert each.image.shape[0] * each.image.shape[1] <= MOST_PIXELS
+                seen += 1
+    return seen + len(decoder.drain())
+
+
+def _whole_pictures(coding: str) -> list[bytes]:
+    units = [data for _, data in _access_units(coding)]
+    return [joined((0, unit) for unit in (START, *units[at : at + 4])) for at in (0, 5)]
+
+
+def _aac(data: bytes) -> object:
+    form = AacFormat(48_000, 2, AAC_HBR)
+    return [len(unit) for piece in pieces(data) for unit in form.units(piece.data)]
+
+
+def _opus(data: bytes) -> object:
+    sound = DecodedSound(OpusFormat())
+    return [len(sound.samples(piece.data)) for piece in pieces(data)]
+
+
+def _pcm(data: bytes) -> object:
+    channels = 1 + data[0] % 4 if data else 1
+    return [len(PcmFormat(kind, 8_000, channels).samples(data[1:])) for kind in ("PCMU", "L8", "L24")]
+
+
+_AAC_TWO = b"\0\x20\0\x80\0\x80" + bytes(32)
+_AAC_PART = b"\0\x10\1\0" + bytes(16)  # half of a unit
+
+
+AAC_HBR = {"mode": "AAC-hbr", "sizelength": "13", "indexlength": "3", "indexdeltalength": "3", "config": "1190"}
 
 
 def _decoded(data: bytes) -> object:
@@ -800,6 +901,27 @@ TARGETS = (
         WIRE,
     ),
     Target("pictures of other formats, put together", _other_pictures, _other_frames, ()),
+    *(
+        Target(f"{name} payloads, put together", partial(_nal_units, coding), partial(_nal_payloads, coding), ())
+        for coding, name in CALLED.items()
+    ),
+    *(
+        Target(f"{name}, decoded", partial(_predicted, coding), partial(_whole_pictures, coding), ())
+        for coding, name in CALLED.items()
+    ),
+    Target(
+        "parameters of payload formats",
+        _parameters,
+        lambda: [
+            b"packetization-mode=1;sprop-parameter-sets=Z0LAH9kAUAW7ARAAAAMAEAAAAwPA8YMkgA==,aMuMsg==",
+            b"sprop-vps=QAEMAf//AWAAAAMAkAAAAwAAAwA8lZgJ;sprop-sps=QgEBAWAAAAMAkAAAAwAAAwA8oAoIDxZZWaSTJrgC;sprop-pps=RAHA",
+            ";".join(f"{name}={value}" for name, value in AAC_HBR.items()).encode(),
+        ],
+        (),
+    ),
+    Target("AAC payloads", _aac, lambda: [joined([(0, _AAC_TWO), (0, _AAC_PART), (0, _AAC_PART)])], WIRE),
+    Target("Opus payloads, decoded", _opus, lambda: [joined([(0, b"\xfc\xff\xfe")] * 3)], WIRE),
+    Target("PCM samples", _pcm, lambda: [b"\0" + bytes(range(96))], WIRE),
     Target(
         "L16 samples",
         lambda data: len(l16.parse_l16(data[1:], 1 + data[0] % 8 if data else 1)),
