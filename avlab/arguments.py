@@ -137,6 +137,8 @@ def parser() -> argparse.ArgumentParser:
         "play rtsp://192.168.1.20:8554/count --code BCDFGH",
         "play classic://127.0.0.1:9688",
     )
+    text = "pictures of H.264 and H.265 that a loss has spoilt: show them, or freeze the last good one (show)"
+    play.add_argument("--damaged", choices=["show", "freeze"], default="show", help=text)
     play.add_argument("url", metavar="URL", help="rtsp://host:port/path or classic://host:port")
     shown = play.add_mutually_exclusive_group()
     shown.add_argument("--window", action="store_true", default=None, help="a window (where there is a display)")

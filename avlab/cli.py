@@ -234,6 +234,7 @@ def _play(options: argparse.Namespace) -> int:
             audio=options.audio,
             playout_delay=options.playout_delay,
             repair=options.repair,
+            damaged=options.damaged,
             video_over=options.video_over,
             audio_over=options.audio_over,
             capture=options.capture,

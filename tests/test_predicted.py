@@ -205,7 +205,7 @@ def test_pictures_that_are_too_large_are_not_decoded_and_a_sentence_says_so() ->
     told: list[str] = []
     large = access_units(1, size=(7680, 4320))[0][1]
     decoding = PredictedDecoding(H264_CODING, notice=lambda name, words: told.append(words))
-    out = decoded(decoding, [whole(n, large) for n in range(12)])
+    out = decoded(decoding, [whole(n, large, key=True) for n in range(12)])
     assert [each.image for each in out] == [None] * 12
     [words] = told
     assert "4096x2304 at the most" in words
@@ -225,6 +225,13 @@ def test_a_damaged_stream_costs_pictures_and_nothing_else(coding: str) -> None:
         )
     out = decoded(PredictedDecoding(coding), hurt)
     assert sorted(each.frame.ticks for each in out) == list(range(40))
+
+
+def test_pictures_that_want_what_was_lost_are_no_fault_of_the_stream() -> None:
+    told: list[str] = []
+    decoding = PredictedDecoding(H264_CODING, notice=lambda name, words: told.append(words))
+    decoded(decoding, [whole(n, data, key=False) for n, data in access_units(40, key_every=60)[5:]])
+    assert told == []
 
 
 def test_what_is_no_picture_is_an_error_and_the_next_one_is_decoded() -> None:

@@ -22,8 +22,8 @@ MOST_WAITING = 64
 MOST_REORDERED = 17
 """Pictures that a decoder may hold back (H.264 A.3.1 and H.265 A.4.2 let it have 16)."""
 
-FAILURES = 10
-"""So many pictures of which none could be decoded, and a sentence says so."""
+FAILURES = 3
+"""So many key frames of which none could be decoded, and a sentence says so. Others may only want what was lost."""
 
 Damaged = Literal["show", "freeze"]
 
@@ -123,11 +123,11 @@ class PredictedDecoding:
             out = [self._seen(seen) for seen in self._decoder.decode(frame.data, frame.ticks)]
         except DecodeError as error:
             self._lose()
-            self._fail(str(error))
+            self._fail(frame, str(error))
             out = [self._given_up(frame)]
         held = min(MOST_REORDERED, self._decoder.reorders)
         for overdue in list(self._inside.values())[: max(0, len(self._inside) - held)]:
-            self._fail("")
+            self._fail(overdue, "")
             out.append(self._given_up(overdue))
         return [each for each in out if each is not None]
 
@@ -160,9 +160,9 @@ class PredictedDecoding:
             frame = replace(frame, damaged=True)
         return Decoded(frame, seen.image)
 
-    def _fail(self, words: str) -> None:
+    def _fail(self, frame: Frame, words: str) -> None:
         """Nothing came of a picture; `words` is why, as far as it is known."""
-        self._failed += 1
+        self._failed += frame.key
         if self._failed >= FAILURES and not self._told:
             self._told = True
             why = f": {words}" if words else ""
