@@ -189,13 +189,13 @@ def hidden_faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     A test that brings one about looks for it here, and clears the list.
     """
     faults: list[str] = []
-    blame = RtspAudience._blame
+    blame = RtspAudience.blame
 
     def tell(self: RtspAudience, peer: Peer, now_ns: int, error: Exception) -> None:
         faults.append(f"{type(error).__name__}: {error}")
         blame(self, peer, now_ns, error)
 
-    monkeypatch.setattr(RtspAudience, "_blame", tell)
+    monkeypatch.setattr(RtspAudience, "blame", tell)
     yield faults
     assert not faults, f"a peer had the server fail: {'; '.join(faults)}"
 

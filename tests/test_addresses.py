@@ -44,7 +44,7 @@ def test_what_is_found_can_be_listened_on() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_without_getifaddrs_names_and_routes_are_asked(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     whole = {one.host for one in own_addresses(host)}
-    monkeypatch.setattr(addresses, "_interfaces", list)
+    monkeypatch.setattr(addresses, "interface_addresses", list)
     assert {one.host for one in own_addresses(host) if one.kind != "loopback"} <= whole
 
 
@@ -52,7 +52,7 @@ def test_a_machine_that_tells_nothing_is_no_error(monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no")
 
-    monkeypatch.setattr(addresses, "_interfaces", list)
+    monkeypatch.setattr(addresses, "interface_addresses", list)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket, "socket", refuse)
     assert own_addresses("0.0.0.0") == []
@@ -80,9 +80,9 @@ def test_one_address_is_what_it_is(host: str, kind: str) -> None:
 
 def test_each_is_told_as_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     there = ["127.0.0.1", "::1", "10.0.0.9", "10.0.0.10", "2001:db8::5", "fe80::1%en0", "169.254.3.4"]
-    monkeypatch.setattr(addresses, "_interfaces", lambda: there)
-    monkeypatch.setattr(addresses, "_named", list)
-    monkeypatch.setattr(addresses, "_routed", lambda: ["10.0.0.9"])
+    monkeypatch.setattr(addresses, "interface_addresses", lambda: there)
+    monkeypatch.setattr(addresses, "name_addresses", list)
+    monkeypatch.setattr(addresses, "routed_addresses", lambda: ["10.0.0.9"])
     assert ways_in("rtsp://[::1]:8554/a%20b", "::") == [
         "from other machines: rtsp://10.0.0.9:8554/a%20b",
         "from other machines: rtsp://10.0.0.10:8554/a%20b",

@@ -198,7 +198,7 @@ class Paced(StandIn):
 @pytest.mark.slow
 def test_a_server_streams_a_camera_live(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Paced(length=40)
-    monkeypatch.setattr("avlab.media.camera._open_camera", device)
+    monkeypatch.setattr("avlab.media.camera.open_camera", device)
     with avlab.Server(0) as server:
         threading.Event().wait(1.0)  # nobody watches at first
         with avlab.Client(server.url, audio="null") as client:

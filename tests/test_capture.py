@@ -108,9 +108,9 @@ def test_a_disk_that_fails_ends_the_capture_and_nothing_else(tmp_path: Path) -> 
     if not Path("/dev/full").exists():
         return
     capture, notices = written(path := tmp_path / "full.pcapng")
-    assert capture._file is not None
-    capture._file.close()
-    capture._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 - it is the capture's now
+    assert capture.file is not None
+    capture.file.close()
+    capture.file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 - it is the capture's now
     for _ in range(3):
         capture.udp(Batch(b"something", 9), ("192.0.2.1", 1), ("192.0.2.2", 2), sent=True)
         capture.write()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rawclient import until
 from tools import without_addresses
 
 import avlab
@@ -23,7 +24,7 @@ def hooks_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What `begin` puts in place of Python's own hooks is this test's alone."""
     monkeypatch.setattr(threading, "excepthook", lambda _args: None)
     monkeypatch.setattr("sys.unraisablehook", lambda _args: None)
-    monkeypatch.setattr("avlab.lab.check.leftovers._watching", False)
+    monkeypatch.setattr("avlab.lab.check.leftovers.watching", False)
     yield
     untold_errors()
 
@@ -368,7 +369,7 @@ def test_a_handle_that_runs_is_named_and_begin_ends_it() -> None:
 def test_an_error_that_nobody_was_told_of_is_told_and_only_once() -> None:
     check.begin()
     handle = Failing().start()
-    handle._ended.wait(60)
+    until(lambda: not handle.running)
     avlab.stop_all()
     verdict = check.nothing_left()
     assert not verdict

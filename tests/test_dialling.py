@@ -88,13 +88,13 @@ def test_what_was_cancelled_connects_no_more(listener: socket.socket) -> None:
 
 def test_one_that_waits_for_a_connection_is_broken_off(full: int, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = threading.Event()
-    wait = Dialler._wait
+    wait = Dialler.wait_for
 
     def watched(self: Dialler, *args: Any) -> bool:
         waits.set()
         return wait(self, *args)
 
-    monkeypatch.setattr(Dialler, "_wait", watched)
+    monkeypatch.setattr(Dialler, "wait_for", watched)
     dialler = Dialler()
     thread, raised = aside(lambda: dialler.connect("127.0.0.1", full, 60))
     assert waits.wait(10)
@@ -164,13 +164,13 @@ def test_a_client_that_waits_for_a_picture_is_stopped() -> None:
 
 def test_a_client_that_waits_for_a_connection_is_stopped(full: int, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = threading.Event()
-    wait = Dialler._wait
+    wait = Dialler.wait_for
 
     def watched(self: Dialler, *args: Any) -> bool:
         waits.set()
         return wait(self, *args)
 
-    monkeypatch.setattr(Dialler, "_wait", watched)
+    monkeypatch.setattr(Dialler, "wait_for", watched)
     for url in (f"rtsp://127.0.0.1:{full}/x", f"classic://127.0.0.1:{full + 1}"):
         waits.clear()
         client = avlab.Client(url, audio="null", timeout=60)

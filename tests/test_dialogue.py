@@ -387,7 +387,7 @@ def test_the_time_is_the_answers_whatever_else_comes(packet: bytes) -> None:
             session.open(TCP, bind)
         stop.set()
         assert time.perf_counter() - began < 10
-        kept = session.feed(b"") if session._answers.error is None else []
+        kept = session.feed(b"") if session.answers.error is None else []
         assert len(kept) <= rtsp_client.EARLY_PACKETS
         assert sum(len(event.data) for event in kept) <= rtsp_client.EARLY_BYTES  # type: ignore[union-attr]
 

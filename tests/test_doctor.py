@@ -253,7 +253,7 @@ def test_live_view_is_looked_for_where_jupyter_looks(monkeypatch: pytest.MonkeyP
     from jupyter_core import paths
 
     monkeypatch.setattr(paths, "jupyter_path", lambda name: [f"/mine/{name}", f"/all/{name}"])
-    monkeypatch.setattr(doctor, "_version", lambda _name: "0.11.0")
+    monkeypatch.setattr(doctor, "installed_version", lambda _name: "0.11.0")
     manager = {"/mine/labextensions/@jupyter-widgets/jupyterlab-manager/package.json": '{"version": "5.0.16"}'}
     anywidget = {"/all/labextensions/anywidget/package.json": '{"version": "0.11.0"}'}
     assert check("live view", machine("linux", files=manager | anywidget)).state == "ok"
@@ -279,7 +279,7 @@ class Limited:
 def test_largest_datagram_is_found_to_the_byte(limit: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sender: Any = Limited(sock, limit)
-        assert doctor._largest_datagram(sender) == limit
+        assert doctor.largest_datagram(sender) == limit
 
 
 def test_ports_in_use_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +335,7 @@ def test_a_broken_loopback_is_a_problem(monkeypatch: pytest.MonkeyPatch, error: 
     def broken(_data: bytes) -> bytes:
         raise error
 
-    monkeypatch.setattr(doctor, "_echo_udp", broken)
+    monkeypatch.setattr(doctor, "echo_udp", broken)
     finding = check("loopback", machine("win32"))
     assert finding.state == "problem"
     assert finding.found == f"UDP: {said}"

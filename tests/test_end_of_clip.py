@@ -82,7 +82,7 @@ def played(pacer: Pacer, count: int, *, fps: float = FPS, sound_seconds: float =
             """Whether each pacer has its next unit, or there is none any more: then the next moment is known."""
             sending.take(clock.now_ns())
             moment_ns = sending.wake_at()
-            waiting = (pacer.wake_at(), sending._sound_pacer.wake_at())
+            waiting = (pacer.wake_at(), sending.sound_pacer.wake_at())
             more = (len(everyone.sent["video"]) < count, len(everyone.sent["audio"]) < chunks)
             return moment_ns is not None and all(w is not None for w, m in zip(waiting, more, strict=True) if m)
 

@@ -160,7 +160,7 @@ def test_a_unit_that_comes_just_after_the_look_is_told_of(run: Callable[..., Run
                 raise
 
     feed = run(source)
-    feed.feed._queue = Slow(maxsize=2)
+    feed.feed.queue = Slow(maxsize=2)
     assert feed.feed.take() is None
     assert feed.ready.is_set()
     assert feed.take() == 7

@@ -327,7 +327,7 @@ def test_one_that_does_not_answer_is_ended_all_the_same(server: avlab.Server) ->
     with pytest.raises(RuntimeError, match=r"avlab-isolated did not end within 0\.2 s"):
         server.stop(0.2)
     assert gone(server.pid)
-    until(lambda: not any(worker.alive for worker in server._workers))
+    until(lambda: not any(worker.alive for worker in server.workers))
 
 
 @dataclass

@@ -97,8 +97,8 @@ BATCHES = {
 @pytest.mark.parametrize("segment", [True, False], ids=["bursts", "singly"])
 @pytest.mark.parametrize("gather", [True, False], ids=["gathered", "one by one"])
 def test_every_packet_arrives_whole_and_in_order(pair: Pair, sizes: list[int], segment: bool, gather: bool) -> None:
-    pair.here._segment &= segment
-    pair.there._gro &= gather
+    pair.here.can_segment &= segment
+    pair.there.gathers &= gather
     if not gather and linux:
         pair.there.socket.setsockopt(socket.IPPROTO_UDP, links.UDP_GRO, 0)
     packets = [packet(number, size) for number, size in enumerate(sizes)]
@@ -109,7 +109,7 @@ def test_every_packet_arrives_whole_and_in_order(pair: Pair, sizes: list[int], s
 @given(st.lists(st.integers(0, 2000) | st.sampled_from([0, 1, 700]), max_size=150))
 def test_bursts_hold_what_one_segmented_send_may(sizes: list[int]) -> None:
     packets = [packet(number, size) for number, size in enumerate(sizes)]
-    bursts = links._bursts(packets)
+    bursts = links.bursts(packets)
     assert [one for burst in bursts for one in burst] == packets
     for burst in bursts:
         assert 1 <= len(burst) <= links.MAX_SEGMENTS
@@ -178,7 +178,7 @@ class Refusing:
 @pytest.mark.parametrize("error", [errno.EIO, errno.EINVAL, errno.EMSGSIZE])
 def test_a_device_that_cannot_segment_is_not_asked_again(pair: Pair, error: int) -> None:
     refusing = Refusing(pair.here.socket, error)
-    pair.here._segment, pair.here.socket = True, refusing  # type: ignore[assignment]
+    pair.here.can_segment, pair.here.socket = True, refusing  # type: ignore[assignment]
     packets = [packet(number, 700) for number in range(10)]
     assert pair.carry(packets) == packets
     assert pair.carry(packets) == packets
@@ -189,7 +189,7 @@ def test_a_device_that_cannot_segment_is_not_asked_again(pair: Pair, error: int)
 def test_a_destination_that_takes_no_bursts_spoils_them_for_no_other(pair: Pair, error: int) -> None:
     other = UdpLink("127.0.0.1")
     refusing = Refusing(pair.here.socket, error, ("127.0.0.1", other.port))
-    pair.here._segment, pair.here.socket = True, refusing  # type: ignore[assignment]
+    pair.here.can_segment, pair.here.socket = True, refusing  # type: ignore[assignment]
     packets = [packet(number, 700) for number in range(10)]
     for _ in range(3):
         assert pair.here.send(packets, ("127.0.0.1", other.port)) == 10  # singly, and only the first time in vain
@@ -209,10 +209,11 @@ def test_a_port_that_cannot_be_costs_the_others_nothing(pair: Pair) -> None:
 
 def test_destinations_without_end_are_not_remembered_without_end(pair: Pair) -> None:
     refusing = Refusing(pair.here.socket, errno.EINVAL)
-    pair.here._segment, pair.here.socket = True, refusing  # type: ignore[assignment]
+    pair.here.can_segment, pair.here.socket = True, refusing  # type: ignore[assignment]
     for port in range(links.REMEMBERED + 1):
         pair.here.send([b"one", b"two"], ("127.0.0.1", port + 1))
-    assert len(pair.here._singly) == links.REMEMBERED
+    assert refusing.asked == links.REMEMBERED + 1
+    pair.here.send([b"one", b"two"], ("127.0.0.1", 2))  # is remembered, as all but the oldest are
     assert refusing.asked == links.REMEMBERED + 1
     pair.here.send([b"one", b"two"], ("127.0.0.1", 1))  # the oldest is tried anew
     assert refusing.asked == links.REMEMBERED + 2
@@ -232,10 +233,10 @@ def test_without_offload_each_packet_is_sent_by_itself(pair: Pair) -> None:
 
 def test_a_refused_port_does_not_end_segmenting(pair: Pair) -> None:
     refusing = Refusing(pair.here.socket, errno.ECONNREFUSED)
-    pair.here._segment, pair.here.socket = True, refusing  # type: ignore[assignment]
+    pair.here.can_segment, pair.here.socket = True, refusing  # type: ignore[assignment]
     packets = [packet(number, 700) for number in range(10)]
     assert pair.carry(packets) == packets
-    assert pair.here._segment
+    assert pair.here.can_segment
 
 
 class Told:
@@ -274,7 +275,7 @@ class Told:
     ],
 )
 def test_what_became_of_earlier_datagrams_harms_no_later_one(pair: Pair, error: int, gather: bool) -> None:
-    pair.there._gro &= gather
+    pair.there.gathers &= gather
     for times in (1, 3, 40):
         pair.there.socket = Told(pair.there.socket, error, times)  # type: ignore[assignment]
         assert pair.carry([b"hello"]) == [b"hello"]
@@ -339,7 +340,7 @@ class Full:
 
 def test_what_the_system_has_no_room_for_is_not_counted_as_sent() -> None:
     link = UdpLink("127.0.0.1")
-    real, link._segment = link.socket, False
+    real, link.can_segment = link.socket, False
     link.socket = Full(3)  # type: ignore[assignment]
     assert link.send([b"a", b"b", b"c", b"d", b"e"], ("127.0.0.1", 9)) == 3
     assert link.send([b"f"], ("127.0.0.1", 9)) == 0
@@ -517,7 +518,7 @@ def test_datagrams_go_their_way_without_what_linux_alone_has(monkeypatch: pytest
 def test_a_refusal_of_something_sent_earlier_hides_no_datagram(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     # What Windows reports of a peer that is gone, WinError 10054, and what Linux does of a connected socket.
     receive, refused = socket.socket.recvfrom, iter([ConnectionResetError(10054, "forcibly closed")])
-    pair.there._gro = False
+    pair.there.gathers = False
 
     def once_refused(self: socket.socket, *rest: Any) -> Any:
         for error in refused:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from pages import said
 from rawclient import until
 from traces import EPOCH, MS, NS, Run, run
 
@@ -262,7 +263,7 @@ class Page:
         live.send = self._receive
 
     def says(self, **word: object) -> None:
-        self.live._handle_custom_msg(word, [])
+        said(self.live, word)
 
     def _receive(self, content: dict[str, Any], buffers: list[bytes]) -> None:
         self.threads.add(threading.current_thread().name)
@@ -294,7 +295,7 @@ def test_the_page_gets_every_plots_points_in_one_binary_message(client: FakeClie
     for each in content["charts"]:
         size = each["columns"] * each["points"]
         here, points = points[:size].reshape(each["columns"], -1), points[size:]
-        expected = live._recent.series[each["kind"]].copy()
+        expected = live.recent.series[each["kind"]].copy()
         expected[0] -= content["now"]
         np.testing.assert_allclose(here, expected, rtol=1e-5, atol=1e-5)
     assert len(points) == 0
@@ -305,13 +306,13 @@ def test_nothing_is_sent_or_folded_before_a_page_is_there(client: FakeClient) ->
     client.fault = AssertionError("nobody looks")
     live, page = shown(client)
     looks = threading.Event()
-    admit = live._post.admit
+    admit = live.post.admit
 
     def noted(now_ns: int) -> int | None:
         looks.set()
         return admit(now_ns)
 
-    live._post.admit = noted  # type: ignore[method-assign]
+    live.post.admit = noted  # type: ignore[method-assign]
     assert looks.wait(60)
     assert page.sent.empty()
     client.fault = None

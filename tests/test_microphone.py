@@ -424,7 +424,7 @@ def test_which_device(clock: Clock) -> None:
     library = Library(clock, "speakers out", "Built-in mic mono", "USB cam", "usb cam", "Built-in mic (other)")
     library.usual = library.devices[4]  # of the second sound interface
     for device, number in ((True, 4), (2, 2), (1, 1), ("usb", 3), ("cam", 3), (" BUILT-IN MIC M", 1), ("mic", 4)):
-        assert MicrophoneSource(device, library=library)._device == number, device
+        assert MicrophoneSource(device, library=library).device == number, device
     assert MicrophoneSource(1, library=library).channels == 1
 
 
@@ -468,7 +468,7 @@ def test_sounddevice_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def library(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Library:
     library = Library(clock, "mic one", "mic two mono")
-    monkeypatch.setattr(module, "_sounddevice", lambda: library)
+    monkeypatch.setattr(module, "load_sounddevice", lambda: library)
     return library
 
 
@@ -579,7 +579,7 @@ class Lamp:
 @pytest.fixture
 def lamp(monkeypatch: pytest.MonkeyPatch) -> Lamp:
     lamp = Lamp()
-    monkeypatch.setattr("avlab.media.camera._open_camera", lamp)
+    monkeypatch.setattr("avlab.media.camera.open_camera", lamp)
     return lamp
 
 
@@ -638,15 +638,15 @@ def test_a_camera_and_its_microphone_are_streamed_from_the_first_play_on(
 
     with avlab.Server(0, microphone=True) as server:
         assert not threading.Event().wait(0.3)
-        assert (lamp.opened, server._source.rate, server._source.channels) == (0, 44_100, 2)
+        assert (lamp.opened, server.source.rate, server.source.channels) == (0, 44_100, 2)
         for turn in (1, 2):
             received.clear()
             with avlab.Client(server.url, audio="null") as client:
-                start_ns = server._start_ns
+                start_ns = server.start_ns
                 assert start_ns is not None
                 shown = [(round(p.pts * NS), lamp.number(p.image)) for p in until_then(client, tone)]
             assert lamp.opened == turn
-            until(lambda turn=turn: lamp.released == turn and server._start_ns is None)
+            until(lambda turn=turn: lamp.released == turn and server.start_ns is None)
             assert len(shown) > 20
             for pts_ns, number in shown:
                 # RTP's clock for video has steps of 11 us.
@@ -682,7 +682,7 @@ def test_a_microphone_by_itself_is_streamed(
 def test_a_microphone_that_goes_leaves_the_pictures(lamp: Lamp, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(Clock(), "mic one")
     library.blocks, library.first_ns = numbered(40), time.perf_counter_ns()
-    monkeypatch.setattr(module, "_sounddevice", lambda: library)
+    monkeypatch.setattr(module, "load_sounddevice", lambda: library)
     with avlab.Server(0, microphone=True) as server, avlab.Client(server.url, audio="null") as client:
 
         def told() -> list[str]:
@@ -721,7 +721,7 @@ class Running(Stream):
 def test_a_camera_that_goes_ends_the_sound_as_well(lamp: Lamp, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(Clock(), "mic one")
     monkeypatch.setattr(library, "InputStream", lambda **asked: Running(library, **asked))
-    monkeypatch.setattr(module, "_sounddevice", lambda: library)
+    monkeypatch.setattr(module, "load_sounddevice", lambda: library)
     lamp.length = 60
     with avlab.Server(0, microphone=True) as server, avlab.Client(server.url, audio="null") as client:
         with pytest.raises(MediaError, match="Camera 0 gives no more pictures after 60"):

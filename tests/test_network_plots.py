@@ -302,7 +302,7 @@ def test_names_of_points_that_are_near_meet_no_other_and_stay_inside(tall: float
     ax.set_xlim(0, 700)
     ax.set_ylim(-5, 42)
     points = [(64.0, 0.7, "4g"), (129.0, 0.0, "long-haul"), (153.0, 0.0, "classroom"), (690.0, 41.0, "bottleneck")]
-    network_plots._name_points(ax, points)
+    network_plots.name_points(ax, points)
     figure.savefig(io.BytesIO())
     boxes = [text.get_window_extent() for text in ax.texts]
     assert [text.get_text() for text in ax.texts] == [name for *_, name in points]

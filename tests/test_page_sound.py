@@ -53,8 +53,13 @@ class Device:
         self.asked: list[int] = []  # when each block is to be heard, in ms
         self.sent: queue.Queue[tuple[int, ClockReading | None]] = queue.Queue()
         self.turns: list[bool] = []
+        self.takes: Callable[..., None] = self.send
         self.speaker = PageSpeaker(
-            self.pull, self.send, rate=RATE, turned=self.turns.append, clock=cast(MonotonicClock, self.clock)
+            self.pull,
+            lambda *block: self.takes(*block),
+            rate=RATE,
+            turned=self.turns.append,
+            clock=cast(MonotonicClock, self.clock),
         )
 
     def pull(self, count: int, heard_ns: int) -> tuple[Samples, ClockReading | None]:
@@ -128,7 +133,7 @@ def test_what_fails_in_sending_is_the_speaker_s_error() -> None:
     def broken(*_: object) -> None:
         raise ConnectionError("gone")
 
-    device.speaker._send = broken
+    device.takes = broken
     device.speaker.start(lambda count, _: np.zeros((count, 1), np.int16))
     until(lambda: device.speaker.error is not None)
     device.speaker.stop()
@@ -230,7 +235,7 @@ def test_that_the_device_has_the_sound_back_is_told_once_it_runs(sounding: Sound
     goes_to(sounding, "page")
     sounding.release("a")
     goes_to(sounding, NullSpeaker.name)  # silence until a page is there again, which wants as much
-    until(lambda: sounding._blocks > BELIEVED_BLOCKS)
+    until(lambda: sounding.blocks > BELIEVED_BLOCKS)
     assert not sounding.back()
     assert sounding.sink_lead_ns == LEAD_NS
     sounding.rest(silent=False)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pages import said
 from rawclient import until
 
 import avlab
@@ -108,7 +109,7 @@ class Page:
         panel.desk.send = self._receive
 
     def says(self, **word: object) -> None:
-        self.panel.desk._handle_custom_msg(word, [])
+        said(self.panel.desk, word)
 
     def press(self, button: str) -> dict[str, Any]:
         self.says(press=button)
@@ -249,7 +250,7 @@ def test_a_slider_s_last_value_counts_although_a_refresh_overtakes_it(playing: P
     arrived = threading.Event()
     slider.observe(lambda change: change["new"] == 42 and arrived.set(), "value")
     slider._trait_notifiers["value"]["change"].reverse()  # told that it was moved, before the panel is
-    with panel._lock:
+    with panel.lock:
         moving = threading.Thread(target=lambda: setattr(slider, "value", 42))
         moving.start()
         assert arrived.wait(60)
@@ -571,7 +572,7 @@ def test_numbers_that_are_bad_are_put_into_words(changes: dict[str, Any], said: 
 def test_when_the_client_ends_the_server_is_still_watched(playing: Pair) -> None:
     server, client, _, page = playing
     client.stop()
-    until(lambda: any(worker.name == "avlab-panel" and worker.alive for worker in server._workers))
+    until(lambda: any(worker.name == "avlab-panel" and worker.alive for worker in server.workers))
     server.stop()
     assert (page.last["state"], page.last["stop"]) == ("stopped", False)
 
@@ -579,10 +580,10 @@ def test_when_the_client_ends_the_server_is_still_watched(playing: Pair) -> None
 def test_a_panel_for_handles_that_have_stopped_says_so_and_starts_no_thread() -> None:
     with FakeServer() as server, FakeClient(server.url) as client:
         pass
-    _, _, panel, page = made(server, client)
+    _, _, _, page = made(server, client)
     page.says(hello=True)
     assert (page.last["state"], page.last["start"], page.last["stop"]) == ("stopped", True, False)
-    assert panel._worker is None
+    assert "avlab-panel" not in [thread.name for thread in threading.enumerate()]
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -626,8 +627,8 @@ def test_the_picture_inside_follows_a_new_client(playing: Pair, monkeypatch: pyt
     page.press("start")
     assert [view.client for view in FakeView.made] == [client, panel.client]
     assert {tuple(view.settings.items()) for view in FakeView.made} == {(("sound", "none"),)}
-    panel._extras[0].switch.value = False
-    assert panel._extras[0].box.children == ()
+    panel.extras[0].switch.value = False
+    assert panel.extras[0].box.children == ()
 
 
 def test_what_shows_the_old_handles_shows_the_new_ones(playing: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

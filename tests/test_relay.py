@@ -185,9 +185,9 @@ def test_each_address_is_a_client_with_its_own_losses_and_there_is_an_end_to_the
             assert peer.recv(100) == b"first again"
         peer.sendto(b"to the second", addresses[1])
         assert second.recv(100) == b"to the second"
-        relay._idle_ns = 1  # from here on all are silent for too long
+        relay.idle_ns = 1  # from here on all are silent for too long
         until(lambda: relay.sessions == 0)
-        relay._idle_ns = 1 << 62
+        relay.idle_ns = 1 << 62
         client.send(b"once more")
         assert peer.recv(100) == b"once more"
 

@@ -269,7 +269,7 @@ def test_a_peer_that_cannot_be_reached_ends_nothing(monkeypatch: pytest.MonkeyPa
             raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
         with monkeypatch.context() as patch:
-            patch.setattr(module, "_local_address", unreachable)
+            patch.setattr(module, "local_address", unreachable)
             client.send(b"lost")
             until(lambda: "session broken off" in list(relay.trace.settings["name"]))
         client.send(b"found")

@@ -151,7 +151,7 @@ def test_a_flood_of_retransmissions_that_nobody_asked_for_changes_nothing(data: 
         assert repairing is not None
         asking = repairing.asking
         assert isinstance(asking, Asking)
-        port = client._receiver.ways["video"].granted.links[0].port  # type: ignore[attr-defined]
+        port = client.receiver.ways["video"].granted.links[0].port  # type: ignore[attr-defined]
         chance = random.Random(2)
         for number in range(2000):
             payload = chance.randbytes(chance.randrange(60))

@@ -227,7 +227,7 @@ def test_a_machines_own_work_can_be_recorded(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("sys.argv", ["work.py", "--seconds", "1", "--out", str(own)])
     work.main()
     monkeypatch.setattr(module, "RECORDED", own)
-    module._recorded.cache_clear()
+    module.recorded_costs.cache_clear()
     try:
         for width in work.WIDTHS:
             costs = recorded_work(width)
@@ -235,16 +235,16 @@ def test_a_machines_own_work_can_be_recorded(tmp_path: Path, monkeypatch: pytest
             assert all(cost.encode_ns > 0 and cost.send_ns > 0 for cost in costs)
         assert len(simulate(30.0, seconds=1).frames) == 30
     finally:
-        module._recorded.cache_clear()
+        module.recorded_costs.cache_clear()
 
 
 def test_without_the_record_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RECORDED", DATA / "nowhere.csv")
-    module._recorded.cache_clear()
+    module.recorded_costs.cache_clear()
     with pytest.raises(FileNotFoundError, match=r"work times .*nowhere\.csv are not here: .* give work="):
         simulate(30.0, seconds=1)
     assert len(simulate(30.0, seconds=1, work=0).frames) == 30
-    module._recorded.cache_clear()
+    module.recorded_costs.cache_clear()
 
 
 @pytest.mark.parametrize("pacer", ["deadline", "tutorial", "pi"])
@@ -441,7 +441,7 @@ def test_what_cannot_be_of_a_network(settings: dict[str, Any], error: type[Excep
 
 def test_without_the_sizes_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "SIZES", DATA / "nowhere.csv")
-    for cached in (sizes._table, sizes.frame_bytes):
+    for cached in (sizes.table_of_sizes, sizes.frame_bytes):
         cached.cache_clear()
     with pytest.raises(FileNotFoundError, match=r"frame sizes .*nowhere\.csv are not here: install avlab anew"):
         simulate(30.0, seconds=1, network=Network())

@@ -56,7 +56,7 @@ def ledgers_close(trace: avlab.Trace, *streams: str) -> None:
 
 def shown(client: avlab.Client) -> int:
     """How many pictures were shown so far."""
-    frames = client._recorder.trace().frames
+    frames = client.trace.frames
     return int(((frames["stream"] == "video") & (frames["fate"] == "shown")).sum())
 
 
@@ -283,7 +283,7 @@ def test_a_slow_taker_gets_the_newest_and_holds_up_nobody() -> None:
         assert second.pts >= newest - 1e-3
         assert second.pts - first.pts > 20 / 30
         slow.close()
-        assert client._presentation._taps == []
+        assert client.presentation.taps == []
     ledgers_close(client.trace, "video")
 
 
@@ -445,7 +445,7 @@ def test_a_source_that_fails_at_once_needs_no_client() -> None:
 
 def test_a_looped_source_that_fails_ends_though_its_sound_would_go_on(tmp_path: Path) -> None:
     server = avlab.Server(synth.write(synth.constant("second.mp4", 15, 1), tmp_path), loop=True)
-    source = server._source
+    source = server.source
     pictures = list(itertools.islice(source.pictures(), 8))
 
     def failing(leap: Any = None) -> Iterator[Any]:
@@ -466,7 +466,7 @@ def test_a_clip_cut_short_is_played_to_where_it_ends(tmp_path: Path, data: Path)
     cut.write_bytes(whole[: len(whole) * 2 // 5])
     read: list[Any] = []
     with pytest.raises(MediaError, match="stops after"):
-        read.extend(avlab.Server(cut)._source.pictures())
+        read.extend(avlab.Server(cut).source.pictures())
     assert 3 < len(read) < 70
     with avlab.Server(cut) as server, avlab.Client(server.url, audio="null") as client:
         assert client.wait(60)
@@ -530,8 +530,8 @@ def test_every_picture_of_a_view_has_exactly_one_verdict() -> None:
             if len(presented) % 10 == 9:
                 client.untap(tap)
                 tap = client.tap(decides=True)
-            client.presented(frame, client._clock.now_ns())
-            client.presented(frame, client._clock.now_ns())  # said twice, written once
+            client.presented(frame, client.clock.now_ns())
+            client.presented(frame, client.clock.now_ns())  # said twice, written once
             presented.append(frame.ticks & 0xFFFFFFFF)
         client.untap(tap)
     trace = client.trace
@@ -548,7 +548,7 @@ def test_the_end_waits_for_the_last_verdict(monkeypatch: pytest.MonkeyPatch) -> 
         until(lambda: all(incoming.ended for incoming in client.presentation.player.streams.values()))
         assert not client.wait(0.3)
         while (frame := tap.take(0)) is not None:
-            client.presented(frame, client._clock.now_ns())
+            client.presented(frame, client.clock.now_ns())
         assert client.wait(60)
     ledgers_close(client.trace, "video")
     frames = metrics.frame_ledger(client.trace)
@@ -561,7 +561,7 @@ def test_a_view_that_says_nothing_holds_up_neither_stream_nor_record() -> None:
         frame = tap.take(10)
         assert frame is not None
         assert client.wait(60)
-        client.presented(frame, client._clock.now_ns())  # too late: the books are closed
+        client.presented(frame, client.clock.now_ns())  # too late: the books are closed
         assert tap.closed
     ledgers_close(client.trace, "video")
     frames = metrics.frame_ledger(client.trace)

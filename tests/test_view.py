@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import traces
+from pages import said
 from rawclient import until
 
 from avlab.lab.notebook import hearing
@@ -226,6 +227,9 @@ class FakeClient(Handle):
         self.taps[0].put(Frame(number * 3000, number * NS // 30, jpeg, len(jpeg), 1, 0, 0, 0), due_ns)
         return jpeg
 
+    def fails(self, error: Exception | None) -> None:
+        self._error = error
+
     def verdict(self) -> Verdict:
         return self.verdicts.get(timeout=60)
 
@@ -244,7 +248,7 @@ class Page:
         return self.frames.get(timeout=60)
 
     def says(self, **word: object) -> None:
-        self.view._handle_custom_msg({"page": self.name, **word}, [])
+        said(self.view, {"page": self.name, **word})
 
     def _receive(self, content: dict[str, Any], buffers: list[bytes] | None = None) -> None:
         self.threads.add(threading.current_thread().name)
@@ -287,11 +291,11 @@ def test_the_page_gets_the_jpeg_as_it_came_from_a_thread_of_the_view(client: Fak
 def test_a_page_gets_pictures_before_they_are_due_but_not_long_before(client: FakeClient) -> None:
     clock = VirtualClock(NS)
     view, page = shown(client, clock)
-    assert not view._tap.ahead
+    assert not client.taps[-1].ahead
     page.says(hello=True)
-    assert view._tap.ahead
+    assert client.taps[-1].ahead
     client.show(0, NS + AHEAD_NS + 500 * MS)
-    until(lambda: not client.taps[0]._frames)
+    until(lambda: not client.taps[0].held)
     assert page.frames.empty()
     clock.sleep_until(NS + 501 * MS)
     assert page.frame()[0]["wait"] == 399.0
@@ -300,9 +304,9 @@ def test_a_page_gets_pictures_before_they_are_due_but_not_long_before(client: Fa
     assert [page.frame()[0]["number"] for _ in range(2)] == [2, 3]
     page.says(seen=3, verdicts=[])
     client.show(3, 9 * NS)
-    until(lambda: not client.taps[0]._frames)
+    until(lambda: not client.taps[0].held)
     page.says(bye=True)
-    assert not view._tap.ahead
+    assert not client.taps[-1].ahead
     view.close()
     verdict = client.verdict()
     assert (verdict.frame.ticks, verdict.shown_ns) == (9000, None)
@@ -328,7 +332,7 @@ def test_what_the_page_cannot_take_is_dropped_and_never_queued(client: FakeClien
 
 def test_what_the_page_has_painted_when_goes_to_the_record_on_its_clock(client: FakeClient) -> None:
     clock = VirtualClock(100 * NS)
-    view, page = shown(client, clock)
+    _, page = shown(client, clock)
     page.says(hello=True)
     for number in range(3):
         client.show(number)
@@ -341,7 +345,7 @@ def test_what_the_page_has_painted_when_goes_to_the_record_on_its_clock(client: 
     assert (first.frame.ticks, first.shown_ns, first.heard_ns) == (0, 100 * NS + 40 * MS, 5 * MS)
     assert (second.frame.ticks, second.shown_ns) == (3000, None)
     assert client.verdicts.empty()
-    assert view._tap.decides
+    assert client.taps[-1].decides
 
 
 def test_a_page_that_is_loaded_again_has_a_clock_of_its_own(client: FakeClient) -> None:
@@ -372,25 +376,25 @@ def test_of_two_pages_the_first_is_recorded_and_the_next_one_when_it_leaves(clie
     page.says(seen=1, verdicts=[[1, 5.0, None]])
     assert client.verdict().frame.ticks == 0
     page.says(bye=True)
-    assert not view._tap.decides
+    assert not client.taps[-1].decides
     page.says(seen=1, verdicts=[])  # overtaken by its own goodbye
-    assert not view._tap.decides
+    assert not client.taps[-1].decides
     other.says(seen=1, verdicts=[])
-    assert view._tap.decides
+    assert client.taps[-1].decides
 
 
 def test_a_page_that_falls_silent_is_let_go_and_taken_back(client: FakeClient) -> None:
     clock = VirtualClock()
-    view, page = shown(client, clock)
+    _, page = shown(client, clock)
     page.says(hello=True)
     client.show(0)
     page.frame()
     clock.sleep_until(GONE_NS + 2 * MS)
     client.show(1)
     page.frame()
-    assert not view._tap.decides
+    assert not client.taps[-1].decides
     page.says(seen=2, verdicts=[[1, 1.0, None]])
-    assert view._tap.decides
+    assert client.taps[-1].decides
 
 
 def test_a_cell_that_keeps_the_page_waiting_leaves_the_record_to_playout(
@@ -398,23 +402,23 @@ def test_a_cell_that_keeps_the_page_waiting_leaves_the_record_to_playout(
 ) -> None:
     monkeypatch.setattr(module.cells, "running", True)
     clock = VirtualClock()
-    view, page = shown(client, clock)
+    _, page = shown(client, clock)
     page.says(hello=True)
     for number in range(MOST_UNDER_WAY * 3):  # all of them, although no word comes
         clock.sleep_until(number * NS // 30)
         client.show(number)
         page.frame()
-    assert not view._tap.decides
-    assert view._tap.resigned_shown
+    assert not client.taps[-1].decides
+    assert client.taps[-1].resigned_shown
     page.says(seen=60, verdicts=[])
-    assert view._tap.decides
+    assert client.taps[-1].decides
 
 
 def test_words_that_are_not_understood_are_passed_over(client: FakeClient) -> None:
     view, page = shown(client)
     for word in ({"other": 1}, {"page": 5}, {}):
-        view._handle_custom_msg(word, [])
-    view._handle_custom_msg("text", [])
+        said(view, word)
+    said(view, "text")
     client.show(0)
     assert client.verdict().shown_ns is None
     assert page.frames.empty()
@@ -472,14 +476,14 @@ def test_the_thread_ends_when_the_widget_is_closed(client: FakeClient) -> None:
 
 def test_a_view_shows_the_client_that_comes_after_the_one_that_has_ended() -> None:
     with FakeClient() as old, FakeClient() as new:
-        view, page = shown(old)
+        _, page = shown(old)
         page.says(hello=True)
         old.show(0)
         page.frame()
         old.stop()
         follow(cast(Client, new), cast(Client, old))  # none is of this one
         follow(cast(Client, old), cast(Client, new))
-        assert view._tap.decides
+        assert new.taps[-1].decides
         jpeg = new.show(1)
         content, buffers = page.frame()
         assert (content["number"], buffers) == (2, [jpeg])
@@ -556,7 +560,7 @@ def test_a_client_that_was_never_started_cannot_be_viewed() -> None:
 def test_a_view_of_a_client_that_has_stopped_says_so(error: Exception | None, note: str) -> None:
     client = FakeClient().start()
     client.stop()
-    client._error = error
+    client.fails(error)
     page = Page(module.view(cast(Client, client)))
     page.says(hello=True)
     assert page.states.get(timeout=60)["note"] == note

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -106,11 +109,14 @@ def test_without_a_display_a_window_is_refused_in_a_sentence(monkeypatch: pytest
         window.check_display()
 
 
-def test_a_picture_that_does_not_decode_is_skipped_and_the_window_stays() -> None:
+def test_a_picture_that_does_not_decode_is_skipped_and_the_window_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     verdicts: list[Verdict] = []
-    shown = object.__new__(window.Window)
-    shown._tap = Tap(lambda _tap, verdict: verdicts.append(verdict), decides=True)
-    shown._cv2 = SimpleNamespace(pollKey=lambda: -1, getWindowProperty=lambda *_: 1.0, WND_PROP_VISIBLE=4)
+    tap = Tap(lambda _tap, verdict: verdicts.append(verdict), decides=True)
+    monkeypatch.setattr(window, "check_display", lambda: None)
+    monkeypatch.setitem(
+        sys.modules, "cv2", MagicMock(**{"pollKey.return_value": -1, "getWindowProperty.return_value": 1.0})
+    )
+    shown = window.Window(cast(Any, SimpleNamespace(tap=lambda decides: tap)))
     damaged = Frame(
         ticks=0,
         pts_ns=0,
@@ -121,6 +127,6 @@ def test_a_picture_that_does_not_decode_is_skipped_and_the_window_stays() -> Non
         first_packet_ns=0,
         complete_ns=0,
     )
-    shown._tap.put(damaged)
+    tap.put(damaged)
     assert shown.step(0)
     assert verdicts == [Verdict(damaged, None)]

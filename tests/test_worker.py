@@ -21,6 +21,7 @@ class Probe(Handle):
         super().__init__()
         self.bodies, self.begin = bodies, begin
         self.begun = self.released = 0
+        self.at_release: Callable[[], None] = lambda: None
 
     def _begin(self) -> None:
         self.begun += 1
@@ -31,7 +32,11 @@ class Probe(Handle):
 
     def _release(self) -> None:
         self.released += 1
-        assert not any(worker.alive for worker in self._workers if not worker.current)
+        self.at_release()
+        assert not any(worker.alive for worker in self.workers if not worker.current)
+
+    def finish(self) -> None:
+        self._ended.set()
 
 
 def idle(worker: Worker) -> None:
@@ -133,7 +138,7 @@ def test_wait_returns_at_its_time_or_at_the_end() -> None:
     with Probe(idle) as handle:
         assert handle.wait(0.01) is False
         assert handle.wait(0) is False
-        handle._ended.set()
+        handle.finish()
         assert handle.wait() is True
 
 
@@ -266,8 +271,7 @@ def test_a_cell_that_is_run_again_replaces_what_it_started(monkeypatch: pytest.M
     stopped: list[str] = []
     notebook.runs("one", "1")
     server, client = Probe(idle).start(), Probe(idle).start()
-    for name, handle in (("server", server), ("client", client)):
-        monkeypatch.setattr(handle, "_release", lambda name=name: stopped.append(name))
+    server.at_release, client.at_release = lambda: stopped.append("server"), lambda: stopped.append("client")
     notebook.runs("two", "2")
     other = Probe(idle).start()
     notebook.runs("one", "3")

@@ -40,7 +40,8 @@ class Capture(Protocol):
     def release(self) -> None: ...  # noqa: D102
 
 
-def _open_camera(index: int) -> Capture:
+def open_camera(index: int) -> Capture:
+    """The camera of this number, opened by OpenCV."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(0)  # that there is no such camera is said by the error, not on standard error
     try:
@@ -95,7 +96,7 @@ class CameraSource:
         self.rate: int | None = microphone.rate if microphone else None
         self.channels: int | None = microphone.channels if microphone else None
         self._origin_ns: int | None = None
-        self._asked, self._opener, self._now_ns = fps, opener or _open_camera, now_ns
+        self._asked, self._opener, self._now_ns = fps, opener or open_camera, now_ns
 
     def begin(self, origin_ns: int) -> None:
         """Let pts 0 be at `origin_ns`, for pictures and sound alike, for the iterators made from now on."""

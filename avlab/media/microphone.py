@@ -169,9 +169,9 @@ class MicrophoneSource:
     duration_ns: int | None = None
 
     def __init__(self, device: Microphone = True, *, library: Any = None) -> None:
-        self._library = library or _sounddevice()
+        self._library = library or load_sounddevice()
         found = _find(self._library, device)
-        self._device = int(found["index"])
+        self.device = int(found["index"])
         self.name = str(found["name"])
         self.channels: int = min(2, int(found["max_input_channels"]))
         self.rate: int = self._liked_rate(found["default_samplerate"])
@@ -255,7 +255,7 @@ class MicrophoneSource:
         try:
             with quiet_portaudio():
                 stream = self._library.InputStream(
-                    device=self._device,
+                    device=self.device,
                     samplerate=self.rate,
                     channels=self.channels,
                     dtype="int16",
@@ -279,7 +279,7 @@ class MicrophoneSource:
             if rate in RATES:
                 try:
                     self._library.check_input_settings(
-                        device=self._device, channels=self.channels, dtype="int16", samplerate=rate
+                        device=self.device, channels=self.channels, dtype="int16", samplerate=rate
                     )
                 except (self._library.PortAudioError, ValueError) as error:
                     reason = _reason(error)
@@ -352,7 +352,8 @@ def _putting(blocks: queue.Queue[Block], rate: int) -> Callable[..., None]:
     return put
 
 
-def _sounddevice() -> Any:
+def load_sounddevice() -> Any:
+    """The library that microphones are read with. MediaError where it cannot be loaded."""
     try:
         with quiet_portaudio():
             import sounddevice

@@ -76,16 +76,16 @@ class Capture:
     def __init__(self, path: str | os.PathLike[str], *, clock: MonotonicClock, notice: Callable[[str, str], None]):
         self.path = Path(path)
         self._clock, self._wall, self._notice = clock, WallClock(), notice
-        self._file: IO[bytes] | None = _opened(self.path)
+        self.file: IO[bytes] | None = _opened(self.path)
         self._waiting: deque[_Datagrams | _Bytes] = deque()
         self._put = self._taken = 0  # bytes, each counted by one thread
         self._left_out = 0
         self._identification = 0
         try:
-            self._file.write(_head())
-            self._file.flush()
+            self.file.write(_head())
+            self.file.flush()
         except OSError as error:
-            self._file.close()
+            self.file.close()
             raise _refused(self.path, error) from None
 
     # ---- from the links' owner
@@ -127,7 +127,7 @@ class Capture:
 
     def write(self) -> None:
         """Write what waits, and hand it to the system, which keeps it whatever becomes of this process."""
-        out = self._file
+        out = self.file
         if out is None:
             self._waiting.clear()
             return
@@ -137,7 +137,7 @@ class Capture:
                     out.write(block)
             out.flush()
         except OSError as error:
-            self._file = None
+            self.file = None
             reason = error.strerror or str(error)
             self._notice("capture", f"the capture ends here, as {self.path} cannot be written any more ({reason})")
             with contextlib.suppress(OSError):  # it tries to write the rest
@@ -146,14 +146,14 @@ class Capture:
     def close(self) -> None:
         """Write what is left, and how much was left out, and close the file. Nothing may be put any more."""
         self.write()
-        if self._file is not None:
+        if self.file is not None:
             now_ns = self._wall.unix_ns(self._clock.now_ns())
             try:
-                with self._file as file:
+                with self.file as file:
                     file.write(_statistics(now_ns, self._left_out))
             except OSError as error:
                 self._notice("capture", f"the end of the capture is missing ({error.strerror or error})")
-            self._file = None
+            self.file = None
 
     def _blocks(self, item: _Datagrams | _Bytes) -> Iterator[bytes]:
         time_ns = self._wall.unix_ns(item.time_ns)

@@ -126,8 +126,8 @@ class Client(Handle):
         self.url = redacted(url) if isinstance(url, str) else url
         self._audio: Literal["auto", "speaker", "null"] = audio
         self._av_offset_ns = round(av_offset * NS)
-        self._clock = MonotonicClock()
-        self._recorder = Recorder(side="client", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=Scratch())
+        self.clock = MonotonicClock()
+        self._recorder = Recorder(side="client", epoch_ns=self.clock.now_ns(), clock=clock_identity(), spill=Scratch())
         self._recorder.meta |= {"url": self.url, "platform": platform.platform(), "python": platform.python_version()}
         self._notices = self._recorder.notices
         self._capture_path = check_capture(capture)
@@ -165,13 +165,13 @@ class Client(Handle):
         common: dict[str, Any] = {
             "timeout": timeout,
             "presentation": self._presentation,
-            "clock": self._clock,
+            "clock": self.clock,
             "system": self._system,
             "recording": recording,
         }
         self._classic = is_classic(url)
         self._recorder.meta["wire"] = "classic" if self._classic else "rtsp"
-        self._receiver: Receiver
+        self.receiver: Receiver
         if self._classic:
             refuse_choices(
                 class_code="..." if class_code is not None else None,
@@ -186,12 +186,12 @@ class Client(Handle):
             )
             if self.name:
                 self._notice("name does not apply", NO_NAME)
-            self._receiver = ClassicReceiver(url, notice=self._notice, **common)
+            self.receiver = ClassicReceiver(url, notice=self._notice, **common)
         else:
             asked = {"video": video_over, "audio": audio_over}
             over = {"video": video_over or "udp", "audio": audio_over or "tcp"}
             fixed = {stream for stream, way in asked.items() if way is not None}
-            self._receiver = RtspReceiver(
+            self.receiver = RtspReceiver(
                 url,
                 over=over,
                 fixed=fixed,
@@ -203,14 +203,14 @@ class Client(Handle):
             )
             for name, part in (("payload", payload), ("codec", codec)):
                 if part is not None:
-                    self._recorder.setting(self._clock.now_ns(), name, _said(part))
+                    self._recorder.setting(self.clock.now_ns(), name, _said(part))
         if own_repair is not None:
-            self._recorder.setting(self._clock.now_ns(), "repair", named(repair))
+            self._recorder.setting(self.clock.now_ns(), "repair", named(repair))
         if jitter_buffer is not None:
             self._presentation.player.buffer_by(
                 jitter_buffer, call=self._part_guard.call, failed=self._jitter_buffer_failed
             )
-            self._recorder.setting(self._clock.now_ns(), "jitter_buffer", named(jitter_buffer))
+            self._recorder.setting(self.clock.now_ns(), "jitter_buffer", named(jitter_buffer))
         if playout_delay is not None:
             self.playout_delay = playout_delay
         elif not self._classic:
@@ -245,7 +245,7 @@ class Client(Handle):
         if self._delay_ns is None:
             self._presentation.steer_by(target)
         said = named(seconds if callable(seconds) else type(seconds)) if own else seconds
-        self._recorder.setting(self._clock.now_ns(), "playout_delay", said)
+        self._recorder.setting(self.clock.now_ns(), "playout_delay", said)
         if self.running and self._waker is not None:  # while it is being started, what was set is read later
             self._waker.wake()
 
@@ -270,10 +270,10 @@ class Client(Handle):
         """
         if self._final is not None:
             return self._final
-        final = self._stopped and not any(worker.alive for worker in self._workers)
+        final = self._stopped and not any(worker.alive for worker in self.workers)
         trace = self._recorder.trace()
         if self._peer is not None:  # after a BYE, nothing is on its way any more
-            open_s = 0.0 if self._receiver.said_goodbye else self._presentation.unsettled_ns / NS
+            open_s = 0.0 if self.receiver.said_goodbye else self._presentation.unsettled_ns / NS
             trace = join(self._peer.trace, trace, in_flight=open_s)
         if final:
             self._final = trace
@@ -285,7 +285,7 @@ class Client(Handle):
         That is each row of which any time is that late. Unless `joined`, it is what this side saw alone, and no server
         is asked, which may be another process.
         """
-        since_ns = self._clock.now_ns() - round(seconds * NS)
+        since_ns = self.clock.now_ns() - round(seconds * NS)
         trace = self._recorder.trace().tail(since_ns)
         if self._peer is None or not joined:
             return trace
@@ -306,7 +306,7 @@ class Client(Handle):
 
     def status(self) -> str:
         """A line of what is going on."""
-        return self._presentation.status(self._clock.now_ns())
+        return self._presentation.status(self.clock.now_ns())
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -335,7 +335,7 @@ class Client(Handle):
         return f"no picture was shown: {why}" + (f" ({told})" if told is not None else "")
 
     def _note(self, name: str, words: str) -> None:
-        self._recorder.event(self._clock.now_ns(), name, words)
+        self._recorder.event(self.clock.now_ns(), name, words)
 
     def _notice(self, name: str, words: str) -> None:
         self._note(name, words)
@@ -428,12 +428,12 @@ class Client(Handle):
         import pandas  # noqa: F401 - now, as a first look at the trace in mid-stream would hold up the pictures
 
         if self._capture_path is not None:
-            capture = Capture(self._capture_path, clock=self._clock, notice=self._notice)
+            capture = Capture(self._capture_path, clock=self.clock, notice=self._notice)
             self._capture = self._system.tap = capture
             self.spawn("capture", capture.run)
         self._selector = selectors.DefaultSelector()
         self._waker = waker = Waker()
-        self._offer = offer = self._receiver.open()
+        self._offer = offer = self.receiver.open()
         self._find_server()
         self._recorder.meta |= {
             "target_fps": offer.fps,
@@ -453,22 +453,22 @@ class Client(Handle):
             fps=offer.fps,
             decoding=self._begin_decoding(offer, waker),
         )
-        self._receiver.play(self._selector)
+        self.receiver.play(self._selector)
         self._selector.register(waker, selectors.EVENT_READ)
         turns = ClientTurns(
-            self._presentation, self._receiver, sounding=self._sounding, delay_ns=wanted_ns, clock=self._clock
+            self._presentation, self.receiver, sounding=self._sounding, delay_ns=wanted_ns, clock=self.clock
         )
         self.spawn("client", lambda worker: self._run(worker, turns), waker.wake)
 
     def _cancel(self) -> None:
-        self._receiver.cancel()
+        self.receiver.cancel()
         if self._sounding is not None:
             self._sounding.ready.set()  # the device is waited for no more
 
     def _release(self) -> None:
         if self._waker is not None:
             self._selector.close()
-            self._receiver.close()
+            self.receiver.close()
             self._waker.close()
             self._presentation.close_taps()
         if self._capture is not None:
@@ -497,7 +497,7 @@ class Client(Handle):
 
     def _find_server(self) -> None:
         """The server, if it is one of this process; its sources are known for sure once their packets have come."""
-        ssrcs = self._receiver.ssrcs
+        ssrcs = self.receiver.ssrcs
         if ssrcs == self._sought:
             return
         self._sought = ssrcs
@@ -511,7 +511,7 @@ class Client(Handle):
             channels=sound.channels,
             audio=self._audio,
             av_offset_ns=self._av_offset_ns,
-            clock=self._clock,
+            clock=self.clock,
             note=self._note,
             notice=self._notice,
         )
@@ -526,7 +526,7 @@ class Client(Handle):
     def _run(self, worker: Worker, turns: ClientTurns) -> None:
         try:
             while not worker.stopping.is_set() and not self._ended.is_set():
-                ready = self._clock.wait(self._selector, turns.wake_at(), attentive=True)
+                ready = self.clock.wait(self._selector, turns.wake_at(), attentive=True)
                 turns.delay_ns = self._delay_ns
                 if turns.turn(ready):
                     self._ended.set()

@@ -140,7 +140,7 @@ class Handle:
         super().__setattr__(name, value)
 
     def __init__(self) -> None:
-        self._workers: list[Worker] = []
+        self.workers: list[Worker] = []
         self._error: BaseException | None = None
         self._told = False
         self._ended = threading.Event()
@@ -253,7 +253,7 @@ class Handle:
         nothing before `start`. Raises RuntimeError when a thread outlives `timeout` seconds, and what failed if nothing
         has raised it before.
         """
-        own = any(worker.current for worker in list(self._workers))
+        own = any(worker.current for worker in list(self.workers))
         while own and self._starting and not self._settled.wait(0.02):
             if self._stopped:  # the start has failed, and waits for this thread
                 return
@@ -273,7 +273,7 @@ class Handle:
     def _call_off(self, timeout: float) -> None:
         """A start is under way on another thread, and undoes what it has done once it stops waiting."""
         self._ended.set()
-        for worker in list(self._workers):
+        for worker in list(self.workers):
             worker.signal()
         self._cancel()
         if not self._settled.wait(timeout):
@@ -281,11 +281,11 @@ class Handle:
 
     def _stop(self, timeout: float) -> None:
         self._ended.set()
-        for worker in list(self._workers):
+        for worker in list(self.workers):
             worker.signal()
         deadline = time.perf_counter() + timeout
         try:
-            alive = [worker.name for worker in self._workers if not self._joined(worker, deadline)]
+            alive = [worker.name for worker in self.workers if not self._joined(worker, deadline)]
             self._release()
         finally:
             self._part_guard.close()
@@ -337,7 +337,7 @@ class Handle:
     def spawn(self, name: str, body: Callable[[Worker], None], wake: Callable[[], None] | None = None) -> Worker:
         """Start a thread that stops, and fails, with this handle; for views of a client as for its own."""
         worker = Worker(name, body, wake=wake, failed=self._fail)
-        self._workers.append(worker)
+        self.workers.append(worker)
         worker.start()
         if self._ended.is_set():  # a sibling has failed already, and did not know of this one
             worker.signal()
@@ -366,7 +366,7 @@ class Handle:
             self._error = tidied(error)
             _failed.add(self)
         self._ended.set()
-        for worker in list(self._workers):
+        for worker in list(self.workers):
             worker.signal()
 
     def _raise_once(self) -> None:

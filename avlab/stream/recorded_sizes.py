@@ -33,7 +33,7 @@ def frame_bytes(clip: str, width: int, quality: int) -> tuple[int, ...]:
     """
     check_width(width)
     check_quality(quality)
-    table = _table()
+    table = table_of_sizes()
     recorded = table.get(clip, {})
     if (width, quality) not in recorded:
         recorded = table[STAND_IN]
@@ -57,7 +57,7 @@ def _between(grid: list[int], value: int, *, logarithm: bool = False) -> tuple[i
 
 
 @cache
-def _table() -> dict[str, dict[tuple[int, int], Sizes]]:
+def table_of_sizes() -> dict[str, dict[tuple[int, int], Sizes]]:
     """By clip, width and quality, the logarithm of each frame's bytes."""
     if not SIZES.is_file():
         raise FileNotFoundError(f"the recorded frame sizes {SIZES} are not here: install avlab anew")

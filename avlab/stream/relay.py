@@ -90,7 +90,7 @@ class Relay(Handle):
             raise ValueError(f"idle_timeout must be {words}, not {idle_timeout}")
         self._host, self._port = host, port
         self._one_way = one_way
-        self._idle_ns = round(idle_timeout * NS)
+        self.idle_ns = round(idle_timeout * NS)
         self._clock = MonotonicClock()
         self._recorder = Recorder(side="relay", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=Scratch())
         self._recorder.meta |= {
@@ -380,7 +380,7 @@ class Relay(Handle):
                 continue
             if words := session.overdue(now_ns):
                 self.note("client timed out", words, tell=True, host=session.host)
-            if words or session.over or now_ns - session.heard_ns > self._idle_ns:
+            if words or session.over or now_ns - session.heard_ns > self.idle_ns:
                 self._part(session)
 
     def _part(self, session: Session) -> None:
@@ -487,7 +487,7 @@ class Relay(Handle):
     def _reach(self, session: Session, address: Address) -> None:
         """A socket of a client's own towards the peer."""
         assert self._front is not None
-        session.links.append(UdpLink(_local_address(self._peer)))
+        session.links.append(UdpLink(local_address(self._peer)))
         source = Source(session, session.down, self._front, address, *self._peer, None, True)
         self.listen_to(session.links[0], source)
 
@@ -533,7 +533,7 @@ def _kind(data: bytes) -> str:
     return "audio" if len(data) > 1 and data[1] & 0x7F in (L16_STEREO, L16_MONO) else "video"
 
 
-def _local_address(peer: Address) -> str:
+def local_address(peer: Address) -> str:
     """The address of this machine from which a peer is reached."""
     family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -197,10 +197,10 @@ class Server(Handle):
         self._audio_codec = audio_codec
         places = Places(clients, clients_per_address)
         self._pictures = Pictures(codec=codec, payload=payload, call=self._part_guard.call, failed=self._part_failed)
-        self._source = open_source(source, loop=loop, fps=fps, microphone=microphone)
+        self.source = open_source(source, loop=loop, fps=fps, microphone=microphone)
         # A file's name is bytes; what is said, recorded and sent of it is UTF-8, whatever this process takes it for.
         path = Path(os.fsencode(source).decode(errors="replace")) if isinstance(source, str | Path) else None
-        self._clip = str(path or ("live" if self._source.live else "pictures"))
+        self._clip = str(path or ("live" if self.source.live else "pictures"))
         self._once = once
         self._host, self._class_code = host, ""
         self._admission = admission_of(users) if class_code or users is not None else None
@@ -210,8 +210,8 @@ class Server(Handle):
         self._recorder.meta |= {
             "clip": self._clip,
             "wire": wire,
-            "target_fps": float(self._source.fps) if self._source.fps else None,
-            "audio_rate": self._source.rate if audio_codec is None or not self._source.rate else OPUS_RATE,
+            "target_fps": float(self.source.fps) if self.source.fps else None,
+            "audio_rate": self.source.rate if audio_codec is None or not self.source.rate else OPUS_RATE,
             "platform": platform.platform(),
             "python": platform.python_version(),
         }
@@ -235,20 +235,20 @@ class Server(Handle):
             "system": self._system,
         }
         self._outgoing = Meter()
-        self._audience: Audience
+        self.signalling: Audience
         if wire == "classic":
-            self._audience = ClassicAudience(self._source, **common)
+            self.signalling = ClassicAudience(self.source, **common)
         else:
             name = path.stem if path else "live"
             common |= {"multicast": multicast, "admission": self._admission}
             common |= {"loop": loop, "delivery": self._delivery, "places": places, "pictures": self._pictures}
             common["repairs"] = own
             common["audio_codec"] = audio_codec
-            self._audience = RtspAudience(self._source, name=name, **common)
+            self.signalling = RtspAudience(self.source, name=name, **common)
         self._sending = Sending(
-            self._source,
+            self.source,
             loop=loop,
-            audience=self._audience,
+            audience=self.signalling,
             clock=self._clock,
             record=SenderRecording(self._recorder).offered,
             ready=lambda: self._waker.wake(),  # there is none before the start
@@ -278,8 +278,8 @@ class Server(Handle):
         self._needs_rtsp("repairs", bool(own), "its packets have no numbers to tell which one is missing")
         self.rate_control = rate_control
         self.offload = offload
-        if isinstance(self._source, ClipSource):
-            for words in self._source.notices:
+        if isinstance(self.source, ClipSource):
+            for words in self.source.notices:
                 self._notice("source", words)
 
     def __new__(cls, *args: Any, isolated: bool = False, **settings: Any) -> Self:
@@ -336,15 +336,15 @@ class Server(Handle):
 
         TypeError for anything but a Network; ValueError on the classic wire, which has no numbers to see a loss by.
         """
-        return self._network if isinstance(self._audience, RtspAudience) else Network()
+        return self._network if isinstance(self.signalling, RtspAudience) else Network()
 
     @network.setter
     def network(self, value: Network) -> None:
         if not isinstance(value, Network):
             raise TypeError(f"network must be an avlab.Network, not {value!r:.60}")
-        if isinstance(self._audience, RtspAudience):
+        if isinstance(self.signalling, RtspAudience):
             self._network = value
-            self._audience.network = kept_going(value, self._part_guard.call, self._network_failed)
+            self.signalling.network = kept_going(value, self._part_guard.call, self._network_failed)
         elif not value.clear:
             raise ValueError("network acts on the rtsp wire alone: leave out wire='classic' to lose packets")
         self._recorder.setting(self._clock.now_ns(), "network", str(value))
@@ -403,9 +403,9 @@ class Server(Handle):
         A controller of one's own tells by an attribute of the same name: the client of the report that decided.
         """
         client = getattr(self._adapting.controller, "held_back_by", None)
-        if client is None or not isinstance(self._audience, RtspAudience):
+        if client is None or not isinstance(self.signalling, RtspAudience):
             return None
-        return self._audience.address_of(client)
+        return self.signalling.address_of(client)
 
     @property
     def offload(self) -> Mode:
@@ -478,7 +478,7 @@ class Server(Handle):
         """Where clients find it; RuntimeError before `start`."""
         if not self._started:
             raise RuntimeError("the server has no address before start(): call start(), or use it in a with statement")
-        return self._audience.url
+        return self.signalling.url
 
     @property
     def class_code(self) -> str:
@@ -495,17 +495,17 @@ class Server(Handle):
     @property
     def clip_width(self) -> int | None:
         """How wide the clip's own pictures are, in pixels; None as long as that is unknown."""
-        return self._source.width
+        return self.source.width
 
     @property
     def clients(self) -> int:
         """How many clients have a session."""
-        return self._audience.clients
+        return self.signalling.clients
 
     @property
     def members(self) -> tuple[Member, ...]:
         """What `audience` is a table of: a named tuple a client, times in Unix nanoseconds; cheap, from any thread."""
-        return self._audience.members
+        return self.signalling.members
 
     @property
     def audience(self) -> pd.DataFrame:
@@ -558,25 +558,26 @@ class Server(Handle):
 
     def status(self) -> str:
         """A line of what is going on."""
-        if self._start_ns is None:
+        if self.start_ns is None:
             return f"{self._counted()}, waiting for a client"
-        rate = self._outgoing.megabits(self._audience.sent_bytes, self._clock.now_ns())
+        rate = self._outgoing.megabits(self.signalling.sent_bytes, self._clock.now_ns())
         return f"{self._counted()}, media time {self._media_seconds():.1f} s, sends {rate:.1f} Mbit/s"
 
     @property
     def sent_bytes(self) -> int:
         """Bytes of media that went out so far, to all clients together: with RTP's headers, without UDP's."""
-        return self._audience.sent_bytes
+        return self.signalling.sent_bytes
 
     @property
-    def _start_ns(self) -> int | None:
+    def start_ns(self) -> int | None:
+        """When the clip began, on the server's clock in nanoseconds; None before that."""
         return self._sending.start_ns
 
     def _counted(self) -> str:
         return "1 client" if self.clients == 1 else f"{self.clients} clients"
 
     def _media_seconds(self) -> float:
-        start_ns = self._start_ns
+        start_ns = self.start_ns
         return 0.0 if start_ns is None else (self._clock.now_ns() - start_ns) / NS
 
     def __repr__(self) -> str:
@@ -586,7 +587,7 @@ class Server(Handle):
     @property
     def ssrcs(self) -> set[int]:
         """The sources that its clients know its tracks by."""
-        return self._audience.ssrcs
+        return self.signalling.ssrcs
 
     # ---- life
 
@@ -600,7 +601,7 @@ class Server(Handle):
             self.spawn("capture", capture.run)
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
-        self._audience.open(self._selector)
+        self.signalling.open(self._selector)
         self._selector.register(self._waker, selectors.EVENT_READ)
         for name, feed in self._sending.feeds.items():
             self.spawn(name, feed.run, feed.wake)
@@ -609,7 +610,7 @@ class Server(Handle):
     def _release(self) -> None:
         if hasattr(self, "_selector"):
             self._selector.close()
-            self._audience.close()
+            self.signalling.close()
             self._waker.close()
         if self._capture is not None:
             self._capture.close()
@@ -618,7 +619,7 @@ class Server(Handle):
 
     def _run(self, worker: Worker) -> None:
         turns = ServerTurns(
-            self._audience,
+            self.signalling,
             self._sending,
             clock=self._clock,
             over=lambda now_ns: self._recorder.event(now_ns, "end of clip"),

@@ -322,12 +322,13 @@ def _drawn(rows: tuple[FrameWork, ...], chance: random.Random) -> Iterator[Frame
 
 def recorded_work(width: int) -> tuple[FrameWork, ...]:
     """What frames cost a real server at the recorded width nearest to `width`. FileNotFoundError without the record."""
-    tables = _recorded()
+    tables = recorded_costs()
     return tables[min(tables, key=lambda recorded: abs(recorded - width))]
 
 
 @cache
-def _recorded() -> dict[int, tuple[FrameWork, ...]]:
+def recorded_costs() -> dict[int, tuple[FrameWork, ...]]:
+    """The recorded work times of each width in pixels. FileNotFoundError where they are missing."""
     if not RECORDED.is_file():
         raise FileNotFoundError(f"the recorded work times {RECORDED} are not here: install avlab anew, or give work=")
     tables: dict[int, list[FrameWork]] = {}

@@ -18,19 +18,19 @@ from avlab.stream.handle import running_handles, stop_all, untold_errors
 
 _uncaught: deque[str] = deque(maxlen=20)  # what threads and finalisers of this process failed of, while watched
 _known: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # sockets that were open before
-_watching = False
+watching = False
 
 
 def begin() -> None:
     """End what an earlier run left playing; from here on, errors of threads and open sockets are `nothing_left`'s."""
-    global _watching
+    global watching
     stop_all()
     untold_errors()
     _uncaught.clear()
     _known.clear()
     _known.update(_open_sockets())
-    if not _watching:
-        _watching = True
+    if not watching:
+        watching = True
         threading.excepthook = _kept(threading.excepthook, lambda args: f"thread {args.thread and args.thread.name}")
         sys.unraisablehook = _kept(sys.unraisablehook, lambda args: words.short(args.object))
 

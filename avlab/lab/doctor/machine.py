@@ -149,7 +149,8 @@ def as_json(findings: Sequence[Finding]) -> str:
 # ---- Python and packages
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """A distribution's version, None where it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -165,12 +166,14 @@ def _packages(machine: Machine) -> Judgement:
 
     requirements = metadata.requires("avlab") or []
     return diagnosis.judge_packages(
-        requirements, {n: _version(n) for n in (Requirement(r).name for r in requirements)}, machine.system
+        requirements, {n: installed_version(n) for n in (Requirement(r).name for r in requirements)}, machine.system
     )
 
 
 def _jupyter(_machine: Machine) -> Judgement:
-    return diagnosis.judge_jupyter({name: _version(name) for name in ("jupyterlab", "ipykernel", "ipywidgets")})
+    return diagnosis.judge_jupyter(
+        {name: installed_version(name) for name in ("jupyterlab", "ipykernel", "ipywidgets")}
+    )
 
 
 def _widget(machine: Machine) -> Judgement:
@@ -180,7 +183,7 @@ def _widget(machine: Machine) -> Judgement:
     for name in pages:
         texts = (machine.read(f"{folder}/{name}/package.json") for folder in jupyter_path("labextensions"))
         pages[name] = next((str(json.loads(text)["version"]) for text in texts if text), None)
-    return diagnosis.judge_widget(_version("anywidget"), pages)
+    return diagnosis.judge_widget(installed_version("anywidget"), pages)
 
 
 # ---- pictures and sound
@@ -203,7 +206,7 @@ def _window(_machine: Machine) -> Judgement:
     import cv2
 
     named = re.search(r"^\s*GUI:[ \t]*(\S*)", cv2.getBuildInformation(), re.MULTILINE)
-    return diagnosis.judge_window(named[1] if named else "", [name for name in OPENCVS if _version(name)])
+    return diagnosis.judge_window(named[1] if named else "", [name for name in OPENCVS if installed_version(name)])
 
 
 def _display(machine: Machine) -> Judgement:
@@ -223,7 +226,7 @@ def _sound(machine: Machine) -> Judgement:
     for speaker in (PyAudioSpeaker, SoundDeviceSpeaker):
         with suppress(SpeakerError):
             devices.append(speaker(rate=48_000, channels=2).name)  # found, not opened
-    libraries = [f"{name} {version}" for name in diagnosis.SOUND_LIBRARIES if (version := _version(name))]
+    libraries = [f"{name} {version}" for name in diagnosis.SOUND_LIBRARIES if (version := installed_version(name))]
     portaudio = None  # each library brings its own; the speakers prefer PyAudio's
     if (loaded := sys.modules.get("pyaudio")) is not None:
         portaudio = loaded.get_portaudio_version_text()
@@ -256,11 +259,11 @@ def _timer(_machine: Machine) -> Judgement:
 
 def _datagram(machine: Machine) -> Judgement:
     with closing(UdpLink(_HERE)) as link, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
-        sizes = {"large": _largest_datagram(link.socket), "plain": _largest_datagram(plain)}
+        sizes = {"large": largest_datagram(link.socket), "plain": largest_datagram(plain)}
     return diagnosis.judge_datagram(**sizes, system=machine.system)
 
 
-def _largest_datagram(sender: socket.socket) -> int:
+def largest_datagram(sender: socket.socket) -> int:
     """The most bytes in one datagram that `sender` gets across loopback, by halving; 0 when none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         with suppress(OSError):
@@ -300,7 +303,7 @@ def _offload(machine: Machine) -> Judgement:
 
 def _loopback(_machine: Machine) -> Judgement:
     errors: dict[str, str | None] = {}
-    for name, echo in (("UDP", _echo_udp), ("TCP", _echo_tcp)):
+    for name, echo in (("UDP", echo_udp), ("TCP", echo_tcp)):
         try:
             errors[name] = None if echo(b"avlab") == b"avlab" else "something else came back"
         except OSError as error:
@@ -310,7 +313,8 @@ def _loopback(_machine: Machine) -> Judgement:
     return diagnosis.judge_loopback(errors)
 
 
-def _echo_udp(data: bytes) -> bytes:
+def echo_udp(data: bytes) -> bytes:
+    """What comes back of `data` over UDP on the loopback. OSError where it fails."""
     with closing(UdpLink(_HERE)) as first, closing(UdpLink(_HERE)) as second:  # set up as for a stream
         here, there = first.socket, second.socket
         for sock in (here, there):
@@ -320,7 +324,8 @@ def _echo_udp(data: bytes) -> bytes:
         return here.recv(2048)
 
 
-def _echo_tcp(data: bytes) -> bytes:
+def echo_tcp(data: bytes) -> bytes:
+    """What comes back of `data` over TCP on the loopback. OSError where it fails."""
     with listen(_HERE, 0) as listener:
         listener.settimeout(0.5)
         with socket.create_connection(listener.getsockname(), timeout=0.5) as here, listener.accept()[0] as there:

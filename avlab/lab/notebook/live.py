@@ -161,11 +161,11 @@ class Live(Shown, anywidget.AnyWidget):  # type: ignore[misc]
         seconds: float = 30.0,
         clock: MonotonicClock | VirtualClock | None = None,
     ) -> None:
-        self._recent = Recent(tuple(kinds), seconds=seconds)
+        self.recent = Recent(tuple(kinds), seconds=seconds)
         super().__init__()
         self._client = client
         self._clock = clock or MonotonicClock()
-        self._post = Post()
+        self.post = Post()
         self._last: tuple[dict[str, Any], list[bytes]] | None = None
         self.error: BaseException | None = None
         self.on_msg(self._hear)
@@ -173,7 +173,7 @@ class Live(Shown, anywidget.AnyWidget):  # type: ignore[misc]
 
     def figure(self) -> Figure:
         """The plots of the whole run so far, as one plain matplotlib figure: `figure().savefig("run.png")`."""
-        return plots.page(self._client.trace, kinds=tuple(self._recent.series))
+        return plots.page(self._client.trace, kinds=tuple(self.recent.series))
 
     def close(self) -> None:
         """Take the plots off the page; ends their thread."""
@@ -185,7 +185,7 @@ class Live(Shown, anywidget.AnyWidget):  # type: ignore[misc]
     def _follow(self, worker: Worker) -> None:
         try:
             while not worker.stopping.wait(EVERY_S) and self._client.running:
-                number = self._post.admit(self._clock.now_ns())
+                number = self.post.admit(self._clock.now_ns())
                 if number is not None:
                     self._tell(number)
             self._tell(None)
@@ -196,31 +196,31 @@ class Live(Shown, anywidget.AnyWidget):  # type: ignore[misc]
 
     def _tell(self, number: int | None) -> None:
         """Send what there is now; without a number, for the last time."""
-        self._recent.patience_ns = NS + round(self._client.playout_target * NS)
-        trace = self._client.recent(self._recent.reach(self._clock.now_ns()))
+        self.recent.patience_ns = NS + round(self._client.playout_target * NS)
+        trace = self._client.recent(self.recent.reach(self._clock.now_ns()))
         now_ns = self._clock.now_ns()
-        self._recent.update(trace, now_ns)
+        self.recent.update(trace, now_ns)
         now = (now_ns - trace.epoch_ns) / NS
         charts, parts = [], []
-        for kind, series in self._recent.series.items():
+        for kind, series in self.recent.series.items():
             points = series.astype(np.float64)
             points[0] -= now  # small numbers, for single precision
             parts.append(points.astype("<f4").tobytes())
             target = target_fps(trace) if kind == "fps" else None
             charts.append(chart(kind, series, target=target) | {"points": series.shape[1], "columns": len(series)})
-        content = {"number": number, "now": now, "seconds": self._recent.seconds, "charts": charts}
+        content = {"number": number, "now": now, "seconds": self.recent.seconds, "charts": charts}
         self._last = content, [b"".join(parts)]
         self.send(*self._last)
 
     def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
         """A word from the page; on the kernel's main thread or on a subshell's."""
         if "hello" in content:
-            self._post.hello(self._clock.now_ns())
+            self.post.hello(self._clock.now_ns())
             ended = self._worker is None or not self._worker.alive
             if self._last is not None and ended:  # after a reload, what was there before
                 self.send(*self._last)
         elif "seen" in content:
-            self._post.seen(content["seen"], self._clock.now_ns())
+            self.post.seen(content["seen"], self._clock.now_ns())
 
 
 def live(client: Client, *, kinds: Sequence[str] = KINDS, seconds: float = 30.0) -> Live:

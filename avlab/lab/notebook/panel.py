@@ -87,7 +87,7 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
     client: Any
     _worker: Worker | None = None
     _closed = False
-    _extras: tuple[_Extra, ...] = ()
+    extras: tuple[_Extra, ...] = ()
 
     def __init__(
         self, server: Server | None, client: Client | None, *, clock: MonotonicClock | VirtualClock | None = None
@@ -95,21 +95,21 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
         _hear_while_cells_run()
         self.server, self.client = server, client
         self._clock = clock or MonotonicClock()
-        self._lock = threading.RLock()  # callbacks may come on several threads
+        self.lock = threading.RLock()  # callbacks may come on several threads
         self._said = ""
         self._post = Post()
         self._first = {"server": _values(server, _SERVER_HAS), "client": _values(client, _CLIENT_HAS)}
         self._view_settings: dict[str, Any] = {}
-        self._extras = (_Extra("Picture", self._make_view), _Extra("Live plots", lambda: Live(self.client)))
-        self.controls = Controls(self, say=self._say, lock=self._lock)
+        self.extras = (_Extra("Picture", self._make_view), _Extra("Live plots", lambda: Live(self.client)))
+        self.controls = Controls(self, say=self._say, lock=self.lock)
         self.desk = Desk()
         self.desk.on_msg(self._hear)
-        screen, plots = self._extras
-        switches = widgets.HBox([extra.switch for extra in self._extras if client is not None])
+        screen, plots = self.extras
+        switches = widgets.HBox([extra.switch for extra in self.extras if client is not None])
         switches.add_class("avlab-switches")
         super().__init__([self.desk, screen.box, self.controls.box, switches, plots.box])
         self.add_class("avlab-panel")
-        for extra in self._extras:
+        for extra in self.extras:
             extra.switch.observe(lambda _change: self._show_extras(), "value")
         self._watch()
         _panels.add(self)
@@ -121,7 +121,7 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
 
         Views and other panels of the old handles are of the new ones then.
         """
-        with self._lock:
+        with self.lock:
             server, client = self.server, self.client
             if server is not None and not server.running:
                 if client is not None and client.running:
@@ -145,14 +145,14 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
 
     def stop(self) -> None:
         """Stop both. Raises what they failed of."""
-        with self._lock, contextlib.ExitStack() as stops:
+        with self.lock, contextlib.ExitStack() as stops:
             for handle in (self.server, self.client):  # the client first: the last one in is the first one out
                 if handle is not None:
                     stops.callback(handle.stop)
 
     def reset(self) -> None:
         """Set everything back to what it was when the panel was made."""
-        with self._lock:
+        with self.lock:
             for handle, first in ((self.server, self._first["server"]), (self.client, self._first["client"])):
                 for name, value in first.items():
                     setattr(handle, name, value)
@@ -160,9 +160,9 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
 
     def view(self, **settings: Any) -> Panel:
         """Show the picture inside the panel too; `settings` are those of `client.view`. Follows a new client."""
-        with self._lock:
+        with self.lock:
             self._view_settings = settings
-            self._extras[0].switch.value = True
+            self.extras[0].switch.value = True
         return self
 
     def close(self) -> None:
@@ -172,14 +172,14 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
         if worker is not None:
             worker.signal()
             worker.join(1.0)
-        for extra in self._extras:
+        for extra in self.extras:
             extra.close()
         super().close()
 
     def _show_extras(self) -> None:
         """The picture and the plots, of the client there is now, where they are asked for."""
-        with self._lock:
-            for extra in self._extras:
+        with self.lock:
+            for extra in self.extras:
                 extra.follow(self.client)
 
     def _make_view(self) -> Any:

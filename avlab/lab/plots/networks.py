@@ -93,7 +93,7 @@ def frame_loss(traces: Mapping[str, Trace] | Sequence[Trace]) -> Figure:
     ax.set_xlim(-0.02 * right * 100, right * 100)
     ax.set_ylim(-9 * top - 1, min(108, 112 * top + 1))
     points = [(100 * loss.packet_loss, 100 * loss.frame_loss, name) for name, loss in found.items()]
-    _name_points(ax, points)
+    name_points(ax, points)
     kinds = [
         ("lost by chance", "o", BLUE, BLUE, any(not loss.bursty for loss in found.values())),
         ("lost in bursts", "D", ORANGE, ORANGE, any(loss.bursty for loss in found.values())),
@@ -245,7 +245,7 @@ def playout(traces: Mapping[str, Trace] | Sequence[Trace]) -> Figure:
         top = max(top, 100 * found.late)
     below.set_xlim(0, widest)
     below.set_ylim(-0.12 * top, 1.25 * top)
-    _name_points(below, [(found.playout_delay_ms, 100 * found.late, name) for name, found in points.items()])
+    name_points(below, [(found.playout_delay_ms, 100 * found.late, name) for name, found in points.items()])
     if ends:
         label_ends(above, ends)
     if points:
@@ -264,7 +264,7 @@ def _streams(table: pd.DataFrame) -> list[tuple[str, str]]:
     return [(word, colour) for word, colour in (("video", BLUE), ("audio", ORANGE)) if (table["stream"] == word).any()]
 
 
-def _name_points(ax: Axes, points: list[tuple[float, float, str]]) -> None:
+def name_points(ax: Axes, points: list[tuple[float, float, str]]) -> None:
     """Each point's name beside it, where it stays within the axes and meets no other name and no other point.
 
     Points that meet share a place, and their names stand in a row.

@@ -114,11 +114,11 @@ class ClassicAudience:
         self._source, self._host, self._port = source, host, port
         self._patience_ns = round(session_timeout * NS)
         self._clock, self._recorder, self._start, self._notice = clock, recorder, play, notice
-        self._video, self._sound = ClassicVideo(), ClassicSound()
+        self.video, self._sound = ClassicVideo(), ClassicSound()
         self.viewers: dict[Address, Viewer] = {}
         self.listeners: list[Listener] = []
         self._allowance = Allowance()
-        self._waiting: dict[Address, int] = {}  # said hello, and is sent nothing until it connects; since when
+        self.waiting: dict[Address, int] = {}  # said hello, and is sent nothing until it connects; since when
         self._picture_ns: int | None = None  # the last picture's pts
         self._events = 0
         self.sent_bytes = 0
@@ -170,7 +170,7 @@ class ClassicAudience:
         self._udp, self._door = self._bind()
         self._port = self._udp.port
         self._udp.ask_for_refusals()
-        self._video.max_datagram = max(4, largest_datagram(self._udp, MAX_DATAGRAM))  # tried out before there is a tap
+        self.video.max_datagram = max(4, largest_datagram(self._udp, MAX_DATAGRAM))  # tried out before there is a tap
         self._system.tapped(self._udp)
         selector.register(self._udp, selectors.EVENT_READ, "pictures")
         self._door.watch(selector, "door")
@@ -240,7 +240,7 @@ class ClassicAudience:
 
     def wake_at(self) -> int | None:
         """When to look after the clients again."""
-        moments = [self._looked_ns + NS // 4 if self.viewers or self.listeners or self._waiting else None]
+        moments = [self._looked_ns + NS // 4 if self.viewers or self.listeners or self.waiting else None]
         moments.append(self._door.wake_at() if self._door is not None else None)
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -260,9 +260,9 @@ class ClassicAudience:
                     self._drop(viewer.address, now_ns, "its connection for sound is closed")
             elif now_ns - viewer.since_ns > PATIENCE_NS:
                 self._put_off(viewer, now_ns, f"no connection for sound came in {PATIENCE_NS // NS} s")
-        for address, since_ns in list(self._waiting.items()):
+        for address, since_ns in list(self.waiting.items()):
             if now_ns - since_ns > WAITING_NS:
-                del self._waiting[address]
+                del self.waiting[address]
 
     def _look_after(self, listener: Listener, now_ns: int) -> None:
         link = listener.link
@@ -291,14 +291,14 @@ class ClassicAudience:
         if free is None and not self._allowance.begin(address[0], now_ns):
             free = self._guessed(address[0], now_ns)
             if free is None:
-                if address not in self._waiting:
+                if address not in self.waiting:
                     self._tell(now_ns, "client waits", f"{address[0]}: for its connection for sound")
                 self._wait(address, now_ns)
                 return
         self._serve(Viewer(address, now_ns, free), now_ns)
 
     def _serve(self, viewer: Viewer, now_ns: int) -> None:
-        self._waiting.pop(viewer.address, None)
+        self.waiting.pop(viewer.address, None)
         self._met += 1
         viewer.number = self._met
         self.viewers[viewer.address] = viewer
@@ -306,12 +306,12 @@ class ClassicAudience:
 
     def _wait(self, address: Address, now_ns: int) -> None:
         """Remember a hello: the connection that follows it will prove it."""
-        self._waiting.pop(address, None)
-        self._waiting[address] = now_ns
-        here = [other for other in self._waiting if other[0] == address[0]]
-        for crowd, most in ((here, MAX_WAITING_HERE), (list(self._waiting), MAX_WAITING)):
+        self.waiting.pop(address, None)
+        self.waiting[address] = now_ns
+        here = [other for other in self.waiting if other[0] == address[0]]
+        for crowd, most in ((here, MAX_WAITING_HERE), (list(self.waiting), MAX_WAITING)):
             if len(crowd) > most:
-                self._waiting.pop(crowd[0], None)
+                self.waiting.pop(crowd[0], None)
 
     def _guessed(self, host: str, now_ns: int) -> Listener | None:
         """A connection that was lately taken for that of an older hello, which may be forged: it is free again."""
@@ -382,7 +382,7 @@ class ClassicAudience:
                     self._allowance.prove(listener.host)
                 viewer.listener, viewer.doubtful_ns = listener, None
                 return
-        waiting = next((address for address in reversed(self._waiting) if address[0] == listener.host), None)
+        waiting = next((address for address in reversed(self.waiting) if address[0] == listener.host), None)
         if waiting is not None and len(self.viewers) < MAX_VIEWERS:
             self._serve(Viewer(waiting, now_ns, listener, guessed_ns=now_ns), now_ns)
 
@@ -425,7 +425,7 @@ class ClassicAudience:
 
     def prepare(self, frame: EncodedFrame) -> tuple[EncodedFrame, bytes]:
         """The frame's datagram."""
-        return frame, self._video.pack(frame)[0]
+        return frame, self.video.pack(frame)[0]
 
     def timestamp(self, stream: str, pts_ns: int) -> None:
         """None: the wire has no timestamps."""
@@ -446,8 +446,8 @@ class ClassicAudience:
                 taken = self._udp.send_large(datagram, viewer.address)
                 self.sent_bytes += len(datagram)
             except OSError as error:
-                self._video.max_datagram = max(4, len(datagram) - 1)
-                raise self._video.too_large(frame, len(datagram)) from error
+                self.video.max_datagram = max(4, len(datagram) - 1)
+                raise self.video.too_large(frame, len(datagram)) from error
             first_ns = first_ns or now_ns
             viewer.frames, viewer.sent_bytes = viewer.frames + 1, viewer.sent_bytes + len(datagram)
             if viewer.pulse.due(now_ns):
@@ -491,7 +491,7 @@ class ClassicAudience:
             elif viewer.doubtful_ns is None:
                 self._allowance.end(viewer.address[0])
         self.viewers.clear()
-        self._waiting.clear()
+        self.waiting.clear()
 
     def _push(self, listener: Listener, data: bytes, now_ns: int) -> None:
         try:

@@ -50,7 +50,7 @@ class Presentation:
         self._record = record
         self._notice = notice or (lambda words: None)
         self._sounding: Sounding | None = None
-        self._taps: list[Tap] = []
+        self.taps: list[Tap] = []
         self._verdicts: deque[tuple[Tap | None, Verdict]] = deque()
         self._leader: Tap | None = None  # the first tap that decides: its verdicts are the record's
         self._ahead: set[Tap] = set()  # that get pictures before they are due
@@ -87,13 +87,13 @@ class Presentation:
     def tap(self, *, decides: bool, waiting: int = 1) -> Tap:
         """A place to take pictures from; one that `decides` owes a verdict on each. `waiting` is how many it holds."""
         tap = Tap(lambda tap, verdict: self._verdicts.append((tap, verdict)), decides=decides, waiting=waiting)
-        self._taps.append(tap)
+        self.taps.append(tap)
         return tap
 
     def untap(self, tap: Tap) -> None:
         """Let go of a tap; a picture that waits in one that decides is skipped."""
-        if tap in self._taps:
-            self._taps.remove(tap)
+        if tap in self.taps:
+            self.taps.remove(tap)
         tap.close()
         while (last := tap.take(0)) is not None:
             tap.skipped(last)
@@ -104,7 +104,7 @@ class Presentation:
 
     def close_taps(self) -> None:
         """No more pictures will come."""
-        for tap in list(self._taps):
+        for tap in list(self.taps):
             tap.close()
 
     @property
@@ -268,14 +268,14 @@ class Presentation:
 
     def _show(self, event: FrameDue) -> None:
         """A picture is to be seen now: for all taps but those that had it ahead of its time."""
-        for tap in list(self._taps):
+        for tap in list(self.taps):
             if (event.at_once or tap not in self._ahead) and tap is not event.holder:
                 tap.put(event.frame)
 
     def _follow_taps(self, now_ns: int) -> None:
         """A tap has begun or ceased to decide, or to be given pictures ahead of their time."""
-        leader = next((tap for tap in list(self._taps) if tap.decides), None)
-        ahead = {tap for tap in list(self._taps) if tap.ahead}
+        leader = next((tap for tap in list(self.taps) if tap.decides), None)
+        ahead = {tap for tap in list(self.taps) if tap.ahead}
         if leader is self._leader and ahead == self._ahead:
             return
         if leader is not self._leader and self._leader is not None:

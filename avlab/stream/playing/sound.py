@@ -70,7 +70,7 @@ class Sounding:
         self._silent = False  # with no claim: silence, and not the device
         self._kept = False  # for the device, whoever claims it
         self._sink_lead_ns = 0
-        self._blocks = 0  # asked for by the device since it was opened
+        self.blocks = 0  # asked for by the device since it was opened
         self._lent = self._back = False  # to a sink; from a sink
         self._changed = threading.Event()  # where the sound is to go
 
@@ -267,7 +267,7 @@ class Sounding:
 
     def _start(self, speaker: Speaker) -> Speaker:
         """The speaker that started: the null speaker where `auto` found a device that does not open."""
-        self._blocks = 0
+        self.blocks = 0
         try:
             speaker.start(self._fill)
         except SpeakerError as error:
@@ -291,8 +291,8 @@ class Sounding:
         """
         heard_ns += self._av_offset_ns
         self._sink.lead_ns = heard_ns - self._clock.now_ns()
-        self._blocks += 1
-        if self._blocks == BELIEVED_BLOCKS and self._lent and not self._sink_lead_ns:
+        self.blocks += 1
+        if self.blocks == BELIEVED_BLOCKS and self._lent and not self._sink_lead_ns:
             self._lent, self._back = False, True
         with self._lock:
             block, reading = self._sink.read(count, heard_ns)

@@ -123,6 +123,11 @@ class Tap:
             self._changed.notify_all()
 
     @property
+    def held(self) -> int:
+        """How many pictures wait to be taken."""
+        return len(self._frames)
+
+    @property
     def closed(self) -> bool:
         """Whether it was closed; a last picture may still wait."""
         return self._closed

@@ -466,13 +466,13 @@ class RtspAudience:
         except (WireError, OSError) as error:
             self._refuse(peer, now_ns, str(error))
         except Exception as error:
-            self._blame(peer, now_ns, error)
+            self.blame(peer, now_ns, error)
 
     def _refuse(self, peer: Peer, now_ns: int, words: str) -> None:
         self._tell(now_ns, "client refused", f"{peer.address[0]}: {words}")
         self._part(peer)
 
-    def _blame(self, peer: Peer, now_ns: int, error: Exception) -> None:
+    def blame(self, peer: Peer, now_ns: int, error: Exception) -> None:
         """Something that nobody has foreseen: it is said aloud, for whoever can mend it."""
         kind = type(error).__name__
         self._notice("client failed", f"a client was parted from, as what it sent led to an error here ({kind})")

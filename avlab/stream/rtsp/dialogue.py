@@ -145,7 +145,7 @@ class Session:
         self._clock = MonotonicClock() if clock is None else clock
         self._dialler = (Sockets() if system is None else system).dialler()
         self._socket: Connection | None = None
-        self._answers = Answers()
+        self.answers = Answers()
         self._answered = False  # on this connection
         self._early: deque[rtsp.Interleaved] = deque()
         self._early_bytes = 0
@@ -169,7 +169,7 @@ class Session:
     @property
     def skipped(self) -> int:
         """Bytes of the connection that belonged to no answer and no packet."""
-        return self._answers.skipped
+        return self.answers.skipped
 
     def open(
         self, over: Mapping[str, str], bind: Bind, join: Join | None = None, *, fixed: Collection[str] = ()
@@ -234,7 +234,7 @@ class Session:
             return False
         try:
             data = self._socket.recv(65_536)
-            self._keep(self._answers.feed(data))
+            self._keep(self.answers.feed(data))
         except (BlockingIOError, InterruptedError, TimeoutError):
             return True
         except (OSError, WireError):
@@ -256,7 +256,7 @@ class Session:
         self._early.clear()
         self._early_bytes = 0
         try:
-            return [*early, *(self._answers.feed(data) if data else [])]
+            return [*early, *(self.answers.feed(data) if data else [])]
         except WireError as error:
             raise ConnectionError(f"the connection to {self.where} cannot be read any more: {error}") from error
 
@@ -294,7 +294,7 @@ class Session:
         self._id = None
 
     def _connect(self) -> None:
-        self._answers, self._answered = Answers(), False
+        self.answers, self._answered = Answers(), False
         self._early.clear()
         self._early_bytes = 0
         host, port = self._place.host, self._place.port
@@ -342,7 +342,7 @@ class Session:
         for at, (stream, media) in enumerate(wanted.items()):
             self._streams[stream] = sdp.resolve_control(self._base, media.control)
             granted[stream] = self._set_up_stream(stream, media, over[stream], 2 * at, bind, join)
-        self._answers.channels = {channel for grant in granted.values() for channel in grant.channels or ()}
+        self.answers.channels = {channel for grant in granted.values() for channel in grant.channels or ()}
         self._base = sdp.resolve_control(self._base, self.description.control)
         return granted
 
@@ -521,10 +521,10 @@ class Session:
             connection.sendall(request.serialize())
             while True:
                 left = (deadline_ns - self._clock.now_ns()) / NS
-                patience = min(left, QUIET) if self._answers.open_ended else left
+                patience = min(left, QUIET) if self.answers.open_ended else left
                 data = None if left <= 0 else _receive(connection, patience)
                 heard = heard or bool(data)
-                response = self._find(self._answers.feed(data) if data else self._answers.end(), request.cseq)
+                response = self._find(self.answers.feed(data) if data else self.answers.end(), request.cseq)
                 if response is not None:
                     self._answered = True
                     return response
@@ -549,7 +549,7 @@ class Session:
 
     def _said(self) -> str:
         """What came instead, for a sentence."""
-        return f" What it sends begins with {self._answers.stray!r}" if self._answers.stray else ""
+        return f" What it sends begins with {self.answers.stray!r}" if self.answers.stray else ""
 
     def _find(self, events: list[rtsp.Event], cseq: int) -> rtsp.Response | None:
         """The answer to the request of this number among what came. One without a number answers what was asked."""

@@ -91,7 +91,7 @@ class Sending:
         self.pacer: Pacer | type[Pacer] = DeadlinePacer()
         self.start_ns: int | None = None
         self._in_use = Seat(self.pacer)  # keeps its frame when another pacer is chosen, unless it stands still
-        self._sound_pacer = DeadlinePacer()
+        self.sound_pacer = DeadlinePacer()
         self._last_media_ns = 0
         self._told_setting: tuple[int | None, int] | None = None  # at which frames were too large
         self._skipper = Skipper()
@@ -114,7 +114,7 @@ class Sending:
                 feed.begin()
             self._in_use = self._seat()
             self._in_use.restart(now_ns)
-            self._sound_pacer.restart(now_ns)
+            self.sound_pacer.restart(now_ns)
         return now_ns - self.start_ns
 
     def take(self, now_ns: int) -> None:
@@ -126,7 +126,7 @@ class Sending:
         """When what was taken is due, or the clip over. None while nobody plays or nothing came."""
         if (start_ns := self.start_ns) is None:
             return None
-        moments = (self._in_use.wake_at(), self._sound_pacer.wake_at(), self._end_ns(start_ns))
+        moments = (self._in_use.wake_at(), self.sound_pacer.wake_at(), self._end_ns(start_ns))
         return min((moment for moment in moments if moment is not None), default=None)
 
     def send_due(self, now_ns: int) -> bool:
@@ -135,7 +135,7 @@ class Sending:
             return False
         self._fill(start_ns, now_ns)  # what has just come may be due at once
         for _ in range(SOUND_AHEAD):  # all of the sound that is due, however long the last turn was
-            chunks = self._sound_pacer.pull(now_ns)
+            chunks = self.sound_pacer.pull(now_ns)
             if not chunks:
                 break
             for due in chunks:
@@ -242,11 +242,11 @@ class Sending:
                 continue
             self._paced_ns = now_ns
             self._in_use.push(unit, now_ns)
-        while self._sound is not None and self._sound_pacer.wake_at() is None:
+        while self._sound is not None and self.sound_pacer.wake_at() is None:
             chunk = self._sound.take()
             if chunk is None:
                 break
-            self._sound_pacer.push(chunk, now_ns)
+            self.sound_pacer.push(chunk, now_ns)
 
     def _seat(self) -> Seat:
         return Seat(self.pacer, call=self._call, failed=self._failed)
@@ -281,7 +281,7 @@ class Sending:
         """When the clip is over; None while there is more of it."""
         if (self._loop or self._source.live) and self.fault() is not None:
             return start_ns  # at once: the other stream would go on for ever
-        if self._in_use.wake_at() is None and self._sound_pacer.wake_at() is None:
+        if self._in_use.wake_at() is None and self.sound_pacer.wake_at() is None:
             return start_ns + self._last_media_ns if all(feed.ended for feed in self.feeds.values()) else None
         return None
 

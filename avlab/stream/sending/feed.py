@@ -52,7 +52,7 @@ class Feed(Generic[Unit]):
         self._passes = passes
         self._ready = ready
         self._live, self._wanted = live, not live
-        self._queue: queue.Queue[tuple[int, Unit | _End]] = queue.Queue(maxsize=ahead)
+        self.queue: queue.Queue[tuple[int, Unit | _End]] = queue.Queue(maxsize=ahead)
         self._generation = 0
         self._rewound = threading.Event()
         self._hungry = False
@@ -64,7 +64,7 @@ class Feed(Generic[Unit]):
         self._hungry = True  # before looking: what is put after the look must find it set
         while not self.ended:
             try:
-                generation, unit = self._queue.get_nowait()
+                generation, unit = self.queue.get_nowait()
             except queue.Empty:
                 return None
             if generation != self._generation:
@@ -126,7 +126,7 @@ class Feed(Generic[Unit]):
     def _put(self, worker: Worker, generation: int, unit: Unit | _End) -> bool:
         while generation == self._generation and not worker.stopping.is_set():
             try:
-                self._queue.put((generation, unit), timeout=1.0)
+                self.queue.put((generation, unit), timeout=1.0)
             except queue.Full:
                 continue
             if self._hungry:
@@ -137,6 +137,6 @@ class Feed(Generic[Unit]):
     def _drain(self) -> None:
         try:
             while True:
-                self._queue.get_nowait()
+                self.queue.get_nowait()
         except queue.Empty:
             return

@@ -47,7 +47,7 @@ def own_addresses(host: str) -> list[OwnAddress]:
         with contextlib.suppress(OSError):
             host = _written(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4])
         return [OwnAddress(host, _kind(host))]
-    found = {*_interfaces(), *_named(), *_routed()}
+    found = {*interface_addresses(), *name_addresses(), *routed_addresses()}
     kept = [OwnAddress(one, _kind(one)) for one in found if family == socket.AF_INET6 or ":" not in one]
     order = ("global", "link-local", "loopback")
     return sorted(kept, key=lambda one: (order.index(one.kind), ":" in one.host, _number(one.host), one.host))
@@ -95,14 +95,14 @@ def _kind(host: str) -> str:
     return "loopback" if address.is_loopback else "link-local" if address.is_link_local else "global"
 
 
-def _named() -> Iterator[str]:
+def name_addresses() -> Iterator[str]:
     """What the machine's own name stands for."""
     with contextlib.suppress(OSError):
         for *_, address in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM):
             yield _written(address)
 
 
-def _routed() -> Iterator[str]:
+def routed_addresses() -> Iterator[str]:
     """Where the routes to everywhere else begin; nothing is sent."""
     for family, elsewhere in ELSEWHERE.items():
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -138,7 +138,7 @@ _Interface._fields_ = [
 _UP = 1  # IFF_UP
 
 
-def _interfaces() -> list[str]:
+def interface_addresses() -> list[str]:
     """The addresses of the interfaces that are up; empty where the system cannot be asked so."""
     return [] if sys.platform == "win32" else _of_getifaddrs()
 

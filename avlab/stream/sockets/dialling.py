@@ -87,7 +87,7 @@ class Dialler:
             except (OSError, UnicodeError):
                 thread = threading.Thread(target=ask, name="avlab-lookup", daemon=True)
                 thread.start()
-                if not self._wait(waker, None, timeout) and not (found or failures):
+                if not self.wait_for(waker, None, timeout) and not (found or failures):
                     raise TimeoutError(f"nobody says within {timeout:g} s where {host!r} is") from None
                 self._check()
                 thread.join(1.0)
@@ -106,7 +106,7 @@ class Dialler:
             number = connection.connect_ex(address)
             if number in (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EINPROGRESS)):
                 with self._waiting() as waker:
-                    if not self._wait(waker, connection, timeout):
+                    if not self.wait_for(waker, connection, timeout):
                         raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
                 number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._check()
@@ -134,7 +134,7 @@ class Dialler:
                 self._waker = None
             waker.close()
 
-    def _wait(self, waker: Waker, connection: socket.socket | None, timeout: float) -> bool:
+    def wait_for(self, waker: Waker, connection: socket.socket | None, timeout: float) -> bool:
         """Until the waker wakes or the connection is open or refused; False when the time is over first."""
         deadline = time.perf_counter() + timeout
         with selectors.DefaultSelector() as selector:

@@ -83,8 +83,10 @@ class UdpLink:
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 _try_option(self.socket, socket.SOL_SOCKET, option, BUFFER_BYTES)
             linux = sys.platform.startswith("linux")
-            self._segment = linux and _try_option(self.socket, socket.IPPROTO_UDP, UDP_SEGMENT, 0)
-            self._gro = linux and _try_option(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
+            self.can_segment = linux and _try_option(self.socket, socket.IPPROTO_UDP, UDP_SEGMENT, 0)
+            """Whether the system can take equal packets many at a time and cut them up, as far as is known."""
+            self.gathers = linux and _try_option(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
+            """Whether the system hands over equal packets of one sender many at a time."""
             if linux:
                 _try_option(self.socket, socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
             if shared:
@@ -131,7 +133,7 @@ class UdpLink:
         if not self.segments or len(packets) == 1 or to in self._singly:
             return self._send_singly(packets, to)
         sent = 0
-        for burst in _bursts(packets):
+        for burst in bursts(packets):
             if len(burst) == 1:
                 sent += self._send_singly(burst, to)
                 continue
@@ -185,7 +187,7 @@ class UdpLink:
     def _segments_no_more(self, error: OSError, to: Address) -> bool:
         """Whether an error says that equal packets are not to be handed over together: to this destination, or any."""
         if error.errno == errno.EIO:  # net/ipv4/udp.c: this device cannot
-            self._segment = False
+            self.can_segment = False
         elif error.errno in (errno.EINVAL, errno.EMSGSIZE):  # a path of small packets, or no port at all
             self._singly[to] = None
             if len(self._singly) > REMEMBERED:
@@ -195,14 +197,9 @@ class UdpLink:
         return True
 
     @property
-    def can_segment(self) -> bool:
-        """Whether the system can take equal packets many at a time and cut them up, as far as is known."""
-        return self._segment
-
-    @property
     def segments(self) -> bool:
         """Whether equal packets leave many at a time: as `offload` says, where the system can."""
-        return self._segment and self.offload
+        return self.can_segment and self.offload
 
     def send_large(self, packet: bytes, to: Address) -> bool:
         """Send one packet of any size; whether the system took it. OSError, EMSGSIZE, when it is too large for it."""
@@ -267,7 +264,7 @@ class UdpLink:
         count = tries = 0
         while count < most:
             try:
-                if self._gro:
+                if self.gathers:
                     size, ancillary, _, address = self._messages.recvmsg_into([self._buffer], 128)
                 else:
                     data, address = self.socket.recvfrom(65_536)
@@ -286,7 +283,7 @@ class UdpLink:
                 continue
             self._failures = 0
             count += 1
-            if not self._gro:
+            if not self.gathers:
                 out.add(data, address)
                 continue
             step = size
@@ -363,7 +360,7 @@ class _Gathered:
             self._run = []
 
 
-def _bursts(packets: list[bytes]) -> list[list[bytes]]:
+def bursts(packets: list[bytes]) -> list[list[bytes]]:
     """Runs of equal packets, the last of a run possibly shorter: what one segmented send can carry.
 
     An empty packet is a run of its own: there is nothing to tell it by among others.
