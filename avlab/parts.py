@@ -46,7 +46,9 @@ class Dropped:
     """An item that leaves a stage unused, and why; `reason` is one of the ledger's words."""
 
     item: Any
+    """What was pushed."""
     reason: str
+    """Why, in one word: "late", "incomplete", "duplicate", "skipped" or "lost"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,9 @@ class Due:
     """An item that leaves a pacer, and the moment at which it was meant to leave."""
 
     item: Any
+    """What was pushed."""
     due_ns: int
+    """The moment, in nanoseconds on the clock that `push` and `pull` were told."""
 
 
 class Missing(NamedTuple):
@@ -98,8 +102,9 @@ class Report:
     sent_kbps: float
     """What was sent to it since its last report, in kilobits a second."""
     quality: int
+    """JPEG quality of what is sent now, 1 to 100."""
     width: int
-    """What is sent now: JPEG quality, pixels across."""
+    """Pixels across of what is sent now, 16 to 2040."""
 
 
 class Choice(NamedTuple):
@@ -112,7 +117,11 @@ class Choice(NamedTuple):
 
 
 def whole(packets: Iterable[Packet]) -> bool:
-    """Whether packets are a frame without a gap: of one timestamp, from its first to its marker. In any order."""
+    """Whether packets are a frame without a gap: of one timestamp, from its first to its marker. In any order.
+
+    Args:
+        packets: Packets, as a jitter buffer is handed them.
+    """
     ordered = sorted(packets, key=lambda packet: packet.number)
     if not ordered or not ordered[0].first or not ordered[-1].marker:
         return False
@@ -258,7 +267,12 @@ class PartEndedError(PartError):
 
 
 class PartWarning(UserWarning):
-    """A part has failed in a simulated run, which has gone on with the default; the sentence names both."""
+    """A part has failed in a simulated run, which has gone on with the default; the sentence names both.
+
+    Args:
+        words: The sentence.
+        error: What the part failed of.
+    """
 
     def __init__(self, words: str, error: PartError) -> None:
         super().__init__(words)

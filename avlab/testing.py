@@ -97,6 +97,9 @@ def check_pacer(pacer: Any) -> None:
     """Hold a pacer, or its class, against `avlab.parts.Pacer`: 100 frames at 30 fps, and a second start.
 
     Every frame has to leave, once, as Due or as Dropped, and `wake_at` has to name the moment.
+
+    Args:
+        pacer: An object, or its class.
     """
     said = f"the pacer {named(pacer if isinstance(pacer, type) else type(pacer))}"
 
@@ -136,6 +139,11 @@ def check_network(network: Network | None = None, *, loss: Any = None, delay: An
     """Hold a network's own functions against `avlab.parts.Lost` and `Delay`: 2,000 packets of two streams, twice.
 
     The same packets have to fare the same again: what is left to chance is drawn from `packet.chance`.
+
+    Args:
+        network: A network whose functions are checked.
+        loss: The function alone, `lost(packet, state)`.
+        delay: The function alone, `delay(packet, state)`.
     """
 
     def check(call: Call) -> None:
@@ -175,6 +183,9 @@ def check_delay(delay: Any) -> None:
     """Hold a playout delay, a function or a class, against `avlab.parts.Target` and `PlayoutDelay`.
 
     It is told of a calm minute, of one with jitter, and of delays that grow and shrink.
+
+    Args:
+        delay: A function, or a class.
     """
 
     def check(call: Call) -> None:
@@ -208,6 +219,9 @@ def check_controller(controller: Any) -> None:
     """Hold a rate controller, or its class, against `avlab.parts.RateController`: good reports, bad ones, none known.
 
     `avlab.check.controller` says how well it does.
+
+    Args:
+        controller: An object, or its class.
     """
     said = f"the rate controller {named(controller if isinstance(controller, type) else type(controller))}"
 
@@ -240,6 +254,9 @@ def check_jitter_buffer(buffer: Any) -> None:
 
     Whole frames have to leave by their deadlines, once and in order, and every packet that went in has to come out, in
     a frame or as Dropped(packets, reason).
+
+    Args:
+        buffer: A class.
     """
     said = f"the jitter buffer {named(buffer if isinstance(buffer, type) else type(buffer))}"
     assert isinstance(buffer, type), f"{said} is to be handed in as a class: one is made for each stream"
@@ -380,6 +397,9 @@ def check_payload(payload: Any) -> None:
     """Hold a payload format, or its class, against `avlab.parts.PayloadFormat`: frames of 1 byte to 100,000.
 
     Pieces have 1 to `most` bytes, and of all of them `unpack` makes the frame again; with one lost it may say None.
+
+    Args:
+        payload: An object, or its class.
     """
     said = f"the payload format {named(payload if isinstance(payload, type) else type(payload))}"
 
@@ -434,6 +454,9 @@ def check_codec(codec: Any) -> None:
     """Hold a codec, or its class, against `avlab.parts.Codec`: pictures of three sizes at three qualities.
 
     What is decoded has the picture's size and type, and at quality 90 resembles it.
+
+    Args:
+        codec: An object, or its class.
     """
     said = f"the codec {named(codec if isinstance(codec, type) else type(codec))}"
 
@@ -493,6 +516,9 @@ def check_repair(repair: Any) -> None:
 
     What it brings back has to be what was lost; what it has, it returns as it is; and it asks for nothing else than
     what is missing.
+
+    Args:
+        repair: A class.
     """
     said = f"the repair {named(repair if isinstance(repair, type) else type(repair))}"
 

@@ -84,8 +84,8 @@ def events(trace: avlab.Trace) -> dict[str, str]:
 
 
 def audience(server: avlab.Server) -> classic_server.ClassicAudience:
-    assert isinstance(server.audience, classic_server.ClassicAudience)
-    return server.audience
+    assert isinstance(server.signalling, classic_server.ClassicAudience)
+    return server.signalling
 
 
 class Raw:

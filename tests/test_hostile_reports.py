@@ -89,7 +89,7 @@ def viewer(data: Path) -> Iterator[Viewer]:
         server_port = rtsp.parse_transport(answer.headers["Transport"])[0].server_port
         assert server_port is not None
         assert raw.ask("PLAY").status == 200
-        outlet = next(peer.sender.outlets["video"] for peer in server.audience.peers)  # type: ignore[attr-defined]
+        outlet = next(peer.sender.outlets["video"] for peer in server.signalling.peers)  # type: ignore[attr-defined]
         viewer = Viewer(server, raw, media, reports, outlet, server_port[1])
         until(lambda: len(viewer.known()) > 30)
         yield viewer
@@ -151,7 +151,7 @@ def test_who_pauses_or_has_parted_is_sent_nothing_again(viewer: Viewer) -> None:
         assert other.ask("OPTIONS").status == other.ask("OPTIONS").status == 200
         assert viewer.counts == (5, 0, 0)
         viewer.raw.socket.close()
-        until(lambda: len(viewer.server.audience.peers) == 1)  # type: ignore[attr-defined]
+        until(lambda: len(viewer.server.signalling.peers) == 1)  # type: ignore[attr-defined]
         viewer.nack(*viewer.known()[-8:-5])
         assert other.ask("OPTIONS").status == other.ask("OPTIONS").status == 200
     assert viewer.counts == (5, 0, 0)
@@ -161,6 +161,6 @@ def test_who_pauses_or_has_parted_is_sent_nothing_again(viewer: Viewer) -> None:
 
 
 def test_what_is_asked_for_after_the_clips_end_is_sent_again(viewer: Viewer) -> None:
-    viewer.server.audience.peers[0].sender.end(0)  # type: ignore[attr-defined]
+    viewer.server.signalling.peers[0].sender.end(0)  # type: ignore[attr-defined]
     viewer.nack(*viewer.known()[-2:])
     until(lambda: viewer.counts == (2, 0, 0))

@@ -85,7 +85,7 @@ def test_it_acts_on_the_next_packet_and_on_each_client(data: Path) -> None:
         clients = [avlab.Client(server.url, audio="null").start() for _ in range(2)]
 
         def video(client: avlab.Client) -> Any:
-            rows = client.trace.packets
+            rows = client.recent(3600, joined=False).packets
             return rows[rows["stream"] == "video"]
 
         until(lambda: all(len(video(client)) > 20 for client in clients))
@@ -95,7 +95,7 @@ def test_it_acts_on_the_next_packet_and_on_each_client(data: Path) -> None:
         server.network = Network(loss=0.1)
         until(lambda: all(len(video(client)) > count + 60 for client, count in zip(clients, counts, strict=True)))
         server.network = Network()
-        traces = [avlab.join(server.trace, client.trace) for client in clients]
+        traces = [avlab.join(server.trace, client.recent(3600, joined=False)) for client in clients]
         for client in clients:
             client.stop()
     later = [set(lost(trace)) for trace in traces]

@@ -56,7 +56,7 @@ def ledgers_close(trace: avlab.Trace, *streams: str) -> None:
 
 def shown(client: avlab.Client) -> int:
     """How many pictures were shown so far."""
-    frames = client.trace.frames
+    frames = client.recent(3600, joined=False).frames
     return int(((frames["stream"] == "video") & (frames["fate"] == "shown")).sum())
 
 

@@ -68,6 +68,11 @@ class Prediction:
 
         `axis` is the one that it is read on. A line far beyond what is drawn would flatten the rest: then an arrow
         points there from the edge. Without a prediction nothing is drawn.
+
+        Args:
+            figure: A figure, or axes.
+            axis: "x" or "y".
+            panel: Which axes of a figure, counted from 0.
         """
         ax = figure if isinstance(figure, Axes) else figure.axes[panel]
         whole = ax.get_figure(root=True)
@@ -101,7 +106,11 @@ class Prediction:
         return whole
 
     def against(self, measured: float) -> Verdict:
-        """A sentence with what was predicted, what was measured, and how far apart they are."""
+        """A sentence with what was predicted, what was measured, and how far apart they are.
+
+        Args:
+            measured: The number, in the prediction's unit.
+        """
         found = _number(_real(measured, "what was measured"), self.unit)
         sayings.found(self.question, float(measured))
         if self.value is None:
@@ -124,6 +133,11 @@ def predict(question: str, value: Any = _NO_VALUE, unit: str = "") -> Prediction
     `.on(figure)` draws it into a plot, `.against(measured)` compares; both numbers are saved with each trace of this
     process, where `avlab.gather` finds those of a class. TypeError for what is no number, ValueError for
     one that is not finite.
+
+    Args:
+        question: What is asked.
+        value: The number; `...` for none yet.
+        unit: Its unit, as plots write it.
     """
     if value is _NO_VALUE or not isinstance(question, str):
         text = "a prediction begins with what is predicted, in quotes, and then has a number and its unit, as in "

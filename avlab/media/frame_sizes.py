@@ -29,6 +29,12 @@ def frame_sizes(
 
     Encodes `pictures` of the clip's first two seconds or so, spread out, at every width and quality; a second or two of
     work. ValueError for a width or quality out of range or no pictures, FileNotFoundError and MediaError for the clip.
+
+    Args:
+        clip: A clip's file.
+        widths: Pixels, each 16 to 2040.
+        qualities: JPEG qualities, each 1 to 100.
+        pictures: How many are encoded, 1 or more.
     """
     import pandas as pd
 

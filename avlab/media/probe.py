@@ -161,6 +161,9 @@ def probe(path: str | os.PathLike[str]) -> ClipInfo:
     """What a clip says of itself, what cv2 makes of it, and what its timestamps say; nothing is decoded.
 
     Raises FileNotFoundError for a missing file and MediaError (a ValueError) for one that is not a clip.
+
+    Args:
+        path: A clip's file.
     """
     claims = _claims(path)
     with open_clip(path) as container:

@@ -30,6 +30,13 @@ class Aimd:
     width. `best` is never exceeded; without it, it is what was sent when the first report came. All clients get the
     same pictures: of what their paths take, the lower median decides, of two the lower, so that one client by itself
     does not make the picture poor for many. Reports whose numbers do not add up are not for it to see.
+
+    Args:
+        best: The quality and width that are never exceeded.
+        queue: Seconds, more than 0.
+        increase_kbps: Kilobits a second, each second, more than 0.
+        decrease: A share, between 0 and 1.
+        least_width: Pixels, below which no width is chosen.
     """
 
     believed_only = True
@@ -70,7 +77,11 @@ class Aimd:
         }
 
     def update(self, report: Report, /) -> Choice | None:
-        """A report came; what to send from now on, None while that is what is sent."""
+        """A report came; what to send from now on, None while that is what is sent.
+
+        Args:
+            report: What a client has reported.
+        """
         if not _sane(report):
             return None
         sent = Choice(report.quality, report.width)

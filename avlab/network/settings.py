@@ -143,6 +143,9 @@ class Network:
         What is sent t seconds after the first packet fares like what was sent then; a run that is longer than the
         record meets it again from its beginning. Where the clocks of the two sides were not the same one, delays are
         those beyond the quickest. ValueError for a trace without packets of which it is known when they were sent.
+
+        Args:
+            trace: A run's record: a client's, a relay's, a capture's, or both sides joined.
         """
         way = Replay(trace)
         return cls(loss=way.replayed_loss, delay=way.replayed_delay, reorder=True)

@@ -54,45 +54,56 @@ NO_NAME = "the server is not told the name: the classic wire has no reports that
 
 
 class Client(Handle):
-    """Plays a stream: `rtsp://host:port/path` or `classic://host:port`. A handle: start, stop, wait; a context manager.
+    """Plays a stream of a server, avlab's or another, and records what became of every frame and packet.
 
-    `playout_delay` is in seconds (0.1 when left out), from the arrival of what came quickest to its presentation; 0
-    shows pictures as they come, and "adaptive" has it found from the delays seen: longer by a moment of silence,
-    shorter unheard. Or it is one's own: `target(delays)`, a function of the delays of the last 500 arrivals in seconds,
-    or a class with `observe(stream, delay, now)` and `target(now)`; see `avlab.parts`.
-    `jitter_buffer` is a class of one's own that puts pictures' packets in order and gives whole frames, in place of
-    avlab's; see `avlab.parts`. TypeError for what is none.
-    `payload` and `codec` are what the server was given as such, an object or a class each: `unpack(payloads)`, with
-    None for each that is lost, makes a frame's bytes of what came, and `decode(data)` a picture of those.
-    `damaged` is what is done with pictures of H.264 and H.265 that are whole, and predicted from one that a loss has
-    spoilt: "show" them, or "freeze" the last good one until a key frame comes.
-    `audio` is `auto` (a device where there is one), `speaker` (a device is demanded) or `null` (time
-    is kept, in silence). `av_offset` in seconds is what the device delays beyond what it reports (Bluetooth).
-    `video_over` and `audio_over` are `udp` or `tcp` (video over UDP and audio over TCP when left out); a server that
-    refuses a mixture is asked again with one for both, and where no datagram comes through for 3 s, or UDP is refused,
-    everything is asked for over TCP, with a notice. What was given as `udp` stays so, and so does
-    `multicast`: one stream for all who ask for it, where the server offers it, without repair. The transports in use
-    are in `trace.settings`. `repair` brings back packets of pictures that are lost over UDP,
-    where the server offers it: "rtx" asks for them again while they can still come in time (RFC 4588), "fec" has parity
-    sent with them (RFC 5109), and a class of one's own has what a server with `repairs=` sends beside them, or asks for
-    them by a rule of its own; see `avlab.parts`. `timeout` is how many seconds the server has for each answer.
-    `capture` is a file that gets all that is sent and received, RTSP, RTP and RTCP, as pcapng, which Wireshark reads;
-    credentials in it are blanked. What is in the file already is replaced.
-    `name` is what whoever sits here is called, at most 40 characters: the server is told with each report, as RTCP's
-    NAME (RFC 3550 6.5.2), shows it in `server.audience`, and it is in the trace's `meta`. ValueError for a longer one.
+    A handle: `start`, `stop`, `wait`; a context manager, which starts it and stops it.
 
-    The classic wire, the tutorial's, has no timestamps: pictures are shown as they come, sound is played as it comes,
-    there is no playout delay, no `av_offset`, no repair and no choice of transports, and `trace.sync` stays empty. A
-    peer that sends another pickle than sound is refused: `wait` and `stop` raise WireError, a ValueError.
+    Args:
+        url: `rtsp://host:port/path`, or `classic://host:port`, the tutorial's wire. That has no timestamps: pictures
+            are shown as they come, sound is played as it comes, there is no playout delay, no `av_offset`, no repair
+            and no choice of transports, and `trace.sync` stays empty.
+        playout_delay: Seconds from the arrival of what came quickest to its presentation, 0.1 when left out; 0 shows
+            pictures as they come, and "adaptive" has it found from the delays seen: longer by a moment of silence,
+            shorter unheard. Or your own: `target(delays)`, a function of the delays of the last 500 arrivals in
+            seconds, or a class with `observe(stream, delay, now)` and `target(now)`; see `avlab.parts`.
+        jitter_buffer: A class of your own that puts pictures' packets in order and gives whole frames, in place of
+            avlab's; see `avlab.parts`.
+        payload: The payload format that the server was given as `payload`, an object or a class: its
+            `unpack(payloads)`, with None for each that is lost, makes a frame's bytes of what came.
+        codec: The codec that the server was given as `codec`, an object or a class: its `decode(data)` makes a picture
+            of a frame's bytes.
+        damaged: What is done with pictures of H.264 and H.265 that are whole, and predicted from one that a loss has
+            spoilt: "show" them, or "freeze" the last good one until a key frame comes.
+        repair: What brings back packets of pictures that are lost over UDP, where the server offers it: "rtx" asks for
+            them again while they can still come in time (RFC 4588), "fec" has parity sent with them (RFC 5109), and a
+            class of your own has what a server with `repairs=` sends beside them, or asks for them by a rule of its
+            own; see `avlab.parts`.
+        audio: Where sound goes: "auto" (a device where there is one), "speaker" (a device is demanded) or "null" (time
+            is kept, in silence).
+        av_offset: Seconds that the device delays sound beyond what it reports (Bluetooth).
+        video_over: "udp", "tcp" or "multicast"; UDP when left out. A server that refuses a mixture is asked again with
+            one transport for both, and where no datagram comes through for 3 s, or UDP is refused, everything is asked
+            for over TCP, with a notice; what was given here stays so. "multicast" is one stream for all who ask for it,
+            where the server offers it, without repair. The transports in use are in `trace.settings`.
+        audio_over: As `video_over`; TCP when left out.
+        capture: A file that gets all that is sent and received, RTSP, RTP and RTCP, as pcapng, which Wireshark reads;
+            credentials in it are blanked. What is in the file already is replaced.
+        name: What whoever sits here is called, at most 40 characters: the server is told with each report, as RTCP's NAME
+            (RFC 3550, 6.5.2), shows it in `server.audience`, and it is in the trace's `meta`.
+        class_code: The code of six letters that a server's `class_code` says, in letters of any size.
+        allow_basic: Whether a user and a password in the address, `rtsp://user:password@host:port/path`, are sent as
+            they are where nothing better than Basic is asked for, so that everybody on the way can read them. Cameras
+            and servers that ask by Digest get neither; they are in no request, record, message or `url`, and another
+            server, to which one may send on, gets none.
+        timeout: Seconds that the server has for each answer.
 
-    `class_code` is the code of six letters that a server's `class_code` says, in letters of any size; a user and a
-    password in the address, `rtsp://user:password@host:port/path`, are given to cameras and servers that ask for them
-    by Digest. They are in no request, record, message or `url`, and another server, to which one may send on, gets
-    none. `allow_basic` sends them as they are where nothing better than Basic is asked for, and then everybody on the
-    way can read them. ValueError for a code that cannot be one.
+    Raises:
+        ValueError: The address or a setting is none that can be.
+        TypeError: A part has not the methods that it needs.
 
-    `start` raises OSError when the server cannot be reached or the capture cannot be written, ValueError when the
-    server offers nothing that can be played.
+    `start` raises OSError when the server cannot be reached or the capture cannot be written, and ValueError when the
+    server offers nothing that can be played. A peer on the classic wire that sends another pickle than sound is
+    refused: `wait` and `stop` raise WireError, a ValueError.
     """
 
     def __init__(
@@ -284,6 +295,10 @@ class Client(Handle):
 
         That is each row of which any time is that late. Unless `joined`, it is what this side saw alone, and no server
         is asked, which may be another process.
+
+        Args:
+            seconds: How much of the run's end, 0 or more.
+            joined: Whether a server of this process is asked for its part.
         """
         since_ns = self.clock.now_ns() - round(seconds * NS)
         trace = self._recorder.trace().tail(since_ns)
@@ -371,6 +386,9 @@ class Client(Handle):
         The newest wins: of what comes while the loop's body works, only the last `waiting` pictures are kept, oldest
         first. 1 is for looking; a loop that is to miss none needs more, and be fast enough on average. Ends with the
         stream; raises what failed, ValueError when `waiting` is below 1, and RuntimeError before `start`.
+
+        Args:
+            waiting: Pictures that wait at most, 1 or more.
         """
         if waiting < 1:
             raise ValueError(f"waiting must be 1 or more pictures, not {waiting}")
@@ -395,15 +413,27 @@ class Client(Handle):
 
         Of several that decide, the first one's verdicts count. A view that keeps its last one to itself for a second
         after the stream's end has it recorded as in flight.
+
+        Args:
+            decides: Whether its taker reports what became of each picture.
         """
         return self._presentation.tap(decides=decides)
 
     def untap(self, tap: Tap) -> None:
-        """Let go of a tap."""
+        """Let go of a tap.
+
+        Args:
+            tap: One that `tap` gave.
+        """
         self._presentation.untap(tap)
 
     def presented(self, frame: Frame, now_ns: int) -> None:
-        """A picture was seen at `now_ns`; from whoever holds a tap that decides."""
+        """A picture was seen at `now_ns`; from whoever holds a tap that decides.
+
+        Args:
+            frame: The picture, as the tap gave it.
+            now_ns: When it was seen, in nanoseconds of `time.perf_counter_ns`.
+        """
         self._presentation.presented(frame, now_ns)
 
     def view(self, *, sound: Literal["auto", "browser", "speaker", "none"] = "auto") -> Any:
@@ -411,6 +441,9 @@ class Client(Handle):
 
         `speaker` is the device where Python runs; `auto` is the browser, unless the client was made for one speaker or
         for silence. ValueError for another word, RuntimeError before `start`.
+
+        Args:
+            sound: "auto", "browser", "speaker" or "none".
         """
         # The one door upward, named in the contract of the floors: bound when asked for, as a view wants a notebook.
         from avlab.lab.notebook import view

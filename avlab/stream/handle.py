@@ -221,6 +221,9 @@ class Handle:
 
         What was set on this one since, by a slider say, stays behind. In a notebook it counts as started by the cell
         that started this one. Raises ValueError when an argument can be read only once, as a generator can.
+
+        Args:
+            changes: Settings that are to differ, by name.
         """
         args, settings = self._made_with
         given = inspect.signature(type(self)).bind(*args, **settings).arguments | changes
@@ -252,6 +255,9 @@ class Handle:
         From any thread; whoever comes second waits for the first, and a start that is under way is called off. Does
         nothing before `start`. Raises RuntimeError when a thread outlives `timeout` seconds, and what failed if nothing
         has raised it before.
+
+        Args:
+            timeout: Seconds that it may take.
         """
         own = any(worker.current for worker in list(self.workers))
         while own and self._starting and not self._settled.wait(0.02):
@@ -305,6 +311,9 @@ class Handle:
         """Sleep for `seconds` (None: until the end) or until the stream ends; True if it has ended.
 
         Raises what failed.
+
+        Args:
+            seconds: How long at most; None waits for the end.
         """
         deadline = None if seconds is None else time.perf_counter() + seconds
         while not self._ended.is_set():
@@ -335,7 +344,13 @@ class Handle:
         """Let go of what was opened; every worker has ended, or had its time."""
 
     def spawn(self, name: str, body: Callable[[Worker], None], wake: Callable[[], None] | None = None) -> Worker:
-        """Start a thread that stops, and fails, with this handle; for views of a client as for its own."""
+        """Start a thread that stops, and fails, with this handle; for views of a client as for its own.
+
+        Args:
+            name: What the thread is called.
+            body: What it runs; it is handed its worker.
+            wake: Called when the worker is to look whether it should stop.
+        """
         worker = Worker(name, body, wake=wake, failed=self._fail)
         self.workers.append(worker)
         worker.start()
@@ -380,6 +395,9 @@ def stop_all(timeout: float = 5.0) -> None:
     """Stop every server and client of this process. What they failed of is not raised here; `handle.error` keeps it.
 
     Raises RuntimeError, once all have been told to stop, when a thread outlives `timeout` seconds.
+
+    Args:
+        timeout: Seconds that each may take.
     """
     alive = []
     for handle in _handles.all():

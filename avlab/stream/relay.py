@@ -69,6 +69,14 @@ class Relay(Handle):
     `network` acts on both directions, on each with losses of its own, and may be set at any time: it acts on the next
     packet. With `one_way`, what goes to the peer is delayed alone. `idle_timeout` is in seconds: a session is forgotten
     when nothing has come for so long. ValueError for what cannot be; `start` raises OSError when the port is taken.
+
+    Args:
+        to: HOST:PORT, or an RTSP address, of the peer.
+        host: The address to listen at.
+        port: The port to listen at, 0 to 65535; 0 takes any free one.
+        network: What happens to packets, both ways.
+        one_way: Whether only what goes to the peer is delayed.
+        idle_timeout: Seconds, more than 0 and at most a year.
     """
 
     def __init__(
@@ -402,16 +410,36 @@ class Relay(Handle):
     def push(
         self, session: Session, way: Impairment, stream: str, carried: Carried, now_ns: int, *, reliable: bool = False
     ) -> None:
-        """Hand something to the network."""
+        """Hand something to the network.
+
+        Args:
+            session: The session it belongs to.
+            way: Its direction.
+            stream: The stream it is of.
+            carried: What is carried.
+            now_ns: The moment, in nanoseconds on the relay's clock.
+            reliable: Whether it is of a TCP connection, which loses nothing.
+        """
         way.push(InTransit(stream, len(carried.data), carried, reliable), now_ns)
         self._ways[way] = session
 
     def has_place(self, session: Session) -> bool:
-        """Whether there is room for its first track. It takes its place once the peer has granted it."""
+        """Whether there is room for its first track. It takes its place once the peer has granted it.
+
+        Args:
+            session: One of its sessions.
+        """
         return self._make(room_for_setup(self._sessions), session.host)
 
     def note(self, name: str, words: str, *, tell: bool = False, host: str = "") -> None:
-        """Something happened, because of a client at `host`; `tell` it to whoever runs the relay."""
+        """Something happened, because of a client at `host`; `tell` it to whoever runs the relay.
+
+        Args:
+            name: The event's name in the record.
+            words: A sentence.
+            tell: Whether `notices` says so, too.
+            host: Whom it is about.
+        """
         self._recorder.event(self._clock.now_ns(), name, f"{host}: {words}" if host else words)
         if tell and len(self._notices) < NOTICES_TOLD:
             self._notices.add(words)
@@ -428,7 +456,12 @@ class Relay(Handle):
     # ---- datagrams
 
     def listen_to(self, link: UdpLink, source: Source) -> None:
-        """Pass on the datagrams of a socket. OSError when there are too many sockets."""
+        """Pass on the datagrams of a socket. OSError when there are too many sockets.
+
+        Args:
+            link: The socket.
+            source: What is done with what comes there.
+        """
         if len(self._selector.get_map()) >= MAX_SOCKETS:
             raise OSError(errno.EMFILE, "too many sockets")
         handler = Handler(source.session, lambda: self._hear(link, source))
@@ -496,7 +529,13 @@ class Relay(Handle):
             self._recorder.event(now_ns, "socket_dropped", dropped)
 
     def row(self, stream: str, data: bytes, now_ns: int) -> tuple[Any, ...]:
-        """What the record says of a packet, up to the moment when it came."""
+        """What the record says of a packet, up to the moment when it came.
+
+        Args:
+            stream: The stream it is of.
+            data: The packet.
+            now_ns: The moment, in nanoseconds on the relay's clock.
+        """
         if len(data) < HEADER_BYTES or data[0] & 0xC0 != VERSION_2 or is_rtcp(data):
             return stream, None, None, None, None, len(data), now_ns
         _, second, sequence, timestamp, ssrc = HEADER.unpack_from(data)

@@ -59,71 +59,86 @@ if TYPE_CHECKING:
 
 
 class Server(Handle):
-    """Streams a clip to whoever asks. A handle: start, stop, wait; a context manager.
+    """Streams a clip to whoever asks: pictures and sound, encoded once and sent to every client.
 
-    `source` is a path, the number of a camera, or an iterable of BGR uint8 arrays (height, width, 3) or of (seconds,
-    array). `microphone` gives a camera its sound: True, a device's number or a part of its name; without a source it
-    is all that is sent. Camera and microphone are opened when the first client plays, and closed when the last has
-    gone. `width` in pixels (16 to 2040, None for the clip's own; rounded to a multiple of 8), `quality` from 1 to 100
-    and `pacer` (a name, a pacer or its class) act while it runs. `loop` plays on without a seam. With `once` the server
-    ends with the clip. `fps` is for arrays without times. `session_timeout` is in seconds. `isolated` has it
-    run in a process of its own, where a busy cell cannot hold it up; all that is handed in goes there as a copy, one's
-    own pacer or rate controller too, and what lives in this process alone is a ValueError. `network` is what happens to
-    media on its way to each client and, but for the bottleneck, to reports and NACKs that come back over UDP; it may be
-    set while it runs, and signalling is spared.
+    A handle: `start`, `stop`, `wait`; a context manager, which starts and stops it. `width`, `quality`, `pacer`,
+    `network`, `spread`, `parity`, `rate_control` and `offload` may be set while it runs, from the next frame on.
 
-    `wire` is `rtsp`, JPEG and L16 over RTP, or `classic`, the tutorial's: a JPEG in base64 a datagram from `port`, and
-    pickled sound over TCP from the port below. There a frame must fit one datagram (65,507 bytes at most, 9,216 on
-    macOS); one that does not is skipped, and `notices` says what to lower.
+    Args:
+        source: A path; the number of a camera; an iterable of BGR uint8 arrays (height, width, 3) or of pairs (seconds,
+            array); or None, where `microphone` is all that is sent. A camera is opened when the first client plays, and
+            closed when the last has gone.
+        wire: "rtsp", JPEG and L16 over RTP (RFC 2326, 2435, 3551), or "classic", the tutorial's: a JPEG in base64 a
+            datagram from `port`, and pickled sound over TCP from the port below. There a frame must fit one datagram
+            (65,507 bytes at most, 9,216 on macOS); one that does not is skipped, and `notices` says what to lower.
+        microphone: The sound of a camera: True for the system's own, a device's number, or a part of its name. Opened
+            and closed with the camera.
+        host: The address to listen at: 127.0.0.1, this machine alone, when left out; with `class_code` 0.0.0.0, all of
+            this machine's; "::" for those of IPv6 as well.
+        port: The port to listen at, 0 to 65535; 0 takes any free one, which `url` then has.
+        width: Pixels, 16 to 2040, rounded to a multiple of 8; None for the clip's own.
+        quality: JPEG quality, 1 to 100.
+        pacer: When frames leave: "deadline", "tutorial", "pi" or "none", or a pacer of your own, as an object or its
+            class.
+        network: What happens to media on its way to each client and, except for the bottleneck, to reports and NACKs
+            that come back over UDP. Signalling is spared.
+        loop: Whether the clip begins again at its end, without a seam.
+        once: Whether the server ends with the clip.
+        fps: Frames a second of arrays that come without times.
+        packet_size: How many bytes an RTP packet has at most, of pictures and sound, 576 to 65,000. A client may ask
+            for smaller ones by Blocksize (RFC 2326, 12.7). What is larger than the path's own packets is cut up by IP,
+            and a packet is lost with any of its pieces; a system that sends no datagram so large (macOS: 9,216 bytes)
+            has it lowered, and `notices` says so.
+        multicast: Whether clients may ask to share one stream: it goes once to a group of 239.255/16, whoever and how
+            many they are, at the interface of `host` alone, and no router passes it on. What is lost there is not
+            repaired.
+        spread: The share of a frame's time over which its packets leave, 0 to 0.95; 0 is one burst.
+        parity: How many parity packets go with each packet, 0 to 1, to clients that asked for `repair="fec"`.
+        repairs: Classes of your own, each of which sends something beside every frame to clients that ask for it by its
+            name; see `avlab.parts`.
+        rate_control: What lowers quality and width before the path to the clients overflows, and tries more again:
+            "aimd", or an object or class with a method `update(Report)` that returns a `Choice` or None. Like `spread`
+            and `parity`, it leads only to a notice on the classic wire, which has neither packets nor reports.
+        payload: What an encoded frame is on the wire, an object or a class: `pack(frame, most)` and
+            `unpack(payloads)`, sent as X-<name>. The client has to be given the same; for the rtsp wire. See
+            `avlab.parts`.
+        codec: What makes bytes of pictures instead of JPEG, an object or a class: `encode(image, quality)` and
+            `decode(data)`. The client has to be given the same; for the rtsp wire. See `avlab.parts`. Or "h264", which
+            any player takes; a picture is encoded once for all clients.
+        audio_codec: "opus", or None for L16, sound as it is.
+        bit_rate: Kilobits a second of "h264", 50 to 50,000; less in proportion where `quality` is below 80, as
+            `rate_control` may have it. It acts while the server runs.
+        key_interval: Seconds from one key frame of "h264" to the next, 0.1 to 60; there is one, too, when a client
+            joins or asks for one. It acts while the server runs.
+        clients: How many may have a session at a time, 1 or more; further ones are refused, and `notices` says so. For
+            the rtsp wire.
+        clients_per_address: How many of them from one address, 1 or more; this machine's own do not count. For the rtsp
+            wire.
+        offload: Whether the system cuts a frame up into packets (UDP segmentation offload, Linux): "on" is least work,
+            and a capture on this machine shows a frame as one large datagram; "off" hands over each packet as it is on
+            the wire; "auto" is on from 5,000 packets a second for two seconds, off below 2,500, and `notices` says so.
+        capture: A file that gets all that is sent and received from `start` on, RTSP, RTP and RTCP, as pcapng, which
+            Wireshark reads: each datagram as it is on the wire. What is in the file already is replaced. `offload`
+            "auto" is "off" then, for captures that others make of the same run.
+        class_code: Whether only who knows a code of six letters may join, as the user "class" with the code for a
+            password. It is drawn at the start; `server.class_code` says it, `invitation()` with addresses and a QR code.
+            From an address with five wrong guesses nobody is heard for a minute.
+        users: A file of lines `user:realm:HASH`, as htdigest makes them (MD5, or SHA-256 by 64 digits): only those
+            users may join, and a class by its code as well. It is a secret: PermissionError unless it is its owner's
+            alone (except on Windows). Both ask by Digest (RFC 7616), for the rtsp wire; media is not encrypted, so
+            that it keeps neighbours out and no determined listener.
+        session_timeout: Seconds after which a client that says nothing has gone, more than 0 (RFC 2326, 12.37).
+        isolated: Whether it runs in a process of its own, where a busy cell cannot hold it up. All that is handed in
+            goes there as a copy, a pacer or rate control of your own too; what lives in this process alone is a
+            ValueError.
 
-    `packet_size` is how many bytes an RTP packet has at the most, of pictures and sound: 576 to 65,000. A client may
-    ask for smaller ones by Blocksize (RFC 2326 12.7). What is larger than the path's own packets is cut up by IP, and a
-    packet is lost with any of its pieces; a system that sends no datagram so large (macOS: 9,216 bytes) has it lowered,
-    and `notices` says so.
+    Raises:
+        FileNotFoundError: There is no such clip.
+        ValueError: A setting is outside its range.
+        TypeError: A source or part is nothing that can be one.
 
-    With `multicast`, clients may ask to share one stream: it goes once to a group of 239.255/16, whoever and how many
-    they are, at the interface of `host` alone, and no router passes it on. What is lost there is not repaired.
-
-    `spread` is the share of a frame's time over which its packets leave (0 to 0.95; 0 is one burst). `parity` is how
-    many parity packets go with each packet, 0 to 1, to clients that asked for `repair="fec"`. `rate_control` lowers
-    quality and width before the path to the clients overflows, and tries more again: "aimd", or an object with a method
-    `update(Report)` that returns a `Choice` or None. These four act while it runs, from the next frame on; the
-    classic wire has neither packets nor reports, so there they only lead to a notice.
-
-    `repairs` are classes of one's own, each of which sends something beside every frame to clients that ask for it by
-    its name; see `avlab.parts`.
-
-    `payload` is what an encoded frame is on the wire, anyone's own: `pack(frame, most)` and `unpack(payloads)`, sent as
-    X-<name>. `codec` makes bytes of pictures instead of JPEG: `encode(image, quality)` and `decode(data)`. Each is an
-    object or a class, see `avlab.parts`, and the client has to be given the same; for the rtsp wire.
-    Or `codec` is "h264", which any player takes: at `bit_rate` kilobits a second (50 to 50,000; less in proportion
-    where `quality` is below 80, as `rate_control` may have it), with a key frame each `key_interval` seconds (0.1 to
-    60), and when a client joins or asks for one. Both act while it runs. A picture is encoded once for all clients.
-    `audio_codec` is "opus", or None for L16, sound as it is.
-
-    `clients` is how many may have a session at a time, `clients_per_address` how many of them from one address, but for
-    this machine's own; further ones are refused, and `notices` says so. Whole numbers of 1 or more, for the rtsp wire.
-
-    `offload` is whether the system cuts a frame up into packets (UDP segmentation offload, Linux): "on" is least work,
-    and a capture on this machine shows a frame as one large datagram; "off" hands over each packet as it is on the
-    wire; "auto" is on from 5,000 packets a second for two seconds, off below 2,500, and `notices` says so. It may be
-    set while the server runs.
-
-    `capture` is a file that gets all that is sent and received from `start` on, RTSP, RTP and RTCP, as pcapng, which
-    Wireshark reads: each datagram as it is on the wire. What is in the file already is replaced. "auto" is "off" then,
-    for captures that others make of the same run. `start` raises OSError when the file cannot be written.
-
-    `host` is the address to listen on: 127.0.0.1, this machine alone, when left out. With `class_code` it is 0.0.0.0,
-    all of this machine's, and only who knows a code of six letters may join, as the user "class" with the code for a
-    password; it is drawn at the start, and `class_code` says it, `invitation()` with addresses and a QR code. From an
-    address with five wrong guesses nobody is heard for a minute. `users` is a file of lines `user:realm:HASH`, as
-    htdigest makes them (MD5, or SHA-256 by 64 digits): only those users may join, and a class by its code as well. It
-    is a secret: PermissionError unless it is its owner's alone (but on Windows). Both ask by Digest (RFC 7616), for the
-    rtsp wire; media is not encrypted, so that it keeps neighbours out and no determined listener.
-
-    Raises FileNotFoundError, ValueError or TypeError for a source or setting that cannot be; `start` raises OSError
-    when the port is taken. A source that fails in mid-stream is played as far as it goes; then clients get BYE, and
-    `wait` and `stop` raise what it raised.
+    `start` raises OSError when the port is taken or the capture cannot be written. A source that fails in mid-stream is
+    played as far as it goes; then clients get BYE (RFC 3550, 6.6), and `wait` and `stop` raise what it raised.
     """
 
     def __init__(

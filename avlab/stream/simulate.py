@@ -75,34 +75,52 @@ def simulate(
     codec: Any = None,
     audio: bool | Device = True,
 ) -> Trace:
-    """Pace `seconds` of a clip in virtual time and play it out; the record is as a real run's.
+    """Pace, send, receive and play out a clip in virtual time; the record is as a real run's.
 
-    `clip` is a path (its timestamps are read, its frames are not decoded; it loops), a number of frames a second, or
-    presentation times in seconds. `work` is what a frame costs the sender before it leaves, in seconds, or a function
-    of a `random.Random` that says so for each; without it, each frame's encoding, sending and lateness are drawn from
-    those of a real server, recorded at 400 and at 640 pixels: the nearer to `width` counts. `seed` is the work's.
+    Frames as large as the sample clips' are at `width` and `quality` (count.mp4's stand for any other clip's) are cut
+    into packets, and so is sound; what is lost comes of the network's own seed: it is what `server.network` loses of
+    its first client's packets. NACKs and reports, two a second, take the network's way up, as on sockets: its delay,
+    its jitter and its loss. A pacer that stands still for ever ends the run. A part of your own that fails, returns
+    what makes no sense or takes over 2 s of real time for a call is replaced by the default: a `PartWarning` names it,
+    and the record has an event "part failed".
 
-    With a `network`, frames as large as the sample clips' are at `width` and `quality` (count.mp4's stand for any other
-    clip's), and sound, are cut into packets of at most `packet_size` bytes (576 to 65,000), and the record has a
-    row for each. What is lost comes of the network's own seed: it is what `server.network` loses of its first client's
-    packets. Without one, frames travel whole and arrive `delay` seconds later, and there are no rows of packets.
+    Args:
+        clip: A path (its timestamps are read, its frames are not decoded; it loops), a number of frames a second, or
+            presentation times in seconds.
+        pacer: When frames leave; as `Server` has it.
+        seconds: How many seconds of the clip, more than 0.
+        seed: Of the draws of `work`: the same seed, the same run.
+        work: What a frame costs the sender before it leaves: seconds, or a function of a `random.Random` that says so
+            for each. None draws each frame's encoding, sending and lateness from those of a real server, recorded at
+            400 and at 640 pixels: the nearer to `width` counts.
+        width: Pixels, 16 to 2040.
+        quality: JPEG quality, 1 to 100.
+        network: What happens on the way, both ways. Without one, frames travel whole and arrive `delay` seconds later,
+            and there are no rows of packets.
+        delay: Seconds that frames take without a network, 0 or more.
+        playout_delay: Seconds from the arrival of what came quickest to its presentation, "adaptive" or your own; as
+            `Client` has it.
+        jitter_buffer: A class of your own in place of avlab's; as `Client` has it.
+        repair: What brings back lost packets: "rtx", "fec" or a class of your own; as `Client` and `Server` have it.
+            It takes a network, as do `parity`, `spread` and `rate_control`.
+        parity: Parity packets for each packet with `repair="fec"`, 0 to 1.
+        spread: The share of a frame's time over which its packets leave, 0 to 0.95.
+        packet_size: How many bytes an RTP packet has at most, 576 to 65,000.
+        rate_control: What chooses quality and width from reports; as `Server` has it.
+        payload: A payload format of your own, as both sides have it; it takes a network.
+        codec: A codec of your own, as both sides have it; it takes a network, and `clip` has to be a path. It encodes
+            the first 100 pictures, and their sizes are those of all; nothing is decoded.
+        audio: Whether a path's sound, where it has any, takes part: over TCP, in chunks of 20 ms of the clip's own
+            format, it shares the bottleneck with the pictures, and these keep to what is heard. A `Device` says which
+            blocks are asked for, how long before they are heard, and by which clock.
 
-    `jitter_buffer` and a `repair` of one's own are classes, as a client has them; see `avlab.parts`.
+    Returns:
+        Trace: What both sides recorded, joined.
 
-    `repair`, `parity`, `spread`, `rate_control` and `playout_delay` are as a client and a server have them, and want a
-    network to matter. NACKs and reports, two a second, take the network's way up, as on sockets: its delay, its jitter
-    and its loss.
-
-    `payload` and `codec` are anyone's own, as both sides have them; they want a network, too. A codec encodes the first
-    100 pictures of the clip, which has to be a path, and their sizes are those of all; nothing is decoded.
-
-    A path's sound, where it has any, takes part: over TCP, in chunks of 20 ms of the clip's own format, it shares the
-    bottleneck with the pictures, and these keep to what is heard. A `Device` as `audio` says which blocks are asked
-    for, how long before they are heard, and by which clock; False leaves the sound out.
-
-    A pacer that stands still for ever ends the run. ValueError for what cannot be. A part of one's own that fails,
-    returns what makes no sense or takes over 2 s of real time for a call is replaced by the default: a `PartWarning`
-    names it, and the record has an event "part failed".
+    Raises:
+        ValueError: A setting is outside its range, or does not go with another.
+        TypeError: A part has not the methods that it needs.
+        FileNotFoundError: There is no such clip.
     """
     failures: list[PartWarning] = []
     with Guard(lambda words: print(words, file=sys.stderr)) as guard:  # noqa: T201 - nothing else can say it

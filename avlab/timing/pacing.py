@@ -121,6 +121,14 @@ class FeedbackPacer:
     Raises TypeError for a rule that cannot be called with three numbers, and ValueError for settings out of range;
     `push` and `pull` raise PartError, a ValueError, when the rule fails or returns anything but a finite number of
     seconds from 0.
+
+    Args:
+        rule: The rule: a function, an object or a class.
+        fps: The target in frames a second, more than 0.
+        start: The first delay, in seconds from 0.
+        whole_ms: Whether waits are cut to whole milliseconds.
+        stall: "report" or "real".
+        name: What plots and records call it; None for the rule's own.
     """
 
     keeps_deadlines = False
@@ -247,6 +255,12 @@ class TutorialPacer(FeedbackPacer):
     Waits are whole milliseconds. Its "windows" edition starts with half a frame's length, its "macos" edition with a
     whole one; `start`, in seconds, is another first wait. Its stopwatch starts in 1970, so the first measurement says
     0 fps, and the first nudge is always down.
+
+    Args:
+        edition: "windows" or "macos".
+        fps: The target in frames a second; None for the mean rate of the timestamps.
+        start: The first wait, in seconds from 0.
+        stall: "report" or "real", as `FeedbackPacer` has it.
     """
 
     def __init__(
@@ -272,7 +286,13 @@ class TutorialPacer(FeedbackPacer):
 
 
 def tutorial_rule(delay: float, measured_fps: float, target_fps: float) -> float:
-    """The tutorial's rule: a millisecond more when too fast, a millisecond less when too slow, whatever the error."""
+    """The tutorial's rule: a millisecond more when too fast, a millisecond less when too slow, whatever the error.
+
+    Args:
+        delay: The delay before this frame, in seconds.
+        measured_fps: Frames a second as they left.
+        target_fps: Frames a second as they should leave.
+    """
     if measured_fps > target_fps:
         return delay + 0.001
     if measured_fps < target_fps:
@@ -289,6 +309,11 @@ def pi_rule(*measured: float, kp: float = 0.1, ki: float = 0.2) -> PiRule | floa
 
     Called like any rule, it gives the first delay after the one it is told; a `FeedbackPacer(pi_rule)` has one that
     remembers. ValueError for gains that would make it swing ever wider.
+
+    Args:
+        measured: The delay in seconds, the measured and the target rate in frames a second; or nothing.
+        kp: Gain of the error of this frame, 0 or more.
+        ki: Gain of the errors added up, 0 or more.
     """
     if not measured:
         return PiRule(kp=kp, ki=ki)

@@ -29,6 +29,10 @@ def part(kind: str, work: Any) -> Verdict:
 
     `kind` is the keyword by which it is handed in: "codec", "jitter_buffer", "network", "pacer", "payload",
     "playout_delay", "rate_control" or "repair"; a function as a network is its loss. ValueError for another word.
+
+    Args:
+        kind: The keyword of the part.
+        work: The part: a class, an object or a function.
     """
     if kind not in PARTS:
         raise ValueError(f"a part is one of {', '.join(PARTS)}, not {kind!r}")

@@ -55,6 +55,12 @@ def controller(work: Any, *, rate: float | None = None, seconds: float | None = 
     kbit/s as `seed` draws it, and are wide again. With `rate`, in kbit/s, or `seconds`, there is one path, of that rate
     (3,000 by default) from the beginning, for so long (20). Frames are to be shown, packets not to wait, and the path
     to be used, as far as it is possible there. Of a class one object is made for each path; an object is copied.
+
+    Args:
+        work: The rate controller, an object or its class.
+        rate: Kilobits a second through the one bottleneck; None for the two paths.
+        seconds: Length of the one path's run; None for 20, or for the two paths.
+        seed: Draws the bottlenecks and the losses.
     """
     chance = random.Random(seed)
     if rate is not None or seconds is not None:

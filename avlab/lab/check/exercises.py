@@ -20,6 +20,10 @@ def packets(work: Any, *, seed: int | None = None) -> Verdict:
     """Check a `packets(size)`: how many packets a frame of `size` bytes takes, at 1,162 bytes of it in each.
 
     `seed` draws the cases; without it they are others each time.
+
+    Args:
+        work: The student's function.
+        seed: Draws the cases; None has others each time.
     """
     return _PACKETS.judge(work, seed)
 
@@ -28,6 +32,10 @@ def mean_fps(work: Any, *, seed: int | None = None) -> Verdict:
     """Check a `mean_fps(times)`: the mean rate, in frames a second, of timestamps in seconds, in any order.
 
     `seed` draws the cases; without it they are others each time.
+
+    Args:
+        work: The student's function.
+        seed: Draws the cases; None has others each time.
     """
     return _MEAN_FPS.judge(work, seed)
 
@@ -36,6 +44,10 @@ def base64_size(work: Any, *, seed: int | None = None) -> Verdict:
     """Check a `base64_size(count)`: how many bytes `count` bytes are in base64, without line ends.
 
     `seed` draws the cases; without it they are others each time.
+
+    Args:
+        work: The student's function.
+        seed: Draws the cases; None has others each time.
     """
     return _BASE64.judge(work, seed)
 
@@ -45,6 +57,10 @@ def most_loss(work: Any, *, seed: int | None = None) -> Verdict:
     of frames of `n` packets is to stay whole.
 
     `seed` draws the cases; without it they are others each time.
+
+    Args:
+        work: The student's function.
+        seed: Draws the cases; None has others each time.
     """
     return _MOST_LOSS.judge(work, seed)
 
@@ -53,6 +69,10 @@ def lasts(work: Any, *, seed: int | None = None) -> Verdict:
     """Check a `lasts(ms, ppm)`: how many seconds a buffer of `ms` milliseconds lasts at a drift of `ppm` millionths.
 
     `seed` draws the cases; without it they are others each time.
+
+    Args:
+        work: The student's function.
+        seed: Draws the cases; None has others each time.
     """
     return _LASTS.judge(work, seed)
 

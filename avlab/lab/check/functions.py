@@ -67,6 +67,11 @@ def function(work: Any, cases: Mapping[Any, Any], *, within: float = 1e-6) -> Ve
     """Hold a student's function against cases; the verdict names the first that is wrong.
 
     A case is `argument: result`, or `(argument, argument, ...): result`. Numbers may differ by the part `within`.
+
+    Args:
+        work: The student's function.
+        cases: Results by argument, or by a tuple of arguments.
+        within: The part by which numbers may differ.
     """
     # A mistake in these is the teacher's, and raises.
     right = [(key if isinstance(key, tuple) else (key,), result) for key, result in dict(cases).items()]

@@ -138,6 +138,10 @@ def receiver(work: Any, *, seed: int | None = None) -> Verdict:
 
     At the connection's end it is to raise ConnectionError, or another OSError or EOFError. `seed` draws the bytes, and
     how they are cut; without it they are others each time.
+
+    Args:
+        work: The student's function.
+        seed: Draws the cases; None has others each time.
     """
     if seed is None:
         seed = random.SystemRandom().getrandbits(64)

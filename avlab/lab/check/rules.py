@@ -29,6 +29,12 @@ def rule(work: Any, *, fps: float | Sequence[float] = RATES, seconds: float = 60
     What the rule must be is told by `FeedbackPacer`: a function of (delay, measured_fps, target_fps), in seconds. It
     has to settle within 2 % of the target, and not to slide from then on, at each of `fps`; a run is of `seconds`, and
     `seed` draws what its frames cost.
+
+    Args:
+        work: The student's function.
+        fps: Frames a second, one rate or several.
+        seconds: Length of each run, in virtual time.
+        seed: Draws what frames cost.
     """
     rates = [float(fps)] if isinstance(fps, int | float) else [float(rate) for rate in fps]
     return judged(work, lambda patience: _rule(work, rates, seconds, seed, patience))

@@ -335,6 +335,10 @@ def panel(server: Server | None, client: Client | None = None) -> Panel:
 
     `panel.view()` shows the picture inside it. Without a client it is the server's alone, and with None for the
     server, as for another machine's stream, the client's. TypeError for what is no handle, ValueError for neither.
+
+    Args:
+        server: A server of this process, or None.
+        client: A client of this process, or None.
     """
     for given, kind in ((server, Server), (client, Client)):
         if given is not None and not isinstance(given, Handle):

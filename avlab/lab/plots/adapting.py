@@ -51,6 +51,9 @@ def adaptation(trace: Trace) -> Figure:
 
     The bottleneck takes all packets, those of the sound and of repairs, too; it is drawn where the settings have it.
     Several runs, as {name: trace}, are laid over each other.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
     """
     figure = plot(figsize=(12, 6.8), layout="constrained")
     above, middle, below = figure.subplots(3, 1, sharex=True)
@@ -128,6 +131,9 @@ def reports(trace: Trace) -> Figure:
     """What receivers reported (RFC 3550) beside what the network did: loss since the last report, and jitter.
 
     The truth is known where the record is of both sides: a server's, joined with its client's.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
     """
     figure = plot(figsize=(12, 6.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
@@ -165,6 +171,10 @@ def real_against_simulated(real: Trace, simulated: Trace) -> Figure:
 
     What differs is marked: above, packets that were lost in one run alone, counted from each run's first; below, frames
     with two fates.
+
+    Args:
+        real: The record of a run on sockets, both sides joined.
+        simulated: What `simulate` gave for the same seed and settings.
     """
     check_trace("real_against_simulated", real)
     check_trace("real_against_simulated", simulated)

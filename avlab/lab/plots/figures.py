@@ -32,6 +32,9 @@ def gaps(clips: Mapping[str, Iterable[float]]) -> Figure:
 
     What leaves a sender has timestamps, too. Where gaps are nearly equal, the plot shows how they differ; else it
     begins at 0.
+
+    Args:
+        clips: Moments at which pictures come, in seconds, by name.
     """
     figure, ax = axes(None, "time (s)", "gap to the next picture (ms)")
     ordered = {name: np.sort(np.fromiter(times, np.float64)) for name, times in clips.items()}
@@ -61,6 +64,9 @@ def players(runs: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     """How far into its clip each player is, against real time: pairs (moment, pts) of each picture, in seconds.
 
     On the diagonal a second of clip takes a second.
+
+    Args:
+        runs: Runs of a player, by name.
     """
     figure, ax = axes(None, "real time (s)", "time in the clip (s)")
     seen = {name: timelines.playing(pairs) for name, pairs in runs.items() if len(pairs) > 1}
@@ -89,6 +95,9 @@ def levels(runs: Mapping[str, pd.Series[float]]) -> Figure:
     """How much sound waits before it is heard, run by run: milliseconds, by the minute.
 
     Where a line falls, two clocks differ; one that comes down to nothing has run empty, and sound has broken off.
+
+    Args:
+        runs: A buffer's level by name, as (seconds, milliseconds).
     """
     figure, ax = axes(None, "time (min)", "sound that waits (ms)")
     runs = {name: run.dropna() for name, run in runs.items()}
@@ -116,6 +125,10 @@ def frame_sizes(sizes: pd.DataFrame, *, limits: Mapping[str, int] = LIMITS) -> F
     """Bytes of a frame over quality and width, with a line where a frame just fits each of `limits`, in bytes.
 
     `sizes` is as `avlab.frame_sizes` makes it: a row a quality, a column a width. Two of each at least.
+
+    Args:
+        sizes: Bytes of a frame, as `avlab.frame_sizes` gives them.
+        limits: Bytes by name, each a line.
     """
     figure, ax = axes(None, "width (pixels)", "JPEG quality")
     if min(sizes.shape) < 2:
@@ -156,7 +169,11 @@ def frame_sizes(sizes: pd.DataFrame, *, limits: Mapping[str, int] = LIMITS) -> F
 
 
 def pieces(runs: Mapping[str, Sequence[int]]) -> Figure:
-    """Where bytes were cut: for each name, the sizes in which they were sent or received, as bars in a row."""
+    """Where bytes were cut: for each name, the sizes in which they were sent or received, as bars in a row.
+
+    Args:
+        runs: Sizes in bytes, by name.
+    """
     figure, ax = axes(None, "bytes, one after another", "")
     if not any(runs.values()):
         return missing(figure, ax, "No pieces to draw", "it needs the sizes of what was sent or received")
@@ -181,6 +198,10 @@ def packets(shown: Mapping[str, tuple[bytes, Sequence[Field]]], *, rows: int = 2
     """The first bytes of packets, field by field: `shown` names pairs of bytes and their fields (avlab.wire.fields).
 
     Sixteen bytes a row. Fields are told apart by frame, number and colour; the numbers' meanings stand to the right.
+
+    Args:
+        shown: Pairs of bytes and their fields, by name.
+        rows: Rows of sixteen bytes that are drawn of each at most.
     """
     heights = [max(rows, 0.62 * len(fields)) + 1.1 for _, fields in shown.values()]
     figure = plot(figsize=(12, 0.42 * sum(heights) + 0.3), layout="constrained")

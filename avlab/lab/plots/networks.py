@@ -58,6 +58,9 @@ def frame_loss(traces: Mapping[str, Trace] | Sequence[Trace]) -> Figure:
     A run is a point: a disk where packets were lost by chance, a diamond where they were lost in bursts (more than
     chance alone makes), hollow where a repair brought packets back. The line is the mean of 1 - (1 - p)^n over the
     frames of all runs; the band is between the smallest tenth of them and the largest.
+
+    Args:
+        traces: Records by name, or in a row.
     """
     figure, ax = axes(None, "packets lost (%)", "frames lost or incomplete (%)")
     runs = named("frame_loss", traces)
@@ -118,6 +121,13 @@ def raster(
     A mark stands where a packet arrived, or where it was sent if it never did; where few are drawn, a line leads from
     sending to arrival. `start` and `seconds`, on the trace's clock, choose a part of a long run. What a repair sends
     has numbers of its own and is not drawn: what it brought back is.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        start: Seconds on the trace's clock; None for its beginning.
+        seconds: How long a part is drawn; None for all that follows.
+        stream: "video" or "audio".
+        ax: Where to draw; None makes a figure of its own.
     """
     figure, ax = axes(ax, "time (s)", "sequence number, from the first")
     if seconds is not None and not seconds > 0:
@@ -163,6 +173,9 @@ def delays(trace: Trace) -> Figure:
 
     Above, each packet's one-way delay, or how much longer than the quickest it took where the sides share no clock: the
     part of the packets that took no longer. Jitter is what receivers report (RFC 3550, A.8).
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
     """
     figure = plot(figsize=(12, 6.4), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(3, 2))
@@ -207,6 +220,9 @@ def playout(traces: Mapping[str, Trace] | Sequence[Trace]) -> Figure:
 
     Below, a run is a point, and the curve is what the first run's own delays predict for other playout delays: the part
     of its frames that took longer. A picture is late when the next one's moment has come, or 40 ms after its own.
+
+    Args:
+        traces: Records by name, or in a row.
     """
     runs = named("playout", traces)
     figure = plot(figsize=(12, 6.6), layout="constrained")

@@ -57,6 +57,10 @@ def fps(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """Frames shown a second, over the trailing second, with the target, its band of 2 % and when that was reached.
 
     Several runs, as {name: trace}, are laid over each other, without the moment.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        ax: Where to draw; None makes a figure of its own.
     """
     figure, ax = _axes(ax, "time (s)", "frames a second")
     rates, found = metrics.fps(trace), metrics.convergence(trace)
@@ -100,7 +104,12 @@ def fps(trace: Trace, *, ax: Axes | None = None) -> Figure:
 
 @_of_trace
 def interval_error(trace: Trace, *, ax: Axes | None = None) -> Figure:
-    """How much longer or shorter than asked each gap between two frames on the screen was."""
+    """How much longer or shorter than asked each gap between two frames on the screen was.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        ax: Where to draw; None makes a figure of its own.
+    """
     figure, ax = _axes(ax, "time (s)", "interval error (ms)")
     errors = metrics.interval_error(trace)
     size = metrics.spread(errors["error_ms"])
@@ -120,6 +129,10 @@ def sync(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """Sound against picture, positive when the sound is early, with what viewers notice and accept (ITU-R BT.1359).
 
     Several runs, as {name: trace}, are laid over each other: the middle of each second.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        ax: Where to draw; None makes a figure of its own.
     """
     figure, ax = _axes(ax, "time (s)", "late  \N{LEFTWARDS ARROW}  sound  \N{RIGHTWARDS ARROW}  early (ms)")
     size = metrics.sync_summary(trace)
@@ -149,6 +162,10 @@ def loss(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """Packets lost and frames damaged by it, a second at a time.
 
     Several runs, as {name: trace}, are laid over each other: their frames.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        ax: Where to draw; None makes a figure of its own.
     """
     figure, ax = _axes(ax, "time (s)", "lost in each second (%)")
     table, found = metrics.loss(trace), metrics.summary(trace)
@@ -174,6 +191,10 @@ def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """How long each packet was under way, where both sides share a clock.
 
     Several runs, as {name: trace}, are laid over each other: the middle of each second.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        ax: Where to draw; None makes a figure of its own.
     """
     figure, ax = _axes(ax, "time (s)", "one-way delay (ms)")
     table = metrics.one_way_delay(trace)
@@ -193,7 +214,12 @@ def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
 
 @_of_trace
 def frame_bytes(trace: Trace, *, ax: Axes | None = None) -> Figure:
-    """How large each picture was, with a mark where quality or width was changed and came to rest."""
+    """How large each picture was, with a mark where quality or width was changed and came to rest.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        ax: Where to draw; None makes a figure of its own.
+    """
     figure, ax = _axes(ax, "time (s)", "bytes a frame")
     frames = video_frames(trace)
     moment = "sent" if frames["sent"].notna().any() else "complete"
@@ -222,6 +248,9 @@ def pacers(traces: Mapping[str, Trace]) -> Figure:
     """Pacing rules laid over each other by name: fps on leaving the sender, and below how far behind each comes.
 
     Any trace that says when frames were sent will do: a simulated one, a server's, a joined one.
+
+    Args:
+        traces: Records by name.
     """
     traces = _named("pacers", traces)
     figure = plot(figsize=(12, 6.2), layout="constrained")  # both halves fit a projector of 1280x800
@@ -280,6 +309,10 @@ def bitrate(trace: Trace, *, ax: Axes | None = None) -> Figure:
     """Kilobits of packets a second, of video and of sound, a second at a time.
 
     Several runs, as {name: trace}, are laid over each other: all packets.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        ax: Where to draw; None makes a figure of its own.
     """
     figure, ax = _axes(ax, "time (s)", "bit rate (kbit/s)")
     table = metrics.bitrate(trace)
@@ -301,6 +334,10 @@ def page(trace: Trace, *, kinds: Sequence[str] = ("fps", "interval_error", "sync
 
     Of a stream that is sound alone there are those that sound has, bit rate and delay. ValueError for a kind that is
     none.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        kinds: The plots' names, from top to bottom.
     """
     draws = {draw.__name__: draw for draw in (fps, interval_error, sync, loss, bitrate, delay)}
     unknown = [kind for kind in kinds if kind not in draws]
@@ -335,6 +372,11 @@ def live(
 
     `live(client).figure()` is the whole run as a plain matplotlib figure, during the stream and after it. `kinds`
     chooses among the five. Raises RuntimeError when the client does not run, ValueError for a kind that is none.
+
+    Args:
+        client: A client that runs.
+        kinds: The plots' names, from top to bottom.
+        seconds: How much of the run is seen, more than 0.
     """
     from avlab.lab.notebook import live as room  # widgets are for notebooks, and take a while to import
 

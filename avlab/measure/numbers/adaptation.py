@@ -30,6 +30,9 @@ def reports(trace: Trace) -> pd.DataFrame:
     `fraction_lost` is since the report before, in steps of 1/256; `cumulative_lost` counts packets since the beginning,
     less duplicates; `jitter_ms` is that of A.8. `Trace.reports` in milliseconds: in a server's record, and in one
     joined with it, which has the reports of that client alone.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
     """
     table = trace.reports.assign(
         fraction_lost=lambda told: told["loss"],

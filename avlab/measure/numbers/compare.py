@@ -27,6 +27,10 @@ def compare(traces: Mapping[str, Trace], at: Moment = "sent") -> pd.DataFrame:
 
     `behind, ms` is how far behind its timestamps the last frame is; NaN stands for what never came or is not known.
     `convergence` says what the others mean.
+
+    Args:
+        traces: Records by name.
+        at: Which moment of a frame counts: "shown", "sent" or "complete".
     """
     import pandas as pd
 

@@ -81,6 +81,11 @@ def fps(trace: Trace, at: Moment = "shown", window: float = 1.0) -> pd.DataFrame
 
     A rate is intervals over their length, not frames in a window: 29.97 fps then reads 29.97 and not 29 or 30 by
     turns. The first frame has none (NaN); in the first second the window is what there is; a gap counts in full.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        at: Which moment of a frame counts: "shown", "sent" or "complete".
+        window: Seconds, more than 0.
     """
     return as_table(folded.frame_rate(trace, at, window), "time", "fps")
 
@@ -94,6 +99,11 @@ def settling_time(rates: pd.DataFrame, target: float, band: float = 0.02) -> flo
 
     For good is to the end, and for `HELD` seconds at least: a run that is in the band with its last frame has not
     settled.
+
+    Args:
+        rates: Columns time and fps, as `fps` gives them.
+        target: Frames a second.
+        band: The share of `target` that fps may be off, 0.02 for 2 %.
     """
     return _settled(np.asarray(rates["time"], np.float64), np.asarray(rates["fps"], np.float64), target, band)
 
@@ -107,7 +117,13 @@ def _settled(times: Floats, values: Floats, target: float, band: float) -> float
 
 
 def convergence(trace: Trace, at: Moment = "shown", band: float = 0.02) -> Convergence:
-    """How, and how exactly, fps came to its target; watch a pacer with `at="sent"`."""
+    """How, and how exactly, fps came to its target; watch a pacer with `at="sent"`.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        at: Which moment of a frame counts: "shown", "sent" or "complete".
+        band: The share of the target that fps may be off, 0.02 for 2 %.
+    """
     (times, values), target = folded.frame_rate(trace, at), target_fps(trace)
     settled = None if target is None else _settled(times, values, target, band)
     since = -np.inf if settled is None else times[0] + settled
@@ -135,6 +151,10 @@ def interval_error(trace: Trace, at: Moment = "shown") -> pd.DataFrame:
     """How much longer each gap between frames was than the timestamps ask: columns time, error_ms.
 
     Without timestamps (a client before the join), the gap asked for is the one of the nominal rate.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        at: Which moment of a frame counts: "shown", "sent" or "complete".
     """
     return as_table(folded.interval_error(trace, at), "time", "error_ms")
 
@@ -143,6 +163,10 @@ def drift(trace: Trace, at: Moment = "shown") -> pd.DataFrame:
     """How far behind its timestamps the stream has come since the first frame: columns time, drift_ms.
 
     Positive when behind. What `interval_error` says of each gap, added up.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        at: Which moment of a frame counts: "shown", "sent" or "complete".
     """
     return as_table(folded.drift(trace, at), "time", "drift_ms")
 

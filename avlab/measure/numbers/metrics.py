@@ -224,6 +224,10 @@ def packet_ledger(trace: Trace, stream: str | None = None) -> PacketLedger:
     A client's own trace does not say what was sent: then it is what the sequence numbers leave room for, as a receiver
     reckons it (RFC 3550, A.3); on the classic wire, which has none, it is what came. A server's own trace says nothing
     of arrivals, so its ledger does not close.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        stream: "video" or "audio"; None for both.
     """
     if stream is not None and stream not in STREAMS:
         raise ValueError(f"stream must be one of {', '.join(STREAMS)}, or None for all, not {stream!r}")
@@ -250,7 +254,12 @@ def _counts(codes: np.ndarray[tuple[int, ...], np.dtype[np.int8]], words: int) -
 
 
 def frame_ledger(trace: Trace, stream: str = "video") -> FrameLedger:
-    """What became of a stream's frames; for "audio", of its chunks of sound."""
+    """What became of a stream's frames; for "audio", of its chunks of sound.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        stream: "video" or "audio".
+    """
     fates, offered = np.zeros(len(FRAME_FATES), np.int64), 0
     for rows in trace.chunks("frames"):
         mine = rows["fate"][rows["stream"] == STREAMS.index(stream)]
@@ -260,7 +269,11 @@ def frame_ledger(trace: Trace, stream: str = "video") -> FrameLedger:
 
 
 def pacing(trace: Trace) -> PacingSummary:
-    """How exactly frames left when they were due."""
+    """How exactly frames left when they were due.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+    """
     due_ns, sent_ns = of_frames(trace, "video", "due", "sent")
     both = (due_ns != UNKNOWN) & (sent_ns != UNKNOWN)
     due_ns, sent_ns = due_ns[both], sent_ns[both]
@@ -287,6 +300,10 @@ def loss(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
     back; a frame is damaged if it is lost or incomplete after all. Only video counts; what is in flight does not, nor
     what was skipped before sending. NaN where nothing was sent, and on the classic wire, which has no numbers to tell
     loss by. Over more than a million bins, those in which nothing was sent are left out. ValueError for a bin of 0.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        bin: Seconds a bin, more than 0.
     """
     return as_table(loss_series(trace, bin), "time", "packet_loss", "frame_loss")
 
@@ -295,6 +312,9 @@ def one_way_delay(trace: Trace) -> pd.DataFrame:
     """Each received packet's delay: columns time (when sent), stream, delay_ms. NaN unless both sides share a clock.
 
     Of more than five million packets, one in two, in three and so on.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
     """
     import pandas as pd
 
@@ -313,6 +333,9 @@ def jitter(trace: Trace) -> pd.DataFrame:
 
     Media clocks tick at 90 kHz for video (RFC 3551) and at meta's `audio_rate` for sound; without it, sound has NaN.
     It is reckoned from each packet; of more than five million, one in two, in three and so on is in the table.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
     """
     import pandas as pd
 
@@ -321,7 +344,12 @@ def jitter(trace: Trace) -> pd.DataFrame:
 
 
 def media_jitter(trace: Trace, stream: str = "video") -> pd.DataFrame:
-    """A stream's own jitter, without that of packets which are sent again: columns as `jitter` has them."""
+    """A stream's own jitter, without that of packets which are sent again: columns as `jitter` has them.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        stream: "video" or "audio".
+    """
     table = jitter(trace)
     table = table[table["stream"] == stream]
     return table[table["ssrc"] == table["ssrc"].mode()[0]] if len(table) else table
@@ -331,12 +359,20 @@ def bitrate(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
     """Kilobits of packets a second, each `bin` seconds: columns time, video, audio. Received, or sent for a server.
 
     Over more than a million bins, those in which nothing came are left out. ValueError for a bin of 0.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        bin: Seconds a bin, more than 0.
     """
     return as_table(rates.bit_rate(trace, bin), "time", "video", "audio")
 
 
 def sync_summary(trace: Trace) -> SyncSummary:
-    """How far picture and sound were apart, and which was early. Zeros of exact agreement count as neither."""
+    """How far picture and sound were apart, and which was early. Zeros of exact agreement count as neither.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+    """
     offsets = delays.sync_offsets(trace)[1]
     offsets = offsets[np.isfinite(offsets)]
     size = np.abs(offsets)
@@ -354,13 +390,21 @@ def sync_summary(trace: Trace) -> SyncSummary:
 
 
 def spread(values_ms: pd.Series[Any]) -> Spread:
-    """How large the values of a column are, signs and NaN aside."""
+    """How large the values of a column are, signs and NaN aside.
+
+    Args:
+        values_ms: A column of a table, in milliseconds.
+    """
     size = np.abs(known(values_ms))
     return Spread(median_ms=quantile(size, 0.5), p95_ms=quantile(size, 0.95), max_ms=quantile(size, 1), count=len(size))
 
 
 def audio_seconds(trace: Trace) -> float:
-    """Seconds of sound played: each chunk lasts until the next one's pts; where chunks lack, as long as most do."""
+    """Seconds of sound played: each chunk lasts until the next one's pts; where chunks lack, as long as most do.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+    """
     pts, fates = of_frames(trace, "audio", "pts", "fate")
     fates, pts = fates[pts != UNKNOWN], pts[pts != UNKNOWN]
     pts, first = np.unique(pts, return_index=True)
@@ -373,7 +417,11 @@ def audio_seconds(trace: Trace) -> float:
 
 
 def summary(trace: Trace) -> Summary:
-    """The numbers that `demo` and `play --json` print."""
+    """The numbers that `demo` and `play --json` print.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+    """
     ledger, sync, delay = frame_ledger(trace), sync_summary(trace), delays.one_way(trace).ms
     return Summary(
         offered=ledger.offered,

@@ -39,6 +39,10 @@ def packet_fates(trace: Trace, stream: str = "video") -> pd.DataFrame:
     known; `fate` is one of the trace's words, or "sent" where the record is the sender's alone. In a client's own
     record the numbers that lack are `lost`, at the time between their neighbours (RFC 3550, A.3). Packets that repairs
     send have numbers of their own and are left out; so is all but one client of a server's record.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        stream: "video" or "audio".
     """
     import pandas as pd
 
@@ -136,6 +140,9 @@ def frame_loss(trace: Trace) -> FrameLoss | None:
     """What packet loss did to frames; None for a trace without video packets whose fate is known.
 
     Packets under way, and frames under way or skipped, count on neither side.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
     """
     table = packet_fates(trace)
     table = table[table["fate"].isin(set(PACKET_FATES) - {"in_flight", "duplicate"})]
@@ -164,7 +171,11 @@ def frame_loss(trace: Trace) -> FrameLoss | None:
 
 
 def packets_a_frame(trace: Trace) -> dict[int, int]:
-    """How many frames were sent in how many packets: {packets: frames}."""
+    """How many frames were sent in how many packets: {packets: frames}.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+    """
     frames = frames_of(packet_fates(trace))
     sizes = frames["packets"] if len(frames) else video_frames(trace)["packets"].dropna()
     values, counts = np.unique(sizes[sizes > 0].to_numpy(np.int64), return_counts=True)
@@ -182,6 +193,10 @@ def expected_frame_loss(packet_loss: ArrayLike, sizes: Mapping[int, int]) -> Flo
 
     1 - (1 - p)^n for a frame of n packets; over frames of all `sizes` ({packets: frames}), the mean of that, which is
     less than what the mean size would give. Shape as `packet_loss`.
+
+    Args:
+        packet_loss: The share of packets lost, 0 to 1: a number or an array.
+        sizes: {packets: frames}, as `packets_a_frame` gives it.
     """
     p = np.asarray(packet_loss, np.float64)
     total = sum(sizes.values())
@@ -251,6 +266,10 @@ def buffer_depth(trace: Trace, window: float = 0.5) -> pd.DataFrame:
 
     Columns time, depth_ms. The sound before its device where the record has it; else, at each picture shown, how much
     newer the newest whole picture is. ValueError for a window of 0.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        window: Seconds, more than 0.
     """
     if not window > 0:
         raise ValueError(f"window must be more than 0 seconds, not {window}")
@@ -288,7 +307,11 @@ class Lateness(Printed):
 
 
 def lateness(trace: Trace) -> Lateness | None:
-    """Late frames, and the playout delay that a run had; None without one, or without whole frames that were shown."""
+    """Late frames, and the playout delay that a run had; None without one, or without whole frames that were shown.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+    """
     steps, whole = playout_delays(trace), _whole(trace)
     held = (whole["shown"] - whole["media"]).dropna() - _took(whole).min(initial=np.inf)
     if held.empty or steps.empty or not (steps["delay_ms"] > 0).all():
@@ -304,6 +327,10 @@ def predicted_late(trace: Trace, delays_ms: ArrayLike) -> Floats | None:
     How long a frame takes is counted as the delay is, from the quickest one. A frame is late when the next one's moment
     has come, or 40 ms after its own, whichever is sooner, as `avlab.timing.playout` has it. Whatever the run's own
     delay was, its record has when the late packets came. Shape as `delays_ms`; None without a whole frame.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+        delays_ms: Playout delays in milliseconds: a number or an array.
     """
     whole = _whole(trace)
     if whole.empty:
@@ -354,6 +381,10 @@ def agreement(real: Trace, simulated: Trace) -> Agreement:
     """Whether a real and a simulated run of one seed lost the same, as far as both go.
 
     Compared is what both sent, and what was not under way when either ended.
+
+    Args:
+        real: The record of a run on sockets, both sides joined.
+        simulated: What `simulate` gave for the same seed and settings.
     """
     import pandas as pd
 

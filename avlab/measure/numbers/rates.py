@@ -81,7 +81,11 @@ def mean_rate(times: Floats) -> float | None:
 
 
 def target_fps(trace: Trace) -> float | None:
-    """The fps that the clip means to have: meta's `target_fps`, else from the median gap between timestamps."""
+    """The fps that the clip means to have: meta's `target_fps`, else from the median gap between timestamps.
+
+    Args:
+        trace: A run's record: a server's, a client's, or both joined.
+    """
     named = trace.meta.get("target_fps")
     if named:
         return float(named)

@@ -46,6 +46,12 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
     While a run goes on, take the client's trace before the server's.
 
     ValueError: the traces are not a server's and a client's, or they are of different runs.
+
+    Args:
+        server: The server's record.
+        client: The client's record.
+        in_flight: Seconds before the end of the client's record in which what has not come counts as under way, 0 or
+            more.
     """
     if not (isinstance(server, Trace) and isinstance(client, Trace)):
         raise ValueError(f"join takes two traces, not {type(server).__name__} and {type(client).__name__}")

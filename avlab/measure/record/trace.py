@@ -444,6 +444,14 @@ class Trace:
     NaN or NA where unknown; `meta` says what ran. Made by `Recorder.trace`, `join` and `load`, from batches of packed
     rows, of which the oldest may be on a disk. A table of more than five million rows is no DataFrame: ask for a part
     of the run by `between`. The numbers of avlab.metrics are of the whole run, however long.
+
+    Args:
+        frames: Rows of frames, packed.
+        packets: Rows of packets, packed.
+        sync: Rows of sound against picture, packed.
+        reports: Rows of receiver reports, packed.
+        settings: What was set when.
+        meta: What ran: `side`, `epoch_ns`, `clock` and more.
     """
 
     def __init__(
@@ -478,7 +486,16 @@ class Trace:
         settings: Sequence[SettingRow],
         meta: Mapping[str, Any],
     ) -> Trace:
-        """A trace from its own DataFrames; `settings` with times in nanoseconds. KeyError for a column that lacks."""
+        """A trace from its own DataFrames; `settings` with times in nanoseconds. KeyError for a column that lacks.
+
+        Args:
+            frames: As `Trace.frames`.
+            packets: As `Trace.packets`.
+            sync: As `Trace.sync`.
+            reports: As `Trace.reports`; None for none.
+            settings: What was set when, with times in nanoseconds.
+            meta: As `Trace.meta`.
+        """
         epoch_ns = int(meta["epoch_ns"])
         return cls(
             frames=[FRAMES.to_rows(frames, epoch_ns)],
@@ -555,11 +572,19 @@ class Trace:
         return self._settings
 
     def count(self, name: str) -> int:
-        """How many rows "frames", "packets", "sync" or "reports" have."""
+        """How many rows "frames", "packets", "sync" or "reports" have.
+
+        Args:
+            name: "frames", "packets", "sync" or "reports".
+        """
         return sum(len(batch.rows) for batch in self._batches[name])
 
     def rows(self, name: str) -> Rows:
-        """The packed rows of a table (see `count`) in one array, times in nanoseconds; do not write to it."""
+        """The packed rows of a table (see `count`) in one array, times in nanoseconds; do not write to it.
+
+        Args:
+            name: "frames", "packets", "sync" or "reports".
+        """
         batches = self._batches[name]
         if len(batches) != 1 or not isinstance(batches[0].rows, np.ndarray):
             rows = np.concatenate([batch.read() for batch in batches]) if batches else TABLES[name].empty()
@@ -568,7 +593,12 @@ class Trace:
         return batches[0].read()
 
     def rows_from(self, name: str, first: int) -> Iterator[Rows]:
-        """The packed rows from number `first` on, some at a time."""
+        """The packed rows from number `first` on, some at a time.
+
+        Args:
+            name: "frames", "packets", "sync" or "reports".
+            first: The number of the first row wanted, from 0.
+        """
         before, parts = 0, []
         for batch in self._batches[name]:
             skipped = max(0, first - before)
@@ -578,7 +608,11 @@ class Trace:
         return chunked(parts)
 
     def chunks(self, name: str) -> Iterator[Rows]:
-        """The packed rows some at a time, in order; all at once as long as they are half a million or fewer."""
+        """The packed rows some at a time, in order; all at once as long as they are half a million or fewer.
+
+        Args:
+            name: "frames", "packets", "sync" or "reports".
+        """
         if self.count(name) <= CHUNK:
             return iter([self.rows(name)])
         return chunked(self._batches[name], CHUNK)
@@ -587,6 +621,10 @@ class Trace:
         """The part of the run from `start` up to `end`, in seconds on its clock: rows of which any time is within.
 
         What each setting was when it began is in it too, at `start`. ValueError unless `start` is before `end`.
+
+        Args:
+            start: Seconds on the run's clock.
+            end: Seconds on the run's clock, more than `start`.
         """
         moments: tuple[object, object] = (start, end)
         if not (all(isinstance(moment, Real) for moment in moments) and start < end):
@@ -617,6 +655,9 @@ class Trace:
         """The rows of which any time is `since_ns` or later, in nanoseconds; what it costs does not grow with the run.
 
         Rows that were written down long before others of their time may be missed: by more than a batch of rows.
+
+        Args:
+            since_ns: Nanoseconds on the recorder's clock.
         """
         kept: dict[str, list[Rows]] = {}
         for name, batches in self._batches.items():
@@ -644,12 +685,19 @@ class Trace:
         """Save everything in one file, whatever its suffix: a ZIP with a Parquet file a table and settings.json.
 
         What `avlab.predict` was told in this process is saved with it, as settings by the name of prediction.
+
+        Args:
+            path: The file; one that is there is replaced.
         """
         _files().save(self, path)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Trace:
-        """Read a saved trace. FileNotFoundError when there is none, ValueError when the file is something else."""
+        """Read a saved trace. FileNotFoundError when there is none, ValueError when the file is something else.
+
+        Args:
+            path: A file that `save` wrote.
+        """
         loaded: Trace = _files().load(path)
         loaded.from_file = True
         return loaded
@@ -663,6 +711,10 @@ class Trace:
         are of one video and one sound, the largest that go the same way, or those of which `streams` names the numbers.
         FileNotFoundError when there is no such file; ValueError, with a sentence, when it is no capture, has no RTP in
         it, or no stream of that number.
+
+        Args:
+            path: The capture.
+            streams: Numbers of streams, as `meta["streams"]` counts them; None for the largest.
         """
         from avlab.measure.captures.reading import from_pcap
 
@@ -673,6 +725,9 @@ class Trace:
 
         Each is at the time when it was received, in a server's trace sent; what never came is not in it. ValueError
         when there are no RTP packets, OSError, with a sentence, when it cannot be written.
+
+        Args:
+            path: The file; one that is there is replaced.
         """
         from avlab.measure.captures.writing import to_pcap
 
