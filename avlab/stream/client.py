@@ -88,13 +88,13 @@ class Client(Handle):
         audio_over: As `video_over`; TCP when left out.
         capture: A file that gets all that is sent and received, RTSP, RTP and RTCP, as pcapng, which Wireshark reads;
             credentials in it are blanked. What is in the file already is replaced.
-        name: What whoever sits here is called, at most 40 characters: the server is told with each report, as RTCP's NAME
-            (RFC 3550, 6.5.2), shows it in `server.audience`, and it is in the trace's `meta`.
+        name: What whoever sits here is called, at most 40 characters: the server is told with each report, as RTCP's
+            NAME (RFC 3550, 6.5.2), shows it in `server.audience`, and it is in the trace's `meta`.
         class_code: The code of six letters that a server's `class_code` says, in letters of any size.
         allow_basic: Whether a user and a password in the address, `rtsp://user:password@host:port/path`, are sent as
-            they are where nothing better than Basic is asked for, so that everybody on the way can read them. Cameras
-            and servers that ask by Digest get neither; they are in no request, record, message or `url`, and another
-            server, to which one may send on, gets none.
+            they are where nothing better than Basic is asked for: everybody on the way can read them then. Without it
+            they are used by Digest alone. They are in no record, message or `url`, and another server, to which one may
+            send on, gets none.
         timeout: Seconds that the server has for each answer.
 
     Raises:

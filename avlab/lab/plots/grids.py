@@ -31,6 +31,13 @@ def heatmap(table: pd.DataFrame, x: str, y: str, value: str, *, ax: Axes | None 
 
     `table` is as `avlab.sweep` returns it; `x`, `y` and `value` name its columns. A cell in which every run failed is
     crossed out. ValueError for a column that is not there.
+
+    Args:
+        table: As `avlab.sweep` returns it.
+        x: The column along the x axis, a parameter of the sweep.
+        y: The column along the y axis, another one.
+        value: The column that is drawn as colour.
+        ax: Where to draw; None makes a figure of its own.
     """
     _check("heatmap", table, x, y, value)
     figure, ax = axes(ax, plain(x), plain(y))
@@ -70,6 +77,13 @@ def pareto(table: pd.DataFrame, x: str, y: str, *, more: Sequence[str] = (), ax:
 
     Less of both is better, but for a column that is named in `more`, as more=["shown"]. `table` is as `avlab.sweep`
     returns it. ValueError for a column that is not there.
+
+    Args:
+        table: As `avlab.sweep` returns it.
+        x: The column along the x axis.
+        y: The column along the y axis.
+        more: The columns of which more is better.
+        ax: Where to draw; None makes a figure of its own.
     """
     more = [more] if isinstance(more, str) else list(more)
     _check("pareto", table, x, y)

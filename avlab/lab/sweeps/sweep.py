@@ -48,6 +48,14 @@ def sweep(
 
     A run or a measure that fails is a row with its `error`, and so is a point that kills its worker twice. TypeError
     for a parameter that `run` does not have, and for one that it needs and is not given.
+
+    Args:
+        run: A function of the grid's parameters and `seed`, which returns a trace or a dict.
+        grid: The values of each parameter, a list or a dict of names and values.
+        seeds: Whole numbers; None for one run a point, without a seed.
+        to: The folder of the results.
+        measure: A function that makes the row of a trace.
+        jobs: How many at a time: -1 is one a core, 1 runs in this process.
     """
     made = axes(grid)
     numbers = seeds_of(seeds)
