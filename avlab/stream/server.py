@@ -121,7 +121,7 @@ class Server(Handle):
             Wireshark reads: each datagram as it is on the wire. What is in the file already is replaced. `offload`
             "auto" is "off" then, for captures that others make of the same run.
         class_code: Whether only who knows a code of six letters may join, as the user "class" with the code for a
-            password. It is drawn at the start; `server.class_code` says it, `invitation()` with addresses and a QR code.
+            password. It is drawn at the start; `class_code` says it, `invitation()` with addresses and a QR code.
             From an address with five wrong guesses nobody is heard for a minute.
         users: A file of lines `user:realm:HASH`, as htdigest makes them (MD5, or SHA-256 by 64 digits): only those
             users may join, and a class by its code as well. It is a secret: PermissionError unless it is its owner's

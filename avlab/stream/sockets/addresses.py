@@ -59,7 +59,7 @@ def first_address(host: str) -> str | None:
     As an address of RTSP has it; None where there is none that other machines can use.
     """
     known = [own for own in own_addresses(host) if own.kind == "global"]
-    routed = set(_routed())
+    routed = set(routed_addresses())
     return next((own.in_url for own in sorted(known, key=lambda own: own.host not in routed)), None)
 
 
