@@ -151,6 +151,9 @@ def gather(folder: str | os.PathLike[str]) -> Gathered:
     a cell, and has `.table`, `.predictions` and `.figure()`. A file that cannot be read is a row with its sentence.
     NotADirectoryError for what is no folder, FileNotFoundError when there is no trace in it, ValueError for more than
     a thousand.
+
+    Args:
+        folder: The folder of what was handed in.
     """
     home = Path(folder)
     if not home.is_dir():

@@ -35,6 +35,10 @@ def bursts(work: Any, *, seed: int | None = None) -> Verdict:
     """Check a `lost(packet, state)` that loses three packets in a row, begun by each packet with a chance of 1 in 100.
 
     `seed` draws the packets; without it they are others each time.
+
+    Args:
+        work: What the student hands in.
+        seed: Draws the cases; None has others each time.
     """
     chance = _chance(seed)
     return judged(work, lambda patience: _told(lambda: _bursts(work, chance, patience)))
@@ -44,6 +48,10 @@ def target(work: Any, *, seed: int | None = None) -> Verdict:
     """Check a `target(delays)`: the playout delay, in seconds, that 19 of 20 delays keep to, and no more.
 
     `seed` draws the delays; without it they are others each time.
+
+    Args:
+        work: What the student hands in.
+        seed: Draws the cases; None has others each time.
     """
     chance = _chance(seed)
     return judged(work, lambda patience: _told(lambda: _target(work, chance, patience)))
@@ -53,6 +61,10 @@ def half(work: Any, *, seed: int | None = None) -> Verdict:
     """Check a payload format that saves what came before the first gap, where that is half of the pieces or more.
 
     `seed` draws the frames; without it they are others each time.
+
+    Args:
+        work: What the student hands in.
+        seed: Draws the cases; None has others each time.
     """
     chance = _chance(seed)
     return judged(work, lambda patience: _told(lambda: _half(work, chance, patience)))

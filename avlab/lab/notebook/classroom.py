@@ -145,6 +145,9 @@ def classroom(server: Server) -> Classroom:
     Each has its name (`avlab.Client(url, name="Ada")`, `avlab play --name Ada`), what is sent to it, and what it
     reports; above them stands what all are sent together, against what a room's Wi-Fi carries. Returns the widget.
     TypeError for what is no server, RuntimeError when it does not run.
+
+    Args:
+        server: A server of this process that runs.
     """
     if not isinstance(server, Server):
         raise TypeError(f"classroom shows the clients of an avlab.Server, not of {type(server).__name__}")
