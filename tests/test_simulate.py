@@ -17,7 +17,7 @@ from avlab.measure.numbers.metrics import convergence, drift, frame_ledger, paci
 from avlab.media import codec
 from avlab.media.sources import ClipSource
 from avlab.network.settings import Network
-from avlab.parts import PartWarning
+from avlab.parts import PartWarning, Report
 from avlab.stream import recorded_sizes as sizes
 from avlab.stream import simulate as module
 from avlab.stream.recorded_sizes import frame_bytes
@@ -446,3 +446,63 @@ def test_without_the_sizes_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
     with pytest.raises(FileNotFoundError, match=r"frame sizes .*nowhere\.csv are not here: install avlab anew"):
         simulate(30.0, seconds=1, network=Network())
     assert len(simulate(30.0, seconds=1).frames) == 30
+
+
+# ---- a network that becomes another
+
+
+WIDE, NARROW = Network(rate=8_000, delay=0.02), Network(rate=1_500, queue=0.1, delay=0.02)
+
+
+def test_a_list_of_one_network_is_that_network() -> None:
+    one, listed = (simulate(30, network=network, seconds=3) for network in (NARROW, [(0, NARROW)]))
+    assert one.frames.equals(listed.frames)
+    assert one.packets.equals(listed.packets)
+
+
+def test_a_network_that_becomes_another_does_so_on_its_time_and_is_recorded() -> None:
+    trace = simulate(30, network=[(0, WIDE), (2.5, NARROW), (5, WIDE)], seconds=8)
+    lost = trace.packets.query("fate == 'lost'")["sent"]
+    assert 2.5 < lost.min() < 3 < lost.max() < 5.1
+    frames = trace.frames.query("fate == 'shown'")["pts"]
+    assert not frames.between(3.2, 4.9).any()
+    assert frames.between(0, 2.4).sum() == 72
+    said = trace.settings.query("name == 'network'")
+    assert list(said["time"]) == [0, 2.5, 5]
+    assert list(said["value"]) == [str(WIDE), str(NARROW), str(WIDE)]
+    assert trace.packets.equals(simulate(30, network=[(0, WIDE), (2.5, NARROW), (5, WIDE)], seconds=8).packets)
+
+
+def test_feedback_meets_the_same_networks() -> None:
+    heard: list[tuple[float, float | None]] = []
+
+    class Listens:
+        def update(self, report: Report) -> None:
+            heard.append((report.time, report.round_trip))
+
+    far = Network(delay=0.2)
+    simulate(30, network=[(0, Network()), (3, far)], rate_control=Listens, seconds=6)
+    near = [trip for time, trip in heard if time < 3 and trip is not None]
+    assert near
+    assert max(near) < 0.05
+    assert heard[-1][1] == pytest.approx(0.4, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("network", "error", "words"),
+    [
+        ([], ValueError, "this list is empty"),
+        ([(1, WIDE)], ValueError, "must begin with 0 and rise, and 1 does not fit"),
+        ([(0, WIDE), (0, NARROW)], ValueError, "must begin with 0 and rise, and 0 does not fit"),
+        ([(0, WIDE), (5, NARROW), (4, WIDE)], ValueError, "and 4 does not fit"),
+        ([(0, WIDE), (float("nan"), NARROW)], ValueError, "and nan does not fit"),
+        ([(0, WIDE), (float("inf"), NARROW)], ValueError, "and inf does not fit"),
+        ([WIDE, NARROW], TypeError, "is no such pair"),
+        ([(WIDE, 0)], TypeError, "is no such pair"),
+        ([(0, 0.02)], TypeError, "is no such pair"),
+        ("wide", TypeError, "network must be an avlab.Network, or a list of"),
+    ],
+)
+def test_what_is_no_list_of_networks(network: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        simulate(30, network=network, seconds=1)

@@ -7,7 +7,7 @@ import math
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -62,7 +62,7 @@ def simulate(
     work: Work | float | None = None,
     width: int = 640,
     quality: int = 80,
-    network: Network | None = None,
+    network: Network | Sequence[tuple[float, Network]] | None = None,
     delay: float = 0.0,
     playout_delay: float | Literal["adaptive"] | Target | type[PlayoutDelay] = 0.1,
     jitter_buffer: type[JitterBuffer] | None = None,
@@ -96,7 +96,8 @@ def simulate(
         width: Pixels, 16 to 2040.
         quality: JPEG quality, 1 to 100.
         network: What happens on the way, both ways. Without one, frames travel whole and arrive `delay` seconds later,
-            and there are no rows of packets.
+            and there are no rows of packets. A list of (seconds, Network), as `[(0, wide), (10, narrow)]`, is a network
+            that becomes another at these times, as it does when `server.network` is set; they begin with 0 and rise.
         delay: Seconds that frames take without a network, 0 or more.
         playout_delay: Seconds from the arrival of what came quickest to its presentation, "adaptive" or your own; as
             `Client` has it.
@@ -198,7 +199,7 @@ def _simulated(
     work: Work | float | None,
     width: int,
     quality: int,
-    network: Network | None,
+    network: Network | Sequence[tuple[float, Network]] | None,
     delay: float,
     playout_delay: Any,
     jitter_buffer: Any,
@@ -241,8 +242,7 @@ def _simulated(
         raise ValueError("a codec wants pictures to encode: give the path of a clip")
     if network is not None and delay:
         raise ValueError(f"delay is one of the network's own settings: give network=Network(delay={delay:g}, ...)")
-    if network is not None and not isinstance(network, Network):
-        raise TypeError(f"network must be an avlab.Network, not {network!r:.60}")
+    networks = _networks(Network(delay=delay) if network is None else network)
     if not isinstance(audio, bool | Device):
         raise TypeError(f"audio must be True, False or a Device, not {audio!r:.60}")
     cost = cost_of(work, width, random.Random(seed))
@@ -256,13 +256,12 @@ def _simulated(
     ours.setting(0, "playout_delay", said)
     if network is not None:
         frame_bytes(name, width, quality)  # ValueError for a width or quality that cannot be
-        made = {"width": width, "quality": quality, "network": str(network), "spread": spread}
+        made = {"width": width, "quality": quality, "network": str(networks[0][1]), "spread": spread}
         made |= {"packet_size": packet_size}
         made["repair"] = named(repair) if isinstance(repair, type) else repair
         made |= {"rate_control": type(controller).__name__} if controller is not None else {}
         for setting, chosen in made.items():
             ours.setting(0, setting, chosen)
-    way = Network(delay=delay) if network is None else network
     adaptive = own_delay or playout_delay == "adaptive"
     target = None
     if own_delay:
@@ -282,7 +281,10 @@ def _simulated(
         if codec is not None and isinstance(clip, str | Path):
             pictures.encode(clip, width=width, quality=quality)
     settings = Settings(
-        network=kept_going(way, parts.call, parts.failed("The stream goes on without it")),
+        networks=tuple(
+            (at_ns, kept_going(way, parts.call, parts.failed("The stream goes on without it")))
+            for at_ns, way in networks
+        ),
         whole=network is None,
         until_ns=(until_ns := round(seconds * NS)),
         interval_ns=round(NS / rate) if rate else NS // 30,
@@ -318,6 +320,26 @@ def _simulated(
         "clock": f"virtual:{seed}",
     }
     return merged(ours.trace(), theirs.trace(), side="simulation", meta=meta)
+
+
+def _networks(network: Any) -> list[tuple[int, Network]]:
+    """When which network begins, in ns. TypeError and ValueError for what is neither one nor a list of them."""
+    if isinstance(network, Network):
+        return [(0, network)]
+    wanted = "an avlab.Network, or a list of (seconds, Network) that begins with 0"
+    if not isinstance(network, list | tuple):
+        raise TypeError(f"network must be {wanted}, not {network!r:.60}")
+    networks: list[tuple[int, Network]] = []
+    for stage in network:
+        pair = isinstance(stage, list | tuple) and len(stage) == 2
+        if not (pair and isinstance(stage[1], Network) and isinstance(stage[0], int | float)):
+            raise TypeError(f"network must be {wanted}, and {stage!r:.60} is no such pair")
+        if not (0 <= stage[0] < math.inf and (stage[0] * NS > networks[-1][0] if networks else stage[0] == 0)):
+            raise ValueError(f"the times of network must begin with 0 and rise, and {stage[0]:g} does not fit")
+        networks.append((round(stage[0] * NS), stage[1]))
+    if not networks:
+        raise ValueError(f"network must be {wanted}; this list is empty")
+    return networks
 
 
 def cost_of(work: Work | float | None, width: int, chance: random.Random) -> Callable[[], FrameWork]:

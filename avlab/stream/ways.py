@@ -68,6 +68,10 @@ class Way(Generic[R]):
         self._carrier, self._recording = carrier, recording
         self._rising = 0  # datagrams in `up`
 
+    def become(self, network: Network) -> None:
+        """Another network, both ways: it acts on the next packet, and what is under way stays."""
+        self.down.network, self.up.network = network, upward(network)
+
     # ---- what the client is sent
 
     def push(

@@ -22,13 +22,16 @@ FULL_KBPS = 3_300.0
 WIDE_KBPS = 8_000.0
 """What a path takes before and after its bottleneck: more than the stream has."""
 
+PACKET_BYTES = 3_600
+"""Of the largest packet: a third of the packets, a third of the work, and a controller sees none of them."""
+
 QUEUE_S, DELAY_S = 0.2, 0.02
 """Of each path: what waits longer is dropped; what all packets take."""
 
 ADAPT_S = 6.0
 """So long after a bottleneck has come it may still cost frames: two reports a second are all that a controller has."""
 
-SHOWN, USED, WAIT_MS, REGAINED = 0.95, 0.65, 60.0, 1.05
+SHOWN, USED, WAIT_MS, REGAINED = 0.96, 0.65, 60.0, 1.05
 """What is asked for: the share of frames shown, that of the path used, of what is possible; the usual wait in the
 queue; and how much more is sent some seconds after the path has become wide again."""
 
@@ -46,15 +49,23 @@ class _Path(NamedTuple):
             return f"on a path of {self.kbps:,.0f} kbit/s"
         return f"when the path takes {self.kbps:,.0f} kbit/s from {self.narrow_s:.0f} to {self.wide_s:.0f} s"
 
+    def networks(self) -> list[tuple[float, Network]]:
+        """As `simulate` takes them."""
+        wide, narrow = (Network(rate=rate, queue=QUEUE_S, delay=DELAY_S) for rate in (WIDE_KBPS, self.kbps))
+        begins = [(0.0, wide), (self.narrow_s, narrow)] if self.narrow_s else [(0.0, narrow)]
+        return begins + ([(self.wide_s, wide)] if self.wide_s < self.seconds else [])
+
 
 def controller(work: Any, *, rate: float | None = None, seconds: float | None = None, seed: int = 1) -> Verdict:
     """Let a student's rate controller meet bottlenecks in simulated time, and say what is wrong, or how well it does.
 
     What it must be is told by `RateController`: a class or object with `update(report)`, which returns a `Choice` or
-    None. It streams over two paths that are wide at first, have a bottleneck for twelve seconds, of 1,800 to 2,700
-    kbit/s as `seed` draws it, and are wide again. With `rate`, in kbit/s, or `seconds`, there is one path, of that rate
-    (3,000 by default) from the beginning, for so long (20). Frames are to be shown, packets not to wait, and the path
-    to be used, as far as it is possible there. Of a class one object is made for each path; an object is copied.
+    None. It streams over two paths that are wide at first: one becomes a bottleneck after two seconds, and wide again
+    after twelve; the other one stays wide for longer, and then narrow, so that no timetable does for both. The
+    bottlenecks take 1,800 to 2,700 kbit/s, as `seed` draws it. With `rate`, in kbit/s, or `seconds`, there is one path,
+    of that rate (3,000 by default) from the beginning, for so long (20). Frames are to be shown, packets not to wait,
+    and the path to be used, as far as it is possible there. Of a class one object is made for each path; an object is
+    copied.
 
     Args:
         work: The rate controller, an object or its class.
@@ -68,35 +79,27 @@ def controller(work: Any, *, rate: float | None = None, seconds: float | None = 
         paths = [_Path(3_000.0 if rate is None else float(rate), 0.0, length_s, length_s)]
     else:
         paths = []
-        for low, high, soon_s in ((2_300, 2_700, 3.0), (1_800, 2_100, 6.0)):
-            begins_s = soon_s + chance.uniform(0.0, 1.5)
-            ends_s = begins_s + chance.uniform(12.0, 13.0)
-            paths.append(_Path(float(chance.randrange(low, high)), begins_s, ends_s, ends_s + 7.0))
+        rates = [float(chance.randrange(*between)) for between in ((1_800, 2_100), (2_300, 2_700))]
+        chance.shuffle(rates)
+        ends_s = chance.uniform(12.0, 13.0)
+        paths.append(_Path(rates[0], chance.uniform(1.5, 2.5), ends_s, ends_s + 7.0))
+        ends_s = chance.uniform(19.0, 20.0)
+        paths.append(_Path(rates[1], chance.uniform(7.0, 8.0), ends_s, ends_s))
     return judged(work, lambda patience: _controller(work, paths, patience))
 
 
-class _Changing(Network):
-    """A path whose bottleneck becomes another while it is streamed over."""
-
-    def becomes(self, kbps: float) -> None:
-        """From the next packet on."""
-        object.__setattr__(self, "rate", kbps)
-
-
 class _Judged:
-    """A rate controller whose choices are looked at before they count. Its path changes as its reports come."""
+    """A rate controller whose choices are looked at before they count."""
 
-    def __init__(self, work: Any, path: _Path, network: _Changing, patience: Patience) -> None:
+    def __init__(self, work: Any, patience: Patience) -> None:
         self.name = name(type(work))
         self.choices: set[Choice] = set()
-        self._path, self._network, self._patience = path, network, patience
+        self._patience = patience
         self._update = getattr(work, "update", None)
         if not callable(self._update):
             raise WrongError(f"{short(work)} is no controller: it wants a class with a method update(self, report).")
 
     def update(self, report: Report, /) -> Choice | None:
-        narrow = self._path.narrow_s <= report.time < self._path.wide_s
-        self._network.becomes(self._path.kbps if narrow else WIDE_KBPS)
         assert self._update is not None
         try:
             given = self._patience.call(self._update, report)
@@ -143,14 +146,15 @@ def _controller(work: Any, paths: list[_Path], patience: Patience) -> Verdict:
     parts: list[tuple[_Path, _Part]] = []
     wrong = ""
     for path in paths:
-        network = _Changing(rate=WIDE_KBPS if path.narrow_s else path.kbps, queue=QUEUE_S, delay=DELAY_S)
         try:
-            judge = _Judged(patience.call(_fresh, work), path, network, patience)
+            judge = _Judged(patience.call(_fresh, work), patience)
         except WrongError:
             raise
         except Exception as error:  # of its making
             return Verdict(False, f"{who} fails with {told(error)}.")
-        trace = simulate_strictly(30.0, network=network, rate_control=judge, seconds=path.seconds)
+        trace = simulate_strictly(
+            30.0, network=path.networks(), rate_control=judge, seconds=path.seconds, packet_size=PACKET_BYTES
+        )
         who = judge.name
         if not judge.choices:
             return Verdict(False, f"{who} never chooses anything. Return a Choice when a report is bad.")
@@ -175,7 +179,7 @@ def _controller(work: Any, paths: list[_Path], patience: Patience) -> Verdict:
 def _judged_part(path: _Path) -> tuple[float, float]:
     """The seconds of a run that count: once there was time to adapt."""
     end = min(path.wide_s, path.seconds - 1)
-    return min(path.narrow_s + ADAPT_S, end / 2), end
+    return min(path.narrow_s + ADAPT_S, (path.narrow_s + end) / 2), end
 
 
 def _used(path: _Path, part: _Part) -> float:

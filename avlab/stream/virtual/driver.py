@@ -6,6 +6,7 @@ the same bytes. What fills a picture or a chunk of sound is a filler of the righ
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,8 @@ Failed = Callable[[PartError], None]
 class Settings:
     """What a run is like; see `simulate`."""
 
-    network: Network
+    networks: tuple[tuple[int, Network], ...]
+    """Moments in ns, the first of them 0, and the network that there is from each on."""
     whole: bool
     """Whether frames travel whole, in one packet each, of which there is no record."""
     until_ns: int
@@ -120,7 +122,9 @@ class Run:
         self._sent, self._seen = SenderRecording(ours), PlayerRecording(theirs)
         self._sender = self._made_sender()
         self._player = self._made_player()
-        self._way: Way[Path] = Way(settings.network, client=0, carrier=self, recording=self._sent)
+        (_, network), *others = settings.networks
+        self._way: Way[Path] = Way(network, client=0, carrier=self, recording=self._sent)
+        self._others = deque(others)  # the networks that are still to come
         self._sound = settings.sound
         self._chunk = (
             None
@@ -236,6 +240,7 @@ class Run:
     def _next_ns(self) -> int:
         down_ns, up_ns = self._way.down.wake_at(), self._way.up.wake_at()
         return min(
+            self._others[0][0] if self._others else NEVER,
             self._frame_ns,
             self._chunk_ns,
             self._sender_ns,
@@ -249,6 +254,10 @@ class Run:
     def _step(self, now_ns: int) -> None:
         """What is due now: what arrives before what leaves, the sound before the pictures."""
         way, sender = self._way, self._sender
+        while self._others and self._others[0][0] <= now_ns:
+            network = self._others.popleft()[1]
+            way.become(network)
+            self._ours.setting(now_ns, "network", str(network))
         way.deliver(now_ns)
         if way.up.wake_at() is not None:
             for data in way.risen(now_ns):
