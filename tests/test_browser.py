@@ -64,6 +64,7 @@ CELLS = (
     ("view", "client.view()"),
     ("slider", SLIDER),
     ("sleep", "moved.clear()\nprint(moved.wait(60))"),
+    ("panel", "avlab.panel(server, client)"),
     ("second", "client.view()"),
     ("speaker", "client.view(sound='speaker')"),
     ("events", EVENTS),
@@ -139,7 +140,11 @@ def test_the_welcome_notebook_plays_when_all_its_cells_are_run(chromium: Browser
         notebook.picture()
         notebook.frames_advance(60)  # while a cell waits
         notebook.done()
-        says(notebook, ".avlab-note", "ended")
+        notebook.frames_advance(60)  # and it plays on
+        button = notebook.page.get_by_role("button", name="Stop everything")
+        button.scroll_into_view_if_needed()
+        button.click()
+        says(notebook, ".jp-OutputArea", "Nothing is left: no server or client, no thread, no socket, no error.")
     lab.end_kernels()
 
 
@@ -384,11 +389,14 @@ def test_of_two_views_the_first_has_the_sound_and_the_other_takes_over(opened: O
 
 def test_a_kernel_that_is_restarted_is_missed_and_the_cells_play_again(opened: Open) -> None:
     with opened() as notebook:
-        notebook.run("start", "view")
+        notebook.run("start", "view", "panel")
         notebook.picture()
+        says(notebook, ".avlab-desk .state", "playing")
         notebook.page.evaluate(
             "async () => { await window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }"
         )
         says(notebook, ".avlab-note", "Nothing comes from the kernel")
+        says(notebook, ".avlab-desk p", "Run the cells again for a panel that works")
+        assert notebook.page.get_by_role("button", name="Start").is_disabled()
         notebook.run("start", "view")
         notebook.picture()

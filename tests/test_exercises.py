@@ -467,6 +467,7 @@ CHECKS: dict[str, Callable[[Any], Verdict]] = {
     "rule": check.rule,
     "receiver": lambda work: check.receiver(work, seed=1),
     "controller": lambda work: check.controller(in_a_class(work)),
+    "part": lambda work: check.part("playout_delay", work),
 }
 
 
@@ -481,6 +482,7 @@ def test_a_loop_that_never_ends_is_stopped_and_named(which: str, work: Callable[
 def test_a_rule_that_sleeps_is_told_to_leave_it_out() -> None:
     wrong(check.rule(naps), "it sleeps. Leave out time.sleep")
     wrong(check.controller(in_a_class(lambda _self, _report: time.sleep(0.2))), "it sleeps")
+    wrong(check.part("network", lambda _packet, _state: time.sleep(0.2) is None), "it sleeps. Leave out time.sleep")
 
 
 @pytest.mark.parametrize("which", CHECKS)

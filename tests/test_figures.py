@@ -49,6 +49,14 @@ def test_an_image_reaches_the_page_with_its_text() -> None:
     assert "a < b: 10 fps" in data["text/plain"]
 
 
+def test_an_image_is_turned_dark_by_a_dark_page_and_by_no_other() -> None:
+    page = plots.gaps({"a": [0, 0.1, 0.2]})._repr_mimebundle_()[0]["text/html"]  # type: ignore[attr-defined]
+    style, image = page.split("</style>")
+    assert 'data-jp-theme-light="false"' in style
+    assert "filter" not in image
+    assert 'class="avlab-plot"' in image
+
+
 def test_a_text_of_ones_own_wins() -> None:
     figure = plots.gaps({"a": [0, 0.1]})
     assert isinstance(figure, Plot)

@@ -499,7 +499,7 @@ ENDLESS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "settings"), ENDLESS)
 def test_a_part_that_never_comes_back_is_ended_and_named(name: str, settings: dict[str, Any]) -> None:
     began = time.monotonic()
-    with pytest.warns(PartWarning, match=f"{name} had not returned after 2 s"):
+    with pytest.warns(PartWarning, match=f"{name} had not returned after 1.5 s"):
         assert_it_goes_on(simulate(30, **SHORT, **settings), "")
     assert time.monotonic() - began < 60
 

@@ -157,7 +157,7 @@ BROKEN_ENCODE: dict[str, Any] = {
     "returned b''": lambda self, image, quality: b"",
     "it is Encoded(data, key)": lambda self, image, quality, *, key, pts: b"data",
     "was asked for a key frame, and made none": lambda self, image, quality, *, key, pts: Encoded(b"data", False),
-    "had not returned after 2 s": spins,
+    "had not returned after 1.5 s": spins,
 }
 
 
@@ -474,7 +474,7 @@ def test_a_codec_that_never_comes_back_is_asked_no_more() -> None:
         out = all_done(made, ready, 5)
     assert all(each.image is None for each in out)
     [(error, _)] = told.errors
-    assert "the codec Mine had not returned after 2 s" in error
+    assert "the codec Mine had not returned after 1.5 s" in error
 
 
 def test_what_stands_still_is_given_up_and_so_is_all_that_waits() -> None:

@@ -62,7 +62,7 @@ def test_a_jitter_buffer_of_ones_own(clip: Path, buffer: Any, isolated: bool) ->
     [
         (mine(push=lambda self, packet, now: 1 / 0), "the jitter buffer Mine failed: ZeroDivisionError"),
         (mine(pull=lambda self, now: []), "for ever, or has lost it"),
-        (mine(pull=spins), "the jitter buffer Mine had not returned after 2 s"),
+        (mine(pull=spins), "the jitter buffer Mine had not returned after 1.5 s"),
     ],
 )
 def test_a_stream_goes_on_without_a_broken_jitter_buffer(clip: Path, part: Any, words: str) -> None:
@@ -142,7 +142,7 @@ def broken(**methods: Any) -> type[Both]:
     ("part", "words"),
     [
         (broken(protect=lambda self, payloads: 1 / 0), "the repair Mine failed: ZeroDivisionError"),
-        (broken(protect=spins), "the repair Mine had not returned after 2 s"),
+        (broken(protect=spins), "the repair Mine had not returned after 1.5 s"),
     ],
 )
 def test_a_server_goes_on_without_a_broken_repair(clip: Path, part: Any, words: str, isolated: bool) -> None:
@@ -161,7 +161,7 @@ def test_a_server_goes_on_without_a_broken_repair(clip: Path, part: Any, words: 
     ("part", "words"),
     [
         (broken(recover=lambda self, payloads, repairs: payloads[1:]), "it must be a list of as many"),
-        (broken(ask=spins), "the repair Mine had not returned after 2 s"),
+        (broken(ask=spins), "the repair Mine had not returned after 1.5 s"),
     ],
 )
 def test_a_client_goes_on_without_a_broken_repair(clip: Path, part: Any, words: str) -> None:

@@ -67,10 +67,10 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"jitter_buffer": mine(push=lambda self, packet, now: 1 / 0)}, "the jitter buffer Mine failed: ZeroDivisionError"),
     ({"jitter_buffer": mine(pull=lambda self, now: [])}, "the jitter buffer Mine holds packet 0 for ever"),
     ({"jitter_buffer": mine(pull=lambda self, now: None)}, "returned None: it must be a list of frames"),
-    ({"jitter_buffer": mine(pull=spins)}, "the jitter buffer Mine had not returned after 2 s"),
+    ({"jitter_buffer": mine(pull=spins)}, "the jitter buffer Mine had not returned after 1.5 s"),
     ({"repair": of(protect=lambda self, payloads: [b""])}, "gave a payload of 0 bytes"),
     ({"repair": of(recover=lambda self, payloads, repairs: None)}, "the repair Mine: recover"),
-    ({"repair": of(ask=spins)}, "the repair Mine had not returned after 2 s"),
+    ({"repair": of(ask=spins)}, "the repair Mine had not returned after 1.5 s"),
 ]
 
 

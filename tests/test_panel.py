@@ -685,3 +685,15 @@ def test_a_real_server_and_client_start_again_with_what_the_sliders_say(clip: An
         until(lambda: len(panel.client.recent(5).rows("frames")) > 20)
         assert panel.client.url == panel.server.url
         page.press("stop")
+
+
+def test_the_clients_of_a_panel_are_known_as_its_own_also_the_one_that_start_has_made() -> None:
+    with FakeServer() as server, FakeClient(server.url) as client:
+        panel = Panel(cast(Server, server), cast(Client, client))
+        assert client in module.view.with_panel
+        client.stop()
+        panel.start()
+        assert panel.client is not client
+        assert panel.client in module.view.with_panel
+        panel.stop()
+        panel.close()

@@ -466,7 +466,7 @@ def test_a_network_that_becomes_another_does_so_on_its_time_and_is_recorded() ->
     assert 2.5 < lost.min() < 3 < lost.max() < 5.1
     frames = trace.frames.query("fate == 'shown'")["pts"]
     assert not frames.between(3.2, 4.9).any()
-    assert frames.between(0, 2.4).sum() == 72
+    assert frames.between(0, 2.4).sum() == 73
     said = trace.settings.query("name == 'network'")
     assert list(said["time"]) == [0, 2.5, 5]
     assert list(said["value"]) == [str(WIDE), str(NARROW), str(WIDE)]

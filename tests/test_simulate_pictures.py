@@ -100,7 +100,7 @@ def test_repairs_bring_back_what_a_format_of_ones_own_has_lost(clip: Any) -> Non
 BROKEN: list[tuple[str, dict[str, Any], bool]] = [
     ("the codec Mine failed: ZeroDivisionError", {"codec": of(Grey, encode=fails)}, True),
     ("encode() returned nothing", {"codec": of(Grey, encode=lambda self, image, quality: None)}, True),
-    ("the codec Mine had not returned after 2 s", {"codec": of(Grey, encode=spins), "payload": Numbered}, True),
+    ("the codec Mine had not returned after 1.5 s", {"codec": of(Grey, encode=spins), "payload": Numbered}, True),
     ("the payload format Mine failed", {"payload": of(Numbered, pack=fails)}, True),
     ("gave a piece of", {"payload": of(Numbered, pack=lambda self, frame, most: [bytes(most + 1)])}, True),
     ("the payload format Mine had not returned", {"payload": of(Numbered, pack=spins), "codec": Grey}, True),

@@ -17,7 +17,7 @@ from rawclient import until
 from avlab.lab.notebook import hearing
 from avlab.lab.notebook import view as module
 from avlab.lab.notebook.flow import BUSY_GONE_NS, COAST_BYTES, GONE_NS, MOST_UNDER_WAY, Flow, PageClock
-from avlab.lab.notebook.view import AHEAD_NS, ENDED, View, follow
+from avlab.lab.notebook.view import AHEAD_NS, ENDED, ENDED_BESIDE_PANEL, View, follow, with_panel
 from avlab.measure.numbers import metrics
 from avlab.measure.record.trace import Trace
 from avlab.stream.client import Client
@@ -566,6 +566,21 @@ def test_a_view_of_a_client_that_has_stopped_says_so(error: Exception | None, no
     assert page.states.get(timeout=60)["note"] == note
     assert view_threads() == []
     assert client.taps == []
+
+
+def test_only_beside_a_panel_a_view_that_has_ended_speaks_of_start() -> None:
+    notes = []
+    for panel in (False, True):
+        with FakeClient() as client:
+            if panel:
+                with_panel.add(cast(Client, client))
+            _, page = shown(client)
+            page.says(hello=True)
+            client.show(0)
+            page.frame()
+        notes.append(page.states.queue[-1]["note"])
+    assert notes == [ENDED, ENDED_BESIDE_PANEL]
+    assert ["Start" in note for note in notes] == [False, True]
 
 
 def test_a_word_for_the_sound_that_is_none_is_refused(client: FakeClient) -> None:

@@ -16,10 +16,10 @@ from typing import Any, Self
 
 from avlab.parts import PartEndedError, PartError, described
 
-LIMIT_S = 2.0
-"""How long one call of a part may take."""
+LIMIT_S = 1.5
+"""How long one call of a part may take. One that cannot be ended is named within two seconds, looks included."""
 
-GRACE_S = 0.3
+GRACE_S = 0.2
 """How long after the exception a call may go on, before it is named as what does not end."""
 
 LOOK_S = 0.1

@@ -9,7 +9,7 @@ from avlab.lab.check.controllers import controller
 from avlab.lab.check.exercises import base64_size, lasts, mean_fps, most_loss, packets
 from avlab.lab.check.functions import function
 from avlab.lab.check.handed_in import bursts, half, target
-from avlab.lab.check.leftovers import begin, nothing_left
+from avlab.lab.check.leftovers import begin, nothing_left, stop_button
 from avlab.lab.check.receivers import receiver
 from avlab.lab.check.rules import rule
 from avlab.lab.predictions import PURPLE, Prediction, Verdict, predict
@@ -33,6 +33,7 @@ __all__ = [
     "predict",
     "receiver",
     "rule",
+    "stop_button",
     "target",
 ]
 

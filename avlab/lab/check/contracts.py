@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from avlab import testing
-from avlab.lab.check.patience import judged
+from avlab.lab.check.patience import Patience, WrongError, judged
 from avlab.lab.check.words import name, said, sentence
 from avlab.lab.predictions import Verdict
 from avlab.network.settings import Network
+from avlab.parts import PartError, described
 
 PARTS: dict[str, Callable[[Any], None]] = {
     "codec": testing.check_codec,
@@ -36,12 +37,21 @@ def part(kind: str, work: Any) -> Verdict:
     """
     if kind not in PARTS:
         raise ValueError(f"a part is one of {', '.join(PARTS)}, not {kind!r}")
-    return judged(work, lambda _patience: _part(kind, work))
+    return judged(work, lambda patience: _part(kind, work, patience))
 
 
-def _part(kind: str, work: Any) -> Verdict:
+def _part(kind: str, work: Any, patience: Patience) -> Verdict:
+    def call(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return patience.call(function, *arguments, busy=True)
+        except (WrongError, PartError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # as a stream's guard has it
+            raise PartError(f"{what} failed: {described(error)}") from error
+
+    testing.calling.set(call)  # in this check's own context
     try:
-        PARTS[kind](work)  # it has a limit of its own to each call
+        PARTS[kind](work)
     except AssertionError as wrong:
         return Verdict(False, sentence(said(wrong)))
     return Verdict(True, f"{name(work)} is a {kind.replace('_', ' ')} that keeps to its contract.")

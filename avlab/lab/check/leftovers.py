@@ -54,6 +54,13 @@ def nothing_left() -> Verdict:
     return Verdict(True, "Nothing is left: no server or client, no thread, no socket, no error.")
 
 
+def stop_button() -> Any:
+    """A button for a notebook's last cell: what plays goes on until it is pressed, and then `nothing_left` is shown."""
+    from avlab.lab.check.stopping import StopButton  # ipywidgets only where a page is
+
+    return StopButton()
+
+
 def _kept(before: Callable[[Any], Any], who: Callable[[Any], str]) -> Callable[[Any], Any]:
     """A hook that keeps what it is told of and hands it on."""
 

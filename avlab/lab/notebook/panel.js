@@ -7,6 +7,8 @@ const BUTTONS = [
 const NAMES = ["sent", "received", "shown", "A/V offset", "loss", "bit rate", "buffer"];
 const WAITS = "In this kernel sliders and buttons act between cells: while a cell runs, they wait.";
 
+const GONE = "Nothing comes from the kernel: it was restarted, or ended. Run the cells again for a panel that works.";
+
 const make = (tag, className, text = "") => {
   const made = document.createElement(tag);
   if (className) made.className = className;
@@ -16,16 +18,21 @@ const make = (tag, className, text = "") => {
 
 export default () => {
   const painters = new Set();
-  let newest = null, numbers = null;
+  let newest = null, numbers = null, gone = false;
 
   return {
     initialize({ model }) {
       model.on("msg:custom", (content) => {
+        gone = false;
         const turned = content.state !== newest?.state; // what the sliders stand for may have changed with it
         newest = content;
         numbers = content.numbers ?? numbers;
         for (const painter of painters) painter();
         if (content.number || turned) model.send({ seen: content.number ?? 0 });
+      });
+      model.on("comm_live_update", () => { // with the kernel, the panel's own end of it has gone
+        gone = !gone;
+        for (const painter of painters) painter();
       });
     },
     render({ model, el }) {
@@ -54,13 +61,14 @@ export default () => {
 
       const painter = () => {
         if (!newest) return;
-        state.className = `state ${newest.state}`;
-        state.textContent = newest.state;
-        for (const [name, button] of buttons) button.disabled = newest[name] === false;
+        state.className = `state ${gone ? "" : newest.state}`;
+        state.textContent = gone ? "no kernel" : newest.state;
+        for (const [name, button] of buttons) button.disabled = gone || newest[name] === false;
         numbers?.forEach(([, text], at) => { values[at].textContent = text; });
-        list.classList.toggle("old", newest.state !== "playing");
-        if (say.textContent !== newest.say) say.textContent = newest.say;
-        say.classList.toggle("wrong", newest.wrong);
+        list.classList.toggle("old", gone || newest.state !== "playing");
+        const said = gone ? GONE : newest.say;
+        if (say.textContent !== said) say.textContent = said;
+        say.classList.toggle("wrong", gone || newest.wrong);
         const words = newest.notices ?? [], told = words.join("\n");
         if (notices.dataset.told !== told) { // or a reader of the screen hears them anew each time
           notices.dataset.told = told;

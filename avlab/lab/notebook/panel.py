@@ -111,6 +111,8 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
         self.add_class("avlab-panel")
         for extra in self.extras:
             extra.switch.observe(lambda _change: self._show_extras(), "value")
+        if client is not None:
+            view.with_panel.add(client)
         self._watch()
         _panels.add(self)
 
@@ -131,6 +133,7 @@ class Panel(Shown, widgets.VBox):  # type: ignore[misc]
             if client is not None and not client.running:
                 changes = {} if server is None or self.server is None else _moved(client.url, server, self.server)
                 self.client = _renewed(client, _CLIENT_HAS, **changes)
+                view.with_panel.add(self.client)
                 self.client.start()
             self._watch()
             self._show_extras()

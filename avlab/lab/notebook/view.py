@@ -8,6 +8,7 @@ decodes, paints, plays, and says every 250 ms how far it has come and what it ha
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,11 @@ UNHEARD = (
     "This kernel hears the page when the running cell has ended. "
     "Until then: ten pictures a second, no sound in the page."
 )
-ENDED = "The stream has ended. To play again, press Start in the panel, or run the cells again."
+ENDED = "The stream has ended. To play again, run the cells again."
+ENDED_BESIDE_PANEL = "The stream has ended. To play again, press Start in the panel, or run the cells again."
+
+with_panel: weakref.WeakSet[Client] = weakref.WeakSet()
+"""Clients that a panel can start again."""
 
 
 class View(anywidget.AnyWidget):  # type: ignore[misc]
@@ -235,7 +240,8 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         self._client.untap(self._tap)
         error = self._client.error
         self._ended = True
-        self._note = ENDED if error is None else sentence(error)
+        ended = ENDED_BESIDE_PANEL if self._client in with_panel else ENDED
+        self._note = ended if error is None else sentence(error)
         if self._page is not None and self.comm is not None:
             with contextlib.suppress(Exception):  # what could not be sent was raised before, if it mattered
                 self._tell(self._clock.now_ns())

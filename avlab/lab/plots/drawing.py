@@ -104,9 +104,17 @@ class Plot(Figure):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
         # JupyterLab shows HTML before PNG, and makes no use of the alt text in a PNG's metadata, as nbconvert does.
         png, text = base64.b64encode(self._repr_png_()).decode(), self.described()
-        image = f'<img src="data:image/png;base64,{png}" alt="{html.escape(text)}" style="max-width: 100%">'
-        return {"text/html": image, "image/png": png, "text/plain": text}, {"image/png": {"alt": text}}
+        image = f'<img class="avlab-plot" src="data:image/png;base64,{png}" alt="{html.escape(text)}" style="{_WIDE}">'
+        return {"text/html": _ON_DARK + image, "image/png": png, "text/plain": text}, {"image/png": {"alt": text}}
 
+
+_WIDE = "max-width: 100%"
+_ON_DARK = (
+    '<style>:is([data-jp-theme-light="false"], .vscode-dark) .avlab-plot '
+    "{filter: invert(0.93) hue-rotate(180deg)}</style>"
+)
+"""A page's dark theme turns light into dark and leaves hues: JupyterLab says on its body which theme it has, and a plot
+follows when that changes. What is saved and exported is the plot on white."""
 
 MOST_SHOWN = 19
 """Figures that wait for `plt.show()`: one more, and pyplot would warn of too many. The oldest is let go of."""
