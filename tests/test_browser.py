@@ -397,6 +397,6 @@ def test_a_kernel_that_is_restarted_is_missed_and_the_cells_play_again(opened: O
         )
         says(notebook, ".avlab-note", "Nothing comes from the kernel")
         says(notebook, ".avlab-desk p", "Run the cells again for a panel that works")
-        assert notebook.page.get_by_role("button", name="Start").is_disabled()
+        assert notebook.page.get_by_role("button", name="\N{BLACK RIGHT-POINTING TRIANGLE} Start").is_disabled()
         notebook.run("start", "view")
         notebook.picture()
