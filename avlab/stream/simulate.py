@@ -81,8 +81,8 @@ def simulate(
     into packets, and so is sound; what is lost comes of the network's own seed: it is what `server.network` loses of
     its first client's packets. NACKs and reports, two a second, take the network's way up, as on sockets: its delay,
     its jitter and its loss. A pacer that stands still for ever ends the run. A part of your own that fails, returns
-    what makes no sense or takes over 1.5 s of real time for a call is replaced by the default: a `PartWarning` names it,
-    and the record has an event "part failed".
+    what makes no sense or takes over 1.5 s of real time for a call is replaced by the default: a `PartWarning` names
+    it, and the record has an event "part failed".
 
     Args:
         clip: A path (its timestamps are read, its frames are not decoded; it loops), a number of frames a second, or
