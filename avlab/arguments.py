@@ -178,6 +178,15 @@ def parser() -> argparse.ArgumentParser:
     relay.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     relay.add_argument("--trace", metavar="FILE", help="save the record")
 
+    report = command(
+        "report",
+        "A saved trace as one page of HTML that needs nothing else: numbers, figures and settings.",
+        "report run.avtrace",
+        "report run.avtrace --out run-3.html",
+    )
+    report.add_argument("trace", metavar="RUN.avtrace", help="as --trace and trace.save() write it")
+    report.add_argument("--out", metavar="FILE", help="where the page goes (beside the trace, .html)")
+
     analyse = command(
         "analyse",
         "What was lost and late of each stream of RTP in a capture, pcap or pcapng, whoever made it.",

@@ -25,6 +25,7 @@ from avlab.wire.text import printable, tidied
 
 if TYPE_CHECKING:
     from avlab.measure.numbers.metrics import Summary
+    from avlab.measure.record.trace import Trace
     from avlab.network.settings import Network
     from avlab.stream.client import Client
     from avlab.stream.invitation import Invitation
@@ -122,6 +123,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from avlab.measure.numbers.served import served
+
     clip, device = options.clip, options.microphone_device
     if clip is None and not options.microphone and device is None:
         raise ValueError("name a clip or a camera's number, or ask for sound alone with --microphone")
@@ -168,6 +171,7 @@ def _serve(options: argparse.Namespace) -> int:
             _until(server, left, lambda: roll(tell))
         finally:
             _say(_total(server.sent_bytes, time.perf_counter() - began))
+            _say(served(server.trace))
     return 0
 
 
@@ -262,7 +266,7 @@ def _play(options: argparse.Namespace) -> int:
     if client is not None and client.started:
         summary = metrics.summary(client.trace)
         if options.json:
-            print(_as_json(summary, error))
+            print(_as_json(summary, error, client.trace))
         else:
             _say(summary)
             if client.trace.meta["wire"] == "classic":
@@ -315,6 +319,23 @@ def _analyse(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    from avlab.lab.report import report
+
+    path = Path(options.trace)
+    out = path.with_suffix(".html") if options.out is None else Path(options.out)
+    page = report(avlab.Trace.load(path))
+    if out.exists() and out.samefile(path):
+        raise ValueError(f"{out} is the trace itself: name another file with --out")
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"the page cannot be written to {out} ({reason}): name another file with --out") from error
+    _say(f"the page is {out}: open it in a browser")
+    return 0
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from avlab.lab.doctor import machine as doctor
 
@@ -346,6 +367,7 @@ COMMANDS = {
     "serve": _serve,
     "play": _play,
     "relay": _relay,
+    "report": _report,
     "analyse": _analyse,
     "doctor": _doctor,
     "lab": _lab,
@@ -490,9 +512,17 @@ def _say(text: object, *, file: TextIO | None = None) -> None:
     print(printable(text, most=MOST_PRINTED, lines=True), file=file, flush=True)
 
 
-def _as_json(summary: Summary | None, error: BaseException | None) -> str:
+def _as_json(summary: Summary | None, error: BaseException | None, trace: Trace | None = None) -> str:
     names = ("shown", "late", "incomplete", "skipped", "lost", "damaged", "fps", "audio_seconds", "av_p95_ms")
     values = {name: getattr(summary, name) if summary is not None else None for name in names}
+    values["loss_percent"] = summary.packet_loss_percent if summary is not None else None
+    values["delay_ms"] = summary.delay_ms if summary is not None else None
+    values["jitter_ms"] = values["round_trip_ms"] = None
+    if trace is not None:
+        from avlab.measure.numbers import metrics
+
+        values["jitter_ms"] = metrics.spread(metrics.media_jitter(trace)["jitter_ms"]).median_ms
+        values["round_trip_ms"] = metrics.spread(metrics.reports(trace)["round_trip_ms"]).median_ms
     return json.dumps(values | {"error": None if error is None else _sentence(error)})
 
 

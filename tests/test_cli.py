@@ -26,6 +26,7 @@ from avlab.timing import pacing
 pytestmark = pytest.mark.slow
 
 KEYS = {"shown", "late", "incomplete", "skipped", "lost", "damaged", "fps", "audio_seconds", "av_p95_ms", "error"}
+KEYS |= {"loss_percent", "jitter_ms", "round_trip_ms", "delay_ms"}
 QUIET = ("--no-window", "--audio", "null")
 
 
