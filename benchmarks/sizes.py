@@ -10,7 +10,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from avlab.media import codec
+from avlab.media import clip_sizes, codec
 from avlab.media.sources import ClipSource
 from avlab.wire.payloads.jpeg import check_jpeg
 
@@ -48,6 +48,10 @@ def main() -> None:
                     sizes = scans(clip, width, quality)
                     table.writerow((clip.name, width, quality, " ".join(map(str, sizes))))
                     print(f"{clip.name} {width} pixels, quality {quality}: {sum(sizes) / len(sizes):.0f} bytes")
+    with (SHIPPED / "clips.csv").open("w", newline="") as file:
+        known = csv.writer(file, lineterminator="\n")
+        known.writerow(("clip", "digest"))
+        known.writerows((clip.name, clip_sizes.digest(clip)) for clip in sorted(DATA.glob("*.mp4")))
 
 
 if __name__ == "__main__":

@@ -133,6 +133,14 @@ def _skip_counts(report: Report, config: pytest.Config) -> Report:
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept for a user from one session to the next is not what a test begins with, nor what it leaves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AVLAB_CACHE", str(tmp_path_factory.mktemp("caches")))
+        yield
+
+
 class Holdings:
     """What this process holds that a test has to give back: threads, sockets, children."""
 

@@ -1,16 +1,19 @@
-"""How large frames are, without encoding any: from the table in avlab/data/ that `benchmarks/sizes.py` records."""
+"""How large frames are: from the table in avlab/data/ that `benchmarks/sizes.py` records, or as a clip was measured."""
 
 from __future__ import annotations
 
 import csv
+import os
 from collections import defaultdict
-from functools import cache
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avlab.media import clip_sizes
 from avlab.media.codec import check_quality, check_width
 
 SIZES: Traversable = files("avlab.data") / "sizes.csv"
@@ -19,7 +22,40 @@ SIZES: Traversable = files("avlab.data") / "sizes.csv"
 STAND_IN = "count.mp4"
 """The clip whose frames stand for those that are not in the table."""
 
+SAMPLES: Traversable = files("avlab.data") / "clips.csv"
+"""By which the sample clips are known, whatever they are called: `clip_sizes.digest`."""
+
 Sizes = NDArray[np.float64]
+
+
+def sizes_of(clip: object) -> Callable[[int, int], tuple[int, ...]]:
+    """What gives the bytes of each frame's scan at a width and quality, of the clip that is given.
+
+    Of a sample clip, as recorded; of any other file, as measured, which is done here if it never was (seconds, with a
+    progress bar on a terminal). What is no file has `STAND_IN`'s.
+    """
+    if not isinstance(clip, str | os.PathLike):
+        return partial(frame_bytes, STAND_IN)
+    told_by = clip_sizes.digest(clip)
+    sample = _samples().get(told_by)
+    if sample is not None:
+        return partial(frame_bytes, sample)
+    clip_sizes.measured(clip)
+    return partial(_own_bytes, os.fspath(clip), told_by)
+
+
+@lru_cache(maxsize=256)
+def _own_bytes(path: str, told_by: str, width: int, quality: int) -> tuple[int, ...]:
+    check_width(width)
+    check_quality(quality)
+    return _interpolated({at: np.log(sizes) for at, sizes in clip_sizes.measured(path).items()}, width, quality)
+
+
+@cache
+def _samples() -> dict[str, str]:
+    if not SAMPLES.is_file():
+        raise FileNotFoundError(f"the list of sample clips {SAMPLES} is not here: install avlab anew")
+    return {row["digest"]: row["clip"] for row in csv.DictReader(SAMPLES.read_text(encoding="utf-8").splitlines())}
 
 
 @cache
@@ -34,9 +70,11 @@ def frame_bytes(clip: str, width: int, quality: int) -> tuple[int, ...]:
     check_width(width)
     check_quality(quality)
     table = table_of_sizes()
-    recorded = table.get(clip, {})
-    if (width, quality) not in recorded:
-        recorded = table[STAND_IN]
+    recorded = table.get(clip, table[STAND_IN])
+    return _interpolated(recorded, width, quality)
+
+
+def _interpolated(recorded: dict[tuple[int, int], Sizes], width: int, quality: int) -> tuple[int, ...]:
     widths = sorted({at for at, _ in recorded})
     below, above, share = _between(widths, width, logarithm=True)
     low, high = (_over_quality(recorded, at, quality) for at in (below, above))

@@ -28,7 +28,7 @@ from avlab.network.ratecontrol import RateController, controller_named
 from avlab.network.settings import Network, meant
 from avlab.parts import Call, JitterBuffer, Pacer, PartError, PartWarning, PlayoutDelay, Target, gone_on, named
 from avlab.stream.guard import Guard
-from avlab.stream.recorded_sizes import frame_bytes
+from avlab.stream.recorded_sizes import STAND_IN, frame_bytes, sizes_of
 from avlab.stream.virtual.departures import FrameWork, Offered, departures
 from avlab.stream.virtual.device import Device
 from avlab.stream.virtual.driver import Run, Settings
@@ -77,8 +77,9 @@ def simulate(
 ) -> Trace:
     """Pace, send, receive and play out a clip in virtual time; the record is as a real run's.
 
-    Frames as large as the sample clips' are at `width` and `quality` (count.mp4's stand for any other clip's) are cut
-    into packets, and so is sound; what is lost comes of the network's own seed: it is what `server.network` loses of
+    Frames as large as the clip's own are at `width` and `quality` are cut into packets, and so is sound. A clip is
+    measured when it is first simulated, in some seconds, and its sizes are kept in the user's cache folder; the sample
+    clips' come with avlab, and count.mp4's stand for what is no clip. What is lost comes of the network's own seed: it is what `server.network` loses of
     its first client's packets. NACKs and reports, two a second, take the network's way up, as on sockets: its delay,
     its jitter and its loss. A pacer that stands still for ever ends the run. A part of your own that fails, returns
     what makes no sense or takes over 1.5 s of real time for a call is replaced by the default: a `PartWarning` names
@@ -255,7 +256,7 @@ def _simulated(
     said = named(playout_delay if callable(playout_delay) else type(playout_delay)) if own_delay else playout_delay
     ours.setting(0, "playout_delay", said)
     if network is not None:
-        frame_bytes(name, width, quality)  # ValueError for a width or quality that cannot be
+        frame_bytes(STAND_IN, width, quality)  # ValueError for a width or quality that cannot be
         made = {"width": width, "quality": quality, "network": str(networks[0][1]), "spread": spread}
         made |= {"packet_size": packet_size}
         made["repair"] = named(repair) if isinstance(repair, type) else repair
@@ -273,7 +274,7 @@ def _simulated(
         buffer = jitter_buffer, parts.failed("avlab's own jitter buffer has taken over")
     pictures = None
     if payload is not None or codec is not None:
-        sizes = partial(frame_bytes, name)
+        sizes = sizes_of(clip if name else None)
         pictures = OwnPictures(payload=payload, codec=codec, sizes=sizes, call=parts.call, failed=parts.failed)
         for setting, part in (("payload", payload), ("codec", codec)):
             if part is not None:
@@ -290,7 +291,7 @@ def _simulated(
         interval_ns=round(NS / rate) if rate else NS // 30,
         width=width,
         quality=quality,
-        sizes=partial(frame_bytes, name),
+        sizes=partial(frame_bytes, STAND_IN) if network is None else sizes_of(clip if name else None),
         sound=sound if audio else None,
         device=audio if isinstance(audio, Device) else Device(),
         delay_ns=None if adaptive else round(playout_delay * NS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -16,6 +17,7 @@ from avlab.measure.numbers import metrics
 from avlab.measure.record.trace import Trace
 from avlab.parts import named, shown
 from avlab.stream.handle import started_so_far
+from avlab.stream.recorded_sizes import sizes_of
 from avlab.wire.text import printable
 
 if TYPE_CHECKING:
@@ -72,8 +74,18 @@ def sweep(
     every = list(points(made, numbers))
     left = [point for point in every if point.key not in kept.done]
     if left:
+        _measure_clips(made)
         _run(left, partial(attempt, run, measure), kept, jobs=jobs, among=len(every))
     return table(every, made, kept.done, seeded=seeds is not None)
+
+
+def _measure_clips(axes: list[Axis]) -> None:
+    """Clips among the grid's values: their frame sizes are measured once, and not by every worker."""
+    for axis in axes:
+        for value in axis.values:
+            if isinstance(value, str | PathLike) and Path(value).is_file():
+                with suppress(OSError, ValueError, RuntimeError):  # it is no clip, or the run will say
+                    sizes_of(value)
 
 
 def _run(left: list[Point], work: pool.Work, kept: Kept, *, jobs: int, among: int) -> None:

@@ -64,6 +64,9 @@ class Convergence(Printed):
     percent of the target. From settling on (over all, if it never settled): `deviation_fps`, standard deviation;
     `ripple_ms`, how much the time between frames swings, 95th percentile less 5th; `drift_ms_per_minute`, how much
     further behind its timestamps the stream comes in a minute.
+
+    A clip whose rate varies is judged by its own timestamps: settling and overshoot are of fps as a part of what these
+    ask for at each moment.
     """
 
     target_fps: float | None
@@ -125,7 +128,10 @@ def convergence(trace: Trace, at: Moment = "shown", band: float = 0.02) -> Conve
         band: The share of the target that fps may be off, 0.02 for 2 %.
     """
     (times, values), target = folded.frame_rate(trace, at), target_fps(trace)
-    settled = None if target is None else _settled(times, values, target, band)
+    asked, judged, goal = folded.rate_by_timestamps(trace, at), (times, values), target
+    if asked is not None and target is not None:  # a rate that varies by itself is judged by what it ought to be
+        judged, goal = (asked[0], asked[1]), 1.0
+    settled = None if goal is None else _settled(*judged, goal, band)
     since = -np.inf if settled is None else times[0] + settled
     after = values[np.isfinite(values) & (times >= since)]  # frames that left at once have no finite rate
     real, meant = _timed(trace, at)
@@ -141,7 +147,7 @@ def convergence(trace: Trace, at: Moment = "shown", band: float = 0.02) -> Conve
         mean_fps=mean_rate(times),
         deviation_fps=float(np.std(after)) if len(after) else None,
         rate_error_ppm=ppm,
-        overshoot_percent=None if target is None else _overshoot(values[np.isfinite(values)], target),
+        overshoot_percent=None if goal is None else _overshoot(judged[1][np.isfinite(judged[1])], goal),
         ripple_ms=None if low is None or high is None else high - low,
         drift_ms_per_minute=_slope(drifts[:, drifts[0] >= since]),
     )

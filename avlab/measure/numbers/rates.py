@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avlab.measure.numbers.folds import Bins, Floats, Series, of_frames, quantile, seconds, span_seconds
 from avlab.measure.record.tables import NS, PACKET_FATES, STREAMS, UNKNOWN, UNKNOWN32
@@ -73,6 +74,46 @@ def rate_of(moments_ns: Iterable[int], now_ns: int) -> float:
     """Frames a second over the trailing second, of moments in nanoseconds; 0 where `rate_now` has none."""
     times = np.sort(np.fromiter(moments_ns, np.int64)) / NS
     return rate_now(np.stack([times, trailing_rate(times, 1.0)]), now_ns / NS) or 0.0
+
+
+def rate_by_timestamps(trace: Trace, at: Moment = "shown", window: float = 1.0) -> Series | None:
+    """Frames a second at each frame as a part of what the clip's own timestamps ask for then: 1 is as asked.
+
+    Over the trailing `window` seconds, and the stretch of the clip that was seen in it; the first NaN. None where the
+    clip keeps one rate, or not all of its timestamps are known: they are a sender's.
+    """
+    times_ns, pts, index = of_frames(trace, "video", seen_at(trace, at), "pts", "index")
+    offered = np.sort(pts[pts != UNKNOWN])
+    # A receiver alone does not see which timestamps there were between those that came.
+    if len(offered) < 3 or (index == UNKNOWN32).any() or not varies(offered):
+        return None
+    both = (times_ns != UNKNOWN) & (pts != UNKNOWN)
+    order = np.argsort(times_ns[both], kind="stable")
+    times, meant = seconds(trace, times_ns[both][order]), pts[both][order]
+    if len(times) != int((times_ns != UNKNOWN).sum()) or len(times) < 2:
+        return None
+    here = np.arange(1, len(times))
+    since = np.minimum(np.searchsorted(times, times[1:] - window - 1e-9), here - 1)
+    real, media = times[1:] - times[since], (meant[1:] - meant[since]) / NS
+    asked = np.searchsorted(offered, meant[1:]) - np.searchsorted(offered, meant[since])
+    known = (real > 0) & (media > 0) & (asked > 0)
+    part = np.full(len(times), np.nan)
+    part[1:][known] = ((here - since) / np.maximum(asked, 1) * media / np.where(real > 0, real, 1))[known]
+    part[1:][~known] = np.inf
+    return np.stack([times, part])
+
+
+VARIES = 0.02
+"""A clip has a rate of its own at each moment when its seconds differ by more than this from each other."""
+
+
+def varies(pts: NDArray[np.int64]) -> bool:
+    """Whether a clip's rate changes, by its timestamps in ns, rising: gaps that take turns around one rate do not."""
+    rates = trailing_rate(pts / NS, 1.0)
+    rates = rates[pts - pts[0] >= NS]
+    if len(rates) < 2:
+        rates = trailing_rate(pts / NS, 0.25)[2:]
+    return len(rates) > 1 and float(rates.max() - rates.min()) > VARIES * float(np.median(rates))
 
 
 def mean_rate(times: Floats) -> float | None:

@@ -292,6 +292,10 @@ def _merge_frames(server: Rows, client: Rows, arrived: Rows, still_ns: int) -> R
         merged[column][known] = server[column][at[known]]
     for column in ("bytes", "packets"):
         unknown = sent & (merged[column] == UNKNOWN32)
+        if column == "bytes":  # of a frame that is not whole, the client knows what came of it
+            partial = sent & (merged["complete"] == UNKNOWN)
+            partial[sent] &= server["bytes"][at[sent]] != UNKNOWN32
+            unknown |= partial
         merged[column][unknown] = server[column][at[unknown]]
     fateless = unseen & (merged["fate"] == UNKNOWN8)
     # Of what has arrived the client will say what became of it, however long that takes: a page has the last word. But
