@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from avlab.measure.record.trace import Trace
     from avlab.media.frame_sizes import frame_sizes
     from avlab.media.probe import probe
+    from avlab.network.bottleneck import Bottleneck
     from avlab.network.ratecontrol import Aimd
     from avlab.network.settings import Network
     from avlab.parts import Choice, Dropped, Due, Encoded, Missing, Packet, PartError, PartWarning, Report, whole
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
     from avlab.stream.handle import stop_all
     from avlab.stream.relay import Relay
     from avlab.stream.server import Server
-    from avlab.stream.simulate import simulate
+    from avlab.stream.simulate import simulate, simulate_together
     from avlab.timing.pacing import DeadlinePacer, FeedbackPacer, NoPacing, TutorialPacer, pi_rule, tutorial_rule
 
 _HOMES = {
     "Aimd": "avlab.network.ratecontrol",
+    "Bottleneck": "avlab.network.bottleneck",
     "Choice": "avlab.parts",
     "Client": "avlab.stream.client",
     "DeadlinePacer": "avlab.timing.pacing",
@@ -65,6 +67,7 @@ _HOMES = {
     "predict": "avlab.lab.predictions",
     "probe": "avlab.media.probe",
     "simulate": "avlab.stream.simulate",
+    "simulate_together": "avlab.stream.simulate",
     "stop_all": "avlab.stream.handle",
     "sweep": "avlab.lab.sweeps.sweep",
     "testing": "avlab",
@@ -74,6 +77,7 @@ _HOMES = {
 
 __all__ = [
     "Aimd",
+    "Bottleneck",
     "Choice",
     "Client",
     "DeadlinePacer",
@@ -104,6 +108,7 @@ __all__ = [
     "predict",
     "probe",
     "simulate",
+    "simulate_together",
     "stop_all",
     "sweep",
     "testing",

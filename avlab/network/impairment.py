@@ -213,7 +213,13 @@ class Impairment:
         queued = _Queued(item, lost, (draw(), draw(), draw()), delay_ns)
         if item.reliable:
             self._reliable_bytes += item.size
-        if network.rate is None and not self._queue:
+        if network.bottleneck is not None and not self._queue:
+            passed_ns = network.bottleneck.enter(item.size, now_ns, reliable=item.reliable)
+            if passed_ns is None:
+                self._arrive(now_ns, Dropped(item, "lost"))
+            else:
+                self._forward(queued, passed_ns)
+        elif network.rate is None and not self._queue:
             self._forward(queued, now_ns)
         elif not self._queue:
             self._since_ns = now_ns
@@ -237,7 +243,8 @@ class Impairment:
         if network is not self._in_use:
             self._adopt(network, now_ns)
         size, last, count = batch.size, batch.last, batch.total
-        if network.rate is not None or self._queue or callable(network.loss) or callable(network.delay):
+        limited = network.rate is not None or network.bottleneck is not None
+        if limited or self._queue or callable(network.loss) or callable(network.delay):
             for at in range(count):
                 each = size if at < count - 1 else last
                 self.push(InTransit(stream, each, Part(item, at, at + 1), reliable), now_ns)

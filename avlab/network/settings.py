@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from avlab.network.bottleneck import Bottleneck
 from avlab.network.replay import Replay
 from avlab.parts import Delay, Lost, named
 
@@ -85,6 +86,9 @@ class Network:
     """Seconds of packets that wait before the bottleneck, 0 to 10; one that finds more waiting is lost (drop-tail).
     Bytes of a TCP connection are held back by their sender instead, until there is room."""
 
+    bottleneck: Bottleneck | None = None
+    """A bottleneck that other networks lead through, too, in place of `rate` and `queue`."""
+
     seed: int = 1
     """Another seed, other losses: a whole number of at most 1000 digits."""
 
@@ -119,6 +123,11 @@ class Network:
             if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
                 words = f"from {LOWEST_RATE} to {HIGHEST_RATE:,} kbit/s, or None for no bottleneck"
                 raise ValueError(f"rate must be {words}, not {_said(self.rate)}")
+        if self.bottleneck is not None:
+            if not isinstance(self.bottleneck, Bottleneck):
+                raise ValueError(f"bottleneck must be an avlab.Bottleneck, or None, not {_said(self.bottleneck)}")
+            if self.rate is not None:
+                raise ValueError("rate is of a bottleneck of its own: give rate or bottleneck, not both")
         if not isinstance(self.reorder, bool):
             raise ValueError(f"reorder must be True or False, not {_said(self.reorder)}")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool):
@@ -129,7 +138,7 @@ class Network:
     @property
     def clear(self) -> bool:
         """Whether packets pass as if there were no network: at once, each of them, once."""
-        return not (self.loss or self.delay or self.jitter or self.duplicate or self.rate)
+        return not (self.loss or self.delay or self.jitter or self.duplicate or self.rate or self.bottleneck)
 
     @property
     def steady_delay(self) -> float:
@@ -172,6 +181,7 @@ class Network:
             said.append("reordering")
         said += [f"duplicate {self.duplicate:.3g}"] if self.duplicate else []
         said += [f"rate {self.rate:g} kbit/s, queue {1e3 * self.queue:g} ms"] if self.rate else []
+        said += [str(self.bottleneck)] if self.bottleneck is not None else []
         return ", ".join(said) or "clear"
 
 

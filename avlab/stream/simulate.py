@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import heapq
 import math
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -78,12 +79,12 @@ def simulate(
     """Pace, send, receive and play out a clip in virtual time; the record is as a real run's.
 
     Frames as large as the clip's own are at `width` and `quality` are cut into packets, and so is sound. A clip is
-    measured when it is first simulated, in some seconds, and its sizes are kept in the user's cache folder; the sample
-    clips' come with avlab, and count.mp4's stand for what is no clip. What is lost comes of the network's own seed: it is what `server.network` loses of
-    its first client's packets. NACKs and reports, two a second, take the network's way up, as on sockets: its delay,
-    its jitter and its loss. A pacer that stands still for ever ends the run. A part of your own that fails, returns
-    what makes no sense or takes over 1.5 s of real time for a call is replaced by the default: a `PartWarning` names
-    it, and the record has an event "part failed".
+    measured when it is first simulated, in some seconds, and its sizes are kept in the user's cache folder; the
+    sample clips' come with avlab, and count.mp4's stand for what is no clip. What is lost comes of the network's
+    own seed: it is what `server.network` loses of its first client's packets. NACKs and reports, two a second, take
+    the network's way up, as on sockets: its delay, its jitter and its loss. A pacer that stands still for ever ends
+    the run. A part of your own that fails, returns what makes no sense or takes over 1.5 s of real time for a call
+    is replaced by the default: a `PartWarning` names it, and the record has an event "part failed".
 
     Args:
         clip: A path (its timestamps are read, its frames are not decoded; it loops), a number of frames a second, or
@@ -191,7 +192,66 @@ class _Parts:
         return tell
 
 
-def _simulated(
+def simulate_together(streams: Mapping[str, Any], **settings: Any) -> dict[str, Trace]:
+    """Several streams in one virtual time, which may share a bottleneck: the trace of each, by its name.
+
+    `streams` has each one's own settings, as {"a": {"clip": 30, "rate_control": "aimd"}, "b": {"clip": 30}}, or its
+    clip alone; `settings` are those of all, as `simulate` has them. What each does is what it would do alone, but for
+    the `avlab.Bottleneck` that is in the network of several. ValueError for no streams; else as `simulate`.
+    """
+    if not isinstance(streams, Mapping) or not streams:
+        raise ValueError(
+            "streams must have each stream's settings by its name, as {'a': {'clip': 30}, 'b': {'clip': 30}}"
+        )
+    each = {
+        str(name): {**settings, **(own if isinstance(own, Mapping) else {"clip": own})} for name, own in streams.items()
+    }
+    for name, chosen in each.items():
+        if "clip" not in chosen:
+            raise ValueError(f"stream {name!r} has no clip: give it one, as {{{name!r}: {{'clip': 30}}}}")
+        unknown = next((setting for setting in chosen if setting != "clip" and setting not in _DEFAULTS), None)
+        if unknown is not None:
+            raise TypeError(f"simulate has no setting {unknown!r}")
+        _restart(chosen.get("network"))
+    failures: list[PartWarning] = []
+    made: dict[str, Trace] = {}
+    with Guard(lambda words: print(words, file=sys.stderr)) as guard:  # noqa: T201 - as above
+        going = {
+            name: _simulating(**{**_DEFAULTS, **chosen}, parts=_Parts(guard.call, failures.append))
+            for name, chosen in each.items()
+        }
+        due = [(0, place, name) for place, name in enumerate(going)]  # the moment that is each one's next
+        while due:
+            _, place, name = due[0]
+            try:
+                heapq.heapreplace(due, (next(going[name]), place, name))
+            except StopIteration as ended:
+                heapq.heappop(due)
+                made[name] = ended.value
+    for failure in failures:
+        warnings.warn(failure, stacklevel=2)
+    return {name: made[name] for name in each}
+
+
+def _restart(network: Any) -> None:
+    stages = network if isinstance(network, list | tuple) else [(0, network)]
+    for one in (part for stage in stages if isinstance(stage, tuple) for part in stage):
+        if isinstance(one, Network) and one.bottleneck is not None:
+            one.bottleneck.restart()
+
+
+def _simulated(clip: Any, *, network: Any, **settings: Any) -> Trace:
+    _restart(network)
+    going = _simulating(clip, network=network, **settings)
+    while True:
+        try:
+            next(going)
+        except StopIteration as ended:
+            trace: Trace = ended.value
+            return trace
+
+
+def _simulating(
     clip: str | Path | Iterable[float] | float,
     *,
     pacer: str | Pacer | type[Pacer],
@@ -213,7 +273,7 @@ def _simulated(
     codec: Any,
     audio: bool | Device,
     parts: _Parts,
-) -> Trace:
+) -> Generator[int, None, Trace]:
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be more than 0 and finite, not {seconds}")
     if not 0 <= delay < math.inf:
@@ -311,7 +371,7 @@ def _simulated(
     parts.record(ours, run.clock.now_ns)
     if controller is not None:
         run.adapt(controller, call=parts.call, failed=parts.failed("Quality and width stay as they are"))
-    run.run()
+    yield from run.moments()
     theirs.meta["end_ns"] = run.clock.now_ns()
     meta = {
         "clip": str(clip) if name else "times",

@@ -50,7 +50,7 @@ class Carrier(Protocol[Given]):
 
 def upward(network: Network) -> Network:
     """What a network does to feedback on its way up: delay, jitter and loss. The bottleneck is that of the way down."""
-    return replace(network, rate=None, duplicate=0.0)
+    return replace(network, rate=None, bottleneck=None, duplicate=0.0)
 
 
 def _described(packet: InTransit) -> Seen:

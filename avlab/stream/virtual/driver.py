@@ -222,6 +222,11 @@ class Run:
 
     def run(self) -> None:
         """From PLAY to the end of what the client shows and hears."""
+        for _ in self.moments():
+            pass
+
+    def moments(self) -> Iterator[int]:
+        """The same, a step at a time: the moment that comes next, in ns, is given before anything is done at it."""
         self._player.begin(0, dict.fromkeys(self._sender.outlets, 0), 0)
         self._sender.play(0, 0)
         self._send(0)
@@ -230,6 +235,7 @@ class Run:
         self._see_to_player(now_ns)
         while not self._over:
             now_ns = max(now_ns, self._next_ns())
+            yield now_ns
             self.clock.sleep_until(now_ns)
             self._step(now_ns)
         self._way.close()
