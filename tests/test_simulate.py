@@ -428,7 +428,7 @@ def test_sizes_between_those_recorded() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"network": 0.02}, TypeError, "network must be an avlab.Network, not 0.02"),
+        ({"network": 0.02}, TypeError, "network must be an avlab.Network, .*not 0.02"),
         ({"network": Network(), "delay": 0.1}, ValueError, r"delay is one of the network's own.*Network\(delay=0.1"),
         ({"network": Network(), "width": 3}, ValueError, "width must be a whole number from 16"),
         ({"network": Network(), "quality": 101}, ValueError, "quality must be a whole number from 1 to 100"),
@@ -506,3 +506,12 @@ def test_feedback_meets_the_same_networks() -> None:
 def test_what_is_no_list_of_networks(network: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         simulate(30, network=network, seconds=1)
+
+
+@pytest.mark.parametrize("grows", [1.3, 2.0, 1e6])
+def test_a_run_with_a_pacer_that_waits_longer_and_longer_ends(grows: float) -> None:
+    trace = simulate(30.0, pacer=FeedbackPacer(lambda delay, measured_fps, target_fps: delay * grows), seconds=10)
+    sent = trace.frames["sent"].dropna()
+    assert 0 < len(sent) < 300
+    assert sent.max() <= 4 * 10 + 60
+    assert list(trace.settings["name"]).count("ended early") == 1

@@ -51,6 +51,10 @@ QUIET_NS = NS
 """With nothing under way and nothing come for so long, it has ended without a BYE, which may be lost."""
 
 NEVER = 1 << 62
+PATIENCE = 4
+"""How many times its own length a run may last: a pacer that waits longer and longer would have it last for years."""
+PATIENCE_NS = 60 * NS
+"""And this long beyond that."""
 
 Failed = Callable[[PartError], None]
 """Told why a part has failed."""
@@ -233,8 +237,13 @@ class Run:
         self._next_frame()
         now_ns = 0
         self._see_to_player(now_ns)
+        longest_ns = PATIENCE * self._settings.until_ns + PATIENCE_NS
         while not self._over:
             now_ns = max(now_ns, self._next_ns())
+            if now_ns > longest_ns:
+                self._ours.event(longest_ns, "ended early", "frames wait to be sent, and the clip would be over by now")
+                now_ns = longest_ns
+                break
             yield now_ns
             self.clock.sleep_until(now_ns)
             self._step(now_ns)
