@@ -170,8 +170,11 @@ def _serve(options: argparse.Namespace) -> int:
         try:
             _until(server, left, lambda: roll(tell))
         finally:
-            _say(_total(server.sent_bytes, time.perf_counter() - began))
-            _say(served(server.trace))
+            if server.sent_bytes:
+                _say(_total(server.sent_bytes, time.perf_counter() - began))
+                _say(served(server.trace))
+            else:
+                _say("nobody has played it")
     return 0
 
 

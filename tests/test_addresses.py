@@ -105,6 +105,7 @@ def test_serve_says_where_it_can_be_reached(data: Path, host: str) -> None:
     first, *told = [line.strip() for line in done.stdout.partition("play it:")[0].rstrip().splitlines()]
     url = first.removeprefix(f"serving {data / 'count.mp4'} at ")
     assert told == ways_in(url, host)
+    assert done.stdout.endswith("nobody has played it\n")
     assert all(f":{urlsplit(url).port}/count" in line for line in told if "rtsp" in line)
 
 
