@@ -291,6 +291,24 @@ def test_sound_that_breaks_off_leaves_the_pictures_going() -> None:
     assert len(shown) >= 8 * FPS - 2
 
 
+@pytest.mark.parametrize(("times", "played"), [(1, True), (2, False), (4, False)])
+def test_more_sound_than_the_timestamps_tell_of_is_something_else_and_is_left_out(times: int, played: bool) -> None:
+    run = Run(sound=True)
+    for number in range(6 * FPS):
+        run.picture(number, number * GAP_NS)
+    for number in range(6 * 50):
+        packet = SOUNDS[number]
+        run.arrive(number * 20 * MS, Path("audio"), [packet[:12] + packet[12:] * times])
+    run.run(7 * NS)
+    told = [each.words for each in run.all(Notice) if each.name == "sound is not as described"]
+    assert (told == []) is played
+    if told:
+        assert len(told) == 1
+        assert f"L16 at {RATE:,} Hz brings {times}.0 times the sound" in told[0]
+    assert run.packets("audio")[-200:] == ["used" if played else None] * 200
+    assert sum(fate == "shown" for fate, _ in run.fates().values()) >= 5 * FPS
+
+
 def test_sound_that_comes_too_late_for_the_device_is_late() -> None:
     run = Run(sound=True)
     run.picture(0, 0)

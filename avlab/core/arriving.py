@@ -53,6 +53,8 @@ TOLD = 100
 LEAPS_TOLD_NS = 5 * NS
 """Streams that leap within this are told of once."""
 
+MISFIT = 1.5
+"""How many times as much sound as its timestamps tell of is no jitter and no rounding."""
 MALFORMED = 3
 """So many malformed packets are worth a notice; one may be anybody's."""
 
@@ -134,6 +136,8 @@ class Incoming:
     kind: int | None = None  # the payload type of the newest packet of media
     foreign: int = 0  # packets of a payload type that was not described
     sound: SoundReader = field(init=False)  # what its sound is in packets
+    measured: tuple[int, int] | None = None  # since which timestamp sound is measured, and how much came since
+    misfit: bool = False  # its sound is not what the description says, and is not played
 
     def __post_init__(self) -> None:
         self.sound = self.described.sound or L16Format(self.described.rate, self.described.channels)
@@ -597,8 +601,30 @@ class Arriving:
         except WireError as error:
             self._note_malformed(error, now_ns)
             return None
+        self._measure(incoming, len(samples), ticks, now_ns)
+        if incoming.misfit:
+            return None
         pts_ns = self._timeline.media_ns("audio", ticks)
         return self._presenting.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
+
+    def _measure(self, incoming: Incoming, samples: int, ticks: int, now_ns: int) -> None:
+        """Hold a second of sound against its timestamps: more than they tell of is sound of another encoding.
+
+        Less may be a loss, or silence that is not sent.
+        """
+        media = incoming.described
+        since, brought = incoming.measured or (ticks, 0)
+        incoming.measured = since, brought + samples
+        if not 0 <= ticks - since < media.rate:
+            told = ticks - since
+            if told > 0 and brought > MISFIT * told and not incoming.misfit:
+                incoming.misfit = True
+                words = (
+                    f"what the server calls {media.encoding} at {media.rate:,} Hz brings {brought / told:.1f} times "
+                    "the sound that its timestamps tell of, so that it is something else: it is not played"
+                )
+                self._emit(Notice(now_ns, "sound is not as described", words))
+            incoming.measured = ticks, samples
 
     @staticmethod
     def _remember(incoming: Incoming, sequence: int) -> None:
