@@ -41,7 +41,7 @@ demo: setup-lab  ## stream a clip on this machine for 10 s: a table, and plots i
 	@$(BIN)/avlab demo --seconds 10 --out out
 
 # Many tests wait more than they compute: two at a time, where there are fcntl's locks for those that must be alone.
-WORKERS := $(if $(WINDOWS),0,2)
+WORKERS := $(if $(WINDOWS),0,3)
 test: setup-test check  ## check, then run every test, none skipped; ARGS="-k rtp" for some, ARGS="-n 0" one by one
 	@$(BIN)/python -m pytest --require-all -n $(WORKERS) --dist loadfile $(ARGS)
 

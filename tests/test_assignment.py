@@ -28,7 +28,11 @@ def cells(path: Path) -> dict[str, Any]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("course")
     done = subprocess.run(
-        [sys.executable, "teaching/assignment.py", "--to", str(to)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "teaching/assignment.py", "--to", str(to)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert str(to / "release") in done.stdout

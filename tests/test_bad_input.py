@@ -267,8 +267,8 @@ def test_the_trace_is_not_refused_after_the_stream(free: int, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"video_over": "x"}, "video_over must be 'udp' or 'tcp'"),
-        ({"audio_over": "both"}, "audio_over must be 'udp' or 'tcp'"),
+        ({"video_over": "x"}, "video_over must be 'udp', 'tcp' or 'multicast'"),
+        ({"audio_over": "both"}, "audio_over must be 'udp', 'tcp' or 'multicast'"),
         ({"audio": "loud"}, "audio must be 'auto', 'speaker' or 'null'"),
         ({"playout_delay": "a"}, "playout_delay must be 0 to 5 seconds"),
     ],

@@ -186,7 +186,7 @@ def broken(delay: float, measured_fps: float, target_fps: float) -> Any:
     ("work", "passed", "words"),
     [
         (avlab.pi_rule, True, "pi_rule works: at 30 and 24 fps it settles within"),
-        (backwards, False, "(3.00 fps on average). Does the delay grow when measured_fps is above target_fps"),
+        (backwards, False, "fps on average). Does the delay grow when measured_fps is above target_fps"),
         (hasty, False, "hasty lets its wait run out in"),
         (lazy, False, "lazy never settles within 2 % of 30 fps"),
         (nudge, False, "nudge settles, but slides: at 24 fps it falls behind by"),

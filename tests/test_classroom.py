@@ -6,7 +6,6 @@ import io
 import json
 import queue
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -218,26 +217,20 @@ def test_a_terminals_table_takes_the_place_of_the_one_before() -> None:
 
 @pytest.mark.slow
 def test_serve_prints_its_audience_and_play_sends_a_name(data: Path) -> None:
-    command = [sys.executable, "-m", "avlab", "serve", str(data / "count.mp4"), "--port", "0", "--loop"]
-    with subprocess.Popen(
-        [*command, "--seconds", "60", "--audience"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env=tools.environment({}),
-    ) as server:  # fmt: skip
-        try:
-            assert server.stdout is not None
-            found = re.search(r"rtsp://\S+", server.stdout.readline())
-            assert found is not None
-            with avlab.Client(found[0], audio="null", name=f"{TAG}\x1b[2J\u202e") as client:
-                said = ""
-                while "kbit/s" not in said:
-                    said += server.stdout.readline()
-                line = server.stdout.readline()
-                assert line.startswith(TAG[:24])
-                assert "127.0.0.1" in line
-                assert client.running
-            while "left" not in said:
+    command = sys.executable, "-m", "avlab", "serve", data / "count.mp4", "--port", 0, "--loop", "--audience"
+    with tools.started(*command, "--seconds", 60) as server:
+        assert server.stdout is not None
+        found = re.search(r"rtsp://\S+", server.stdout.readline())
+        assert found is not None
+        with avlab.Client(found[0], audio="null", name=f"{TAG}\x1b[2J\u202e") as client:
+            said = ""
+            while "kbit/s" not in said:
                 said += server.stdout.readline()
-            assert f"{TAG}[2J (127.0.0.1) joined" in said
-            assert "\x1b" not in said
-        finally:
-            server.terminate()
+            line = server.stdout.readline()
+            assert line.startswith(TAG[:24])
+            assert "127.0.0.1" in line
+            assert client.running
+        while "left" not in said:
+            said += server.stdout.readline()
+        assert f"{TAG}[2J (127.0.0.1) joined" in said
+        assert "\x1b" not in said

@@ -101,10 +101,11 @@ def test_a_flood_of_nacks_is_answered_with_so_many_bytes(viewer: Viewer) -> None
         for _ in range(MOST_WAITING):
             viewer.nack(*viewer.known()[-256:])
         viewer.settle()
-    answered, refused, _ = viewer.counts
-    assert refused > 1000
     packets = viewer.heard()
     until(lambda: packets.extend(viewer.heard()) or len(packets) > 400)  # the pictures go on
+    answered, refused, _ = viewer.counts
+    assert refused > 1000
+    until(lambda: packets.extend(viewer.heard()) or sum(p.payload_type == RTX_TYPE for p in packets) >= answered)
     again = [packet for packet in packets if packet.payload_type == RTX_TYPE]
     own = [packet for packet in packets if packet.payload_type != RTX_TYPE]
     assert len(again) == answered > 10

@@ -126,7 +126,7 @@ def test_rate_control_comes_down_before_the_bottleneck_drops(rate: float, settle
         ({"repair": "nack"}, "repair must be 'rtx'"),
         ({"parity": 2}, "parity must be 0 to 1"),
         ({"spread": 1}, "spread must be 0"),
-        ({"playout_delay": "quick"}, "playout_delay must be 0 or more seconds or 'adaptive'"),
+        ({"playout_delay": "quick"}, "playout_delay must be 0 to 5 seconds or 'adaptive'"),
         ({"repair": "rtx", "network": None}, "there are none without a network"),
         ({"rate_control": "aimd", "network": None}, "there are none without a network"),
         ({"rate_control": "pid"}, "rate_control must be one of aimd or None"),

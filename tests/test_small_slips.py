@@ -100,7 +100,9 @@ def test_an_address_with_a_port_says_nothing_of_it(url: str) -> None:
 
 def test_make_lab_takes_a_port() -> None:
     def lines(*given: str) -> str:
-        return subprocess.run(["make", "-n", "lab", *given], cwd=ROOT, capture_output=True, text=True).stdout
+        return subprocess.run(
+            ["make", "-n", "lab", *given], cwd=ROOT, capture_output=True, text=True, timeout=60
+        ).stdout
 
     assert re.search(r"avlab lab --port=8890\s*$", lines("PORT=8890"))
     assert re.search(r"avlab lab\s*$", lines())

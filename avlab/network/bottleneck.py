@@ -13,6 +13,10 @@ class Bottleneck:
     `rate` is kilobits a second, as `Network.rate` has it, and `queue` seconds of packets that wait before it, 0 to 10;
     a packet that finds more waiting is lost. Bytes of a TCP connection wait, however many do. Servers, clients and
     relays of one process share it; ValueError for what is out of range.
+
+    Args:
+        rate: What passes, in kbit/s, more than 0.
+        queue: How long a packet may wait before it, in seconds, 0 to 10.
     """
 
     def __init__(self, rate: float, *, queue: float = 0.1) -> None:
@@ -26,7 +30,13 @@ class Bottleneck:
         self._free_ns = -(1 << 62)  # when all that has entered will have passed
 
     def enter(self, size: int, now_ns: int, *, reliable: bool = False) -> int | None:
-        """A packet of so many bytes comes: when it will have passed; None when it is lost."""
+        """A packet of so many bytes comes: when it will have passed; None when it is lost.
+
+        Args:
+            size: Bytes of the packet.
+            now_ns: When it comes, in nanoseconds; moments do not go back.
+            reliable: Whether it waits, however many do, as bytes of a TCP connection.
+        """
         with self._lock:
             begins_ns = max(now_ns, self._free_ns)
             if not reliable and begins_ns - now_ns > self.queue * NS:

@@ -82,6 +82,8 @@ class IsolatedServer(Server):
         """See `Server`."""
         return self._where or super().url
 
+    invitation = Server.invitation  # of url and class_code, which are the process's own
+
     def status(self) -> str:
         """See `Server`."""
         return str(self._asked("status", super().status))
