@@ -40,7 +40,7 @@ lab: setup-lab  ## open the notebooks in JupyterLab; PORT=8890 for another port 
 demo: setup-lab  ## stream a clip on this machine for 10 s: a table, and plots in out/
 	@$(BIN)/avlab demo --seconds 10 --out out
 
-# Many tests wait more than they compute: two at a time, where there are fcntl's locks for those that must be alone.
+# Many tests wait more than they compute: three at a time, where there are fcntl's locks for those that must be alone.
 WORKERS := $(if $(WINDOWS),0,3)
 test: setup-test check  ## check, then run every test, none skipped; ARGS="-k rtp" for some, ARGS="-n 0" one by one
 	@$(BIN)/python -m pytest --require-all -n $(WORKERS) --dist loadfile $(ARGS)

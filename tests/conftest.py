@@ -5,7 +5,7 @@ uses, a skip of any kind is a failure. No test runs for ever: pytest-timeout fai
 by a signal, which leaves the others to run and fixtures to clean up; where native code never returns to Python, and so
 to the signal's handler, pytest's own faulthandler_timeout (pyproject.toml) ends the whole run and says where it was.
 
-Under `-n 2`, which `make test` uses, two processes (pytest-xdist) share the files among them. What is marked `alone`
+Under `-n 3`, which `make test` uses, three processes (pytest-xdist) share the files among them. What is marked `alone`
 runs while the other one waits.
 """
 

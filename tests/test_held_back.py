@@ -34,6 +34,7 @@ class Reporter:
         self.first = infos[0].seq or 0
         self.lost = 0
         self.highest = self.first
+        self.before = self.first - 1, 0  # the highest and the lost of the report of loss before
 
     def listen(self) -> None:
         """See which packet is the latest."""
@@ -58,9 +59,11 @@ class Reporter:
     def lose(self, share: float) -> None:
         """A report of so much loss, whose numbers add up."""
         self.listen()
-        expected = self.highest - self.first + 1
-        lost = round(share * expected)
-        self.say(cumulative_lost=lost, fraction_lost=round(share * 256))
+        highest, lost = self.highest, round(share * (self.highest - self.first + 1))
+        span = highest - self.before[0]
+        fraction = 256 * (lost - self.before[1]) // span if span else 0  # RFC 3550 A.3
+        self.before = highest, lost
+        self.say(cumulative_lost=lost, fraction_lost=max(0, min(255, fraction)), highest_sequence=highest)
 
 
 @pytest.fixture
