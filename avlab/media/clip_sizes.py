@@ -152,7 +152,8 @@ def cache_folder() -> Path:
     home = Path.home()
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "avlab" / "Cache"
-    if sys.platform == "darwin":
+    elif sys.platform == "darwin":  # noqa: RET505 - mypy takes what follows for unreachable
         return home / "Library" / "Caches" / "avlab"
-    given = os.environ.get("XDG_CACHE_HOME", "")  # a relative one is ignored (XDG Base Directory, 0.8)
-    return (Path(given) if os.path.isabs(given) else home / ".cache") / "avlab"
+    else:
+        given = os.environ.get("XDG_CACHE_HOME", "")  # a relative one is ignored (XDG Base Directory, 0.8)
+        return (Path(given) if os.path.isabs(given) else home / ".cache") / "avlab"
