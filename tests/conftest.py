@@ -44,6 +44,10 @@ DATA = Path(__file__).parents[1] / "data"
 SECONDS = 300
 """What a test may take, its fixtures included; twenty times what the longest takes on a machine of its own."""
 
+# A make that runs these tests hands its flags and its level to every make below it, which then prints more than asked.
+for inherited in [name for name in os.environ if name.startswith("MAKE") or name == "MFLAGS"]:
+    del os.environ[inherited]
+
 # Examples come from the code under test and not from the clock or from chance: a run can be repeated.
 hypothesis.settings.register_profile("avlab", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("avlab")
