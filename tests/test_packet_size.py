@@ -254,7 +254,7 @@ def test_what_is_no_blocksize_is_refused_by_its_status(server: avlab.Server, blo
 
 
 def test_a_picture_is_what_it_was_at_every_size(pictures: list[Any]) -> None:
-    from avlab.stream.rtsp.audience import Cut
+    from avlab.stream.rtsp.packing import Cut
     from avlab.wire.payloads.jpeg import FrameAssembler, packed
 
     jpeg = encode_jpeg(pictures[0], width=None, quality=80)[0]

@@ -11,7 +11,6 @@ import selectors
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -21,18 +20,18 @@ from avlab.core.events import Doubted, KeyAsked, Path
 from avlab.core.sender import Sender
 from avlab.measure.numbers.audience import Member
 from avlab.measure.record.trace import Recorder
-from avlab.media.soundencoder import opus_chunks
 from avlab.media.sources import Source
 from avlab.network.ownrepair import OwnRepair, Protection
 from avlab.network.settings import Network
 from avlab.stream.clock import Clock, WallClock
-from avlab.stream.ends import Part, parts_of
+from avlab.stream.ends import Part
 from avlab.stream.places import REQUEST_NS, Places, one_too_many
 from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.dispatch import Dispatch
 from avlab.stream.rtsp.feedback import Feedback
 from avlab.stream.rtsp.media_sockets import MediaSockets
-from avlab.stream.rtsp.peer import SERVER_NAME, Peer, Recipient, Route, Track, tracks_of
+from avlab.stream.rtsp.packing import Cut, Packing
+from avlab.stream.rtsp.peer import SERVER_NAME, Peer, Recipient, Route, Track
 from avlab.stream.rtsp.roll import members_of, take_pulses
 from avlab.stream.rtsp.rooms import Room, Rooms
 from avlab.stream.sending.adapting import Delivery
@@ -45,8 +44,7 @@ from avlab.stream.ways import STALL_BYTES
 from avlab.wire import rtsp, sdp
 from avlab.wire.admission import Admission
 from avlab.wire.batch import Batch
-from avlab.wire.payloads.formats import OpusFormat
-from avlab.wire.rtp import PACKET_SIZES, Packed
+from avlab.wire.rtp import PACKET_SIZES
 from avlab.wire.text import printable
 from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 
@@ -70,37 +68,6 @@ MAX_DRAIN_NS = 2 * NS
 
 FEEDBACK = Path("", control=True)
 """Where feedback comes from: which stream it is about, its bytes say."""
-
-
-def too_large(size: int, largest: int) -> str:
-    """What to tell of packets that the system does not send."""
-    return (
-        f"this system sends no datagram of {size:,} bytes, so packets have {largest:,} at the most: on macOS "
-        "'sudo sysctl -w net.inet.udp.maxdgram=65535' makes room for larger ones"
-    )
-
-
-class Cut:
-    """A frame or a chunk as packets of at most `size` bytes, and of fewer for clients that ask for fewer: once each."""
-
-    def __init__(self, make: Callable[[int], Packed], size: int) -> None:
-        self.size, self._make = size, make
-        self._made = {size: make(size)}
-
-    def at_most(self, size: int | None) -> Packed:
-        """The packets for a client that asks for no more than `size` bytes each; None: it does not ask."""
-        size = self.size if size is None or size > self.size else size
-        if (made := self._made.get(size)) is None:
-            made = self._made[size] = self._make(size)
-        return made
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A pacer that was in use may hold some, and be sent to another process: they go there as they are cut."""
-        return Cut, (partial(_as_cut, self._made[self.size]), self.size)
-
-
-def _as_cut(packed: Packed, size: int) -> Packed:
-    return packed
 
 
 class _OwnError(Exception):
@@ -147,7 +114,7 @@ class RtspAudience:
         unix_offset_ns: int | None = None,
     ) -> None:
         self._system = Sockets() if system is None else system
-        self._source, self._name, self._loop = source, name, loop
+        self._name, self._loop = name, loop
         self._host, self._port = host, port
         self.session_timeout = session_timeout
         self._clock, self._recorder = clock, recorder
@@ -157,16 +124,17 @@ class RtspAudience:
         self._start, self._notice, self._places = play, notice, places
         self._start_ns: int | None = None  # when media time 0 was; None while nobody plays
         self._session_id = self.chance.getrandbits(32)
-        self._audio_codec = audio_codec
         self._pictures = pictures = Pictures() if pictures is None else pictures
-        self.tracks = tracks_of(
+        self._packing = Packing(
             source,
-            self.chance,
-            pictures=pictures.form,
-            further=pictures.further,
-            sound=None if audio_codec is None else OpusFormat(),
+            chance=self.chance,
+            pictures=pictures,
+            audio_codec=audio_codec,
+            delivery=delivery,
+            notice=notice,
             protections={name: Protection(own) for name, own in repairs.items() if own.protects},
         )
+        self.tracks = self._packing.tracks
         self.peers: list[Peer] = []
         self._clients: dict[str, dict[int, Recipient]] = {}  # by address, who gets which source
         self._budget = FeedbackBudget()
@@ -181,8 +149,6 @@ class RtspAudience:
         self._looked_ns = 0  # when the peers were last seen to
         self._admitted = 0  # sessions
         self._due_ns: int | None = None  # no sender of any has anything to do by itself before
-        self._largest = PACKET_SIZES[-1]  # bytes that this system sends in one datagram
-        self._too_large = 0  # a size that it does not, and that was told of
         self._listener: Listener | None = None
 
     # ---- what it says of itself
@@ -325,7 +291,7 @@ class RtspAudience:
         self._listener.watch(selector, "listener")
         self._sockets.open(selector, list(self.tracks))
         self._rooms.open(selector)
-        self._largest = self._sockets.largest(PACKET_SIZES[-1])
+        self._packing.largest = self._sockets.largest(PACKET_SIZES[-1])
 
     def close(self) -> None:
         """Close every socket."""
@@ -442,8 +408,7 @@ class RtspAudience:
     def rewind(self) -> None:
         """The clip starts again at the next PLAY; timestamps will be others."""
         self._start_ns = None
-        for track in self.tracks.values():
-            track.restart(self.chance)
+        self._packing.restart()
         for peer in self.peers:
             peer.has_played = False
         for room in self._rooms:
@@ -559,17 +524,11 @@ class RtspAudience:
 
     def chunks(self) -> Iterator[Chunk]:
         """The sound as it is, or as Opus: a description says what it is like."""
-        chunks = self._source.chunks()
-        return chunks if self._audio_codec is None else opus_chunks(chunks, channels=self._source.channels or 1)
+        return self._packing.chunks()
 
     def prepare(self, frame: EncodedFrame) -> Cut:
         """A frame cut into packets, once for all."""
-        pictures = self._pictures
-        try:
-            return Cut(lambda size: pictures.pack(frame, packet_size=size), self._packet_size())
-        except WireError as error:
-            encoding = self._pictures.form.encoding
-            raise WireError(f"frame {frame.index} cannot be sent as RTP/{encoding}: {error}") from error
+        return self._packing.prepare(frame)
 
     def timestamp(self, stream: str, pts_ns: int) -> int:
         """The RTP timestamp of a presentation time."""
@@ -581,14 +540,9 @@ class RtspAudience:
 
     def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
         """Send a chunk to every client that plays: a packet is a unit of its own to the client."""
-        track = self.tracks["audio"]
-        assert track.sound is not None
-        make = partial(track.sound.pack, chunk, payload_type=track.payload_type)
-        cut = Cut(lambda size: make(packet_size=size), self._packet_size())
+        cut = self._packing.cut_sound(chunk)
         sent_ns, count = self._to_all("audio", cut, chunk.pts_ns)
-        if count is None:
-            return sent_ns, ()
-        return sent_ns, parts_of(cut.at_most(None), chunk.pts_ns, track.timestamp(chunk.pts_ns), track.rate)
+        return sent_ns, () if count is None else self._packing.sound_parts(chunk, cut)
 
     def say_goodbye(self, now_ns: int) -> None:
         """A last report and BYE to every client that plays: its clip is over."""
@@ -600,16 +554,6 @@ class RtspAudience:
             if room.sender.playing:
                 room.sender.end(now_ns)
                 self._send(room, now_ns)
-
-    def _packet_size(self) -> int:
-        """Bytes that a packet may have now: as many as were asked for, if the system sends them in one datagram."""
-        size = self._delivery.packet_size
-        if size > self._largest:
-            if self._too_large != size:
-                self._too_large = size
-                self._notice("packets too large", too_large(size, self._largest))
-            size = max(PACKET_SIZES[0], self._largest)
-        return size
 
     def _to_all(self, stream: str, unit: Cut, pts_ns: int) -> tuple[int | None, int | None]:
         """Send one unit to every client that plays: when the first send began, and that client's packets."""

@@ -1,0 +1,121 @@
+"""What a clip is in packets: its tracks, and frames and chunks cut to size, once for all who are sent them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from avlab.media.soundencoder import opus_chunks
+from avlab.media.sources import Source
+from avlab.network.ownrepair import Protection
+from avlab.stream.ends import Part, parts_of
+from avlab.stream.rtsp.peer import tracks_of
+from avlab.stream.sending.adapting import Delivery
+from avlab.stream.sending.pictures import Pictures
+from avlab.wire.payloads.formats import OpusFormat
+from avlab.wire.rtp import PACKET_SIZES, Packed
+from avlab.wire.units import Chunk, EncodedFrame, WireError
+
+
+def too_large(size: int, largest: int) -> str:
+    """What to tell of packets that the system does not send."""
+    return (
+        f"this system sends no datagram of {size:,} bytes, so packets have {largest:,} at the most: on macOS "
+        "'sudo sysctl -w net.inet.udp.maxdgram=65535' makes room for larger ones"
+    )
+
+
+class Cut:
+    """A frame or a chunk as packets of at most `size` bytes, and of fewer for clients that ask for fewer: once each."""
+
+    def __init__(self, make: Callable[[int], Packed], size: int) -> None:
+        self.size, self._make = size, make
+        self._made = {size: make(size)}
+
+    def at_most(self, size: int | None) -> Packed:
+        """The packets for a client that asks for no more than `size` bytes each; None: it does not ask."""
+        size = self.size if size is None or size > self.size else size
+        if (made := self._made.get(size)) is None:
+            made = self._made[size] = self._make(size)
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pacer that was in use may hold some, and be sent to another process: they go there as they are cut."""
+        return Cut, (partial(_as_cut, self._made[self.size]), self.size)
+
+
+def _as_cut(packed: Packed, size: int) -> Packed:
+    return packed
+
+
+class Packing:
+    """The tracks of a source, and their packets. `prepare` and `chunks` are for the threads of their feeds."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        chance: random.Random,
+        pictures: Pictures,
+        audio_codec: str | None,
+        delivery: Delivery,
+        notice: Callable[[str, str], None],
+        protections: Mapping[str, Protection] = MappingProxyType({}),
+    ) -> None:
+        self._source, self._chance, self._pictures = source, chance, pictures
+        self._audio_codec, self._delivery, self._notice = audio_codec, delivery, notice
+        self.tracks = tracks_of(
+            source,
+            chance,
+            pictures=pictures.form,
+            further=pictures.further,
+            sound=None if audio_codec is None else OpusFormat(),
+            protections=protections,
+        )
+        self.largest = PACKET_SIZES[-1]
+        """Bytes that this system sends in one datagram."""
+        self._too_large = 0  # a size that it does not, and that was told of
+
+    def restart(self) -> None:
+        """The clip begins again, with other timestamps."""
+        for track in self.tracks.values():
+            track.restart(self._chance)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The sound as it is, or as Opus: a description says what it is like."""
+        chunks = self._source.chunks()
+        return chunks if self._audio_codec is None else opus_chunks(chunks, channels=self._source.channels or 1)
+
+    def prepare(self, frame: EncodedFrame) -> Cut:
+        """A frame cut into packets. WireError for one that cannot be sent."""
+        pictures = self._pictures
+        try:
+            return Cut(lambda size: pictures.pack(frame, packet_size=size), self._packet_size())
+        except WireError as error:
+            encoding = self._pictures.form.encoding
+            raise WireError(f"frame {frame.index} cannot be sent as RTP/{encoding}: {error}") from error
+
+    def cut_sound(self, chunk: Chunk) -> Cut:
+        """A chunk cut into packets: each is a unit of its own to a client."""
+        track = self.tracks["audio"]
+        assert track.sound is not None
+        make = partial(track.sound.pack, chunk, payload_type=track.payload_type)
+        return Cut(lambda size: make(packet_size=size), self._packet_size())
+
+    def sound_parts(self, chunk: Chunk, cut: Cut) -> Sequence[Part]:
+        """What the packets of a chunk carry, for the record."""
+        track = self.tracks["audio"]
+        return parts_of(cut.at_most(None), chunk.pts_ns, track.timestamp(chunk.pts_ns), track.rate)
+
+    def _packet_size(self) -> int:
+        """Bytes that a packet may have now: as many as were asked for, if the system sends them in one datagram."""
+        size = self._delivery.packet_size
+        if size > self.largest:
+            if self._too_large != size:
+                self._too_large = size
+                self._notice("packets too large", too_large(size, self.largest))
+            size = max(PACKET_SIZES[0], self.largest)
+        return size
