@@ -35,7 +35,8 @@ from avlab.stream.playing.presentation import Presentation
 from avlab.stream.playing.sound import Sounding
 from avlab.stream.playing.tap import Received, Tap
 from avlab.stream.recording import PlayerRecording
-from avlab.stream.rtsp.receiver import OwnParts, RtspReceiver
+from avlab.stream.rtsp.reading import OwnParts
+from avlab.stream.rtsp.receiver import RtspReceiver
 from avlab.stream.server import Server
 from avlab.stream.sockets.links import Waker
 from avlab.stream.sockets.tapped import TappedSockets

@@ -12,39 +12,26 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from avlab.core.arriving import NOUNS, Described
+from avlab.core.arriving import NOUNS
 from avlab.core.events import Path
 from avlab.core.repairing import Repair
-from avlab.media.sounddecoder import DecodedSound
 from avlab.network.ownrepair import OwnRepair
-from avlab.parts import Call, PartError, called, named
+from avlab.parts import named
 from avlab.stream.clock import Clock
-from avlab.stream.ends import Offer, SoundOffer
+from avlab.stream.ends import Offer
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.recording import PlayerRecording
 from avlab.stream.rtsp.dialogue import Granted, RefusedError, Session
 from avlab.stream.rtsp.opening import SHUT_NS, knock, opens
 from avlab.stream.rtsp.origin import Origin
-from avlab.stream.rtsp.playable import Playable
+from avlab.stream.rtsp.reading import Overload, OwnParts, Reading
 from avlab.stream.sockets.links import TcpLink, interest
 from avlab.stream.sockets.protocols import Datagrams, System
 from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
 from avlab.wire.batch import Batch
 from avlab.wire.digest import Credentials
-from avlab.wire.jpeg import check_size
-from avlab.wire.payloads.formats import (
-    AacFormat,
-    H264Format,
-    H265Format,
-    OpusFormat,
-    SoundReader,
-    VideoFormat,
-    sound_format,
-    video_format,
-)
-from avlab.wire.payloads.own import OwnFormat, part_name
-from avlab.wire.units import JPEG_CODING, NS, WireError
+from avlab.wire.units import NS, WireError
 
 BYE_PATIENCE_NS = NS // 4
 """How long after the connection's end a BYE that comes over UDP may be."""
@@ -66,9 +53,6 @@ AFTER_END_NS = 2 * NS
 NEAR_END_NS = NS
 """A server that closes the connection so near the clip's end has come to its end."""
 
-OVERLOAD = 50
-"""So many datagrams dropped by the system, for want of being read, are worth a notice."""
-
 SESSION_NOT_FOUND = 454
 
 STRANGER_REPORT_NS = 5 * NS
@@ -82,28 +66,6 @@ STRAYS_TOLD = 100
 
 FALL_BACK_TIMEOUT = 3.0
 """Seconds at most for each answer when everything is asked for over TCP: the server has just answered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=False)
-class OwnParts:
-    """A payload format and a codec of anyone's own, or None: how the first is called, and who is told when it fails."""
-
-    payload: Any = None
-    codec: Any = None
-    call: Call = called
-    failed: Callable[[PartError], None] | None = None
-
-    @property
-    def playable(self) -> Playable:
-        """What can be played with them."""
-        encoding = "" if self.payload is None else f"X-{part_name(self.payload)}"
-        return Playable(payload=encoding, codec=self.codec is not None)
-
-    def unpacks(self, encoding: str, codec: str) -> VideoFormat | None:
-        """The payload format, made anew for a stream, if it is the one of that name."""
-        if self.payload is None or encoding.upper() != self.playable.payload.upper():
-            return None
-        return OwnFormat(self.payload, codec=codec, call=self.call, failed=self.failed)
 
 
 @dataclass(slots=True)
@@ -141,6 +103,7 @@ class RtspReceiver:
     ) -> None:
         self._system = system = Sockets() if system is None else system
         self._own = OwnParts() if own is None else own
+        self._reading = Reading(self._own, notice)
         self._repairs = _wishes(repair)
         self._credentials = credentials
         self._session = Session(
@@ -154,7 +117,6 @@ class RtspReceiver:
         )
         self._url, self._timeout = url, timeout
         self._strays = 0
-        self._size: tuple[int, int] | None = None  # of the pictures, as the description has it
         self._trying: Session | None = None  # while everything is asked for over TCP
         self._cancelled = False
         self._over, self._fixed, self._repair = over, fixed, repair
@@ -164,7 +126,7 @@ class RtspReceiver:
         self._incoming = presentation.player.streams  # what the player knows of each stream
         self.ways: dict[str, _Way] = {}
         self._looked_ns = 0
-        self._dropped = 0  # datagrams that the system has dropped
+        self._overload = Overload(recording, notice)
         self._links: list[Datagrams] = []
         self._link: TcpLink | None = None
         self._asked: dict[int, int] = {}  # keep-alives that have no answer: when each was sent, by number
@@ -196,34 +158,12 @@ class RtspReceiver:
             )
         self._take_grants(granted)
         self._tell_of_repair(granted)
-        if "video" in granted:
-            self._name_idle_parts(granted["video"].media)
+        media = {stream: grant.media for stream, grant in granted.items()}
+        if "video" in media:
+            self._reading.name_idle_parts(media["video"], f"the server at {self._session.where}")
         for words in self._session.left_out:
             self._notice("left out", words)
-        sound = granted["audio"].media if "audio" in granted else None
-        form = self._form_of(granted["video"].media) if "video" in granted else None
-        predicted = form if isinstance(form, H264Format | H265Format) else None
-        return Offer(
-            frozenset(granted),
-            fps=granted["video"].media.framerate if "video" in granted else None,
-            sound=SoundOffer(sound.clock_rate, sound.channels) if sound else None,
-            clip=self._session.description.name,
-            size=self._size,
-            coding=JPEG_CODING if predicted is None else predicted.coding,
-            setup=b"" if predicted is None else predicted.setup,
-        )
-
-    def _form_of(self, media: sdp.Media) -> VideoFormat | None:
-        return self._formats_of(media).get(media.payload_type)
-
-    def _name_idle_parts(self, media: sdp.Media) -> None:
-        """Say what was handed in and is of no use, as the server sends something else."""
-        if self._own.payload is not None and media.encoding.upper() != self._own.playable.payload.upper():
-            words = f"the payload format does nothing: the server at {self._session.where} sends {media.encoding}"
-            self._notice("payload does not apply", f"{words}; give it to the server as well, as payload=")
-        if self._own.codec is not None and "codec" not in media.parameters(media.payload_type):
-            words = f"the codec does nothing: the server at {self._session.where} sends {_sent(media)}"
-            self._notice("codec does not apply", f"{words}; give it to the server as well, as codec=")
+        return self._reading.offer(media, self._session.description.name)
 
     def _tell_of_repair(self, granted: Mapping[str, Granted]) -> None:
         """Say which repair that was asked for is not there."""
@@ -245,23 +185,12 @@ class RtspReceiver:
                 words = f"the server sends nothing again: the repair {part} has nothing to ask for"
             self._notice("no repair", words)
 
-    def _size_told(self, media: sdp.Media) -> tuple[int, int] | None:
-        """The pictures' size as the description has it; None for one that is not decoded."""
-        size = media.size
-        if size is not None:
-            try:
-                check_size(*size)
-            except WireError as error:
-                self._notice("pictures too large", f"the server describes pictures that are not shown: {error}")
-                return None
-        return size
-
     def _take_grants(self, granted: Mapping[str, Granted]) -> None:
         """What is to come, before anything has."""
         player = self._presentation.player
         player.clear()
         self.ways.clear()
-        self._size = self._size_told(granted["video"].media) if "video" in granted else None
+        self._reading.begin({stream: grant.media for stream, grant in granted.items()})
         for stream, grant in granted.items():
             media = grant.media
             origin = Origin(
@@ -275,42 +204,16 @@ class RtspReceiver:
             granted_repairs = grant.repairs if stream == "video" else frozenset()
             own = self._repair if isinstance(self._repair, OwnRepair) and granted_repairs else None
             kinds: tuple[Repair, ...] = ("rtx", "fec")
-            described = Described(
-                media.payload_type,
-                media.clock_rate,
-                channels=media.channels,
-                encoding=media.encoding,
+            described = self._reading.described(stream, media)._replace(
                 ssrc=grant.ssrc,
                 repairs=media.repairs,
                 repair=next((kind for kind in kinds if kind in granted_repairs), None),
                 own=own,
                 repair_ssrcs=grant.repair_ssrcs,
-                pictures=self._formats_of(media) if stream == "video" else {},
-                sound=self._sound_of(media) if stream == "audio" else None,
             )
             player.add(stream, described)
             self._recording.setting(self._clock.now_ns(), f"{stream}_over", self._session.plan[stream])
         self._presentation.pump()
-
-    def _formats_of(self, media: sdp.Media) -> dict[int, VideoFormat]:
-        """The payload formats that pictures may come in, by payload type."""
-        named = ((media.payload_type, media.encoding), *((number, form.encoding) for number, form in media.others))
-        formats = {}
-        for number, encoding in named:
-            parameters = media.parameters(number)
-            form = self._own.unpacks(encoding, parameters.get("codec", ""))
-            if form is None:
-                with contextlib.suppress(WireError):  # a further one, perhaps, that cannot be read
-                    form = video_format(encoding, parameters, size=self._size)
-            if form is not None:
-                formats[number] = form
-        return formats
-
-    @staticmethod
-    def _sound_of(media: sdp.Media) -> SoundReader | None:
-        parameters = media.parameters(media.payload_type)
-        form = sound_format(media.encoding, media.clock_rate, media.channels, parameters)
-        return DecodedSound(form) if isinstance(form, AacFormat | OpusFormat) else form
 
     def play(self, selector: selectors.BaseSelector) -> None:
         """PLAY, and register the sockets. Where no datagram comes through, everything is asked for over TCP."""
@@ -448,15 +351,7 @@ class RtspReceiver:
             return
         batches = link.receive_batches()
         now_ns = self._clock.now_ns()
-        if dropped := link.dropped():
-            self._recording.note(now_ns, "socket_dropped", dropped)
-            self._dropped += dropped
-            if self._dropped - dropped < OVERLOAD <= self._dropped:
-                self._notice(
-                    "overload",
-                    "this computer is too slow for the stream: the system drops packets that wait to be read; have the "
-                    "server send smaller pictures or fewer, or close other programs",
-                )
+        self._overload.note(link.dropped(), now_ns)
         control = what.granted.links is not None and link is what.granted.links[1]
         judge = what.origin.control if control else what.origin.media
         before = what.origin.host
@@ -616,11 +511,6 @@ def _wishes(repair: Repair | OwnRepair | None) -> tuple[str, ...]:
     if isinstance(repair, OwnRepair):
         return (repair.name,) * repair.recovers + ("rtx",) * repair.asks
     return () if repair is None else (repair,)
-
-
-def _sent(media: sdp.Media) -> str:
-    """What is sent, for a sentence on a codec that does nothing."""
-    return media.encoding if media.encoding.upper() in ("H264", "H265") else "JPEG"
 
 
 def _format(media: sdp.Media) -> tuple[str, int, int]:
