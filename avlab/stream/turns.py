@@ -98,13 +98,17 @@ class ClientTurns:
 
     def turn(self, ready: Ready) -> bool:
         """One turn; whether the stream is over, and all of it seen and heard."""
+        asked = self._sounding is not None  # somebody besides the sockets may have something
         for key, _ in ready:
             if isinstance(key.fileobj, Waker):
                 key.fileobj.clear()
+                asked = True
             else:
                 self._receiver.attend(key.data, key.fileobj)
         now_ns = self._clock.now_ns()
         wanted_ns = self.delay_ns
+        if not asked and self._presented_delay_ns == wanted_ns and now_ns < self.wake_at():
+            return False  # part of a picture has come, and nothing is due: a large one comes in many turns
         if self._presented_delay_ns != wanted_ns:
             self._presented_delay_ns = wanted_ns
             self._presentation.set_delay(wanted_ns)

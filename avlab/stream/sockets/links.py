@@ -36,6 +36,12 @@ REMEMBERED = 256
 TRIES = 16
 """How often one call reads on after an error: each tells of something that was sent earlier, and is told once."""
 
+DATAGRAM = 65_536
+"""No datagram is larger, nor are those that the system has put together."""
+
+ROOM = 4 * DATAGRAM
+"""What is read before it is handed on: a large picture comes in several pieces, and costs less as one."""
+
 MAX_FAILURES = 256
 """Errors in a row, with never a datagram nor an empty queue between them, are no news of the network any more."""
 
@@ -105,7 +111,7 @@ class UdpLink:
         self._failures = 0  # in a row
         self._kernel_dropped = self._told_dropped = 0
         self._told_refusals = False
-        self._buffer = bytearray(65_536)
+        self._held = memoryview(bytearray(ROOM))  # what has been read and belongs together
 
     @property
     def port(self) -> int:
@@ -261,13 +267,14 @@ class UdpLink:
 
     def _receive_batches(self, most: int) -> list[tuple[Batch, Address]]:
         out = _Gathered()
+        held, end, step, source = self._held, 0, 0, None  # the bytes before `end` are datagrams of `step`, from there
         count = tries = 0
         while count < most:
             try:
                 if self.gathers:
-                    size, ancillary, _, address = self._messages.recvmsg_into([self._buffer], 128)
+                    size, ancillary, _, address = self._messages.recvmsg_into([held[end : end + DATAGRAM]], 128)
                 else:
-                    data, address = self.socket.recvfrom(65_536)
+                    data, address = self.socket.recvfrom(DATAGRAM)
             except (BlockingIOError, InterruptedError):
                 self._failures = 0
                 break
@@ -282,23 +289,33 @@ class UdpLink:
                     break
                 continue
             self._failures = 0
-            count += 1
             if not self.gathers:
+                count += 1
                 out.add(data, address)
                 continue
-            step = size
+            each = size
             for level, kind, value in ancillary:
                 if level == socket.IPPROTO_UDP and kind == UDP_GRO:
-                    step = int.from_bytes(value[:2], sys.byteorder)
+                    each = int.from_bytes(value[:2], sys.byteorder)
                 elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
                     self._kernel_dropped = int.from_bytes(value[:4], sys.byteorder)
-            data = bytes(memoryview(self._buffer)[:size])
-            if step >= size:
-                out.add(data, address)
+            count += -(-size // each) if size else 1
+            # These go on where those before them ended: all of one size, or one that may be the last.
+            joins = end and not end % step and address == source and (each == step or (0 < each == size < step))
+            if end and not joins:
+                out.add_batch(Batch(bytes(held[:end]), step), source)
+                if each < size:
+                    held[:size] = held[end : end + size]
+            if joins or each < size:
+                end, step, source = (end + size, step, source) if joins else (size, each, address)
             else:
-                batch = Batch(data, step)
-                out.add_batch(batch, address)
-                count += batch.total - 1
+                out.add(bytes(held[end : end + size]), address)
+                end = 0
+            if end > ROOM - DATAGRAM:
+                out.add_batch(Batch(bytes(held[:end]), step), source)
+                end = 0
+        if end:
+            out.add_batch(Batch(bytes(held[:end]), step), source)
         return out.batches()
 
     def dropped(self) -> int:
