@@ -75,6 +75,7 @@ bench: setup-bench  ## measure speed beside other systems, on an otherwise idle 
 	@$(BIN)/python -m benchmarks.live
 	@$(BIN)/python -m benchmarks.peers --plot docs/peers.png
 	@$(BIN)/python -m benchmarks.fanout
+	@$(BIN)/python -m benchmarks.profiles --calls
 
 setup: setup-lab setup-test setup-check  ## only set up, for all of the above
 setup-bench:  ## set up for benchmarks/, with the players that avlab is measured against
