@@ -28,7 +28,7 @@ EXTRAS_test := $(if $(APT),[pyaudio$(comma)test$(comma)docs],[test$(comma)docs])
 EXTRAS_docs := $(if $(APT),[pyaudio$(comma)docs],[docs])
 EXTRAS_bench := $(if $(APT),[pyaudio$(comma)test$(comma)bench],[test$(comma)bench])
 
-.PHONY: help lab demo test check fuzz docs assignment bench setup setup-lab setup-test setup-check setup-docs setup-bench clean
+.PHONY: help lab demo test check fuzz docs assignment fallback bench setup setup-lab setup-test setup-check setup-docs setup-bench clean
 .SECONDARY:
 
 help:  ## say what there is
@@ -62,8 +62,11 @@ docs: setup-docs  ## build the documentation site in build/docs, with every note
 	@$(BIN)/python -m sphinx -W --keep-going -q -c docs -b html . build/docs
 	@echo "The site is in build/docs: open build/docs/index.html"
 
-assignment: setup-lab  ## hand-out and answers of the notebooks, for nbgrader, in build/assignment; ARGS=03_pacing for one
-	@$(BIN)/python teaching/assignment.py $(ARGS)
+assignment: setup-lab  ## hand-out and answers of the notebooks, in build/assignment; ARGS=03_pacing for one, FORMAT=otter
+	@$(BIN)/python teaching/assignment.py $(if $(FORMAT),--format $(FORMAT)) $(ARGS)
+
+fallback: setup-lab  ## recorded runs for a class without a network, in build/fallback
+	@$(BIN)/python teaching/fallback.py
 
 bench: setup-bench  ## measure speed beside other systems, on an otherwise idle machine; takes half an hour
 	@$(BIN)/python benchmarks/pacing.py

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import yaml
 
 import avlab
 
@@ -99,7 +102,11 @@ def test_what_is_the_students_what_is_locked_and_what_gives_points(made: Path, n
     for exercise in here:
         assert assignment.BEGIN in teachers[exercise.cell].source
         assert exercise.unwritten in students[exercise.cell].source + "\n"
-    others = set(teachers) - {exercise.cell for exercise in here}
+    words = assignment.explained(name)
+    assert words.startswith("1. **") == (name in assignment.EXPLAINED.read_text(encoding="utf-8"))
+    assert words in teachers["explain-answer"].source
+    assert "SOLUTION" not in students["explain-answer"].source
+    others = set(teachers) - {"explain-answer", *(exercise.cell for exercise in here)}
     assert all(teachers[key] == students[key] for key in others)
 
 
@@ -139,3 +146,86 @@ def test_an_answer_that_is_not_marked_is_the_same_one() -> None:
         plain, marked = (exercise.solved(definition, marked=each) for each in (False, True))
         left = [line for line in marked.splitlines() if "SOLUTION" not in line]
         assert left == plain.splitlines() == exercise.answer.rstrip("\n").splitlines()
+
+
+# ---- Otter
+
+
+def questions(notebook: Any) -> dict[str, dict[str, Any]]:
+    """What Otter reads in a master notebook: a question's settings by its name, with the cells of each block in it.
+
+    Blocks begin and end by raw cells, and those of a question do not nest further.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    stack: list[str] = []
+    at: dict[str, Any] = {}
+    for cell in notebook.cells[1:]:
+        begun, ended = (re.match(rf"# {word} (\w+)$", cell.source, re.M) for word in ("BEGIN", "END"))
+        if cell.cell_type == "raw" and begun:
+            stack.append(begun[1])
+            if begun[1] == "QUESTION":
+                at = yaml.safe_load(cell.source)
+                found[at["name"]] = at
+        elif cell.cell_type == "raw":
+            assert ended is not None, cell.source
+            assert stack.pop() == ended[1]
+        elif stack[1:]:
+            at.setdefault(stack[1], []).append(cell)
+        assert len(stack) <= 2
+        assert stack[:1] in ([], ["QUESTION"])
+    assert not stack
+    return found
+
+
+def as_otter_hands_out(source: str) -> str:
+    """A solution's cell without what Otter takes away: the solution, and the marks of the prompt."""
+    without = re.sub(r"^ *# BEGIN SOLUTION NO PROMPT\n.*?^ *# END SOLUTION\n", "", source, flags=re.M | re.S)
+    return "\n".join(line for line in without.splitlines() if not line.endswith(("# BEGIN PROMPT", "# END PROMPT")))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_otters_master_has_each_question_with_its_solution_and_its_test(tmp_path: Path, name: str) -> None:
+    assert assignment.write([name], tmp_path, "otter") == 1
+    folder = tmp_path / "otter" / name
+    whole = nbformat.read(folder / f"{name}.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+    nbformat.validate(whole)
+    settings = yaml.safe_load(whole.cells[0].source)
+    assert whole.cells[0].source.startswith("# ASSIGNMENT CONFIG\n")
+    assert settings["name"] == name
+    assert all((folder / file).exists() for file in settings["files"])
+    asked = questions(whole)
+    here = {each.cell.replace("-", "_"): each for each in EXERCISES if each.notebook == name}
+    assert set(asked) == {*here, "explain"}
+    assert asked["explain"]["manual"]
+    assert asked["explain"]["PROMPT"][0].source.startswith("*Your lines")
+    assert asked["explain"]["SOLUTION"][0].source == assignment.explained(name)
+    for key, exercise in here.items():
+        [solution], [test] = asked[key]["SOLUTION"], asked[key]["TESTS"]
+        assert asked[key]["points"] == exercise.points
+        handed_out = as_otter_hands_out(solution.source)
+        [original] = [cell for cell in cells(ROOT / "notebooks" / f"{name}.ipynb").values() if cell.id == exercise.cell]
+        assert handed_out.strip() == exercise.parts(original.source)[0].strip()
+        [function] = ast.parse(test.source).body  # Otter takes a function, alone
+        assert isinstance(function, ast.FunctionDef)
+        for source, right in ((handed_out, False), (solution.source, True)):
+            scope: dict[str, Any] = {"avlab": avlab, "Choice": avlab.Choice}
+            exec(source, scope)
+            exec(test.source, scope)
+            # Otter hands over by name what the notebook has.
+            asks = [scope[argument.arg] for argument in function.args.args]
+            if right:
+                scope[function.name](*asks)
+            else:
+                with pytest.raises(AssertionError, match=exercise.work):
+                    scope[function.name](*asks)
+
+
+def test_make_takes_the_format() -> None:
+    said = subprocess.run(
+        ["make", "--dry-run", "assignment", "FORMAT=otter", "ARGS=03_pacing"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+    assert "teaching/assignment.py --format otter 03_pacing" in said
