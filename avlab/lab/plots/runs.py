@@ -205,7 +205,7 @@ def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
     for stream, colour in (("video", BLUE), ("audio", ORANGE)):
         mine = table[table["stream"] == stream]
         ax.plot(mine["time"], mine["delay_ms"], ".", color=colour, markersize=4, alpha=0.5, markeredgewidth=0)
-    ax.set_ylim(0, 1.3 * float(table["delay_ms"].max()))
+    ax.set_ylim(0, 1.3 * float(table["delay_ms"].max()) or 1.0)
     _label(ax, ("video", BLUE), ("audio", "#8A5F00"))
     return _titled(
         figure, ax, f"Half of the packets arrive within {_ms(size.median_ms)}, 95 % within {_ms(size.p95_ms)}"
