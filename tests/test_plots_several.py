@@ -151,3 +151,14 @@ def test_a_front_is_of_those_that_none_beats(points: list[tuple[int, int]], more
     for one, is_first in zip(signed, found, strict=True):
         beaten = any(o[0] <= one[0] and o[1] <= one[1] and o != one for o in signed)
         assert bool(is_first) is not beaten
+
+
+def test_long_names_leave_room_for_the_plot() -> None:
+    long = "a name that tells everything of what a student has tried here"
+    for draw in (avlab.plots.loss, avlab.plots.fps, avlab.plots.adaptation):
+        figure = draw(
+            {long: avlab.simulate(30, seconds=3, network=avlab.Network(loss=0.1)), "b": avlab.simulate(30, seconds=3)}
+        )
+        figure.canvas.draw()
+        for ax in figure.axes:
+            assert ax.get_window_extent().width > 0.5 * figure.bbox.width

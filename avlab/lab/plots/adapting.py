@@ -156,8 +156,8 @@ def reports(trace: Trace) -> Figure:
         below.plot(jitter["time"], jitter["jitter_ms"], color=GREEN, linewidth=1.5, alpha=0.7)
     below.plot(times, table["jitter_ms"], "o", color=BLUE, markersize=9)
     for ax, room in ((above, 0.55), (below, 0.25)):  # above, for the legend
-        low, high = ax.get_ylim()
-        ax.set_ylim(min(0.0, low), high + room * (high - min(0.0, low)))
+        high = max(ax.get_ylim()[1], 1.0)
+        ax.set_ylim(-0.04 * high, (1 + room) * high)
     legend(above, [("reported", "o", BLUE, BLUE, 9), ("what the network did", "s", GREEN, GREEN, 9)], at="upper right")
     count, lost = len(table), table["cumulative_lost"].dropna()
     finding = f"{'One report' if count == 1 else f'{count:,} reports'} of the {stream}"

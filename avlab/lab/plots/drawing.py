@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 import sys
 import textwrap
 import threading
@@ -210,19 +211,31 @@ def label(ax: Axes, *labels: tuple[str, str]) -> None:
                     ha="right", color=colour, size=BODY)  # fmt: skip
 
 
+LONGEST = 30
+"""Characters of a line of a label beside a plot: longer ones would leave no room for the plot."""
+
+
+def _in_lines(text: str) -> str:
+    """A label in as many lines as it needs; a number and its unit stay in one."""
+    if len(text) <= LONGEST:
+        return text
+    return textwrap.fill(re.sub(r"(?<=\d) (?=\S)", "\N{NO-BREAK SPACE}", text), LONGEST)
+
+
 def label_ends(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
     """Lines named to the right of their ends (x, y, text, colour), moved apart where they would meet."""
     low, high = ax.get_ylim()
     figure = ax.get_figure(root=True)
     tall = ax.get_position().height * (figure.get_figheight() if figure is not None else 5.6)  # inches
-    step = 1.6 * BODY / 72 / tall
-    ends = sorted(ends, key=lambda end: end[1])
+    line = 1.25 * BODY / 72 / tall
+    ends = [(x, y, _in_lines(text), colour) for x, y, text, colour in sorted(ends, key=lambda end: end[1])]
+    rooms = [0.175 * BODY / 72 / tall + 0.5 * line * (1 + text.count("\n")) for _, _, text, _ in ends]  # half of each
     places = [min(1.0, max(0.0, (y - low) / (high - low))) for _, y, _, _ in ends]
-    for at in range(1, len(places)):  # up from the lowest, then down from the top, each a line's height from the next
-        places[at] = max(places[at], places[at - 1] + step)
+    for at in range(1, len(places)):  # up from the lowest, then down from the top, each apart from the next
+        places[at] = max(places[at], places[at - 1] + rooms[at - 1] + rooms[at])
     places[-1] = min(places[-1], 1.0)
     for at in reversed(range(len(places) - 1)):
-        places[at] = min(places[at], places[at + 1] - step)
+        places[at] = min(places[at], places[at + 1] - rooms[at] - rooms[at + 1])
     for (x, y, text, colour), place in zip(ends, places, strict=True):
         ax.annotate(
             text, (x, min(high, max(low, y))), (1.03, place), textcoords="axes fraction", va="center", color=colour,
