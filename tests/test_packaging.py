@@ -116,6 +116,12 @@ def conda_packages(conda: dict[str, Any]) -> dict[str, SpecifierSet]:
     return packages
 
 
+def test_binder_gets_what_opencv_needs_of_the_system() -> None:
+    packages = (ROOT / "apt.txt").read_text().split()
+    assert "libgl1" in packages
+    assert set(packages) <= set(make_variable("SYSTEM_lab"))
+
+
 def pip_lines(conda: dict[str, Any]) -> list[str]:
     (pip,) = (line["pip"] for line in conda["dependencies"] if isinstance(line, dict))
     return list(pip)
