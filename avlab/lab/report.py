@@ -131,7 +131,7 @@ def _numbers(pairs: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, str]]:
         yield _WORDS.get(name, name.replace("_", " ")), _number(known[name])
 
 
-def _number(value: float | None) -> str:
+def _number(value: int | float | None) -> str:
     if value is None:
         return "not known"
     if not isinstance(value, float):
