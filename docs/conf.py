@@ -1,12 +1,32 @@
-"""The documentation site: `make docs` builds it from docs/ and notebooks/, and runs every notebook that has changed."""
+"""The documentation site: `make docs` builds it from docs/, notebooks/ and teaching/.
+
+Notebooks are run by the first build, and again when their code or anything that they stand on has changed.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
+from sphinx.application import Sphinx
+
 ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "build" / "notebooks"
+"""What notebooks gave, a folder for each state of what they stand on; the last build's remains."""
+
+
+def stand_on() -> str:
+    """What an output depends on beside its notebook's own code: avlab, and the clips and traces."""
+    known = hashlib.sha256()
+    for folder, pattern in (("avlab", "**/*.py"), ("data", "*")):
+        for path in sorted((ROOT / folder).glob(pattern)):
+            known.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
+            known.update(hashlib.sha256(path.read_bytes()).digest())
+    return known.hexdigest()[:16]
+
 
 project = "avlab"
 author = "The avlab authors"
@@ -16,12 +36,12 @@ version = release = installed("avlab")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_copybutton"]
 # The project's root is the source, so that a page links to a notebook as it stands in the repository.
 root_doc = "docs/index"
-include_patterns = ["docs/**", "notebooks/*.ipynb", "data/README.md", "CHANGELOG.md"]
+include_patterns = ["docs/**", "notebooks/*.ipynb", "teaching/*.md", "data/README.md", "CHANGELOG.md"]
 exclude_patterns = ["**/.ipynb_checkpoints"]
 
-# A notebook runs where it lies, so that its relative paths hold, and again only when its code has changed.
+# A notebook runs where it lies, so that its relative paths hold.
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(ROOT / "build" / "notebooks")
+nb_execution_cache_path = str(KEPT / stand_on())
 nb_execution_in_temp = False
 nb_execution_timeout = 300
 nb_execution_raise_on_error = False
@@ -52,3 +72,17 @@ html_static_path = ["static"]
 html_css_files = ["wide.css"]
 html_extra_path = ["site"]
 html_theme_options: dict[str, Any] = {"navigation_with_keys": True}
+
+
+def forget(app: Sphinx, failed: Exception | None) -> None:
+    """Let go of what earlier states of avlab gave."""
+    now = Path(app.config.nb_execution_cache_path)
+    if failed is None and now.parent == KEPT and now.exists():
+        for old in KEPT.iterdir():
+            if old != now:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def setup(app: Sphinx) -> None:
+    """What Sphinx calls first."""
+    app.connect("build-finished", forget)
