@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
         "serve data/count.mp4 --wire classic --width 400",
         "serve 0 --microphone",
         "serve data/count.mp4 --class",
+        "serve data/count.mp4 --to 239.255.1.1:5004 --sdp session.sdp",
     )
     serve.add_argument("clip", metavar="CLIP", nargs="?", help="a clip, or the number of a camera: 0")
     serve.add_argument("--microphone", action="store_true", help="a camera's sound, or with no CLIP, sound alone")
@@ -107,6 +108,9 @@ def parser() -> argparse.ArgumentParser:
     _network_options(serve)
     text = "bytes of a packet at the most, 576 to 65000; what a path has no room for is cut up by IP (1200)"
     serve.add_argument("--packet-size", type=int, default=1200, metavar="BYTES", help=text)
+    text = "send to an address or a group without RTSP, from now on: pictures to the port, sound two above it"
+    serve.add_argument("--to", metavar="HOST:PORT", help=text)
+    serve.add_argument("--sdp", metavar="FILE", help="write what goes --to there, for players to open")
     text = "let clients share one stream, sent once to a group, at the interface of --host alone"
     serve.add_argument("--multicast", action="store_true", help=text)
     text = "over how much of a frame's time its packets leave, 0 to 0.95 (0: in one burst)"
@@ -136,10 +140,11 @@ def parser() -> argparse.ArgumentParser:
         "play rtsp://127.0.0.1:8554/count --no-window --seconds 10 --json --trace run.avtrace",
         "play rtsp://192.168.1.20:8554/count --code BCDFGH",
         "play classic://127.0.0.1:9688",
+        "play session.sdp",
     )
     text = "pictures of H.264 and H.265 that a loss has spoilt: show them, or freeze the last good one (show)"
     play.add_argument("--damaged", choices=["show", "freeze"], default="show", help=text)
-    play.add_argument("url", metavar="URL", help="rtsp://host:port/path or classic://host:port")
+    play.add_argument("url", metavar="URL", help="rtsp://host:port/path, classic://host:port, or a session.sdp")
     shown = play.add_mutually_exclusive_group()
     shown.add_argument("--window", action="store_true", default=None, help="a window (where there is a display)")
     shown.add_argument("--no-window", action="store_false", dest="window", help="no window")

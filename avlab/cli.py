@@ -141,6 +141,8 @@ def _serve(options: argparse.Namespace) -> int:
         network=_network(options),
         packet_size=options.packet_size,
         multicast=options.multicast,
+        to=options.to,
+        sdp=options.sdp,
         spread=options.spread,
         rate_control=options.rate_control,
         codec=options.codec,
@@ -155,15 +157,8 @@ def _serve(options: argparse.Namespace) -> int:
         once=options.once,
     )
     with _saving(server, options.trace), _progress(server) as tell, server:
-        _say(f"serving {clip or 'a microphone'} at {server.url}")
-        for line in ways_in(server.url, options.host or ("0.0.0.0" if options.class_code else "127.0.0.1")):
-            _say(f"  {line}")
-        if options.class_code:
-            _invite(server.invitation())
-        else:
-            url = server.url.replace("//", "//USER:PASSWORD@", 1) if options.users is not None else server.url
-            other = f"ffplay {url}" if options.wire == "rtsp" else "the tutorial's own client"
-            _say(f"  play it: avlab play {url}    or: {other}    Ctrl-C ends it")
+        _say(f"serving {clip or 'a microphone'} {f'to {options.to}' if options.to else f'at {server.url}'}")
+        _say_how(server, options)
         left = None if options.seconds is None else options.seconds - (time.perf_counter() - _BEGAN)
         began = time.perf_counter()
         roll = _rollcall(server, asked=options.audience)
@@ -176,6 +171,25 @@ def _serve(options: argparse.Namespace) -> int:
             else:
                 _say("nobody has played it")
     return 0
+
+
+def _say_how(server: Server, options: argparse.Namespace) -> None:
+    """How to play what is served."""
+    if options.to is not None:
+        if options.sdp is None:
+            _say(server.description.replace("\r\n", "\n").rstrip())
+            return
+        others = f"ffplay -protocol_whitelist file,udp,rtp {options.sdp}"
+        _say(f"  play it: avlab play {options.sdp}    or: {others}    Ctrl-C ends it")
+        return
+    for line in ways_in(server.url, options.host or ("0.0.0.0" if options.class_code else "127.0.0.1")):
+        _say(f"  {line}")
+    if options.class_code:
+        _invite(server.invitation())
+        return
+    url = server.url.replace("//", "//USER:PASSWORD@", 1) if options.users is not None else server.url
+    other = f"ffplay {url}" if options.wire == "rtsp" else "the tutorial's own client"
+    _say(f"  play it: avlab play {url}    or: {other}    Ctrl-C ends it")
 
 
 def _rollcall(server: Server, *, asked: bool) -> Callable[[Callable[[], None]], None]:
@@ -404,6 +418,8 @@ def _make_folder(out: Path) -> None:
 
 
 def _port(options: argparse.Namespace) -> int:
+    if options.to is not None:
+        return int(options.port or 0)
     default = CLASSIC_PORT if options.wire == "classic" else DEFAULT_PORT
     return default if options.port is None else int(options.port)
 

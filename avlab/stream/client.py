@@ -26,6 +26,7 @@ from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, named
 from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.clock import MonotonicClock, clock_identity
+from avlab.stream.described.receiver import DescribedReceiver, is_description
 from avlab.stream.ends import Offer, Receiver, SoundOffer
 from avlab.stream.handle import Handle, Worker, running_handles
 from avlab.stream.joining import CLASS_USER, read_code
@@ -62,7 +63,9 @@ class Client(Handle):
     Args:
         url: `rtsp://host:port/path`, or `classic://host:port`, the tutorial's wire. That has no timestamps: pictures
             are shown as they come, sound is played as it comes, there is no playout delay, no `av_offset`, no repair
-            and no choice of transports, and `trace.sync` stays empty.
+            and no choice of transports, and `trace.sync` stays empty. Or a file with a session description (RFC 4566),
+            `session.sdp`, as `ffmpeg -sdp_file` and `Server(sdp=)` write it: RTP that comes to the address and the
+            ports in it, from whoever sends there; nobody is asked for it.
         playout_delay: Seconds from the arrival of what came quickest to its presentation, 0.1 when left out; 0 shows
             pictures as they come, and "adaptive" has it found from the delays seen: longer by a moment of silence,
             shorter unheard. Or your own: `target(delays)`, a function of the delays of the last 500 arrivals in
@@ -109,7 +112,7 @@ class Client(Handle):
 
     def __init__(
         self,
-        url: str,
+        url: str | os.PathLike[str],
         *,
         playout_delay: float | Literal["adaptive"] | Target | type[PlayoutDelay] | None = None,
         jitter_buffer: type[JitterBuffer] | None = None,
@@ -134,8 +137,11 @@ class Client(Handle):
                 raise ValueError(f"{name} must be 'udp', 'tcp' or 'multicast', not {way!r}")
         if audio not in ("auto", "speaker", "null"):
             raise ValueError(f"audio must be 'auto', 'speaker' or 'null', not {audio!r}")
-        _refuse_file(url)
-        self.url = redacted(url) if isinstance(url, str) else url
+        described = isinstance(url, str | os.PathLike) and is_description(url)
+        if not described:
+            _refuse_file(url)
+        address: Any = os.fspath(url) if described else url
+        self.url: str = redacted(address) if isinstance(address, str) else address
         self._audio: Literal["auto", "speaker", "null"] = audio
         self._av_offset_ns = round(av_offset * NS)
         self.clock = MonotonicClock()
@@ -181,8 +187,8 @@ class Client(Handle):
             "system": self._system,
             "recording": recording,
         }
-        self._classic = is_classic(url)
-        self._recorder.meta["wire"] = "classic" if self._classic else "rtsp"
+        self._classic = is_classic(address)
+        self._recorder.meta["wire"] = "classic" if self._classic else "rtp" if described else "rtsp"
         self.receiver: Receiver
         if self._classic:
             refuse_choices(
@@ -198,21 +204,30 @@ class Client(Handle):
             )
             if self.name:
                 self._notice("name does not apply", NO_NAME)
-            self.receiver = ClassicReceiver(url, notice=self._notice, **common)
+            self.receiver = ClassicReceiver(address, notice=self._notice, **common)
+        elif described:
+            asked_for = {"class_code": class_code, "allow_basic": allow_basic or None, "repair": repair}
+            for name, value in (asked_for | {"video_over": video_over, "audio_over": audio_over}).items():
+                if value is not None:
+                    raise ValueError(f"{name} is for a server that can be asked: {self.url} says how the stream comes")
+            self.receiver = DescribedReceiver(
+                address, notice=self._notice, own=self._own_parts(payload, codec), **common
+            )
         else:
             asked = {"video": video_over, "audio": audio_over}
             over = {"video": video_over or "udp", "audio": audio_over or "tcp"}
             fixed = {stream for stream, way in asked.items() if way is not None}
             self.receiver = RtspReceiver(
-                url,
+                address,
                 over=over,
                 fixed=fixed,
                 repair=own_repair or check_repair(repair),
                 notice=self._notice,
-                credentials=_credentials(url, class_code, allow_basic=allow_basic),
-                own=OwnParts(payload, codec, call=self._part_guard.call, failed=self._payload_failed),
+                credentials=_credentials(address, class_code, allow_basic=allow_basic),
+                own=self._own_parts(payload, codec),
                 **common,
             )
+        if not self._classic:
             for name, part in (("payload", payload), ("codec", codec)):
                 if part is not None:
                     self._recorder.setting(self.clock.now_ns(), name, _said(part))
@@ -358,6 +373,9 @@ class Client(Handle):
         self._notices.add(words)
 
     _tell = _notice
+
+    def _own_parts(self, payload: Any, codec: Any) -> OwnParts:
+        return OwnParts(payload, codec, call=self._part_guard.call, failed=self._payload_failed)
 
     def _payload_failed(self, error: PartError) -> None:
         self._part_failed(error, "Pictures that it makes nothing of are incomplete")

@@ -32,6 +32,7 @@ from avlab.parts import Pacer, PartError, named
 from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.audience import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity
+from avlab.stream.described.audience import DescribedAudience, refuse_asking
 from avlab.stream.ends import Audience
 from avlab.stream.handle import Handle, Worker
 from avlab.stream.invitation import Invitation
@@ -56,6 +57,10 @@ from avlab.wire.units import NS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_RTP = (RtspAudience, DescribedAudience)
+"""The audiences whose packets have numbers: networks act on them, and reports come back."""
 
 
 class Server(Handle):
@@ -89,6 +94,11 @@ class Server(Handle):
             for smaller ones by Blocksize (RFC 2326, 12.7). What is larger than the path's own packets is cut up by IP,
             and a packet is lost with any of its pieces; a system that sends no datagram so large (macOS: 9,216 bytes)
             has it lowered, and `notices` says so.
+        to: "HOST:PORT", an address or a group (239.255/16) that is sent the clip without RTSP, from `start` on and
+            whether anybody receives it or not: pictures to the port, an even one, sound two above it, RTCP to the ports
+            between. Nobody can ask for it, so that it is sent once, or without end with `loop`; `host` is the local
+            address that it leaves from, the way there when left out. `url` is `sdp` then.
+        sdp: The file that gets the description of what goes `to`, which players open: `avlab play FILE`, `ffplay`.
         multicast: Whether clients may ask to share one stream: it goes once to a group of 239.255/16, whoever and how
             many they are, at the interface of `host` alone, and no router passes it on. What is lost there is not
             repaired.
@@ -157,6 +167,8 @@ class Server(Handle):
         once: bool = False,
         fps: float | None = None,
         packet_size: int = MAX_PACKET,
+        to: str | None = None,
+        sdp: str | os.PathLike[str] | None = None,
         multicast: bool = False,
         spread: float = 0.0,
         parity: float = 0.25,
@@ -195,6 +207,10 @@ class Server(Handle):
         for name, asked in (("class_code", class_code), ("users", users is not None)):
             if asked and wire == "classic":
                 raise ValueError(f"{name} is the rtsp wire's: nobody can be asked for a password on the classic wire")
+        if to is not None or sdp is not None:
+            asking = {"class_code": class_code, "users": users, "multicast": multicast, "repairs": repairs}
+            refuse_asking(to, sdp, wire, [name for name, value in {**asking, "port": port}.items() if value])
+        way = host  # where it leaves from; None: as the system has it
         if host is None:
             host = "0.0.0.0" if class_code else "127.0.0.1"
         if multicast and wire == "classic":
@@ -216,7 +232,7 @@ class Server(Handle):
         # A file's name is bytes; what is said, recorded and sent of it is UTF-8, whatever this process takes it for.
         path = Path(os.fsencode(source).decode(errors="replace")) if isinstance(source, str | Path) else None
         self._clip = str(path or ("live" if self.source.live else "pictures"))
-        self._once = once
+        self._once = once or (to is not None and not loop)
         self._host, self._class_code = host, ""
         self._admission = admission_of(users) if class_code or users is not None else None
         self._draws_code = class_code
@@ -224,7 +240,7 @@ class Server(Handle):
         self._recorder = Recorder(side="server", epoch_ns=self._clock.now_ns(), clock=clock_identity(), spill=Scratch())
         self._recorder.meta |= {
             "clip": self._clip,
-            "wire": wire,
+            "wire": "rtp" if to is not None else wire,
             "target_fps": float(self.source.fps) if self.source.fps else None,
             "audio_rate": self.source.rate if audio_codec is None or not self.source.rate else OPUS_RATE,
             "platform": platform.platform(),
@@ -253,6 +269,14 @@ class Server(Handle):
         self.signalling: Audience
         if wire == "classic":
             self.signalling = ClassicAudience(self.source, **common)
+        elif to is not None:
+            for unused in ("port", "session_timeout"):
+                del common[unused]
+            common |= {"host": way, "delivery": self._delivery, "pictures": self._pictures, "audio_codec": audio_codec}
+            file = None if sdp is None else Path(sdp)
+            self.signalling = DescribedAudience(
+                self.source, to=to, file=file, name=path.stem if path else "live", **common
+            )
         else:
             name = path.stem if path else "live"
             common |= {"multicast": multicast, "admission": self._admission}
@@ -351,13 +375,13 @@ class Server(Handle):
 
         TypeError for anything but a Network; ValueError on the classic wire, which has no numbers to see a loss by.
         """
-        return self._network if isinstance(self.signalling, RtspAudience) else Network()
+        return self._network if isinstance(self.signalling, _RTP) else Network()
 
     @network.setter
     def network(self, value: Network) -> None:
         if not isinstance(value, Network):
             raise TypeError(f"network must be an avlab.Network, not {value!r:.60}")
-        if isinstance(self.signalling, RtspAudience):
+        if isinstance(self.signalling, _RTP):
             self._network = value
             self.signalling.network = kept_going(value, self._part_guard.call, self._network_failed)
         elif not value.clear:
@@ -418,7 +442,7 @@ class Server(Handle):
         A controller of one's own tells by an attribute of the same name: the client of the report that decided.
         """
         client = getattr(self._adapting.controller, "held_back_by", None)
-        if client is None or not isinstance(self.signalling, RtspAudience):
+        if client is None or not isinstance(self.signalling, _RTP):
             return None
         return self.signalling.address_of(client)
 
@@ -494,6 +518,11 @@ class Server(Handle):
         if not self._started:
             raise RuntimeError("the server has no address before start(): call start(), or use it in a with statement")
         return self.signalling.url
+
+    @property
+    def description(self) -> str:
+        """What a server with `to` sends and where, as a session description (RFC 4566), from `start` on; else empty."""
+        return self.signalling.describe() if self._started and isinstance(self.signalling, DescribedAudience) else ""
 
     @property
     def class_code(self) -> str:

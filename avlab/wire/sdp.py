@@ -220,7 +220,7 @@ class SessionDescription:
     address: str = "0.0.0.0"
     """The address of the `c=` line; 0.0.0.0 where SETUP tells it."""
     control: str = "*"
-    """The address of the whole session."""
+    """The address of the whole session; empty for none, where there is no RTSP."""
     range: NptRange | None = None
     """What can be played; without an end when it is live."""
     media: tuple[Media, ...] = ()
@@ -236,8 +236,9 @@ def serialize(session: SessionDescription) -> str:
         f"s={session.name or '-'}",
         f"c=IN {_address(session.address)}",
         "t=0 0",
-        f"a=control:{session.control}",
     ]
+    if session.control:
+        lines.append(f"a=control:{session.control}")
     if session.range is not None:
         lines.append(f"a=range:{session.range.serialize()}")
     lines += _attribute_lines(session.attributes)

@@ -85,6 +85,8 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
         return Trace(frames=[client.rows("frames")], packets=[ours], sync=[client.rows("sync")],
                      reports=[client.rows("reports")], settings=client.setting_rows, meta=meta)  # fmt: skip
 
+    if _joined_late(client):
+        mine = _since_it_listened(mine, ours)
     at, to = _pair(_packet_keys(mine, _aligned_seq(mine, ours), ssrcs), _packet_keys(ours, ours["seq"], ssrcs))
     both = (at >= 0) & (to >= 0)
     shift = 0
@@ -131,6 +133,25 @@ def merged(server: Trace, client: Trace, *, side: Side, meta: dict[str, Any]) ->
         settings=sorted([*server.setting_rows, *client.setting_rows], key=lambda row: row.time_ns),
         meta={**server.meta, **client.meta, **meta, "side": side},
     )
+
+
+def _joined_late(client: Trace) -> bool:
+    """Whether what the client received was sent whether it listened or not: to a group, or to an address."""
+    over = (row.value for row in client.setting_rows if row.name in ("video_over", "audio_over"))
+    return client.meta.get("wire") == "rtp" or "multicast" in over
+
+
+def _since_it_listened(server: Rows, client: Rows) -> Rows:
+    """The server's packets from the first one on that the client received of each source."""
+    kept = np.ones(len(server), bool)
+    keys = [side["seq"] % _SEQ_MODULUS + _SEQ_MODULUS * (side["timestamp"] % _TIMESTAMP_MODULUS)
+            for side in (server, client)]  # fmt: skip
+    for ssrc in np.unique(server["ssrc"]):
+        theirs = np.flatnonzero(server["ssrc"] == ssrc)
+        seen = np.flatnonzero(np.isin(keys[0][theirs], keys[1][client["ssrc"] == ssrc]))
+        if len(seen):
+            kept[theirs[: seen[0]]] = False
+    return server[kept]
 
 
 def _frames_of(frames: Rows, packets: Rows, end_ns: int) -> Rows:

@@ -327,13 +327,7 @@ class Session:
             raise ValueError(
                 f"what the server at {self.where} says of its stream is not understood: {error}"
             ) from error
-        wanted: dict[str, sdp.Media] = {}
-        # A camera's way back, for who speaks to it, is marked sendonly: what another track carries is rather taken.
-        for each in sorted(self.description.media, key=lambda one: ("sendonly", "") in one.attributes):
-            media = self._playable.as_played(each)
-            if media is not None and media.kind not in wanted:
-                wanted[media.kind] = media
-        wanted = {each.kind: wanted[each.kind] for each in self.description.media if each.kind in wanted}
+        wanted = self._playable.chosen(self.description.media)
         if not wanted:
             raise ValueError(self._playable.refusal(self.description.media, self.url))
         self.left_out = self._playable.left_out(self.description.media, wanted)

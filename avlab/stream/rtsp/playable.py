@@ -48,6 +48,19 @@ class Playable:
                 return replace(media, payload_type=number, others=others, **form._asdict())
         return None
 
+    def chosen(self, media: Iterable[sdp.Media]) -> dict[str, sdp.Media]:
+        """Of each kind the first medium that can be played, by the format that can, in the order of the description.
+
+        A camera's way back, for who speaks to it, is marked sendonly: what another track carries is rather taken.
+        """
+        described = list(media)
+        wanted: dict[str, sdp.Media] = {}
+        for each in sorted(described, key=lambda one: ("sendonly", "") in one.attributes):
+            played = self.as_played(each)
+            if played is not None and played.kind not in wanted:
+                wanted[played.kind] = played
+        return {each.kind: wanted[each.kind] for each in described if each.kind in wanted}
+
     def _reads(self, media: sdp.Media, number: int, encoding: str) -> bool:
         if encoding.startswith(OWN):
             if self._wants_codec(media, number):

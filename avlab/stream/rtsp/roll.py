@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from avlab.core.events import Reported
 from avlab.core.sender import Hearing, Sender
@@ -35,27 +36,62 @@ def members_of(peers: Sequence[Peer], rooms: Sequence[Room], now_ns: int, unix_o
         fps, kbps = pulse.rates(now_ns)
         shows = any("video" in one.outlets for one in (sender, peer.sender))
         told = _told(sender, reporter) + (_told(peer.sender, 0) if room is not None else [])
-        believed = [each for each in told if each.doubt is None]
-        losses = [each.loss for each in believed]
-        jitters = {each.stream: each.jitter_ns for each in believed}
-        trips = [each.round_trip_ns for each in sorted(believed, reverse=True) if each.round_trip_ns is not None]
-        jitter_ns = jitters.get("video", jitters.get("audio"))
-        found.append(
-            Member(
-                peer.number,
-                name=sender.names.get(reporter, "") or peer.sender.names.get(0, ""),
-                address=peer.address[0],
-                since_ns=peer.joined_ns + unix_offset_ns,
-                fps=fps if shows else None,
-                loss=max(losses, default=None),
-                jitter=None if jitter_ns is None else jitter_ns / NS,
-                round_trip=trips[0] / NS if trips else None,
-                kbps=kbps,
-                last_report=min(((now_ns - each.time_ns) / NS for each in told), default=None),
-                group=room.address[0] if room is not None else "",
-            )
+        member = Member(
+            peer.number,
+            name=sender.names.get(reporter, "") or peer.sender.names.get(0, ""),
+            address=peer.address[0],
+            since_ns=peer.joined_ns + unix_offset_ns,
+            fps=fps if shows else None,
+            kbps=kbps,
+            group=room.address[0] if room is not None else "",
         )
+        found.append(_as_told(member, told, now_ns))
     return tuple(sorted(found))
+
+
+@dataclass(slots=True)
+class Receiving:
+    """Who reports on what goes to an address or a group without RTSP."""
+
+    number: int
+    """From 1, in the order in which they were heard of."""
+    host: str
+    since_ns: int
+    heard_ns: int
+
+
+def receivers_of(
+    room: Room, receivers: Iterable[tuple[int, Receiving]], group: str, now_ns: int, unix_offset_ns: int
+) -> tuple[Member, ...]:
+    """A member for each that reports (SSRC), all of them sent the same; from any thread."""
+    fps, kbps = room.pulse.rates(now_ns)
+    found = []
+    for reporter, each in receivers:
+        member = Member(
+            each.number,
+            name=room.sender.names.get(reporter, ""),
+            address=each.host,
+            since_ns=each.since_ns + unix_offset_ns,
+            fps=fps if "video" in room.sender.outlets else None,
+            kbps=kbps,
+            group=group,
+        )
+        found.append(_as_told(member, _told(room.sender, reporter), now_ns))
+    return tuple(sorted(found))
+
+
+def _as_told(member: Member, told: Sequence[Reported], now_ns: int) -> Member:
+    """A member with what its reports say of how it fares."""
+    believed = [each for each in told if each.doubt is None]
+    jitters = {each.stream: each.jitter_ns for each in believed}
+    trips = [each.round_trip_ns for each in sorted(believed, reverse=True) if each.round_trip_ns is not None]
+    jitter_ns = jitters.get("video", jitters.get("audio"))
+    return member._replace(
+        loss=max((each.loss for each in believed), default=None),
+        jitter=None if jitter_ns is None else jitter_ns / NS,
+        round_trip=trips[0] / NS if trips else None,
+        last_report=min(((now_ns - each.time_ns) / NS for each in told), default=None),
+    )
 
 
 def _told(sender: Sender, reporter: int) -> list[Reported]:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from avlab.stream.sockets.links import sockaddr
+
 EVERY_ADDRESS = {"0.0.0.0": socket.AF_INET, "": socket.AF_INET, "::": socket.AF_INET6}
 """What a server listens on that takes whichever address it is asked at."""
 
@@ -104,10 +106,21 @@ def name_addresses() -> Iterator[str]:
 
 def routed_addresses() -> Iterator[str]:
     """Where the routes to everywhere else begin; nothing is sent."""
-    for family, elsewhere in ELSEWHERE.items():
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((elsewhere, 9))
-            yield _written(probe.getsockname())
+    for elsewhere in ELSEWHERE.values():
+        if (found := address_towards(elsewhere)) is not None:
+            yield found
+
+
+def address_towards(host: str) -> str | None:
+    """The address of this machine where its way to an address, or to a group, begins; None where there is no way.
+
+    Nothing is sent.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(sockaddr((host, 9)))
+        return _written(probe.getsockname())
+    return None
 
 
 def _written(address: Any) -> str:

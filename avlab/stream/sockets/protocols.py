@@ -7,6 +7,7 @@ driver's own.
 from __future__ import annotations
 
 import selectors
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from avlab.wire.batch import Batch
@@ -130,11 +131,17 @@ class System(Protocol):
     def udp_pair(self, host: str) -> tuple[Datagrams, Datagrams]:
         """Two on an even port and the next one, for RTP and RTCP."""
 
+    def datagrams(self, host: str, port: int) -> Datagrams:
+        """One at a port of an address."""
+
     def speakers(self, host: str) -> tuple[Datagrams, Datagrams]:
         """Two as `udp_pair` gives, whose datagrams to a group leave at the interface of `host` alone."""
 
     def member(self, group: str, port: int, host: str) -> Datagrams:
         """One that gets what is sent to a port of a group at the interface of `host`."""
+
+    def member_at(self, group: str, port: int, hosts: Sequence[str], sources: Sequence[str] = ()) -> Datagrams:
+        """As `member`, at the interfaces of several addresses; with `sources`, of what those send alone."""
 
     def free_ports(self, host: str) -> tuple[int, int]:
         """Two neighbouring ports that are nobody's at `host` now."""

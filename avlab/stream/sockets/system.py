@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import selectors
+from collections.abc import Sequence
 
 from avlab.stream.sockets import multicast
 from avlab.stream.sockets.dialling import Dialler
-from avlab.stream.sockets.links import UdpLink, largest_datagram, listen, udp_pair
+from avlab.stream.sockets.links import UdpLink, bind_udp, largest_datagram, listen, udp_pair
 from avlab.stream.sockets.protocols import Datagrams, Dialling, Listening
 
 
@@ -26,6 +27,10 @@ class Sockets:
         """See `System`."""
         return udp_pair(host)
 
+    def datagrams(self, host: str, port: int) -> Datagrams:
+        """See `System`."""
+        return bind_udp(host, port)
+
     def speakers(self, host: str) -> tuple[Datagrams, Datagrams]:
         """See `System`."""
         return multicast.speakers(host)
@@ -33,6 +38,10 @@ class Sockets:
     def member(self, group: str, port: int, host: str) -> Datagrams:
         """See `System`."""
         return multicast.member(group, port, host)
+
+    def member_at(self, group: str, port: int, hosts: Sequence[str], sources: Sequence[str] = ()) -> Datagrams:
+        """See `System`."""
+        return multicast.member_at(group, port, hosts, sources)
 
     def free_ports(self, host: str) -> tuple[int, int]:
         """See `System`."""

@@ -5,11 +5,12 @@ What it costs is the owner's time, so a tap is to be quick.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from avlab.stream.sockets import multicast
 from avlab.stream.sockets.dialling import Dialler
-from avlab.stream.sockets.links import Tap, UdpLink, udp_pair
+from avlab.stream.sockets.links import Tap, UdpLink, bind_udp, udp_pair
 from avlab.stream.sockets.protocols import Connection, Datagrams, Dialling, Listening
 from avlab.stream.sockets.system import Sockets
 
@@ -49,6 +50,10 @@ class TappedSockets(Sockets):
         first, second = udp_pair(host)
         return self.tapped(first), self.tapped(second)
 
+    def datagrams(self, host: str, port: int) -> Datagrams:
+        """See `System`."""
+        return self.tapped(bind_udp(host, port))
+
     def speakers(self, host: str) -> tuple[Datagrams, Datagrams]:
         """See `System`."""
         first, second = multicast.speakers(host)
@@ -57,6 +62,10 @@ class TappedSockets(Sockets):
     def member(self, group: str, port: int, host: str) -> Datagrams:
         """See `System`."""
         return self.tapped(multicast.member(group, port, host))
+
+    def member_at(self, group: str, port: int, hosts: Sequence[str], sources: Sequence[str] = ()) -> Datagrams:
+        """See `System`."""
+        return self.tapped(multicast.member_at(group, port, hosts, sources))
 
     def tapped(self, link: UdpLink) -> UdpLink:
         """A link, with the tap on it."""

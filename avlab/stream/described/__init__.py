@@ -1,0 +1,1 @@
+"""Streams without RTSP: a description says where RTP goes, and nobody is asked for anything."""
