@@ -22,7 +22,8 @@ MOST_SAMPLES = 1 << 16
 class DecodedSound:
     """Coded sound as a `formats.SoundReader`: decoded packet by packet, in the order in which they come.
 
-    ValueError, in a sentence, where this PyAV has no such decoder, or it will not have what it is told.
+    ValueError, whose message is half a sentence, where this PyAV has no such decoder, or it will not have what it is
+    told.
     """
 
     def __init__(self, form: CodedSound) -> None:
@@ -52,16 +53,21 @@ class DecodedSound:
         for name in names:
             try:
                 context = cast(av.AudioCodecContext, av.CodecContext.create(name, "r"))
+            except (FFmpegError, ValueError):
+                continue
+            try:
                 context.sample_rate = self.clock_rate
                 context.layout = LAYOUTS[self.channels - 1]
                 if self._form.setup:
                     context.extradata = self._form.setup
                 context.open()
             except (FFmpegError, ValueError) as error:
-                why = str(error)
+                why = getattr(error, "strerror", None) or str(error)
                 continue
             return context
-        raise ValueError(f"the sound of this stream is {self.encoding}, and PyAV's decoder does not begin ({why})")
+        if not why:
+            raise ValueError("this PyAV has no decoder for it: 'pip install --force-reinstall av' brings one that has")
+        raise ValueError(f"the decoder does not begin with what is described of it ({why})")
 
 
 def _array(frame: av.AudioFrame, channels: int) -> Samples:

@@ -645,6 +645,8 @@ class Server(Handle):
             self.spawn("capture", capture.run)
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
+        if isinstance(self.signalling, DescribedAudience):  # which nobody asks for a description later
+            self._pictures.foretell(self.source, width=self.width, quality=self.quality)
         self.signalling.open(self._selector)
         self._selector.register(self._waker, selectors.EVENT_READ)
         for name, feed in self._sending.feeds.items():

@@ -216,6 +216,8 @@ class JitterBuffer:
         if refused := frame.assembler.add_run(sequence, marker, batch):
             self.malformed += len(refused)
             self._refused += refused[: MAX_REFUSALS - len(self._refused)]
+        if len(self._unfinished) > 1:
+            self._look_for_ends(run, frame, now_ns)
         if frame.by_marker:
             self._follow_markers(run, frame, now_ns)
         if frame.assembler.complete:
@@ -224,6 +226,19 @@ class JitterBuffer:
             self._give_up(ticks)
         elif self._held > MAX_BYTES or len(self._unfinished) > MAX_FRAMES:
             self._give_up(next(iter(self._unfinished)))
+
+    def _look_for_ends(self, run: Run, frame: _Unfinished, now_ns: int) -> None:
+        """Some senders set no markers: then a frame ends before the next number that is of another one.
+
+        RFC 3550 leaves to a profile what a marker means, so that a timestamp is what frames are told apart by.
+        """
+        if frame.highest + 1 in self._seen.numbers:
+            frame.assembler.ends(frame.highest)
+        for ticks, other in list(self._unfinished.items()):
+            if other is not frame and other.highest == run.sequence - 1:
+                other.assembler.ends(other.highest)
+                if other.assembler.complete:
+                    self._finish(ticks, now_ns)
 
     def adjoin(self, before: int, after: int) -> bool:
         """Whether nothing of any frame is between the packets of two numbers: parity alone, or nothing at all."""
@@ -257,7 +272,8 @@ class JitterBuffer:
                 before -= 1
             # With one packet missing after a packet of another frame that is not its last, that one is.
             other = before - 1 in self._seen.numbers and before not in self._seen.numbers
-            known = before in self._ends.numbers or (other and before - 1 not in self._ends.numbers)
+            known = before in self._seen.numbers or before in self._ends.numbers  # of another frame
+            known = known or (other and bool(self._ends.numbers) and before - 1 not in self._ends.numbers)
             if known or ticks == self._opening:
                 frame.begun = True
                 frame.assembler.begins(frame.lowest)

@@ -10,7 +10,7 @@ import errno
 import os
 import random
 import selectors
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -200,20 +200,18 @@ class DescribedAudience:
             return ""
         address = f"{self._there}/{TTL}" if self._group and ":" not in self._there else self._there
         media = []
-        for stream, track in self.tracks.items():
-            route = self._room.routes[stream]
+        for told, route in zip(self._packing.media(), self._room.routes.values(), strict=True):
             assert route.addresses is not None
-            told = replace(
-                track.media,
+            kinds = {told.payload_type, *self._pictures.further}
+            attributes = (one for one in told.attributes if _stands_alone(one, kinds))
+            described = replace(
+                told,
                 port=route.addresses[0][1],
                 control="",
-                others=tuple(one for one in track.media.others if one[0] in self._pictures.further),
-                attributes=(
-                    *(one for one in track.media.attributes if _stands_alone(one, track, self._pictures)),
-                    ("ssrc", f"{route.ssrc} cname:{SERVER_NAME}"),
-                ),
+                others=tuple(one for one in told.others if one[0] in kinds),
+                attributes=(*attributes, ("ssrc", f"{route.ssrc} cname:{SERVER_NAME}")),
             )
-            media.append(told)
+            media.append(described)
         description = sdp.SessionDescription(
             name=printable(self._name),
             session_id=self._session_id,
@@ -415,8 +413,13 @@ def _is_group(host: str) -> bool:
     return True
 
 
-def _stands_alone(attribute: tuple[str, str], track: Track, pictures: Pictures) -> bool:
-    """Whether an attribute of a track says something without RTSP: of repairs, which are settled there, it does not."""
+def _stands_alone(attribute: tuple[str, str], kinds: Collection[int]) -> bool:
+    """Whether an attribute of a medium says something without RTSP: of repairs, which are settled there, it does not.
+
+    `kinds` are the payload types of media.
+    """
     name, value = attribute
-    kinds = {str(track.payload_type), *map(str, pictures.further)}
-    return name not in ("rtcp-fb", "fmtp") or (value.split(" ", 1)[0] in kinds and value.split(" ", 1)[1:] != ["nack"])
+    kind, _, rest = value.partition(" ")
+    if name in ("fmtp", "rtcp-fb"):
+        return kind in map(str, kinds) and rest != "nack"
+    return name != "ssrc-group"

@@ -25,6 +25,9 @@ MOST_REORDERED = 17
 FAILURES = 3
 """So many key frames of which none could be decoded, and a sentence says so. Others may only want what was lost."""
 
+UNKEYED = 300
+"""So many pictures, some ten seconds, and none of them needs no other: a sentence says so."""
+
 Damaged = Literal["show", "freeze"]
 
 
@@ -61,7 +64,7 @@ class PredictedDecoding:
         self._fed = 0
         self._places: dict[int, int] = {}  # of those inside
         self._failed = 0  # in a row
-        self._told = False
+        self._told = self._told_unkeyed = False
 
     # ---- from the client's thread
 
@@ -117,6 +120,13 @@ class PredictedDecoding:
         self._fed += 1
         if frame.after_loss:
             self._lose()
+        if self._spoilt is None and self._fed >= UNKEYED and not self._told_unkeyed:
+            self._told_unkeyed = True
+            self._notice(
+                "no key frame",
+                f"{UNKEYED} pictures of {self._called} have come, and none that needs no other: there is nothing to "
+                "show before one. Have the server send key frames every few seconds",
+            )
         self._inside[frame.ticks] = frame
         self._places[frame.ticks] = self._fed
         try:

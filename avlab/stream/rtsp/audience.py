@@ -209,7 +209,7 @@ class RtspAudience:
             session_id=self._session_id,
             origin=host,
             address="::" if ":" in host else "0.0.0.0",  # and no range: nobody seeks in a clip that all share
-            media=tuple(track.media for track in self.tracks.values()),
+            media=tuple(self._packing.media()),
             attributes=(("tool", "avlab"),),
         )
         return sdp.serialize(description)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,8 @@ from avlab.stream.ends import Part, parts_of
 from avlab.stream.rtsp.peer import tracks_of
 from avlab.stream.sending.adapting import Delivery
 from avlab.stream.sending.pictures import Pictures
-from avlab.wire.payloads.formats import OpusFormat
+from avlab.wire import sdp
+from avlab.wire.payloads.formats import OpusFormat, fmtp
 from avlab.wire.rtp import PACKET_SIZES, Packed
 from avlab.wire.units import Chunk, EncodedFrame, WireError
 
@@ -78,6 +80,20 @@ class Packing:
         self.largest = PACKET_SIZES[-1]
         """Bytes that this system sends in one datagram."""
         self._too_large = 0  # a size that it does not, and that was told of
+
+    def media(self) -> list[sdp.Media]:
+        """The tracks as a description has them now: with H.264's parameter sets, as far as they are known."""
+        form = self._pictures.described()
+        told = {value.partition(" ")[0]: value for _, value in fmtp(form.payload_type, form)}
+        found = []
+        for track in self.tracks.values():
+            now = told if track.stream == "video" else {}
+            attributes = (
+                (name, now.get(value.partition(" ")[0], value) if name == "fmtp" else value)
+                for name, value in track.media.attributes
+            )
+            found.append(replace(track.media, attributes=tuple(attributes)))
+        return found
 
     def restart(self) -> None:
         """The clip begins again, with other timestamps."""

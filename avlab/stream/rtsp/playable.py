@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from avlab.media.sounddecoder import DecodedSound
+from avlab.media.videodecoder import VideoDecoder
 from avlab.wire import sdp
-from avlab.wire.payloads.formats import SOUND, VIDEO, sound_format, video_format
-from avlab.wire.units import WireError
+from avlab.wire.payloads.formats import (
+    SOUND,
+    VIDEO,
+    AacFormat,
+    H264Format,
+    H265Format,
+    OpusFormat,
+    sound_format,
+    video_format,
+)
 
 CLOCKS = {"video": range(1_000, 10_000_001), "audio": range(4_000, 384_001)}
 MAX_CHANNELS = 8
@@ -108,7 +118,11 @@ class Playable:
                 continue
             name = each.encoding or f"payload type {each.payload_type}"
             familiar = _FAMILIAR.get(each.encoding.upper())
-            encodings.setdefault(each.kind, {})[f"{name} ({familiar})" if familiar else name] = None
+            name = f"{name} ({familiar})" if familiar else name
+            if why := _why(each):
+                out.append(f"the {NOUNS[each.kind]} of this stream, {printable(name)}, is left out: {why}")
+                continue
+            encodings.setdefault(each.kind, {})[name] = None
         return (
             *out,
             *(
@@ -121,14 +135,18 @@ class Playable:
 
 
 def _unfit(media: sdp.Media, number: int, form: sdp.Format) -> str:
-    """Why a format that is known cannot be read as it is described; "" where it can."""
+    """Why a format that is known cannot be read as it is described, or decoded here; "" where it can."""
     parameters = media.parameters(number)
     try:
         if media.kind == "video":
-            video_format(form.encoding, parameters)
+            pictures = video_format(form.encoding, parameters)
+            if isinstance(pictures, H264Format | H265Format):
+                VideoDecoder(pictures.coding, setup=pictures.setup)
         elif media.kind == "audio":
-            sound_format(form.encoding, form.clock_rate, form.channels, parameters)
-    except WireError as error:
+            sound = sound_format(form.encoding, form.clock_rate, form.channels, parameters)
+            if isinstance(sound, AacFormat | OpusFormat):
+                DecodedSound(sound)
+    except ValueError as error:  # a WireError is one
         return printable(str(error).rstrip("."))
     return ""
 

@@ -12,9 +12,11 @@ from typing import Any
 from avlab.media import codec as jpeg_codec
 from avlab.media.codec import Picture
 from avlab.media.own import OwnCodec, check_codec, codec_name
+from avlab.media.sources import ClipSource, Source
 from avlab.media.videoencoder import H264Encoder
 from avlab.parts import Call, PartError, called
 from avlab.wire.payloads.formats import BytesFormat, H264Format, JpegFormat, VideoFormat
+from avlab.wire.payloads.h264 import parameter_sets_in
 from avlab.wire.payloads.own import OwnFormat, check_payload
 from avlab.wire.rtp import MAX_PACKET, Packed
 from avlab.wire.units import H264_CODING, NS, OWN_CODING, EncodedFrame
@@ -50,6 +52,8 @@ class Pictures:
     ) -> None:
         self.codec, self.payload = codec, payload
         self.key_interval = KEY_INTERVAL
+        self.setup = b""
+        """The parameter sets of H.264, as a byte stream, as far as they are known: those of the newest key frame."""
         self._h264: H264Encoder | None = None
         self._keyed_ns: int | None = None  # the pts of the newest key frame
         name = ""
@@ -89,6 +93,20 @@ class Pictures:
                 self._codec = None
                 self._tell(error, "Pictures are sent as JPEG now")
 
+    def foretell(self, source: Source, *, width: int | None, quality: int) -> None:
+        """Find out the parameter sets of a clip's H.264 before it begins: they are those of its first picture."""
+        if self._h264 is None or source.live or not isinstance(source, ClipSource):
+            return
+        first = next(iter(source.pictures()), None)
+        if first is not None:
+            scratch = H264Encoder(bit_rate=self._h264.bit_rate)
+            given: dict[str, Any] = {"width": width, "matrix": first.matrix, "quality": quality, "pts_ns": 0}
+            self.setup = parameter_sets_in(scratch.encode(first.image, key=True, **given).data)
+
+    def described(self) -> VideoFormat:
+        """The payload format as a description tells it now."""
+        return H264Format(setup=self.setup) if self._h264 is not None else self.form
+
     def refresh(self) -> None:
         """Somebody joins: the next picture is one that needs no other. From any thread."""
         self._wants_key = True
@@ -122,7 +140,7 @@ class Pictures:
             picture.image, width=width, matrix=picture.matrix, key=key, quality=quality, pts_ns=pts_ns
         )
         if made.key:
-            self._keyed_ns = pts_ns
+            self._keyed_ns, self.setup = pts_ns, parameter_sets_in(made.data)
         return EncodedFrame(index, pts_ns, made.data, made.width, made.height, coding=H264_CODING, key=made.key)
 
     @property

@@ -128,6 +128,12 @@ class BytesAssembler:
     def begins(self, sequence: int, /) -> None:
         """The payloads say so themselves."""
 
+    def ends(self, sequence: int, /) -> None:
+        """See `formats.Assembler`."""
+        if self._last is None and sequence in self._parts:
+            self._last = sequence
+            self.complete = self._contiguous(sequence)
+
     def frame(self) -> bytes | None:
         """The picture's bytes."""
         return b"".join(self._parts[number][1] for number in sorted(self._parts)) if self.complete else None

@@ -41,6 +41,9 @@ class Assembler(Protocol):
         """The picture's first packet is known to have this number: the one before it ends another. Told at most once,
         and only to those of a format that is `by_marker`."""
 
+    def ends(self, sequence: int, /) -> None:
+        """The picture's last packet, which has come, is known to have this number, whether it bears a marker or not."""
+
     def frame(self) -> bytes | None:
         """The whole picture; None when its packets make none after all."""
 

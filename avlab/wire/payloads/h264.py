@@ -118,3 +118,8 @@ def parameter_sets(text: str) -> bytes:
         if unit:
             units.append(unit)
     return joined(units)
+
+
+def parameter_sets_in(data: bytes) -> bytes:
+    """The parameter sets of a byte stream, as a byte stream of their own."""
+    return joined(unit for unit in split(data) if unit[0] & 31 in (SPS, PPS))

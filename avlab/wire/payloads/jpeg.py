@@ -525,6 +525,15 @@ class FrameAssembler:
     def begins(self, sequence: int, /) -> None:
         """A fragment with an offset of 0 says so itself."""
 
+    def ends(self, sequence: int, /) -> None:
+        """See `formats.Assembler`."""
+        if self._last is not None or sequence != self._highest:
+            return
+        for first, span in self._spans.items():
+            if first + span.total - 1 == sequence:
+                self._last, self._size = sequence, span.offset + len(span.data)
+        self._see_whether_complete()
+
     def rescued(self) -> None:
         """Nothing can be had of a JPEG that is not whole."""
 

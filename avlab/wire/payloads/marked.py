@@ -56,6 +56,11 @@ class MarkedAssembler:
         if not self._payloads or sequence <= self._lowest:
             self._first = sequence
 
+    def ends(self, sequence: int, /) -> None:
+        """See `formats.Assembler`."""
+        if self._last is None and self._payloads and sequence == self._highest:
+            self._last = sequence
+
     @property
     def complete(self) -> bool:
         """Whether all packets are there, from the first to the marker."""
