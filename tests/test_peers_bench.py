@@ -227,7 +227,7 @@ def test_every_receiver_is_a_process_and_all_are_counted() -> None:
     assert all(len(own) > 3 for own in seen.pictures)
     assert seen.sender_cpu > 0
     assert seen.receiver_cpu > 0
-    assert seen.offload == "off"
+    assert seen.offload == ("on" if sys.platform == "linux" else "off")
     assert seen.p99_ms >= seen.p50_ms > 0
     assert not set(psutil.Process().children()) - before
 
