@@ -214,6 +214,10 @@ class Player:
             self._drained_ns = now_ns + self._presenting.sound_lead_ns
         return now_ns >= self._drained_ns
 
+    def say_goodbye(self, now_ns: int) -> None:
+        """A last report on each stream of which anything came, and BYE (RFC 3550 6.3.7): nobody plays any more."""
+        self._report(now_ns, rtcp.Bye((self.ssrc,)))
+
     def flush(self, now_ns: int) -> None:
         """Nothing more comes: each picture that nobody owes a verdict on gets its fate."""
         self._presenting.flush(now_ns)
@@ -291,15 +295,15 @@ class Player:
             "video", rtcp.serialize_compound([rtcp.ReceiverReport(self.ssrc), rtcp.Sdes(self.ssrc, "avlab"), asked])
         )
 
-    def _report(self, now_ns: int) -> None:
-        """A receiver report on each stream of which anything came."""
+    def _report(self, now_ns: int, *more: rtcp.RtcpPacket) -> None:
+        """A receiver report on each stream of which anything came, with `more` behind it."""
         for incoming in self.streams.values():
             reception = incoming.stats.report(now_ns)
             if reception is None or incoming.ssrc is None:
                 continue
             block = rtcp.ReportBlock.of(incoming.ssrc, reception)
             report = rtcp.ReceiverReport(self.ssrc, (block,)), rtcp.Sdes(self.ssrc, "avlab", self.name)
-            self._send(incoming.stream, rtcp.serialize_compound(report))
+            self._send(incoming.stream, rtcp.serialize_compound([*report, *more]))
 
     def _send(self, stream: str, compound: bytes) -> None:
         self._outgoing.append((Path(stream, control=True), Batch(compound, len(compound))))

@@ -39,12 +39,12 @@ from avlab.stream.sockets.addresses import EVERY_ADDRESS, address_towards
 from avlab.stream.sockets.multicast import TTL, is_any_group
 from avlab.stream.sockets.protocols import Address, Datagrams, System
 from avlab.stream.sockets.system import Sockets
-from avlab.wire import sdp
+from avlab.wire import rtcp, sdp
 from avlab.wire.batch import Batch
 from avlab.wire.destinations import read_destination
 from avlab.wire.rtp import PACKET_SIZES
 from avlab.wire.text import printable
-from avlab.wire.units import NS, Chunk, EncodedFrame
+from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
 from avlab.wire.urls import ip_address
 
 LOOK_NS = NS // 4
@@ -328,7 +328,7 @@ class DescribedAudience:
             take_pulses((), (self._room,), now_ns)
             for ssrc, receiving in list(self._receivers.items()):
                 if now_ns - receiving.heard_ns > GONE_NS:
-                    del self._receivers[ssrc]
+                    self._receivers.pop(ssrc, None)
 
     def _begin(self, now_ns: int) -> None:
         self._began = True
@@ -341,6 +341,9 @@ class DescribedAudience:
     def _heard(self, who: Recipient, data: bytes, host: str) -> None:
         """A report came, from a receiver at an address."""
         reporter, now_ns = int.from_bytes(data[4:8], "big"), self._clock.now_ns()
+        if reporter in _leaving(data):
+            self._receivers.pop(reporter, None)
+            return
         if (known := self._receivers.get(reporter)) is not None:
             known.heard_ns = now_ns
             return
@@ -401,6 +404,14 @@ class DescribedAudience:
         count = sender.send(stream, unit.at_most(None), pts_ns, now_ns)
         self._send(now_ns)
         return now_ns, count
+
+
+def _leaving(data: bytes) -> set[int]:
+    """Who says BYE in a compound packet."""
+    try:
+        return {ssrc for packet in rtcp.parse_compound(data) if isinstance(packet, rtcp.Bye) for ssrc in packet.ssrcs}
+    except WireError:
+        return set()
 
 
 def _is_group(host: str) -> bool:

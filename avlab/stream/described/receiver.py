@@ -26,7 +26,7 @@ from avlab.stream.recording import PlayerRecording
 from avlab.stream.rtsp.reading import Overload, OwnParts, Reading
 from avlab.stream.sockets.protocols import Datagrams, System
 from avlab.stream.sockets.system import Sockets
-from avlab.wire import rtcp, sdp
+from avlab.wire import sdp
 from avlab.wire.batch import Batch
 from avlab.wire.destinations import Destination, destination_of, why_not
 from avlab.wire.text import printable
@@ -192,11 +192,11 @@ class DescribedReceiver:
 
     def leave(self, now_ns: int) -> None:
         """BYE, to whoever was sent reports (RFC 3550 6.3.7)."""
-        ssrc = self._presentation.player.ssrc
-        bye = rtcp.serialize_compound([rtcp.ReceiverReport(ssrc), rtcp.Sdes(ssrc, "avlab"), rtcp.Bye((ssrc,))])
-        for way in self.ways.values():
-            if way.sender.reported:
-                self._send_rtcp(way, Batch(bye, len(bye)))
+        player = self._presentation.player
+        player.say_goodbye(now_ns)
+        for path, batch in player.outgoing():
+            if self.ways[path.stream].sender.reported:
+                self._send_rtcp(self.ways[path.stream], batch)
 
     def cancel(self) -> None:
         """See `ends.Receiver`: nothing here waits for long."""
