@@ -75,17 +75,18 @@ def udp() -> Iterator[socket.socket]:
         yield end
 
 
-@pytest.fixture
-def viewer(data: Path) -> Iterator[Viewer]:
+@pytest.fixture(params=["RTP/AVP", "RTP/AVPF"])
+def viewer(data: Path, request: pytest.FixtureRequest) -> Iterator[Viewer]:
+    """One that asks by avlab's own header, and one that speaks the feedback profile and nothing besides."""
     with ExitStack() as stack:
         server = stack.enter_context(avlab.Server(data / "count.mp4", width=320))
         raw = stack.enter_context(RawClient(server.url))
         media, reports = stack.enter_context(udp()), stack.enter_context(udp())
         media.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         ports = f"{media.getsockname()[1]}-{reports.getsockname()[1]}"
-        transport = f"RTP/AVP;unicast;client_port={ports}"
-        answer = raw.ask("SETUP", "/video", Transport=transport, **{rtsp.REPAIR_HEADER.replace("-", "_"): "rtx"})
-        assert answer.headers[rtsp.REPAIR_HEADER].startswith("rtx")
+        own = {rtsp.REPAIR_HEADER.replace("-", "_"): "rtx"} if request.param == "RTP/AVP" else {}
+        answer = raw.ask("SETUP", "/video", Transport=f"{request.param};unicast;client_port={ports}", **own)
+        assert (rtsp.REPAIR_HEADER in answer.headers) == bool(own)
         server_port = rtsp.parse_transport(answer.headers["Transport"])[0].server_port
         assert server_port is not None
         assert raw.ask("PLAY").status == 200

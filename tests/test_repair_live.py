@@ -112,7 +112,7 @@ def test_the_description_offers_both_and_names_the_medium_as_before(data: Path) 
         video = sdp.parse(answer.body.decode()).media[0]
     assert (video.payload_type, video.encoding) == (26, "JPEG")
     assert video.repairs == {"rtx": 98, "fec": 99}
-    assert b"m=video 0 RTP/AVP 26 98 99" in answer.body
+    assert b"m=video 0 RTP/AVPF 26 98 99" in answer.body
     assert b"a=fmtp:98 apt=26;rtx-time=1000" in answer.body
     assert b"a=rtcp-fb:26 nack" in answer.body
 

@@ -130,7 +130,6 @@ def test_a_clip_that_all_share_has_no_range_to_seek_in(clip: str, loop: bool) ->
         "RTP/SAVP;unicast;client_port=5000-5001",
         "RTP/SAVP/TCP;unicast;interleaved=0-1",
         "RTP/SAVPF;unicast;client_port=5000-5001",
-        "RTP/AVPF;unicast;client_port=5000-5001",
         "RTP/AVP/XYZ;unicast;client_port=5000-5001",
         "RTP/AVP/XYZ;unicast;interleaved=0-1",
         "MP2T/H2221/UDP;unicast;client_port=5000-5001",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,8 @@ from avlab.wire.sdp import (
     repair_offer,
     resolve_control,
     serialize,
+    with_feedback,
+    without_feedback,
 )
 from avlab.wire.units import NS, WireError
 
@@ -306,6 +309,33 @@ def test_any_lines_are_a_value_or_a_wire_error(lines: list[tuple[str, str]]) -> 
 def test_a_line_break_in_a_value_is_refused() -> None:
     with pytest.raises(WireError, match="line break"):
         serialize(SessionDescription(name="a\r\na=evil"))
+
+
+# ---- feedback
+
+
+def test_the_feedback_profile_is_described_and_taken_back() -> None:
+    plain = replace(VIDEO, **repair_offer(26, 90_000, rtx=97, fec=98, keep_ms=1000))
+    media = with_feedback(plain, ssrc=7, rtx_ssrc=0xFFFFFFFF, cname="avlab")
+    text = serialize(SessionDescription(media=(media, AUDIO)))
+    [video, audio] = parse(text).media
+    assert "m=video 0 RTP/AVPF 26 97 98\r\nb=RS:20000\r\nb=RR:100000\r\n" in text
+    assert (video.feedback, audio.feedback) == (True, False)
+    assert (video.again_from(7), video.again_from(8), video.again_from(None)) == (0xFFFFFFFF, None, None)
+    assert video.rtcp_bits == media.rtcp_bits
+    assert video.repairs == {"rtx": 97, "fec": 98}
+    for each in (media, video):
+        told = without_feedback(each)
+        assert told.protocol == "RTP/AVP"
+        assert "rtcp-fb" not in dict(told.attributes)
+
+
+@pytest.mark.parametrize("odd", ["FID", "FID 7", "FID 7 x", "FID 7 4294967296", "FEC 7 8", "FID 7 8 9", "FID -7 8"])
+def test_a_group_that_pairs_nothing_is_passed_over(odd: str) -> None:
+    [media] = parse(f"v=0\nm=video 0 RTP/AVPF 26\na=ssrc-group:{odd}\nb=RR:x\nb=RS:\nb=\nb=RR:99999999999").media
+    assert media.again_from(7) is None
+    assert media.rtcp_bits is None
+    assert media.feedback
 
 
 # ---- normal play time

@@ -23,8 +23,12 @@ DEFAULT_TIMEOUT = 60
 
 REPAIR_HEADER = "X-Repair"
 """In SETUP, which of the repairs in the description a client wants, by name: `rtx`, `fec`, anyone's own, or several
-with commas between; in the answer what it gets, and the SSRC of what is a stream of its own, as in `rtx;ssrc=1234ABCD`.
-RFC 2326 has no word for it; headers that the other side may ignore can be added (1.5)."""
+with commas between, or `none`; in the answer what it gets, and the SSRC of what is a stream of its own, as in
+`rtx;ssrc=1234ABCD`. RFC 2326 has no word for it; headers that the other side may ignore can be added (1.5). A client
+without it that asks for RTP/AVPF has its NACKs answered (RFC 4585, RFC 4588)."""
+
+NO_REPAIR = "none"
+"""What a client that wants no repair writes there."""
 
 STATUS = {
     100: "Continue",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,6 +21,9 @@ MAX_MEDIA = 32
 
 MAX_CLOCK_RATE = 1_000_000_000
 """Ticks a second of the fastest media clock that is taken for one."""
+
+MAX_BANDWIDTH = 1 << 36
+"""Of the largest bandwidth that is taken for one, in its own unit."""
 
 
 class Format(NamedTuple):
@@ -58,6 +61,14 @@ STATIC_FORMATS = {
     34: Format("H263", 90000),
 }
 """Payload types that need no rtpmap (RFC 3551 section 6)."""
+
+PLAIN, FEEDBACK = "RTP/AVP", "RTP/AVPF"
+"""The profiles of media that are not encrypted (RFC 3551, RFC 4585): with the latter, receivers say at once what they
+miss."""
+
+RTCP_BITS = (20_000, 100_000)
+"""What a sender and its receivers may spend on RTCP where there is feedback, bits a second: the latter is a NACK each
+10 ms, and less than a twentieth of any stream worth repairing (RFC 3550 6.2)."""
 
 Attributes = tuple[tuple[str, str], ...]
 """Names and values in order; a flag such as `recvonly` has the value ""."""
@@ -124,13 +135,15 @@ class Media:
     channels: int = 1
     port: int = 0
     """0 where SETUP tells the ports, as in RTSP."""
-    protocol: str = "RTP/AVP"
+    protocol: str = PLAIN
     control: str = ""
     """Relative or absolute address for SETUP; see `resolve_control`."""
     framerate: float | None = None
     """Frames a second, when the sender says so."""
     address: str = ""
     """Of its own `c=` line, else that of the session."""
+    rtcp_bits: tuple[int, int] | None = None
+    """RTCP's bandwidth, in bits a second: the sender's, and that of all receivers (RFC 3556); None: not told."""
     others: tuple[tuple[int, Format], ...] = ()
     """The further payload types of the `m=` line that have a meaning, such as those of repairs."""
     attributes: Attributes = ()
@@ -154,6 +167,21 @@ class Media:
             elif encoding.startswith("X-"):
                 found.setdefault(encoding[2:].lower(), payload_type)
         return found
+
+    @property
+    def feedback(self) -> bool:
+        """Whether receivers are to say at once what they miss (RFC 4585 4.1)."""
+        return self.protocol.upper() == FEEDBACK
+
+    def again_from(self, ssrc: int | None) -> int | None:
+        """The source of what the source `ssrc` sends again, where an `ssrc-group` pairs the two (RFC 5576 4.2)."""
+        for name, value in self.attributes:
+            words = value.split()
+            if name.lower() == "ssrc-group" and len(words) == 3 and words[0].upper() == "FID":
+                first, second = (_number(word, 0xFFFFFFFF) for word in words[1:])
+                if first is not None and first == ssrc:
+                    return second
+        return None
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -208,6 +236,28 @@ def repair_offer(
     }
 
 
+def with_feedback(media: Media, *, ssrc: int, rtx_ssrc: int, cname: str) -> Media:
+    """A medium that is sent again on request, as RFC 4585 (4.1) and RFC 4588 (8.6) describe it: under RTP/AVPF.
+
+    `ssrc` and `rtx_ssrc` are the sources of the medium and of what is sent again, both of `cname` (RFC 5576 4.1, 4.2).
+    Receivers are given the bandwidth for a NACK at once: by RFC 4585 (3.5) it decides how soon after another one may
+    go, and what GStreamer takes by itself is half a second's worth.
+    """
+    sources = (
+        ("ssrc-group", f"FID {ssrc} {rtx_ssrc}"),
+        ("ssrc", f"{ssrc} cname:{cname}"),
+        ("ssrc", f"{rtx_ssrc} cname:{cname}"),
+    )
+    return replace(media, protocol=FEEDBACK, rtcp_bits=RTCP_BITS, attributes=(*media.attributes, *sources))
+
+
+def without_feedback(media: Media) -> Media:
+    """A medium for who knows RTP/AVP alone, without the attributes that have no meaning there (RFC 4585 4.2)."""
+    return replace(
+        media, protocol=PLAIN, attributes=tuple(pair for pair in media.attributes if pair[0].lower() != "rtcp-fb")
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionDescription:
     """A whole description."""
@@ -255,6 +305,8 @@ def _media_lines(media: Media, address: str) -> Iterator[str]:
     yield f"m={media.kind} {media.port} {media.protocol} {numbers}"
     if media.address and media.address != address:
         yield f"c=IN {_address(media.address)}"
+    if media.rtcp_bits is not None:
+        yield from (f"b={name}:{bits}" for name, bits in zip(("RS", "RR"), media.rtcp_bits, strict=True))
     # The medium's own comes last: some clients take the last rtpmap of a medium for the medium's, whatever its number.
     for number, form in (*media.others, (media.payload_type, Format(media.encoding, media.clock_rate, media.channels))):
         if form.encoding:
@@ -288,6 +340,7 @@ class _Section:
     known: dict[str, str] = field(default_factory=dict)
     others: list[tuple[str, str]] = field(default_factory=list)
     address: str = ""
+    bandwidths: dict[str, int] = field(default_factory=dict)
 
 
 def parse(text: str) -> SessionDescription:
@@ -308,6 +361,8 @@ def parse(text: str) -> SessionDescription:
             _take_attribute(sections[-1], value)
         elif key == "c":
             sections[-1].address = _parse_connection(value) or sections[-1].address
+        elif key == "b":
+            sections[-1].bandwidths |= _parse_bandwidth(value)
         elif key == "s" and len(sections) == 1:
             name = value or "-"
         elif key == "o" and len(sections) == 1:
@@ -340,6 +395,13 @@ def _parse_connection(value: str) -> str:
     """The address of "IN IP4 224.2.0.1/127", without the number of hops, which belongs to multicast; "" for none."""
     words = value.split()
     return words[-1].partition("/")[0] if len(words) >= 3 else ""
+
+
+def _parse_bandwidth(value: str) -> dict[str, int]:
+    """The bandwidth of "RR:3000", by its name; nothing when it does not say that."""
+    name, _, bits = value.partition(":")
+    number = _number(bits.strip(), MAX_BANDWIDTH)
+    return {} if number is None else {name.strip().upper(): number}
 
 
 def _parse_origin(value: str) -> tuple[int, int, str]:
@@ -414,6 +476,7 @@ def _finish(section: _Section, session_address: str) -> Media:
     if payload_type is None:
         payload_type = numbers[0] if numbers else FIRST_DYNAMIC
     form = formats.get(payload_type, Format("", 0))
+    bits = section.bandwidths.get("RS"), section.bandwidths.get("RR")
     return Media(
         kind=section.kind,
         port=section.port,
@@ -425,6 +488,7 @@ def _finish(section: _Section, session_address: str) -> Media:
         control=section.known.get("control", ""),
         framerate=_parse_framerate(section.known.get("framerate")),
         address=section.address or session_address,
+        rtcp_bits=None if bits[0] is None or bits[1] is None else (bits[0], bits[1]),
         others=tuple((n, formats[n]) for n in numbers if n != payload_type and n in formats),
         attributes=tuple(section.others),
     )

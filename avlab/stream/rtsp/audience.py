@@ -202,14 +202,14 @@ class RtspAudience:
 
     # ---- for the peers: peer.Stage
 
-    def describe(self, host: str) -> str:
+    def describe(self, host: str, tell: Callable[[str, sdp.Media], sdp.Media]) -> str:
         """The session description (RFC 4566, RFC 2326 appendix C)."""
         description = sdp.SessionDescription(
             name=printable(self._name),
             session_id=self._session_id,
             origin=host,
             address="::" if ":" in host else "0.0.0.0",  # and no range: nobody seeks in a clip that all share
-            media=tuple(self._packing.media()),
+            media=tuple(map(tell, self.tracks, self._packing.media())),
             attributes=(("tool", "avlab"),),
         )
         return sdp.serialize(description)

@@ -13,7 +13,7 @@ import secrets
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from avlab.stream.clock import Clock, MonotonicClock
 from avlab.stream.rtsp.playable import Playable, printable
@@ -395,16 +395,19 @@ class Session:
         assert self._socket is not None
         host = host_of(self._socket.getpeername())
         links = None
+        wish = rtsp.Transport(profile=sdp.FEEDBACK if media.feedback else sdp.PLAIN)
         if over == "udp":
             links = bind(host_of(self._socket.getsockname()))
-            wish = rtsp.Transport(lower="UDP", client_port=(links[0].port, links[1].port))
+            wish = replace(wish, lower="UDP", client_port=(links[0].port, links[1].port))
         elif over == "multicast":
-            wish = rtsp.Transport(unicast=False)
+            wish = replace(wish, unicast=False)
         else:
-            wish = rtsp.Transport(lower="TCP", interleaved=(channel, channel + 1))
+            wish = replace(wish, lower="TCP", interleaved=(channel, channel + 1))
         repairs = [name for name in self._repairs if over == "udp" and name in media.repairs]
-        wishes = {rtsp.REPAIR_HEADER: ", ".join(repairs)} if repairs else {}
-        answer = self._ask("SETUP", self._streams[stream], {"Transport": wish.serialize()} | wishes)
+        wishes = {}
+        if repairs or (media.feedback and over == "udp"):  # else feedback alone would say that lost packets are wanted
+            wishes[rtsp.REPAIR_HEADER] = ", ".join(repairs) or rtsp.NO_REPAIR
+        answer = self._ask_transport(self._streams[stream], wish, wishes)
         self._take_session(answer.headers.get("Session", ""))
         given = _transport(answer.headers.get("Transport", ""), wish)
         if given is None:
@@ -415,6 +418,7 @@ class Session:
             links = join(given.destination, given.port, host_of(self._socket.getsockname()))
         channels = (given.interleaved or wish.interleaved) if over == "tcp" else None
         server_port = given.server_port if given.server_port and all(given.server_port) else None
+        again = media.again_from(given.ssrc) if "rtx" in repairs else None
         return Granted(
             media,
             host,
@@ -424,8 +428,19 @@ class Session:
             channels=channels,
             ssrc=given.ssrc,
             repairs=frozenset(repairs),
-            repair_ssrcs=rtsp.repair_ssrcs(answer.headers.get(rtsp.REPAIR_HEADER, "")),
+            repair_ssrcs=({} if again is None else {"rtx": again})
+            | rtsp.repair_ssrcs(answer.headers.get(rtsp.REPAIR_HEADER, "")),
         )
+
+    def _ask_transport(self, url: str, wish: rtsp.Transport, headers: Mapping[str, str]) -> rtsp.Response:
+        """SETUP. A server that describes RTP/AVPF, and does not know it here, is asked for RTP/AVP."""
+        try:
+            return self._ask("SETUP", url, {"Transport": wish.serialize(), **headers})
+        except RefusedError as error:
+            if wish.profile == sdp.PLAIN or error.status not in OTHER_WAY:
+                raise
+        plain = replace(wish, profile=sdp.PLAIN)
+        return self._ask("SETUP", url, {"Transport": plain.serialize(), **headers})
 
     def _resolved(self, source: str, host: str) -> tuple[str, ...]:
         """The addresses that `source=` stands for, of the host's family: itself, or what its name leads to."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -38,6 +38,12 @@ RTX_TYPE, FEC_TYPE = 98, 99
 
 OWN_TYPES = range(112, 112 + MOST_OFFERED)
 """Those of repairs of anyone's own."""
+
+PROFILES = (sdp.PLAIN, sdp.FEEDBACK)
+"""What SETUP may ask for."""
+
+PLAIN_READERS = ("LIVE555",)
+"""What names itself so in its requests passes over each medium whose profile is not RTP/AVP: VLC and openRTSP."""
 
 
 @dataclass(slots=True)
@@ -133,6 +139,7 @@ class Route:
     addresses: tuple[Address, Address] | None = None  # UDP: RTP, RTCP
     links: tuple[Datagrams, Datagrams] | None = None  # which of the server's sockets it leaves from, while it is set up
     url: str = ""  # by which the client has asked for it
+    profile: str = sdp.PLAIN  # RTP/AVP or RTP/AVPF, as it was asked for
     packet_size: int | None = None  # bytes of its packets at the most, where it has asked for a size
     shared: Outlet | None = None  # by multicast: what its whole group gets of the track, from one sender
 
@@ -162,8 +169,8 @@ class Stage(Protocol):
     chance: random.Random
     """What draws SSRCs and first numbers, which nobody is to guess (RFC 3550 5.1, 8.1)."""
 
-    def describe(self, host: str) -> str:
-        """The session description."""
+    def describe(self, host: str, tell: Callable[[str, sdp.Media], sdp.Media]) -> str:
+        """The session description; `tell` makes of each track's what one client is told of it."""
 
     def admit(self, peer: Peer) -> None:
         """Let a peer have a session. RtspError when there is no place left."""
@@ -207,6 +214,8 @@ class Peer:
     reports: deque[bytes] = field(default_factory=deque)  # that there was no time to read yet
     admission: Admission | None = None  # who may join, where not everybody may
     proved: bool = False  # it has shown that it may
+    sources: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Of streams that it may ask for: the sources that were described, of media and of what is sent again."""
     _receiver: rtsp.Receiver = field(default_factory=rtsp.Receiver)
 
     @property
@@ -314,7 +323,19 @@ class Peer:
             raise rtsp.RtspError("Only application/sdp is offered.", 406)
         base = request.uri.rstrip("/") + "/"
         headers = {"Content-Base": base, "Content-Type": "application/sdp"}
-        return headers, self.stage.describe(self.local[0]).encode()
+        agent = request.headers.get("user-agent", "").upper()
+        tell = _told_plainly if any(name in agent for name in PLAIN_READERS) else self._told
+        return headers, self.stage.describe(self.local[0], tell).encode()
+
+    def _told(self, stream: str, media: sdp.Media) -> sdp.Media:
+        """A track as this client is told of it. What is sent again has a source of its own, which is drawn with the
+        track's: SETUP's answer has room for one.
+        """
+        if "rtx" not in media.repairs:
+            return media
+        chance = self.stage.chance
+        ssrc, rtx_ssrc = self.sources.setdefault(stream, (chance.getrandbits(32), chance.getrandbits(32)))
+        return sdp.with_feedback(media, ssrc=ssrc, rtx_ssrc=rtx_ssrc, cname=SERVER_NAME)
 
     def _setup(self, request: rtsp.Request, now_ns: int) -> _Answer:
         stream = _track_of(request.uri, self.stage.tracks)
@@ -325,12 +346,17 @@ class Peer:
         offers = rtsp.transports_offered(request.headers.get("transport", ""))
         route = next((found for offer in offers if (found := self._route(track, offer)) is not None), None)
         if route is None:
-            raise rtsp.RtspError("RTP/AVP over UDP or interleaved is offered.", 461)
+            raise rtsp.RtspError("RTP/AVP or RTP/AVPF over UDP or interleaved is offered.", 461)
         if self.session is None:
             self.stage.admit(self)
         route.url = request.uri
         route.packet_size = asked_size(request)
+        again_ssrc = self.stage.chance.getrandbits(32)
+        if stream in self.sources and route.shared is None:
+            route.ssrc, again_ssrc = self.sources[stream]
         self.stage.set_up(self, route)
+        if route.shared is None:
+            self.sources.pop(stream, None)  # set up once more, it is another source (RFC 3550 8.1)
         if stream in self.routes:
             self.stage.tear_down(self, self.routes[stream])
         self.routes[stream] = route
@@ -340,13 +366,19 @@ class Peer:
             return {"Transport": _of_group(route).serialize()}, b""
         outlet = outlet_of(route, sequence=self.stage.chance.getrandbits(16))
         self.sender.add(outlet)
-        headers = _grant_repair(outlet, route, request.headers.get(rtsp.REPAIR_HEADER, ""), self.stage.chance)
+        wish = request.headers.get(rtsp.REPAIR_HEADER)
+        if wish is None:  # feedback alone says that lost packets are wanted
+            headers = {}
+            _grant_repair(outlet, route, "rtx" if route.profile == sdp.FEEDBACK else "", self.stage.chance, again_ssrc)
+        else:
+            headers = _grant_repair(outlet, route, wish, self.stage.chance, again_ssrc)
+        granted = rtsp.Transport(profile=route.profile, ssrc=route.ssrc)
         if route.addresses is None or route.links is None:
-            granted = rtsp.Transport(lower="TCP", interleaved=route.channels, ssrc=route.ssrc)
+            granted = replace(granted, lower="TCP", interleaved=route.channels)
         else:
             client_port = (route.addresses[0][1], route.addresses[1][1])
             server_port = (route.links[0].port, route.links[1].port)
-            granted = rtsp.Transport(lower="UDP", client_port=client_port, server_port=server_port, ssrc=route.ssrc)
+            granted = replace(granted, lower="UDP", client_port=client_port, server_port=server_port)
         return headers | {"Transport": granted.serialize()}, b""
 
     def _play(self, request: rtsp.Request, now_ns: int) -> _Answer:
@@ -367,11 +399,12 @@ class Peer:
         return headers | ({"Scale": "1"} if "scale" in request.headers else {}), b""
 
     def _route(self, track: Track, offer: rtsp.Transport) -> Route | None:
-        if offer.profile != "RTP/AVP" or offer.mode not in ("", "PLAY"):
+        if offer.profile not in PROFILES or offer.mode not in ("", "PLAY"):
             return None
         if not offer.unicast:
-            return self.stage.group_route(self, track) if offer.lower == "UDP" else None
-        route = Route(track, self.stage.chance.getrandbits(32))
+            route = self.stage.group_route(self, track) if offer.lower == "UDP" else None
+            return None if route is None else replace(route, profile=offer.profile)
+        route = Route(track, self.stage.chance.getrandbits(32), profile=offer.profile)
         if offer.lower == "TCP":
             taken = {c for other in self.routes.values() if other.track is not track for c in other.channels or ()}
             pair = offer.interleaved or (0, 1)
@@ -392,6 +425,10 @@ class Peer:
 
 
 _Answer = tuple[dict[str, str], bytes]
+
+
+def _told_plainly(stream: str, media: sdp.Media) -> sdp.Media:
+    return sdp.without_feedback(media)
 
 
 def asked_size(request: rtsp.Request) -> int | None:
@@ -422,6 +459,7 @@ def _of_group(route: Route) -> rtsp.Transport:
     assert route.links is not None
     (group, rtp_port), (_, rtcp_port) = route.addresses
     return rtsp.Transport(
+        profile=route.profile,
         unicast=False,
         destination=group,
         port=(rtp_port, rtcp_port),
@@ -431,8 +469,10 @@ def _of_group(route: Route) -> rtsp.Transport:
     )
 
 
-def _grant_repair(outlet: Outlet, route: Route, wish: str, chance: random.Random) -> dict[str, str]:
-    """What a client is granted that wants lost packets back. What comes over TCP is not lost."""
+def _grant_repair(outlet: Outlet, route: Route, wish: str, chance: random.Random, again_ssrc: int) -> dict[str, str]:
+    """What a client is granted that wants lost packets back, `again_ssrc` being the source of those that are sent
+    again. What comes over TCP is not lost.
+    """
     media, granted = route.track.media, []
     for name in rtsp.repair_wishes(wish) if route.addresses is not None else ():
         ssrc, sequence = chance.getrandbits(32), chance.getrandbits(16)
@@ -440,8 +480,8 @@ def _grant_repair(outlet: Outlet, route: Route, wish: str, chance: random.Random
             outlet.parity = ParityEncoder(payload_type=FEC_TYPE)
             granted.append(name)
         elif name == "rtx" and name in media.repairs and outlet.again is None:
-            outlet.again = RtxSender(ssrc=ssrc, payload_type=RTX_TYPE, sequence=sequence)
-            granted.append(f"{name};ssrc={ssrc:08X}")
+            outlet.again = RtxSender(ssrc=again_ssrc, payload_type=RTX_TYPE, sequence=sequence)
+            granted.append(f"{name};ssrc={again_ssrc:08X}")
         elif (protection := route.track.protections.get(name)) is not None and outlet.own is None:
             kind = media.repairs[name]
             outlet.own = RepairSender(protection, ssrc=ssrc, payload_type=kind, sequence=sequence)
