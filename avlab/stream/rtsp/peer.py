@@ -366,12 +366,9 @@ class Peer:
             return {"Transport": _of_group(route).serialize()}, b""
         outlet = outlet_of(route, sequence=self.stage.chance.getrandbits(16))
         self.sender.add(outlet)
-        wish = request.headers.get(rtsp.REPAIR_HEADER)
-        if wish is None:  # feedback alone says that lost packets are wanted
-            headers = {}
-            _grant_repair(outlet, route, "rtx" if route.profile == sdp.FEEDBACK else "", self.stage.chance, again_ssrc)
-        else:
-            headers = _grant_repair(outlet, route, wish, self.stage.chance, again_ssrc)
+        feedback = "rtx" if route.profile == sdp.FEEDBACK else ""  # it alone says that lost packets are wanted
+        wish = request.headers.get(rtsp.REPAIR_HEADER, feedback)
+        headers = _grant_repair(outlet, route, wish, self.stage.chance, again_ssrc)
         granted = rtsp.Transport(profile=route.profile, ssrc=route.ssrc)
         if route.addresses is None or route.links is None:
             granted = replace(granted, lower="TCP", interleaved=route.channels)
