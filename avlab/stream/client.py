@@ -79,9 +79,9 @@ class Client(Handle):
         damaged: What is done with pictures of H.264 and H.265 that are whole, and predicted from one that a loss has
             spoilt: "show" them, or "freeze" the last good one until a key frame comes.
         repair: What brings back packets of pictures that are lost over UDP, where the server offers it: "rtx" asks for
-            them again while they can still come in time (RFC 4588), "fec" has parity sent with them (RFC 5109), and a
-            class of your own has what a server with `repairs=` sends beside them, or asks for them by a rule of its
-            own; see `avlab.parts`.
+            them again while they can still come in time (RFC 4585 and RFC 4588, which other servers offer, too), "fec"
+            has parity sent with them (RFC 5109), and a class of your own has what a server with `repairs=` sends beside
+            them, or asks for them by a rule of its own; see `avlab.parts`.
         audio: Where sound goes: "auto" (a device where there is one), "speaker" (a device is demanded) or "null" (time
             is kept, in silence).
         av_offset: Seconds that the device delays sound beyond what it reports (Bluetooth).
