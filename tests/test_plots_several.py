@@ -11,6 +11,7 @@ import pytest
 import traces
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 import avlab
@@ -18,6 +19,8 @@ from avlab import plots
 from avlab.measure.numbers import grids
 from avlab.measure.record.join import join
 from avlab.measure.record.trace import Recorder, Trace
+
+DATA = Path(__file__).parents[1] / "data"
 
 LAID = [plots.fps, plots.sync, plots.loss, plots.delay, plots.bitrate]
 
@@ -162,3 +165,39 @@ def test_long_names_leave_room_for_the_plot() -> None:
         figure.canvas.draw()
         for ax in figure.axes:
             assert ax.get_window_extent().width > 0.5 * figure.bbox.width
+
+
+# ---- a clip whose rate varies
+
+
+def changing(**settings: float) -> Trace:
+    """Three seconds at 30 fps and three at 60."""
+    return avlab.simulate([*np.arange(0, 3, 1 / 30), *np.arange(3, 6, 1 / 60)], seconds=6, work=0.00005, **settings)  # type: ignore[arg-type]
+
+
+def bands(figure: Figure) -> list[tuple[float, float]]:
+    """How far each filled band reaches up and down."""
+    filled = [each for each in figure.axes[0].collections if isinstance(each, PolyCollection)]
+    edges = [path.vertices[:, 1] for each in filled for path in each.get_paths()]  # type: ignore[index]
+    return [(float(edge.min()), float(edge.max())) for edge in edges]
+
+
+def test_the_target_of_a_rate_that_varies_is_its_timestamps() -> None:
+    figure = plots.fps(changing())
+    assert "target what its timestamps ask for, ±2 %" in words(figure)
+    assert "target 30 fps" not in words(figure)
+    [(low, high)] = bands(figure)
+    assert low == pytest.approx(0.98 * 30, rel=0.03)
+    assert high == pytest.approx(1.02 * 60, rel=0.03)
+    late = plots.fps(changing(pacer="tutorial"))  # type: ignore[arg-type]
+    assert title(late).endswith("never settled within 2 % of what its timestamps ask for")
+
+
+def test_several_runs_of_such_a_clip_have_its_timestamps_for_a_target_and_of_several_clips_none() -> None:
+    same = plots.fps({"a": changing(), "b": changing(playout_delay=0.3)})
+    assert "target: what the timestamps ask for" in words(same)
+    assert len(bands(same)) == 1
+    other = avlab.simulate(DATA / "count-vfr.mp4", seconds=4, audio=False)
+    mixed = plots.fps({"a": changing(), "b": other})
+    assert "target" not in words(mixed)
+    assert not bands(mixed)

@@ -23,6 +23,7 @@ from avlab.lab.plots.drawing import (
     PAPER,
     axes,
     check_trace,
+    label,
     label_ends,
     milliseconds,
     missing,
@@ -33,7 +34,7 @@ from avlab.lab.plots.drawing import (
     titled,
 )  # fmt: skip
 from avlab.measure.numbers import adaptation as adapting
-from avlab.measure.numbers import metrics, timelines
+from avlab.measure.numbers import metrics, rates, timelines
 from avlab.measure.record.trace import Trace
 
 P = ParamSpec("P")
@@ -121,13 +122,18 @@ def fps(runs: Mapping[str, Trace], *, ax: Axes | None = None) -> Figure:
     """Frames shown a second, over the trailing second, run by run."""
 
     def line(trace: Trace) -> _Line | None:
-        rates, mean = metrics.fps(trace), metrics.convergence(trace).mean_fps
+        table, mean = metrics.fps(trace), metrics.convergence(trace).mean_fps
         if mean is None:
             return None
-        return _Line(rates["time"].to_numpy(), rates["fps"].to_numpy(), f"{mean:.2f} fps", mean)
+        return _Line(table["time"].to_numpy(), table["fps"].to_numpy(), f"{mean:.2f} fps", mean)
 
     targets = {target for trace in runs.values() if (target := metrics.target_fps(trace)) is not None}
     target = targets.pop() if len(targets) == 1 else None
+    # A rate that varies is held against the timestamps of the clip, where all runs have the same one.
+    asked = [of for trace in runs.values() if (of := rates.target_rate(trace)) is not None]
+    if asked:
+        target = None
+    alike = len({trace.meta.get("clip") for trace in runs.values()}) == 1
 
     def limits(low: float, high: float) -> tuple[float, float]:
         return (low, high) if target is None else (min(low, target * 0.94), min(max(high, target * 1.12), target * 1.6))
@@ -144,6 +150,10 @@ def fps(runs: Mapping[str, Trace], *, ax: Axes | None = None) -> Figure:
             xycoords=("axes fraction", "data"), textcoords="offset points", ha="center", color=GREEN, size=BODY,
             bbox=PAPER,
         )  # fmt: skip
+    if asked and alike:
+        times, goal = asked[0]
+        ax.fill_between(times, goal * 0.98, goal * 1.02, color=GREEN, alpha=0.3, linewidth=0, zorder=1)
+        label(ax, ("target: what the timestamps ask for, \N{PLUS-MINUS SIGN}2 %", GREEN))
     return titled(figure, ax, _compared(found, "Frames a second on average", lambda value: f"{value:.2f}"))
 
 

@@ -103,6 +103,16 @@ def rate_by_timestamps(trace: Trace, at: Moment = "shown", window: float = 1.0) 
     return np.stack([times, part])
 
 
+def target_rate(trace: Trace, at: Moment = "shown", window: float = 1.0) -> Series | None:
+    """Frames a second that the clip's own timestamps ask for at each frame; None where `rate_by_timestamps` is."""
+    part = rate_by_timestamps(trace, at, window)
+    if part is None:
+        return None
+    times, rate = frame_rate(trace, at, window)
+    known = np.isfinite(rate) & np.isfinite(part[1]) & (part[1] > 0)
+    return np.stack([times[known], rate[known] / part[1, known]])
+
+
 VARIES = 0.02
 """A clip has a rate of its own at each moment when its seconds differ by more than this from each other."""
 
