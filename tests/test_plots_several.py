@@ -167,6 +167,15 @@ def test_long_names_leave_room_for_the_plot() -> None:
             assert ax.get_window_extent().width > 0.5 * figure.bbox.width
 
 
+def test_no_value_is_said_to_be_none_and_a_long_title_is_in_two_lines() -> None:
+    rows = [(repair, delay, 10.0 * delay) for repair in (None, "rtx") for delay in (1, 2)]
+    figure = plots.heatmap(
+        pd.DataFrame(rows, columns=["repair", "delay_before_a_picture", "v"]), "repair", "delay_before_a_picture", "v"
+    )
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["None", "rtx"]
+    assert figure.axes[0].get_title(loc="left").count("\n") == 1
+
+
 # ---- a clip whose rate varies
 
 

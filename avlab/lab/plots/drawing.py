@@ -193,15 +193,21 @@ def axes(ax: Axes | None, x: str, y: str) -> tuple[Figure, Axes]:
 
 def titled(figure: Figure, ax: Axes, finding: str) -> Figure:
     """What the figure shows, as a sentence above it; in several lines where it would run into its neighbour's."""
-    ax.set_title(textwrap.fill(finding, _letters(figure, ax)), size=TITLE, loc="left", pad=10)
+    letters = _letters(figure, ax)
+    text = textwrap.fill(finding, letters) if letters < _ALL else finding  # which may have lines already
+    ax.set_title(text, size=TITLE, loc="left", pad=10)
     return figure
+
+
+_ALL = 1_000
+"""Letters: beyond every title's length."""
 
 
 def _letters(figure: Figure, ax: Axes) -> int:
     """How many letters of a title there is room for above axes; beyond every title's length, where they are alone."""
     place = ax.get_subplotspec()
     share = ax.get_position().width if place is None else len(place.colspan) / place.get_gridspec().ncols
-    return 1_000 if share > 0.9 else max(16, int(share * figure.get_figwidth() * 0.8 * 72 / (0.52 * TITLE)))
+    return _ALL if share > 0.9 else max(16, int(share * figure.get_figwidth() * 0.8 * 72 / (0.52 * TITLE)))
 
 
 def label(ax: Axes, *labels: tuple[str, str]) -> None:

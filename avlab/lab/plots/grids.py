@@ -147,4 +147,6 @@ def _number(value: float) -> str:
 
 
 def _word(value: Any) -> str:
+    if value is None or value != value:  # pandas makes nan of None
+        return "None"
     return f"{value:g}" if isinstance(value, float) else plain(value)
