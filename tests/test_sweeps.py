@@ -278,6 +278,14 @@ def make(text: str, **names: Any) -> Any:
 CELL = "def run(a, seed):\n    return {'x': a * FACTOR + helper(a)}\ndef helper(a): return a"
 
 
+def test_a_network_or_a_method_that_a_run_uses_is_part_of_it(tmp_path: Path) -> None:
+    uses = "def run(a, seed):\n    return {'x': a * (1 - NETWORK.loss)}"
+    sweep(make(uses, NETWORK=avlab.Network(loss=0.1)), GRID, tmp_path / "a")
+    sweep(make(uses, NETWORK=avlab.Network(loss=0.1)), GRID, tmp_path / "a")
+    with pytest.raises(ValueError, match="was changed since"):
+        sweep(make(uses, NETWORK=avlab.Network(loss=0.2)), GRID, tmp_path / "a")
+
+
 def test_another_run_in_the_same_folder_is_told(tmp_path: Path) -> None:
     sweep(make(CELL, FACTOR=2), GRID, tmp_path)
     sweep(make("\n\n" + CELL, FACTOR=2), GRID, tmp_path)  # the same, further down

@@ -14,9 +14,9 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from os import PathLike, fspath
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 from avlab.parts import named, shown
@@ -236,6 +236,13 @@ def _write(value: Any, write: Callable[[bytes], Any], seen: set[int]) -> None:
         write(str(len(value)).encode())
         for one in value:
             _write(one, write, seen)
+    elif isinstance(value, MethodType):
+        for one in (value.__func__, value.__self__):
+            _write(one, write, seen)
+    elif _frozen(value):
+        write(type(value).__qualname__.encode())
+        for field in fields(value):
+            _write(getattr(value, field.name), write, seen)
     else:  # a list may be what runs are written into
         write(named(value).encode())
 
@@ -256,4 +263,9 @@ def _ours(value: Any, module: str) -> bool:
     """Whether a global is of the same notebook or file, and says what a run does."""
     if isinstance(value, FunctionType):
         return value.__module__ == module
-    return isinstance(value, str | bytes | int | float | bool | tuple | None)
+    return isinstance(value, str | bytes | int | float | bool | tuple | None) or _frozen(value)
+
+
+def _frozen(value: Any) -> bool:
+    """Whether it is a value that never changes, as a network or a challenge is."""
+    return bool(getattr(getattr(type(value), "__dataclass_params__", None), "frozen", False))
