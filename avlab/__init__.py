@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from avlab import testing
     from avlab.lab import check, plots
+    from avlab.lab.challenge import Challenge
     from avlab.lab.gathering import gather
     from avlab.lab.notebook.classroom import classroom
     from avlab.lab.notebook.panel import panel
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Aimd": "avlab.network.ratecontrol",
     "Bottleneck": "avlab.network.bottleneck",
+    "Challenge": "avlab.lab.challenge",
     "Choice": "avlab.parts",
     "Client": "avlab.stream.client",
     "DeadlinePacer": "avlab.timing.pacing",
@@ -78,6 +80,7 @@ _HOMES = {
 __all__ = [
     "Aimd",
     "Bottleneck",
+    "Challenge",
     "Choice",
     "Client",
     "DeadlinePacer",

@@ -6,12 +6,13 @@ answers within two seconds, whatever the work does: see `patience`.
 
 from avlab.lab.check.contracts import part
 from avlab.lab.check.controllers import controller
-from avlab.lab.check.exercises import base64_size, lasts, mean_fps, most_loss, packets
+from avlab.lab.check.exercises import base64_size, lasts, mean_fps, most_loss, packets, points
 from avlab.lab.check.functions import function
 from avlab.lab.check.handed_in import bursts, half, target
 from avlab.lab.check.leftovers import begin, nothing_left, stop_button
 from avlab.lab.check.receivers import receiver
 from avlab.lab.check.rules import rule
+from avlab.lab.check.tuning import tuned
 from avlab.lab.predictions import PURPLE, Prediction, Verdict, predict
 
 __all__ = [
@@ -30,11 +31,13 @@ __all__ = [
     "nothing_left",
     "packets",
     "part",
+    "points",
     "predict",
     "receiver",
     "rule",
     "stop_button",
     "target",
+    "tuned",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -75,6 +75,19 @@ def lasts(work: Any, *, seed: int | None = None) -> Verdict:
         seed: Draws the cases; None has others each time.
     """
     return _LASTS.judge(work, seed)
+
+
+def points(work: Any, *, seed: int | None = None) -> Verdict:
+    """Check a `points(shown, size, delay)`: what a challenge gives for the share `shown` of frames, of `size` bytes
+    each, that come `delay` seconds after their moment.
+
+    `seed` draws the cases; without it they are others each time.
+
+    Args:
+        work: The student's function.
+        seed: Draws the cases; None has others each time.
+    """
+    return _POINTS.judge(work, seed)
 
 
 # ---- packets
@@ -258,4 +271,85 @@ _LASTS = Exercise(
         (lambda ms, ppm: math.ceil(1_000 * ms / ppm), "No rounding: a part of a second is one, too."),
     ),
     unit="s",
+)
+
+# ---- a challenge's points
+
+
+def _outcomes(chance: random.Random) -> Iterator[Case]:
+    def size() -> int:
+        return chance.randrange(2_000, 30_000)
+
+    yield (1.0, 32_000, 0.1)
+    yield (round(chance.uniform(0.3, 0.95), 2), 8_000, round(chance.uniform(0.2, 0.35), 3))
+    for _ in range(2):
+        yield (round(chance.uniform(0.5, 1), 2), size(), round(chance.uniform(0.03, 0.14), 3))
+        yield (round(chance.uniform(0.5, 1), 2), size(), round(chance.uniform(0.16, 0.39), 3))
+    yield (round(chance.uniform(0.5, 1), 2), size(), round(chance.uniform(0.41, 0.8), 3))
+    yield (round(chance.uniform(0.5, 1), 2), chance.randrange(300, 900), round(chance.uniform(0.03, 0.14), 3))
+    yield (round(chance.uniform(0.5, 1), 2), chance.randrange(40_000, 90_000), round(chance.uniform(0.2, 0.3), 3))
+
+
+def _worth(
+    shown: float,
+    size: float,
+    delay: float,
+    *,
+    log: Callable[[float], float] = math.log2,
+    inside: Callable[[float], float] = lambda value: min(1.0, max(0.0, value)),
+    between: tuple[float, float] = (0.15, 0.4),
+) -> tuple[float, float, float]:
+    first, last = between
+    return shown, inside(log(size / 1_000) / 5), inside((last - delay) / (last - first))
+
+
+_POINTS = Exercise(
+    right=lambda shown, size, delay: 100 * math.prod(_worth(shown, size, delay)),
+    cases=_outcomes,
+    mistakes=(
+        (
+            lambda shown, size, delay: math.prod(_worth(shown, size, delay)),
+            "That is a share of 1: points go to 100.",
+        ),
+        (
+            lambda shown, size, delay: 100 * statistics.fmean(_worth(shown, size, delay)),
+            "That is the mean of the three, which gives points for a picture that nobody sees: they are multiplied.",
+        ),
+        (
+            lambda shown, size, delay: 100 * sum(_worth(shown, size, delay)),
+            "The three are multiplied, and not added.",
+        ),
+        (
+            lambda shown, size, delay: 100 * math.prod(_worth(shown, size, delay, inside=float)),
+            "Both detail and promptness stay between 0 and 1: cut off what is above and what is below.",
+        ),
+        (
+            lambda shown, size, delay: 100 * math.prod(_worth(shown, size, delay, inside=lambda v: max(0.0, v))),
+            "Detail and promptness are 1 at most: a frame that comes at once gets no more than one in time.",
+        ),
+        (
+            lambda shown, size, delay: 100 * math.prod(_worth(shown, size, delay, inside=lambda v: min(1.0, v))),
+            "Detail and promptness are 0 at least: what comes later than too late is not worth less than nothing.",
+        ),
+        *(
+            (
+                lambda shown, size, delay, log=log: 100 * math.prod(_worth(shown, size, delay, log=log)),
+                "Each doubling adds a fifth: that is the logarithm to the base 2, math.log2.",
+            )
+            for log in (math.log, math.log10)
+        ),
+        (
+            lambda shown, size, delay: 100 * math.prod(_worth(shown, 1_000 * size, delay)),
+            "The size is in bytes, and a frame of 1,000 of them has no detail.",
+        ),
+        (
+            lambda shown, size, delay: 100 * math.prod(_worth(shown, size, delay, between=(0.0, 0.4))),
+            "Promptness is 1 up to 0.15 s, and falls from there on.",
+        ),
+        (
+            lambda shown, size, delay: 100 * math.prod(_worth(shown, size, 0.0)),
+            "It says the same however late a frame is. The delay is in seconds: 150 ms are 0.15.",
+        ),
+    ),
+    unit="points",
 )

@@ -29,11 +29,13 @@ from avlab.lab.plots.runs import (
     reports,
     sync,
 )
+from avlab.lab.plots.scoring import score
 
 __all__ = [
     "ACCEPTABLE", "DETECTABLE", "Plot", "adaptation", "bitrate", "delay", "delays", "fps", "frame_bytes", "frame_loss",
     "frame_sizes", "gaps", "heatmap", "interval_error", "levels", "live", "loss", "pacers", "packets", "page",
-    "pareto", "pieces", "players", "playout", "raster", "real_against_simulated", "reports", "sync",
+    "pareto", "pieces", "players", "playout", "raster", "real_against_simulated", "reports", "score",
+    "sync",
 ]  # fmt: skip
 
 

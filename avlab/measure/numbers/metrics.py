@@ -40,6 +40,7 @@ from avlab.measure.numbers.network import (
     predicted_late,
 )
 from avlab.measure.numbers.rates import Moment, mean_rate, target_fps
+from avlab.measure.numbers.score import Score, score
 from avlab.measure.record.tables import FRAME_FATES, NS, PACKET_FATES, STREAMS, UNKNOWN
 from avlab.measure.record.trace import Trace
 
@@ -57,6 +58,7 @@ __all__ = [
     "Moment",
     "PacingSummary",
     "PacketLedger",
+    "Score",
     "Spread",
     "Summary",
     "SyncSummary",
@@ -83,6 +85,7 @@ __all__ = [
     "packets_a_frame",
     "predicted_late",
     "reports",
+    "score",
     "settling_time",
     "spread",
     "summary",
