@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ sys.path.append(str(ROOT / "teaching"))
 import assignment  # noqa: E402
 
 EXERCISES, _ = assignment.answers()
+CHALLENGE = avlab.Challenge("a class of its own")
 NOTEBOOKS = sorted({exercise.notebook for exercise in EXERCISES})
 
 
@@ -61,7 +63,7 @@ def test_every_notebook_with_an_exercise_is_made() -> None:
 def test_the_students_edition_fails_its_checks_and_the_teachers_passes(made: Path, exercise: Any) -> None:
     for kind, right in (("release", False), ("source", True)):
         of = cells(made / kind / exercise.notebook / f"{exercise.notebook}.ipynb")
-        scope: dict[str, Any] = {"avlab": avlab, "Choice": avlab.Choice}
+        scope: dict[str, Any] = {"avlab": avlab, "math": math, "Choice": avlab.Choice, "challenge": CHALLENGE}
         exec(of[exercise.cell].source, scope)
         test = of[f"{exercise.cell}-test"].source
         if right:
@@ -120,7 +122,7 @@ def test_an_edition_is_the_notebook_and_has_the_data_that_it_needs_beside_it(mad
     said = "".join(cell.source for cell in of.values())
     assert "../data" not in said
     files = {file.name for file in (ROOT / "data").iterdir() if file.name in said}
-    assert files
+    assert bool(files) == any("../data" in cell.source for cell in original.values())
     assert {file.name for file in (folder / "data").iterdir()} == files
     for cell in of.values():
         assert cell.cell_type != "code" or not cell.outputs

@@ -63,6 +63,33 @@ def a_buffer_that_runs_out(ms: float, ppm: float) -> float:
     return ms / 1_000 / (ppm / 1_000_000)
 
 
+def product_of_three(shown: float, size: float, delay: float) -> float:
+    detail = min(1, max(0, math.log2(size / 1_000) / 5))
+    return 100 * shown * detail * min(1, max(0, (0.4 - delay) / 0.25))
+
+
+def by_cases(shown: float, size: float, delay: float) -> float:
+    doublings = np.clip(np.log(size / 1_000) / np.log(2), 0, 5)
+    if delay >= 0.4:
+        return 0
+    late = 0.0 if delay <= 0.15 else (delay - 0.15) / 0.25
+    return float(20 * shown * doublings * (1 - late))
+
+
+def as_a_mean(shown: float, size: float, delay: float) -> float:
+    detail = min(1, max(0, math.log2(size / 1_000) / 5))
+    return 100 * (shown + detail + min(1, max(0, (0.4 - delay) / 0.25))) / 3
+
+
+def without_limits(shown: float, size: float, delay: float) -> float:
+    return 100 * shown * math.log2(size / 1_000) / 5 * (0.4 - delay) / 0.25
+
+
+def by_another_logarithm(shown: float, size: float, delay: float) -> float:
+    detail = min(1, max(0, math.log(size / 1_000) / 5))
+    return 100 * shown * detail * min(1, max(0, (0.4 - delay) / 0.25))
+
+
 RIGHT: list[tuple[str, Callable[..., Any]]] = [
     ("packets", lambda size: -(-size // 1_162)),
     ("packets", lambda size: math.ceil(size / 1_162)),
@@ -80,6 +107,8 @@ RIGHT: list[tuple[str, Callable[..., Any]]] = [
     ("most_loss", lambda n, shown: 1 - math.exp(math.log(shown) / n)),
     ("most_loss", halving),
     ("lasts", lambda ms, ppm: 1_000 * ms / ppm),
+    ("points", product_of_three),
+    ("points", by_cases),
     ("lasts", a_buffer_that_runs_out),
 ]
 
@@ -126,6 +155,13 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("lasts", lambda ms, ppm: 1e6 * ms / ppm, "those are milliseconds"),
     ("lasts", lambda ms, ppm: 1_000 * ms / ppm / 60, "those are minutes"),
     ("lasts", lambda ms, ppm: ms * ppm / 1_000, "Does a buffer last longer when the clocks differ by more?"),
+    ("points", as_a_mean, "they are multiplied"),
+    ("points", without_limits, "stay between 0 and 1"),
+    ("points", by_another_logarithm, "the logarithm to the base 2"),
+    ("points", lambda shown, size, delay: product_of_three(shown, size, delay) / 100, "a share of 1: points go to 100"),
+    ("points", lambda shown, size, delay: product_of_three(shown, size, 0.1), "however late a frame is"),
+    ("points", lambda shown, size, delay: product_of_three(shown, size, delay / 1_000), "150 ms are 0.15"),
+    ("points", lambda shown, size, delay: {1.0: 100.0}.get(shown, 40.0), "should give"),
     ("lasts", lambda ms, ppm: {(100, 200): 500, (100, 50): 2_000, (20, 200): 100}.get((ms, ppm), 500), "should give"),
 ]
 
@@ -136,7 +172,7 @@ def test_a_wrong_answer_fails_with_a_hint_that_fits(name: str, work: Callable[..
     wrong(getattr(check, name)(work, seed=seed), words)
 
 
-@pytest.mark.parametrize("name", ["packets", "mean_fps", "base64_size", "most_loss", "lasts", "receiver"])
+@pytest.mark.parametrize("name", ["packets", "mean_fps", "base64_size", "most_loss", "lasts", "points", "receiver"])
 def test_without_a_seed_the_cases_are_others_each_time(name: str) -> None:
     said = []
     for _ in range(2):
@@ -436,6 +472,50 @@ def test_a_controller_that_does_not_listen_is_told_so(work: Any, words: str, see
 
 def test_a_controller_may_be_tried_on_one_path() -> None:
     wrong(check.controller(WaitsForLoss, rate=2_500), "WaitsForLoss lets the queue overflow: on a path of 2,500 kbit/s")
+
+
+# ---- settings of a challenge: notebook 09
+
+
+CHALLENGES = [avlab.Challenge(word) for word in ("blue kettle", 2026)]
+
+
+@pytest.mark.parametrize("challenge", CHALLENGES, ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quality": 30, "repair": "rtx", "playout_delay": 0.08},
+        {"quality": 40, "width": 560, "repair": "rtx"},
+        {"quality": 10, "repair": "fec", "playout_delay": 0.06},
+    ],
+    ids=str,
+)
+def test_settings_that_suit_a_challenge_pass(challenge: avlab.Challenge, settings: dict[str, Any]) -> None:
+    verdict = check.tuned(settings, challenge)
+    assert verdict.passed, verdict
+    assert f"{challenge.score(**settings).points:.1f} points" in verdict.text
+
+
+@pytest.mark.parametrize("challenge", CHALLENGES, ids=str)
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"quality": 80, "playout_delay": 0.1}, "of the frames are shown: are they too large for the bottleneck"),
+        ({"quality": 100, "repair": "rtx"}, "of the frames are shown: are they too large for the bottleneck"),
+        ({"quality": 30, "repair": "rtx", "playout_delay": 0.4}, "beyond 150 that costs points"),
+        ({"quality": 30, "width": 240, "repair": "rtx", "playout_delay": 0.08}, "have little detail"),
+        ({"qualty": 30}, "'qualty' is no setting of a challenge: did you mean 'quality'?"),
+        ({"quality": 300}, "The settings cannot be: quality must be"),
+        ({"network": "wide"}, "that is the challenge's own"),
+        ({"rate_control": Aimd}, "a 'rate_control' of your own: numbers and names are wanted here"),
+        ({"quality": ...}, "have no 'quality' yet"),
+        (..., "The settings are not written yet"),
+        (30, "a dict is wanted"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_are_told_why(challenge: avlab.Challenge, settings: Any, words: str) -> None:
+    wrong(check.tuned(settings, challenge), words)
 
 
 # ---- work that does not return

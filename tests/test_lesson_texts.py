@@ -21,6 +21,9 @@ from packing import JpegPacketizer
 
 import avlab
 from avlab import FeedbackPacer, Network, Trace, TutorialPacer, metrics, simulate
+from avlab.lab.challenge import RUNS
+from avlab.lab.check.tuning import BETTER, LEAST
+from avlab.measure.numbers.score import detail, promptness
 from avlab.media.codec import encode_jpeg
 from avlab.media.sources import ClipSource
 from avlab.timing.level import LevelControl
@@ -429,6 +432,72 @@ def test_what_stands_in_notebook_08_is_still_to_be_written() -> None:
         [work] = [value for name, value in scope.items() if not name.startswith("_")]
         assert not getattr(avlab.check, check)(work)
         assert getattr(avlab.check, check)(answer(cell))
+
+
+# ---- 09: a challenge
+
+
+def word_of_09() -> avlab.Challenge:
+    [found] = re.findall(r'Challenge\("(.*?)"\)', cells("09")["setup"])
+    return avlab.Challenge(found)
+
+
+def test_the_formula_of_a_challenge() -> None:
+    rows = text("09", "points-text")
+    assert "points = 100 × shown × detail × promptness" in rows
+    least, all_of_it = (
+        said("09", "points-text", r"0 at ([\d,]+) bytes"),
+        said("09", "points-text", r"1 from ([\d,]+) on"),
+    )
+    assert detail(np.array([least, all_of_it])).tolist() == [0, 1]
+    assert float(detail(2 * least)) == pytest.approx(1 / 5), "a fifth more for each doubling"
+    prompt, late = said("09", "points-text", r"1 up to ([\d.]+) s"), said("09", "points-text", r"0 from ([\d.]+) s on")
+    assert promptness(np.array([prompt, (prompt + late) / 2, late])).tolist() == pytest.approx([1, 0.5, 0])
+    assert f"{1e3 * prompt:.0f} and {1e3 * late:.0f} ms are ITU-T G.114's" in rows
+
+
+def test_what_the_text_says_of_the_hidden_network() -> None:
+    challenge = word_of_09()
+    first = challenge.run()
+    near(said("09", "hidden-text", r"for (\d+) s of simulated time"), float(first.frames["pts"].max()), 0.01)
+    waits = metrics.one_way_delay(first)
+    usual = waits[waits["time"] < 4]["delay_ms"].median()
+    middle = waits[(waits["time"] > 7) & (waits["time"] < 9)]["delay_ms"].median()
+    assert middle > usual + 80, "for some seconds the bottleneck becomes narrower"
+    assert text("09", "run-text").endswith("A score is of three runs, with losses of their own:")
+    assert RUNS == 3
+    grid = cells("09")["sweep"]
+    count = len(re.findall(r"\d+,|\d+\]", grid.split('"repair"')[0])) * len(re.findall(r'None|"rtx"|"fec"', grid))
+    assert said("09", "sweep-text", r"(\d+) points of the grid") == count
+    assert "two seeds each" in text("09", "sweep-text")
+    assert "range(2)" in grid
+    assert said("09", "check-text", r"and (\d+) points at least") == LEAST
+    assert "A fifth better" in text("09", "check-text")
+    assert BETTER == 1.2
+
+
+def test_fec_costs_more_than_it_brings_where_the_path_is_full() -> None:
+    challenge = word_of_09()
+
+    def worth(quality: int, repair: Any) -> float:
+        return metrics.score(challenge.run(quality=quality, repair=repair)).points
+
+    assert "Where does *fec* cost more than it brings back?" in text("09", "sweep-why")
+    assert worth(20, "fec") > worth(20, None)
+    assert worth(60, "fec") < worth(60, None)
+    assert "The best repair waits for packets that are sent again" in text("09", "sweep-why")
+    assert worth(40, "rtx") > max(worth(40, None), worth(40, "fec"))
+
+
+def test_what_stands_in_notebook_09_is_still_to_be_written() -> None:
+    for exercise in assignment.answers()[0]:
+        if exercise.notebook[:2] != "09":
+            continue
+        definition, check = exercise.parts(cells("09")[exercise.cell])
+        for source, right in ((definition, False), (exercise.solved(definition), True)):
+            scope: dict[str, Any] = {"avlab": avlab, "math": math, "challenge": word_of_09()}
+            exec(source, scope)
+            assert bool(eval(check, scope)) is right
 
 
 def notebooks() -> Iterator[str]:

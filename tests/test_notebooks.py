@@ -35,6 +35,7 @@ NAMES = [
     "06_playout",
     "07_adaptation",
     "08_your_own_parts",
+    "09_sweep_and_tune",
 ]
 
 ANATOMY = ("goal", "predict", "run", "plot", "explain", "check", "try yourself", "stop")
@@ -79,6 +80,7 @@ FIGURES = {
     "06_playout": 5,
     "07_adaptation": 7,
     "08_your_own_parts": 2,
+    "09_sweep_and_tune": 8,
 }
 """How many each draws, at least."""
 
