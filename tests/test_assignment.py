@@ -21,7 +21,8 @@ sys.path.append(str(ROOT / "teaching"))
 import assignment  # noqa: E402
 
 EXERCISES, _ = assignment.answers()
-CHALLENGE = avlab.Challenge("a class of its own")
+SETUP = {"avlab": avlab, "math": math, "Choice": avlab.Choice, "challenge": avlab.Challenge("a class of its own")}
+"""What the notebooks have before their exercises."""
 NOTEBOOKS = sorted({exercise.notebook for exercise in EXERCISES})
 
 
@@ -63,7 +64,7 @@ def test_every_notebook_with_an_exercise_is_made() -> None:
 def test_the_students_edition_fails_its_checks_and_the_teachers_passes(made: Path, exercise: Any) -> None:
     for kind, right in (("release", False), ("source", True)):
         of = cells(made / kind / exercise.notebook / f"{exercise.notebook}.ipynb")
-        scope: dict[str, Any] = {"avlab": avlab, "math": math, "Choice": avlab.Choice, "challenge": CHALLENGE}
+        scope: dict[str, Any] = dict(SETUP)
         exec(of[exercise.cell].source, scope)
         test = of[f"{exercise.cell}-test"].source
         if right:
@@ -210,7 +211,7 @@ def test_otters_master_has_each_question_with_its_solution_and_its_test(tmp_path
         [function] = ast.parse(test.source).body  # Otter takes a function, alone
         assert isinstance(function, ast.FunctionDef)
         for source, right in ((handed_out, False), (solution.source, True)):
-            scope: dict[str, Any] = {"avlab": avlab, "Choice": avlab.Choice}
+            scope: dict[str, Any] = dict(SETUP)
             exec(source, scope)
             exec(test.source, scope)
             # Otter hands over by name what the notebook has.
