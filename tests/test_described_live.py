@@ -122,11 +122,8 @@ def test_what_ffmpeg_sends_is_played(
 @pytest.mark.needs("ffmpeg")
 def test_play_ends_by_bye_and_says_so_by_its_exit_code(data: Path, tmp_path: Path) -> None:
     with ffmpeg(data, tmp_path, "jpeg", "l16", seconds=12) as (file, process):
-        play = subprocess.Popen(
-            commands.command("play", file, "--no-window", "--audio", "null", "--json"),
-            env=tools.environment(commands.environment()), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        out, said = play.communicate(timeout=tools.SECONDS)
+        play = commands.run("play", file, "--no-window", "--audio", "null", "--json")
+        out, said = play.stdout, play.stderr
         assert process.wait(tools.SECONDS) == 0
     assert play.returncode == 0, said
     found = json.loads(out.splitlines()[-1])

@@ -41,6 +41,7 @@ PACKAGES: dict[str, str] = {
     "gst-launch-1.0": "gstreamer1.0-tools",
     "gst-rtsp-server": "gir1.2-gst-rtsp-server-1.0 python3-gi",
     "make": "make",
+    "mpv": "mpv",
     "pulse": "pulseaudio pulseaudio-utils libasound2-plugins",
     "tshark": "tshark",
     "xdotool": "xdotool",
