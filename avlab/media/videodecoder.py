@@ -25,11 +25,13 @@ CALLED = {H264_CODING: "H.264", H265_CODING: "H.265"}
 
 
 class Seen(NamedTuple):
-    """A decoded picture: which one (the `stamp` that came with its bytes), BGR uint8, and whether it needed others."""
+    """A decoded picture: which one (the `stamp` that came with its bytes), BGR uint8, whether it needed no other, and
+    whether the decoder had to make up a part of it."""
 
     stamp: int
     image: Image
     key: bool
+    corrupt: bool = False
 
 
 class DecodeError(ValueError):
@@ -77,7 +79,7 @@ class VideoDecoder:
         for frame in frames:
             if frame.pts is None or frame.width * frame.height > MOST_PIXELS:
                 continue
-            out.append(Seen(frame.pts, to_array(frame), frame.key_frame))
+            out.append(Seen(frame.pts, to_array(frame), bool(frame.key_frame), bool(frame.is_corrupt)))
         return out
 
     def _opened(self) -> av.VideoCodecContext:

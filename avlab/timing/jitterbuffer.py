@@ -295,7 +295,10 @@ class JitterBuffer:
                 return
 
     def _finish(self, ticks: int, now_ns: int) -> None:
-        data = self._unfinished[ticks].assembler.frame()
+        assembler = self._unfinished[ticks].assembler
+        data = assembler.frame()
+        if assembler.refused is not None and len(self._refused) < MAX_REFUSALS:
+            self._refused.append(assembler.refused)
         frame = self._close(ticks, data=data, complete_ns=None if data is None else now_ns)
         self._out.append(frame if data is not None else Dropped(frame, "incomplete"))
 

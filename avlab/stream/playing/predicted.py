@@ -25,6 +25,9 @@ MOST_REORDERED = 17
 FAILURES = 3
 """So many key frames of which none could be decoded, and a sentence says so. Others may only want what was lost."""
 
+CORRUPT = 10
+"""So many pictures that are whole and do not decode whole, and a sentence says so."""
+
 UNKEYED = 300
 """So many pictures, some ten seconds, and none of them needs no other: a sentence says so."""
 
@@ -64,6 +67,7 @@ class PredictedDecoding:
         self._fed = 0
         self._places: dict[int, int] = {}  # of those inside
         self._failed = 0  # in a row
+        self._corrupt = 0  # of which nothing was lost
         self._told = self._told_unkeyed = False
 
     # ---- from the client's thread
@@ -163,12 +167,24 @@ class PredictedDecoding:
             self._spoilt = False
         if self._spoilt is None:
             return Decoded(frame, None)
+        if seen.corrupt and not self._spoilt:
+            self._spoilt, self._since = True, place
+            self._tell_corrupt()
         self._failed = 0
         if self._spoilt and place >= self._since:
             if self._damaged == "freeze":
                 return Decoded(frame, None)
             frame = replace(frame, damaged=True)
         return Decoded(frame, seen.image)
+
+    def _tell_corrupt(self) -> None:
+        self._corrupt += 1
+        if self._corrupt == CORRUPT:
+            self._notice(
+                "damaged pictures",
+                f"pictures of {self._called} come damaged, though no packet of them is missing: see whether the server "
+                "cuts them, or what is between changes them",
+            )
 
     def _fail(self, frame: Frame, words: str) -> None:
         """Nothing came of a picture; `words` is why, as far as it is known."""

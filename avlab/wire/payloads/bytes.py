@@ -66,6 +66,8 @@ class BytesFormat:
 class BytesAssembler:
     """Puts one picture together from payloads that tell where they belong. See `formats.Assembler`."""
 
+    refused: WireError | None = None
+
     def __init__(self) -> None:
         self.complete = False
         self._parts: dict[int, tuple[int, bytes]] = {}  # offset and data, by number

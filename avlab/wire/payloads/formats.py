@@ -55,6 +55,10 @@ class Assembler(Protocol):
         """The sequence numbers known to be wanting."""
 
     @property
+    def refused(self) -> WireError | None:
+        """Why a picture is none whose packets are all there; None while that is not known."""
+
+    @property
     def coding(self) -> str:
         """What its bytes are: `units.JPEG_CODING`, or what else a codec is known by."""
 

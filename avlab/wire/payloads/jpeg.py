@@ -398,6 +398,7 @@ class FrameAssembler:
     """
 
     coding, key = JPEG_CODING, True
+    refused: WireError | None = None
 
     def __init__(
         self, tables: MutableMapping[int, bytes] | None = None, *, size: tuple[int, int] | None = None

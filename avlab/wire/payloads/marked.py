@@ -29,6 +29,7 @@ class MarkedAssembler:
     ) -> None:
         self.coding = coding
         self.key = True
+        self.refused: WireError | None = None
         self._unpack, self._rescues = unpack, rescues
         self._payloads: dict[int, bytes] = {}
         self._lowest = self._highest = 0  # of their numbers

@@ -100,7 +100,8 @@ class NalAssembler(MarkedAssembler):
             return None
         try:
             units = self._units(whole)
-        except WireError:
+        except WireError as error:
+            self.refused = error
             return None
         self.key = any(map(self._keyed, units))
         data = joined(units)
