@@ -11,6 +11,8 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +52,7 @@ nb_ipywidgets_js: dict[str, Any] = {}  # nothing of a page comes from another ma
 # A page that nobody's kernel stands behind shows no sliders: figures and tables remain.
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", 1000)]
 
-myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
@@ -65,6 +67,7 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_title = "avlab"
 html_copy_source = False
 html_show_sphinx = False
@@ -83,6 +86,17 @@ def forget(app: Sphinx, failed: Exception | None) -> None:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
+def formula(display: str) -> Any:
+    """What writes a formula as MathML, which browsers draw by themselves: nothing is fetched for it."""
+
+    def visit(writer: Any, node: Any) -> None:
+        writer.body.append(convert(node.astext(), display=display))
+        raise SkipNode
+
+    return visit
+
+
 def setup(app: Sphinx) -> None:
     """What Sphinx calls first."""
     app.connect("build-finished", forget)
+    app.add_html_math_renderer("mathml", (formula("inline"), None), (formula("block"), None))

@@ -334,6 +334,25 @@ def test_the_commands_are_real(name: str) -> None:
             parser().parse_args(words)
 
 
+@pytest.mark.slow
+def test_the_one_stream_for_all_is_a_tenth_of_what_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "notebooks")
+    opened, lost, clients = re.findall(r"```python\n(.*?)```", page("two-hours"), re.S)
+    scope: dict[str, Any] = {}
+    try:
+        exec(opened, scope)
+        exec(clients, scope)
+        for client in scope["clients"]:
+            client.wait(2)
+        audience = scope["server"].audience
+        exec(lost, scope)
+    finally:
+        avlab.stop_all()
+    assert list(audience["name"]) == ["Ada", "Bela", "Chen", "Dana", "Emre"]
+    [claimed] = re.findall(r"thirty clients take (\d+) Mbit/s so", " ".join(page("two-hours").split()))
+    assert 30 * audience["kbps"].median() / 1_000 == pytest.approx(float(claimed), rel=0.3)
+
+
 # ---- the recorded runs
 
 
