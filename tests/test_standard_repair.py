@@ -240,26 +240,33 @@ def pictures_of(folder: Path) -> int:
     return len(list(folder.glob("*.jpg")))
 
 
-@pytest.mark.needs("gst-launch-1.0", "gst:rtspsrc", "gst:rtprtxreceive", "gst:rtpjpegdepay", "gst:multifilesink")
-def test_gstreamer_gets_back_what_it_has_lost(data: Path, tmp_path: Path) -> None:
+@pytest.mark.needs("gst-launch-1.0", "gst:rtspsrc", "gst:rtprtxreceive", "gst:multifilesink", "gst:openh264dec")
+@pytest.mark.parametrize(
+    ("codec", "read"),
+    [
+        (None, "rtpjpegdepay"),  # 43 and 74 of 75 frames on a machine of its own
+        ("h264", "rtph264depay ! h264parse ! openh264dec ! videoconvert ! jpegenc"),  # 22 and 75
+    ],
+)
+def test_gstreamer_gets_back_what_it_has_lost(data: Path, tmp_path: Path, codec: str | None, read: str) -> None:
     came, again = {}, {}
     for asks in ("false", "true"):
         folder = tmp_path / asks
         folder.mkdir()
         with (
-            avlab.Server(data / "count-15.mp4", width=640, quality=70) as server,
+            avlab.Server(data / "count-15.mp4", width=640, quality=70, codec=codec) as server,
             avlab.Relay(server.url, network=LOSS, one_way=True) as relay,
         ):
             tools.gst_launch(
                 f"rtspsrc location={relay.url} protocols=udp latency=500 do-retransmission={asks} name=s "
-                f"s. ! rtpjpegdepay ! multifilesink location={folder}/%05d.jpg s. ! rtpL16depay ! fakesink"
+                f"s. ! {read} ! multifilesink location={folder}/%05d.jpg s. ! rtpL16depay ! fakesink"
             )
             rows = server.trace.packets.query("stream == 'video'")
         came[asks] = pictures_of(folder)
         again[asks] = int((rows["ssrc"] != rows["ssrc"].iloc[0]).sum())
     assert again["false"] == 0
-    assert again["true"] > 30
-    assert came["true"] >= came["false"] + 20  # 74 and 43 of 75 on a machine of its own
+    assert again["true"] > 15
+    assert came["true"] >= came["false"] + 20
 
 
 @pytest.mark.needs("gst-rtsp-server", "gst:rtprtxsend", "gst:jpegenc", "gst:rtpjpegpay", "gst:videotestsrc")

@@ -167,7 +167,8 @@ def _reports() -> list[bytes]:
 
 DESCRIPTION = (
     b"v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=clip\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\na=control:*\r\na=range:npt=0-20.5\r\n"
-    b"m=video 0 RTP/AVPF 26 98 99\r\na=rtpmap:26 JPEG/90000\r\na=framerate:29.97\r\na=rtpmap:98 rtx/90000\r\n"
+    b"m=video 0 RTP/AVPF 26 98 99\r\nb=RS:20000\r\nb=RR:100000\r\na=rtpmap:26 JPEG/90000\r\na=framerate:29.97\r\n"
+    b"a=ssrc-group:FID 4369 4370\r\na=ssrc:4369 cname:a@b\r\na=rtpmap:98 rtx/90000\r\n"
     b"a=fmtp:98 apt=26;rtx-time=1000\r\na=rtpmap:99 ulpfec/90000\r\na=rtcp-fb:26 nack\r\na=control:video\r\n"
     b"a=x-dimensions:640,360\r\nm=audio 0 RTP/AVP 10\r\na=rtpmap:10 L16/44100/2\r\na=control:rtsp://h/clip/audio\r\n"
 )
@@ -476,6 +477,7 @@ def _sdp(data: bytes) -> object:
     for medium in session.media:
         sdp.resolve_control(f"{URL}/", medium.control)
         assert len(medium.repairs) <= 2
+        assert (medium.again_from(4369) or 0) >> 32 == 0
     return session.media
 
 
