@@ -118,7 +118,7 @@ def test_no_report_ends_anything(server: avlab.Server, reports: list[bytes], cut
 def test_what_nobody_has_foreseen_ends_with_its_peer_and_is_said(
     monkeypatch: pytest.MonkeyPatch, hidden_faults: list[str]
 ) -> None:
-    def mistaken(self: Any, host: str) -> str:
+    def mistaken(self: Any, host: str, tell: Any) -> str:
         raise ZeroDivisionError("integer division or modulo by zero")
 
     monkeypatch.setattr(RtspAudience, "describe", mistaken)
