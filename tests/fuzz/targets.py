@@ -43,6 +43,8 @@ from avlab.media.videodecoder import CALLED, MOST_PIXELS, DecodeError, VideoDeco
 from avlab.network.parity import ParityDecoder, ParityEncoder, parse_parity
 from avlab.network.ratecontrol import Aimd, Report
 from avlab.network.retransmission import CREDIT_BYTES, SHARE, Requester, RtxReceiver, RtxSender
+from avlab.stream.described.found import SHARE as SENDERS_SHARE
+from avlab.stream.described.found import FoundSender, parted
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.recording import PlayerRecording
 from avlab.stream.relaying.dialogue import Dialogue
@@ -54,6 +56,7 @@ from avlab.wire import classic, digest, fields, jpeg, rtcp, rtp, rtsp, sdp, urls
 from avlab.wire.admission import Admission
 from avlab.wire.answers import Answers
 from avlab.wire.batch import Batch, batches
+from avlab.wire.destinations import MOST_SOURCES, destination_of, why_not
 from avlab.wire.payloads import jpeg as rtpjpeg
 from avlab.wire.payloads import l16
 from avlab.wire.payloads.formats import (
@@ -478,7 +481,29 @@ def _sdp(data: bytes) -> object:
         sdp.resolve_control(f"{URL}/", medium.control)
         assert len(medium.repairs) <= 2
         assert (medium.again_from(4369) or 0) >> 32 == 0
+        to = destination_of(session, medium)
+        assert 0 < to.control_port <= 65_536
+        assert len(to.sources) <= MOST_SOURCES
+        assert isinstance(why_not(medium), str)
     return session.media
+
+
+def _found(data: bytes) -> object:
+    """A stream whose sender is not known: whose packets are taken, and whose reports."""
+    sender = FoundSender(kinds={26, 96})
+    now_ns, came, went = 0, 0, 0
+    for piece in pieces(data):
+        now_ns += piece.after_ns
+        datagram = Batch(piece.data, len(piece.data) or 1)
+        datagrams = [(datagram, (f"10.0.0.{piece.kind >> 3}", 5000 + (piece.kind & 4)))]
+        media, control = parted(datagrams) if piece.kind & 2 else (datagrams, [])
+        if piece.kind & 1:
+            media, control = control, media
+        taken = [*sender.media(media, now_ns), *sender.early(), *sender.control(control, now_ns)]
+        came += sum(len(batch.data) for batch in taken)
+        went += 60 * (sender.reports_to is not None and sender.affords(60))
+        assert went * SENDERS_SHARE <= came, "no more goes back than a small part of what was taken"
+    return bool(sender.host), went > 0
 
 
 def _url(data: bytes) -> object:
@@ -951,6 +976,7 @@ TARGETS = (
         (b"Digest ", b'realm="avlab"', b"nonce=", b'"', b"\\", b","),
     ),
     Target("a session description", _sdp, lambda: [DESCRIPTION], WIRE, _SDP_WORDS),
+    Target("datagrams of a sender who is not known", _found, _own_sequence, ()),
     Target(
         "an address",
         _url,
