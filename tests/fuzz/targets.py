@@ -705,7 +705,7 @@ def _stage(tracks: dict[str, Track]) -> Any:
         tracks=tracks,
         session_timeout=60.0,
         chance=random.Random(1),
-        describe=lambda host: DESCRIPTION.decode(),
+        describe=lambda host, tell: DESCRIPTION.decode(),
         udp=lambda stream: pair,
         play=lambda peer, now_ns: 0,
         clip_ns=lambda: 20 * NS,
