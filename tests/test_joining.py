@@ -252,7 +252,7 @@ def test_ffmpeg_joins_with_the_code(class_server: avlab.Server, transport: str) 
 def test_gstreamer_joins_with_the_code(class_server: avlab.Server, tmp_path: Path, transport: str) -> None:
     def play(url: str) -> None:
         tools.gst_launch(
-            f"rtspsrc location={url} protocols={transport} latency=200 name=s "
+            f"rtspsrc location={url} protocols={transport} latency=1000 name=s "
             f"s. ! rtpjpegdepay ! multifilesink location={tmp_path}/%05d.jpg s. ! rtpL16depay ! fakesink"
         )
 

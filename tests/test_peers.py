@@ -70,7 +70,7 @@ def test_gstreamer_plays_a_server_and_gets_every_frame_and_every_sample(
     server: avlab.Server, data: Path, tmp_path: Path, transport: str
 ) -> None:
     tools.gst_launch(
-        f"rtspsrc location={server.url} protocols={transport} latency=200 name=s "
+        f"rtspsrc location={server.url} protocols={transport} latency=1000 name=s "
         f"s. ! rtpjpegdepay ! multifilesink location={tmp_path}/%05d.jpg "
         f"s. ! rtpL16depay ! filesink location={tmp_path}/sound.raw"
     )
