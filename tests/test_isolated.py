@@ -37,7 +37,7 @@ from avlab.media.packets import MediaError
 from avlab.network.ratecontrol import Aimd, Choice, Report
 from avlab.network.settings import Network
 from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
-from avlab.stream.isolated import server as isolated
+from avlab.stream.isolated import child as isolated
 from avlab.stream.isolated.door import Door
 from avlab.stream.isolated.pipe import packed, packed_error, unpacked, unpacked_error
 from avlab.stream.isolated.server import IsolatedServer

@@ -187,8 +187,7 @@ class Relay(Handle):
     def _begin(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
-        self._listener: Listener | None = None
-        self._front: UdpLink | None = None
+        self._doors: tuple[Listener | UdpLink, ...] = ()  # to be closed
         try:
             found = socket.getaddrinfo(self._to_host, self._to_port, type=socket.SOCK_DGRAM)
         except (socket.gaierror, UnicodeError) as error:  # the latter for a name that is none, such as a..b
@@ -197,6 +196,7 @@ class Relay(Handle):
         address = min(found, key=lambda info: info[0] != socket.AF_INET)[4]
         self._peer: Address = (str(address[0]), int(address[1]))
         self._listener, self._front = self._bind()
+        self._doors = self._listener, self._front
         self._port = self._front.port
         self._listener.watch(self._selector, Handler(None, self._accept))
         self._selector.register(self._front, selectors.EVENT_READ, Handler(None, self._hear_clients))
@@ -223,10 +223,8 @@ class Relay(Handle):
         for session in self._sessions:
             session.close(lambda link: None)
         self._selector.close()
-        if self._listener is not None:
-            self._listener.close()
-        if self._front is not None:
-            self._front.close()
+        for door in self._doors:
+            door.close()
         self._waker.close()
 
     # ---- the relay's thread
@@ -242,8 +240,7 @@ class Relay(Handle):
                     else:
                         self._guard(handler.session, handler.act)
                 now_ns = self._clock.now_ns()
-                if self._listener is not None:
-                    self._listener.resume(now_ns)
+                self._listener.resume(now_ns)
                 self._send_due(now_ns)
                 if now_ns >= check_ns:
                     check_ns = now_ns + NS // 4
@@ -274,7 +271,7 @@ class Relay(Handle):
     def _wake_at(self) -> int:
         moments = [wake_ns for way in self._ways if (wake_ns := way.wake_at()) is not None]
         moments.append(self._clock.now_ns() + (NS // 4 if self._sessions else LONGEST_WAIT_NS))
-        if self._listener is not None and (resume_ns := self._listener.wake_at()) is not None:
+        if (resume_ns := self._listener.wake_at()) is not None:
             moments.append(resume_ns)
         return min(moments)
 
@@ -356,7 +353,6 @@ class Relay(Handle):
         return down, Impairment(self._upwards(), client=number, direction="up")
 
     def _accept(self) -> None:
-        assert self._listener is not None
         for arrival in self._listener.accept(self._clock.now_ns()):
             self._admit_connection(arrival)
 
@@ -493,7 +489,6 @@ class Relay(Handle):
 
     def _hear_clients(self) -> None:
         """Plain datagrams: each address that sends some is a client, with a socket of its own towards the peer."""
-        assert self._front is not None
         packets = self._front.receive(TURN)
         now_ns = self._clock.now_ns()
         self._note_drops(self._front, now_ns)
@@ -519,7 +514,6 @@ class Relay(Handle):
 
     def _reach(self, session: Session, address: Address) -> None:
         """A socket of a client's own towards the peer."""
-        assert self._front is not None
         session.links.append(UdpLink(local_address(self._peer)))
         source = Source(session, session.down, self._front, address, *self._peer, None, True)
         self.listen_to(session.links[0], source)

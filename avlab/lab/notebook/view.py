@@ -11,6 +11,7 @@ import contextlib
 import weakref
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -163,12 +164,11 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         content = {"kind": "frame", "number": number, "pts": frame.pts_ns / NS, "wait": wait_ms, "sent": now_ns / 1e6}
         self.send(content, [jpeg])
 
-    def _play(self, position: int, reading: ClockReading | None, samples: Samples) -> None:
+    def _play(self, sounding: Sounding, position: int, reading: ClockReading | None, samples: Samples) -> None:
         """A block of sound; on the speaker's thread."""
-        assert self._sounding is not None
         now_ns = self._clock.now_ns()
         # The page hears it later than its device reports: what it takes for heard is so much further than the sound.
-        pts = None if reading is None else (reading.media_ns - self._sounding.av_offset_ns) / NS
+        pts = None if reading is None else (reading.media_ns - sounding.av_offset_ns) / NS
         content = {
             "kind": "sound",
             "to": self._page,
@@ -339,13 +339,13 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
             return
         self._page_sound = state
         if state == "ready":
-            self._sounding.claim(self, Sink(self._open_speaker, LEAD_NS))
+            self._sounding.claim(self, Sink(partial(self._open_speaker, self._sounding), LEAD_NS))
         else:
             self._sounding.release(self)
 
-    def _open_speaker(self, pull: Pull) -> Speaker:
-        assert self._sounding is not None
-        self._speaker = PageSpeaker(pull, self._play, rate=self._sounding.rate, turned=self._turned)
+    def _open_speaker(self, sounding: Sounding, pull: Pull) -> Speaker:
+        play = partial(self._play, sounding)
+        self._speaker = PageSpeaker(pull, play, rate=sounding.rate, turned=self._turned)
         return self._speaker
 
     def _turned(self, playing: bool) -> None:

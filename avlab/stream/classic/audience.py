@@ -125,8 +125,9 @@ class ClassicAudience:
         self._met = 0  # viewers so far
         self._unix_offset_ns = WallClock().unix_ns(0)
         self._looked_ns = 0
-        self._udp: UdpLink | None = None
-        self._door: listening.Listener | None = None
+        self._udp: UdpLink  # from `open` on
+        self._opened: list[UdpLink | listening.Listener] = []  # to be closed
+        self._door: listening.Listener
 
     # ---- what it says of itself
 
@@ -168,6 +169,7 @@ class ClassicAudience:
         """Bind both ports; OSError when one is taken."""
         self._selector = selector
         self._udp, self._door = self._bind()
+        self._opened += self._udp, self._door
         self._port = self._udp.port
         self._udp.ask_for_refusals()
         self.video.max_datagram = max(4, largest_datagram(self._udp, MAX_DATAGRAM))  # tried out before there is a tap
@@ -179,10 +181,8 @@ class ClassicAudience:
         """Close every socket."""
         for listener in self.listeners:
             listener.link.close()
-        if self._udp is not None:
-            self._udp.close()
-        if self._door is not None:
-            self._door.close()
+        for opened in self._opened:
+            opened.close()
 
     def drain(self) -> None:
         """Let the last bytes leave, for up to half a second."""
@@ -241,14 +241,13 @@ class ClassicAudience:
     def wake_at(self) -> int | None:
         """When to look after the clients again."""
         moments = [self._looked_ns + NS // 4 if self.viewers or self.listeners or self.waiting else None]
-        moments.append(self._door.wake_at() if self._door is not None else None)
+        moments.append(self._door.wake_at())
         return min((moment for moment in moments if moment is not None), default=None)
 
     def look_after(self, now_ns: int) -> None:
         """Part from those who are gone, who read nothing, and who proved nothing in time."""
         self._looked_ns = now_ns
-        if self._door is not None:
-            self._door.resume(now_ns)
+        self._door.resume(now_ns)
         for listener in list(self.listeners):
             with self._session(listener, now_ns):
                 self._look_after(listener, now_ns)
@@ -432,7 +431,6 @@ class ClassicAudience:
 
     def send_frame(self, unit: tuple[EncodedFrame, bytes], pts_ns: int) -> tuple[int | None, int | None]:
         """Send a frame's datagram to every viewer."""
-        assert self._udp is not None
         frame, datagram = unit
         first_ns: int | None = None
         shown_ns = self._shown_ns(pts_ns)

@@ -144,8 +144,9 @@ class ClassicReceiver:
         self._video, self._sound = ClassicVideo(), ClassicSound()
         self._address: Address = ("", 0)
         self._looked_ns = self._moved_ns = 0
-        self._udp: UdpLink | None = None
-        self._tcp: TcpLink | None = None
+        self._udp: UdpLink  # from `open` on
+        self._tcp: TcpLink | None = None  # stays None where there are pictures alone
+        self._links: list[UdpLink | TcpLink] = []  # to be closed
         self._early: list[tuple[bytes, Address]] = []
         self._held: deque[ClassicChunk] = deque()  # came, and is not to be handed on yet
         self._reading = False
@@ -186,10 +187,12 @@ class ClassicReceiver:
             self._address = address
             try:
                 self._tcp = TcpLink(self._system.connection(self._connect(address[0]), opened=True))
+                self._links.append(self._tcp)
                 break
             except ConnectionRefusedError as error:
                 refusal = error
         self._udp = self._system.tapped(UdpLink("::" if ":" in self._address[0] else "0.0.0.0"))
+        self._links.append(self._udp)
         if self._tcp is None:
             self._wait_for_a_picture(refusal)
         streams, sound = frozenset({"video"}), None
@@ -203,7 +206,6 @@ class ClassicReceiver:
 
     def play(self, selector: selectors.BaseSelector) -> None:
         """Say hello, and register the sockets."""
-        assert self._udp is not None
         self._selector = selector
         selector.register(self._udp, selectors.EVENT_READ)
         self._read(self._tcp is not None)
@@ -217,10 +219,8 @@ class ClassicReceiver:
 
     def close(self) -> None:
         """Close every socket."""
-        if self._udp is not None:
-            self._udp.close()
-        if self._tcp is not None:
-            self._tcp.close()
+        for link in self._links:
+            link.close()
 
     def _addresses(self) -> list[Address]:
         try:
@@ -246,7 +246,6 @@ class ClassicReceiver:
 
     def _wait_for_a_picture(self, refusal: OSError | None) -> None:
         """A server may have pictures alone; ConnectionRefusedError when none comes either."""
-        assert self._udp is not None
         until_ns = self._clock.now_ns() + round(min(self._timeout, 2.0) * NS)
         self._udp.send([HELLO], self._address)
         with selectors.DefaultSelector() as selector:
@@ -388,7 +387,6 @@ class ClassicReceiver:
 
     def move_along(self, now_ns: int) -> None:
         """Hand sound on; say hello again while no picture has come."""
-        assert self._udp is not None
         self._moved_ns = now_ns
         if self._held:
             self._hand_on(now_ns)

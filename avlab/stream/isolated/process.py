@@ -29,8 +29,8 @@ LOOK_SECONDS = 1.0
 STOP_SECONDS = 3.0
 """Its threads' time to end, within that of the handle's own."""
 
-Asked = tuple[dict[str, Any], bytes]
-"""A message, and the packed values behind it."""
+Asked = tuple[Pipe, dict[str, Any], bytes]
+"""A message, the pipe that it came by, and the packed values behind it."""
 
 
 class _Process:
@@ -40,7 +40,6 @@ class _Process:
         self._told = told  # the descriptor that was its standard input
         self._asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._server: Server | None = None
-        self._pipe: Pipe | None = None
         self._parent = os.getppid()
 
     def run(self, door: Door) -> None:
@@ -70,9 +69,9 @@ class _Process:
             connection = door.accept()
             door.close()
             if connection is not None:
-                pipe = self._pipe = Pipe(connection)
+                pipe = Pipe(connection)
                 while (message := pipe.receive(longest=None)) is not None:
-                    self._asked.put((message, pipe.receive_rows(message["size"])))
+                    self._asked.put((pipe, message, pipe.receive_rows(message["size"])))
         finally:
             self._asked.put(None)
 
@@ -83,60 +82,61 @@ class _Process:
                 pass
         self._asked.put(None)
 
-    def _do(self, message: dict[str, Any], values: bytes) -> bool:
+    def _do(self, pipe: Pipe, message: dict[str, Any], values: bytes) -> bool:
         """Do one thing, and answer; False when it was the last."""
         number = message["number"]
         if message["do"] == "stop":
             if self._server is not None:
                 with contextlib.suppress(Exception):
                     self._server.stop(STOP_SECONDS)
-                self._say({"number": number, "state": _state(self._server)}, self._server.trace, message["have"])
+                _say(pipe, {"number": number, "state": _state(self._server)}, self._server.trace, message["have"])
             return False
         try:
-            self._answer(number, message, values)
+            self._answer(pipe, number, message, values)
         except Exception as error:
-            self._say({"number": number, "error": packed_error(error)})
+            _say(pipe, {"number": number, "error": packed_error(error)})
         return True
 
-    def _answer(self, number: int, message: dict[str, Any], values: bytes) -> None:
+    def _answer(self, pipe: Pipe, number: int, message: dict[str, Any], values: bytes) -> None:
         what = message["do"]
         if what == "start":
             sys.path[:] = message["path"]
-            self._server = Server(**unpacked(values)).start()
-            threading.Thread(target=self._watch, name="avlab-watch", daemon=True).start()
-            self._say({"number": number, "url": self._server.url})
+            server = self._server = Server(**unpacked(values)).start()
+            threading.Thread(target=_watch, args=(server, pipe), name="avlab-watch", daemon=True).start()
+            _say(pipe, {"number": number, "url": server.url})
             return
+        if self._server is None:
+            raise RuntimeError("the server has not been started in its process")
         server = self._server
-        assert server is not None
         if what == "set":
             for name, value in unpacked(values).items():
                 setattr(server, name, value)
-            self._say({"number": number})
+            _say(pipe, {"number": number})
         elif what == "get":
-            self._say({"number": number, "state": {message["name"]: _said(server, message["name"])}})
+            _say(pipe, {"number": number, "state": {message["name"]: _said(server, message["name"])}})
         else:
-            self._say({"number": number}, server.trace, message["have"])
+            _say(pipe, {"number": number}, server.trace, message["have"])
 
-    def _watch(self) -> None:
-        """Tell how the server ends."""
-        assert self._server is not None
-        try:
-            self._server.wait()
-        except BaseException as error:
-            self._say({"failed": packed_error(error), "state": _state(self._server)})
-        else:
-            self._say({"ended": True, "state": _state(self._server)})
 
-    def _say(self, message: dict[str, Any], trace: Trace | None = None, have: dict[str, int] | None = None) -> None:
-        """Send a message, with what a trace has more than the handle; where nobody reads it, the end is near."""
-        parts: list[Iterator[Rows]] = []
-        if trace is not None and have is not None:
-            numbers = {name: max(0, trace.count(name) - have[name]) for name in TABLES}
-            settings = [tuple(row) for row in trace.setting_rows[have["settings"] :]]
-            message = message | {"rows": numbers, "from": have, "settings": settings, "meta": trace.meta}
-            parts = [trace.rows_from(name, have[name]) for name in TABLES]
-        assert self._pipe is not None
-        self._pipe.send(message, (rows.tobytes() for rows in itertools.chain(*parts)))
+def _watch(server: Server, pipe: Pipe) -> None:
+    """Tell how a server ends."""
+    try:
+        server.wait()
+    except BaseException as error:
+        _say(pipe, {"failed": packed_error(error), "state": _state(server)})
+    else:
+        _say(pipe, {"ended": True, "state": _state(server)})
+
+
+def _say(pipe: Pipe, message: dict[str, Any], trace: Trace | None = None, have: dict[str, int] | None = None) -> None:
+    """Send a message, with what a trace has more than the handle; where nobody reads it, the end is near."""
+    parts: list[Iterator[Rows]] = []
+    if trace is not None and have is not None:
+        numbers = {name: max(0, trace.count(name) - have[name]) for name in TABLES}
+        settings = [tuple(row) for row in trace.setting_rows[have["settings"] :]]
+        message = message | {"rows": numbers, "from": have, "settings": settings, "meta": trace.meta}
+        parts = [trace.rows_from(name, have[name]) for name in TABLES]
+    pipe.send(message, (rows.tobytes() for rows in itertools.chain(*parts)))
 
 
 def _said(server: Server, name: str) -> Any:

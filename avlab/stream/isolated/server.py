@@ -6,42 +6,32 @@ key on its standard input. The process says on its standard output where it list
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
-import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from functools import update_wrapper
 from itertools import count
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from avlab.measure.record.trace import Trace
-from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
 from avlab.stream.handle import Worker
+from avlab.stream.isolated.child import Child
 from avlab.stream.isolated.mirror import Mirror
-from avlab.stream.isolated.pipe import Pipe, check_packable, connected, new_key, packed, unpacked_error
+from avlab.stream.isolated.pipe import Pipe, check_packable, packed, unpacked_error
 from avlab.stream.server import Server
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PROGRAM = "avlab.stream.isolated"
-
 START_SECONDS = 60.0
 """A laptop that is busy and has never loaded avlab takes that long, at worst, until the process answers."""
 
 ANSWER_SECONDS = 10.0
-LONGEST_LINE = 1 << 16
-"""Bytes. What is longer is no address."""
 
 CHOSEN = ("quality", "width")
 """The settings that a rate controller sets."""
-
-_WINDOWS_FLAGS = 0x200 | 0x08000000  # CREATE_NEW_PROCESS_GROUP: Ctrl-C is not for it; CREATE_NO_WINDOW
 
 
 class IsolatedServer(Server):
@@ -59,7 +49,7 @@ class IsolatedServer(Server):
 
     def __init__(self, source: Any = None, *, isolated: bool = True, **settings: Any) -> None:
         self._given: dict[str, Any] = {}  # what goes there; what was never asked for is its own default there too
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._pipe: Pipe | None = None
         self._where = ""
         self._known: dict[str, Any] = {}
@@ -68,7 +58,6 @@ class IsolatedServer(Server):
         self._opened = threading.Event()  # it may be asked, or never will
         self._silent = False  # no answer will come any more
         self._odd = ""  # what it said that makes no sense
-        self._errors: IO[bytes] | None = None
         self._mirror = Mirror()
         super().__init__(source, **settings)
         given = {"source": source, **settings}
@@ -96,7 +85,7 @@ class IsolatedServer(Server):
     @property
     def trace(self) -> Trace:
         """See `Server`."""
-        if self._process is None:
+        if self._child is None:
             return super().trace
         self._ask("trace", have=self._mirror.have())
         return self._mirror.trace() or super().trace
@@ -104,48 +93,28 @@ class IsolatedServer(Server):
     @property
     def pid(self) -> int | None:
         """The number of its process; None before `start`."""
-        return None if self._process is None else self._process.pid
+        return None if self._child is None else self._child.pid
 
     # ---- life
 
     def _begin(self) -> None:
         values = packed(self._given)
-        try:
-            self._errors = tempfile.TemporaryFile(prefix="avlab-")  # noqa: SIM115 - closed by _release
-            self._process = _started(self._errors)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise OSError(
-                error.errno, f"no process can be started for the server ({reason}): leave isolated out"
-            ) from None
-        self.spawn("isolated", self._listen, self._say_stop)
+        child = self._child = Child()
+        self.spawn("isolated", lambda worker: self._listen(worker, child), self._say_stop)
         if not self._opened.wait(START_SECONDS):
             raise RuntimeError(f"the server's process has not begun for {START_SECONDS:g} s: begin anew")
         answer = self._ask("start", values, seconds=START_SECONDS, path=_places())
         if answer is None:
-            raise RuntimeError(self._odd or self._why_ended())
+            raise RuntimeError(self._odd or child.why_ended())
         self._where = answer["url"]
 
     def _cancel(self) -> None:
-        if self._process is not None:
-            self._process.kill()
+        if self._child is not None:
+            self._child.kill()
 
     def _release(self) -> None:
-        process = self._process
-        if process is not None:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-            try:
-                process.wait(1.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a thread that would not end reads from it
-                process.stdout.close()
-        if self._errors is not None:
-            self._errors.close()
+        if self._child is not None:
+            self._child.end()
 
     @property
     def _answering(self) -> bool:
@@ -190,11 +159,10 @@ class IsolatedServer(Server):
 
     # ---- listening
 
-    def _listen(self, worker: Worker) -> None:
+    def _listen(self, worker: Worker, child: Child) -> None:
         """The thread's body: what the process says, until its end."""
-        assert self._process is not None
         try:
-            pipe = self._pipe = self._connected()
+            pipe = self._pipe = child.connect()
             self._opened.set()
             while pipe is not None and (message := pipe.receive()) is not None:
                 self._hear(message, pipe)
@@ -204,30 +172,15 @@ class IsolatedServer(Server):
             self._odd = (
                 f"the server's process said what makes no sense ({type(error).__name__}), and was ended; begin anew"
             )
-            self._process.kill()
+            child.kill()
         self._silent = True
         self._opened.set()
         if not worker.stopping.is_set():
-            self._fail(RuntimeError(self._odd or self._why_ended()))
+            self._fail(RuntimeError(self._odd or child.why_ended()))
         for answer in list(self._answers.values()):
             answer.put(None)
         if self._pipe is not None:
             self._pipe.close()
-
-    def _connected(self) -> Pipe | None:
-        """The pipe to the process, once it listens; None when it has ended instead."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        key = new_key()
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(key.hex().encode() + b"\n")
-            self._process.stdin.flush()  # and stays open: its end tells the process that there is nobody any more
-        line = self._process.stdout.readline(LONGEST_LINE)
-        try:
-            return connected(line, key) if line else None
-        except (EOFError, ConnectionError, FileNotFoundError):  # it was killed in between
-            return None
 
     def _hear(self, message: dict[str, Any], pipe: Pipe) -> None:
         self._known = self._known | message.get("state", {})
@@ -240,20 +193,6 @@ class IsolatedServer(Server):
         elif answer := self._answers.get(message["number"]):
             answer.put(message)
 
-    def _why_ended(self) -> str:
-        assert self._process is not None
-        assert self._errors is not None
-        try:
-            code = self._process.wait(1.0)
-        except subprocess.TimeoutExpired:  # it has closed its output, and says nothing any more
-            self._process.kill()
-            code = self._process.wait()
-        self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, self._errors.tell() - 4096))
-        words = self._errors.read().decode(errors="replace").strip().splitlines()
-        said = f", its last words: {words[-1]}" if words else ""
-        return f"the server's process ended by itself with exit code {code}{said}; begin anew"
-
 
 IsolatedServer.__name__ = "Server"  # what its sentences call it
 update_wrapper(IsolatedServer.__init__, Server.__init__, assigned=())
@@ -261,9 +200,7 @@ update_wrapper(IsolatedServer.__init__, Server.__init__, assigned=())
 
 def _forwarding(name: str, own: property) -> property:
     """A setting that is checked by a server here, and acts in the process as well; what is chosen there is asked."""
-    get, check = own.fget, own.fset
-    assert get is not None
-    assert check is not None
+    get, check = cast("Callable[[Any], Any]", own.fget), cast("Callable[[Any, Any], None]", own.fset)
 
     def act(self: IsolatedServer, value: Any) -> None:
         before = get(self) if self._given else None
@@ -289,8 +226,7 @@ def _forwarding(name: str, own: property) -> property:
 
 def _reading(name: str, own: property) -> property:
     """What the server says of itself."""
-    get = own.fget
-    assert get is not None
+    get = cast("Callable[[Any], Any]", own.fget)
 
     def ask(self: IsolatedServer) -> Any:
         return self._asked(name, lambda: get(self))
@@ -310,20 +246,3 @@ for _name in READABLE:
 def _places() -> list[str]:
     """Where this process finds modules, for what is handed in and comes from one."""
     return [os.path.abspath(place) for place in sys.path if isinstance(place, str)]
-
-
-def _started(errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """The program: the same interpreter, avlab from where this one has it, nothing from the folder."""
-    home = str(Path(__file__).resolve().parents[3])
-    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-    windows = sys.platform == "win32"
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", PROGRAM],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), CLOCK_VARIABLE: clock_identity()},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        # Ctrl-C in a terminal is meant for the one who will stop this process, and not for it as well.
-        start_new_session=not windows,
-        creationflags=_WINDOWS_FLAGS if windows else 0,
-    )

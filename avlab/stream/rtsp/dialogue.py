@@ -228,6 +228,13 @@ class Session:
         """For selectors, until the connection has another owner."""
         return -1 if self._socket is None else self._socket.fileno()
 
+    @property
+    def _connection(self) -> Connection:
+        """The connection, while it is here; ConnectionError, with a sentence, when it is not."""
+        if self._socket is None:
+            raise ConnectionError(f"the connection to {self.where} is closed: play again")
+        return self._socket
+
     def pump(self) -> bool:
         """Take what waits on the connection into what came early; False when the connection has ended."""
         if self._socket is None:
@@ -243,8 +250,7 @@ class Session:
 
     def detach(self) -> Connection:
         """The connection, for another owner."""
-        assert self._socket is not None
-        connection, self._socket = self._socket, None
+        connection, self._socket = self._connection, None
         return connection
 
     def feed(self, data: bytes) -> list[rtsp.Event]:
@@ -392,12 +398,12 @@ class Session:
     def _set_up_stream(
         self, stream: str, media: sdp.Media, over: str, channel: int, bind: Bind, join: Join | None
     ) -> Granted:
-        assert self._socket is not None
-        host = host_of(self._socket.getpeername())
+        here = host_of(self._connection.getsockname())
+        host = host_of(self._connection.getpeername())
         links = None
         wish = rtsp.Transport(profile=sdp.FEEDBACK if media.feedback else sdp.PLAIN)
         if over == "udp":
-            links = bind(host_of(self._socket.getsockname()))
+            links = bind(here)
             wish = replace(wish, lower="UDP", client_port=(links[0].port, links[1].port))
         elif over == "multicast":
             wish = replace(wish, unicast=False)
@@ -415,7 +421,7 @@ class Session:
         if over == "multicast":
             if join is None or given.unicast or given.port is None or not is_group(given.destination):
                 raise RefusedError(self.where, "SETUP", rtsp.Response(461, "no group of multicast was told"))
-            links = join(given.destination, given.port, host_of(self._socket.getsockname()))
+            links = join(given.destination, given.port, here)
         channels = (given.interleaved or wish.interleaved) if over == "tcp" else None
         server_port = given.server_port if given.server_port and all(given.server_port) else None
         again = media.again_from(given.ssrc) if "rtx" in repairs else None
@@ -519,8 +525,7 @@ class Session:
         return self._exchange_here(method, url, headers)
 
     def _exchange_here(self, method: str, url: str, headers: Mapping[str, str] | None) -> rtsp.Response:
-        connection = self._socket
-        assert connection is not None
+        connection = self._connection
         request = self._request(method, url, headers)
         # The time is the answer's: whatever else comes meanwhile does not prolong it.
         deadline_ns = self._clock.now_ns() + round(self._timeout * NS)

@@ -21,7 +21,7 @@ class MediaSockets:
 
     def __init__(self, host: str, feedback: Feedback, system: System) -> None:
         self._host, self._feedback, self._system = host, feedback, system
-        self._selector: selectors.BaseSelector | None = None
+        self._selector: selectors.BaseSelector  # from `open` on
         self._pairs: dict[tuple[str, str], Pair] = {}
         self._users: dict[tuple[str, str], int] = {}
 
@@ -66,7 +66,6 @@ class MediaSockets:
         return local if self._host in EVERY_ADDRESS else self._host
 
     def _bind(self, stream: str, host: str) -> Pair:
-        assert self._selector is not None
         pair = self._pairs[stream, host] = self._system.udp_pair(host)
         for link in pair:  # a client may send to either: to open a firewall, or reports
             self._feedback.watch(link, self._selector)

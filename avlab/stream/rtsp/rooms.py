@@ -74,7 +74,7 @@ class Rooms:
 
     def __init__(self, system: System, feedback: Feedback, chance: random.Random, make: Callable[[], Sender]) -> None:
         self._system, self._feedback, self._chance, self._make = system, feedback, chance, make
-        self._selector: selectors.BaseSelector | None = None
+        self._selector: selectors.BaseSelector  # from `open` on
         self._links: list[Datagrams] = []
         self.by_address: dict[str, Room] = {}
 
@@ -130,7 +130,6 @@ class Rooms:
             link.close()
 
     def _bound(self, room: Room, local: str, track: Track) -> Route:
-        assert self._selector is not None
         group = room.address[0]
         ports = self._system.free_ports(local)
         links = self._system.speakers(local)

@@ -55,16 +55,15 @@ class Dialler:
         TimeoutError, ConnectionRefusedError and other OSErrors as the system says them, BrokenOffError once cancelled.
         The socket blocks for up to `timeout` seconds.
         """
-        failure: OSError | None = None
+        failures: list[OSError] = []
         for family, address in self.lookup(host, port, timeout):
             try:
                 return self._connect(family, address, timeout, prepare)
             except BrokenOffError:
                 raise
             except OSError as error:
-                failure = failure or error
-        assert failure is not None  # a look-up that finds nothing raises
-        raise failure
+                failures.append(error)
+        raise failures[0]  # a look-up that finds nothing raises
 
     def lookup(self, host: str, port: int, timeout: float) -> list[tuple[int, Any]]:
         """The host's families and addresses for TCP. Raises as `connect` does."""
