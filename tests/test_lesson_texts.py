@@ -156,6 +156,10 @@ def test_the_tutorials_slide_on_a_perfect_machine() -> None:
     assert found["settled, s"] < 1
     near(said("03", "why-text", r"([\d.]+) is within 2 %"), 1_000 / gaps.mean(), 1e-3)
     assert [float(gap) for gap in re.findall(r"\b(3[34])\b", text("03", "why-answer"))[:4]] == [33, 34, 33, 34]
+    scope: dict[str, Any] = {}
+    exec(cells("03")["why"].rsplit("\n\n\n", 1)[0], scope)
+    drawn = 1_000 * np.diff(scope["sent"](perfect, 30, 30.65))
+    assert set(drawn.round(3)) == {33.0, 34.0}, "what the plot shows is frames, and no sound between them"
     assert set(np.unique(gaps.round(3))[:2]) == {33.0, 34.0}
     near(said("03", "why-answer", r"The mean is ([\d.]+)"), gaps.mean(), 1e-3)
     near(said("03", "why-answer", r"\*\*(\d+) ms\*\*"), found["behind, ms"], 0.02)
