@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from described import ports, shown
 from encoded import access_units
 from rawclient import until
-from test_described_live import ports, shown
 from test_predicted import decoded, whole
 
 import avlab

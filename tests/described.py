@@ -1,0 +1,70 @@
+"""Streams without RTSP, for tests: free ports, ffmpeg as it sends a clip, and how much a client has shown."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tools
+from rawclient import until
+
+import avlab
+from avlab.stream.sockets.links import UdpLink
+from avlab.stream.sockets.system import Sockets
+
+SENT: dict[str, str] = {
+    "jpeg": "mjpeg -huffman default -pix_fmt yuvj420p -force_duplicated_matrix 1 -q:v 5",
+    "h264": "libx264 -preset ultrafast -tune zerolatency -g 8",
+    "h265": "libx265 -preset ultrafast -tune zerolatency -x265-params keyint=8:log-level=none",
+    "l16": "pcm_s16be -ar 44100 -ac 2",
+    "aac": "aac -ar 44100 -ac 2",
+    "opus": "libopus -ar 48000 -ac 2",
+    "pcmu": "pcm_mulaw -ar 8000 -ac 1",
+    "pcma": "pcm_alaw -ar 8000 -ac 1",
+}
+"""How ffmpeg is asked for what a description names."""
+
+
+def ports(host: str = "127.0.0.1") -> int:
+    """An even port that is free with the three after it, which is as long as nobody takes them."""
+    for _ in range(100):
+        links = []
+        try:
+            links += Sockets().udp_pair(host)
+            first = links[0].port
+            links += [UdpLink(host, first + 2), UdpLink(host, first + 3)]
+        except OSError:
+            continue
+        else:
+            return first
+        finally:
+            for link in links:
+                link.close()
+    raise OSError("no four neighbouring ports are free")
+
+
+@contextmanager
+def ffmpeg(
+    data: Path, folder: Path, video: str, audio: str, *, host: str = "127.0.0.1", options: str = "", seconds: float = 60
+) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """ffmpeg as it sends a clip again and again to free ports: its description, and the process."""
+    bare = host.strip("[]")
+    port = ports("127.0.0.1" if bare[:3] in ("239", "232") else bare)
+    file = folder / "session.sdp"
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-re", "-stream_loop", "-1", "-i", str(data / "count-15.mp4")]
+    command += ["-t", str(seconds)]
+    for kind, what, at in (("v", video, port), ("a", audio, port + 2)):
+        if what:
+            scaled = ["-vf", "scale=320:-2"] if kind == "v" else []
+            command += ["-map", f"0:{kind}", "-t", str(seconds), f"-c:{kind}", *SENT[what].split(), *scaled]
+            command += ["-rtpflags", "send_bye", "-f", "rtp", f"rtp://{host}:{at}{options}"]
+    with tools.started(*command[:1], "-sdp_file", file, *command[1:]) as process:
+        until(lambda: file.is_file() and file.read_text().count("\nm=") == bool(video) + bool(audio))
+        yield file, process
+
+
+def shown(client: avlab.Client) -> int:
+    frames = client.trace.frames.query("stream == 'video'")
+    return int(frames["fate"].isin(["shown", "damaged"]).sum())
