@@ -433,8 +433,32 @@ class Steps:
         return Choice(max(5, report.quality - 12) if report.round_trip > 0.1 else min(85, report.quality + 1), 640)
 
 
+class Trend:
+    """Goes by whether the round trip grows, and by how long it is."""
+
+    def __init__(self) -> None:
+        self.last = math.inf
+
+    def update(self, report: Report) -> Choice | None:
+        if report.round_trip is None:
+            return None
+        last, self.last = self.last, report.round_trip
+        if report.round_trip > min(last + 0.02, 0.15):
+            return Choice(max(8, int(report.quality * 0.6)), report.width)
+        return Choice(min(80, report.quality + 1), report.width)
+
+
+class LossToo(Halves):
+    """Listens to both."""
+
+    def update(self, report: Report) -> Choice | None:
+        if report.loss > 0:
+            return Choice(max(10, report.quality // 2), report.width)
+        return super().update(report)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("work", [Halves, Narrows, Steps, Aimd, Halves()], ids=without_addresses)
+@pytest.mark.parametrize("work", [Halves, Narrows, Steps, Trend, LossToo, Aimd, Halves()], ids=without_addresses)
 def test_a_sensible_controller_passes(work: Any, seed: int) -> None:
     verdict = check.controller(work, seed=seed)
     assert verdict.passed, verdict
@@ -445,6 +469,26 @@ class AtOtherTimes(ByTheClock):
 
     def update(self, report: Report) -> Choice:
         return Choice(25, 640) if 8 < report.time < 20 else Choice(80, 640)
+
+
+class CreepsBack:
+    """Halves at a loss, and is careful from then on: where a queue is short, that does."""
+
+    def update(self, report: Report) -> Choice:
+        if report.loss > 0:
+            return Choice(max(10, report.quality // 2), report.width)
+        return Choice(min(80, report.quality + 1), report.width)
+
+
+class RemembersLoss:
+    """Keeps below where there was a loss."""
+
+    def __init__(self) -> None:
+        self.most = 80
+
+    def update(self, report: Report) -> Choice:
+        self.most = int(report.quality * 0.6) if report.loss > 0 else min(80, self.most + 1)
+        return Choice(max(5, self.most), report.width)
 
 
 class HalvesAtLoss:
@@ -460,6 +504,8 @@ class HalvesAtLoss:
     [
         (WaitsForLoss, "The round trip grows before anything is lost: go down when it does."),
         (HalvesAtLoss, "The round trip grows before anything is lost: go down when it does."),
+        (CreepsBack, "CreepsBack waits for losses, and a long queue has none"),
+        (RemembersLoss, "RemembersLoss waits for losses, and a long queue has none"),
         (Always, "Always always chooses quality 50 and width 640, whatever the report says"),
         (OnlyDown, "Try more again while the round trip is short."),
         (ByTheClock, "ByTheClock stays low: when the path takes"),

@@ -28,6 +28,10 @@ PACKET_BYTES = 3_600
 QUEUE_S, DELAY_S = 0.2, 0.02
 """Of each path: what waits longer is dropped; what all packets take."""
 
+LONG_S, LONG_WAIT_MS = 8.0, 2_000.0
+"""Of a queue that holds more than will come (bufferbloat), and the usual wait, ms, that may be left in it some seconds
+later: it takes time to drain. Whoever waits for a loss has twice as much by then."""
+
 ADAPT_S = 6.0
 """So long after a bottleneck has come it may still cost frames: two reports a second are all that a controller has."""
 
@@ -43,6 +47,12 @@ class _Path(NamedTuple):
     narrow_s: float
     wide_s: float
     seconds: float
+    queue_s: float = QUEUE_S
+
+    @property
+    def long(self) -> bool:
+        """Whether nothing is lost before it, however long the queue becomes."""
+        return self.queue_s == LONG_S
 
     def __str__(self) -> str:
         if not self.narrow_s:
@@ -51,7 +61,7 @@ class _Path(NamedTuple):
 
     def networks(self) -> list[tuple[float, Network]]:
         """As `simulate` takes them."""
-        wide, narrow = (Network(rate=rate, queue=QUEUE_S, delay=DELAY_S) for rate in (WIDE_KBPS, self.kbps))
+        wide, narrow = (Network(rate=rate, queue=self.queue_s, delay=DELAY_S) for rate in (WIDE_KBPS, self.kbps))
         begins = [(0.0, wide), (self.narrow_s, narrow)] if self.narrow_s else [(0.0, narrow)]
         return begins + ([(self.wide_s, wide)] if self.wide_s < self.seconds else [])
 
@@ -60,17 +70,17 @@ def controller(work: Any, *, rate: float | None = None, seconds: float | None = 
     """Let a student's rate controller meet bottlenecks in simulated time, and say what is wrong, or how well it does.
 
     What it must be is told by `RateController`: a class or object with `update(report)`, which returns a `Choice` or
-    None. It streams over two paths that are wide at first: one becomes a bottleneck after two seconds, and wide again
-    after twelve; the other one stays wide for longer, and then narrow, so that no timetable does for both. The
-    bottlenecks take 1,800 to 2,700 kbit/s, as `seed` draws it. With `rate`, in kbit/s, or `seconds`, there is one path,
-    of that rate (3,000 by default) from the beginning, for so long (20). Frames are to be shown, packets not to wait,
-    and the path to be used, as far as it is possible there. Of a class one object is made for each path; an object is
-    copied.
+    None. It streams over three paths that are wide at first: one becomes a bottleneck after two seconds, and wide again
+    after twelve; the other one stays wide for longer, and then narrow, so that no timetable does for both. A third has
+    so long a queue that nothing is ever lost, and a controller which waits for that never learns of it. The bottlenecks
+    take 1,800 to 2,700 kbit/s, as `seed` draws it. With `rate`, in kbit/s, or `seconds`, there is one path, of that
+    rate (3,000 by default) from the beginning, for so long (20). Frames are to be shown, packets not to wait, and the
+    path to be used, as far as it is possible there. Of a class one object is made for each path; an object is copied.
 
     Args:
         work: The rate controller, an object or its class.
-        rate: Kilobits a second through the one bottleneck; None for the two paths.
-        seconds: Length of the one path's run; None for 20, or for the two paths.
+        rate: Kilobits a second through the one bottleneck; None for the three paths.
+        seconds: Length of the one path's run; None for 20, or for the three paths.
         seed: Draws the bottlenecks and the losses.
     """
     chance = random.Random(seed)
@@ -85,6 +95,9 @@ def controller(work: Any, *, rate: float | None = None, seconds: float | None = 
         paths.append(_Path(rates[0], chance.uniform(1.5, 2.5), ends_s, ends_s + 7.0))
         ends_s = chance.uniform(19.0, 20.0)
         paths.append(_Path(rates[1], chance.uniform(7.0, 8.0), ends_s, ends_s))
+        begins_s = chance.uniform(1.5, 2.5)
+        ends_s = begins_s + chance.uniform(9.5, 10.0)
+        paths.append(_Path(float(chance.randrange(1_900, 2_200)), begins_s, ends_s, ends_s, LONG_S))
     return judged(work, lambda patience: _controller(work, paths, patience))
 
 
@@ -167,6 +180,7 @@ def _controller(work: Any, paths: list[_Path], patience: Patience) -> Verdict:
         return Verdict(False, f"{words}. What does it do when the path becomes another?")
     if wrong:
         return Verdict(False, wrong)
+    parts = [(path, part) for path, part in parts if not path.long]
     return Verdict(
         True,
         f"{who} works: on paths of {' and '.join(f'{path.kbps:,.0f}' for path, _ in parts)} kbit/s, "
@@ -189,6 +203,11 @@ def _used(path: _Path, part: _Part) -> float:
 
 def _wrong(who: str, path: _Path, part: _Part, trace: Trace) -> str:
     """What is wrong with how a controller does on a path; empty when nothing is."""
+    if path.long:
+        if part.wait_ms <= LONG_WAIT_MS:
+            return ""
+        words = f"{who} waits for losses, and a long queue has none: {path}, packets wait {part.wait_ms:,.0f} ms in it"
+        return f"{words}. {_SOONER}"
     found = f"{part.shown:.0%} of the frames are shown, and {_used(path, part):.0%} of the path is used"
     if part.wait_ms > WAIT_MS:
         return f"{who} lets a queue stand: {path}, packets wait {part.wait_ms:.0f} ms in it. {_SOONER}"
