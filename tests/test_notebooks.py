@@ -78,7 +78,7 @@ FIGURES = {
     "04_sockets": 2,
     "05_loss": 6,
     "06_playout": 5,
-    "07_adaptation": 7,
+    "07_adaptation": 8,
     "08_your_own_parts": 2,
     "09_sweep_and_tune": 8,
 }
