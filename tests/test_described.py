@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import avlab
 from avlab.stream.described.found import IN_A_ROW, MOST_EARLY, QUIET_NS, SHARE, FoundSender, parted
 from avlab.stream.described.interfaces import open_destination
 from avlab.stream.described.receiver import is_description
-from avlab.stream.sockets.multicast import is_any_group
+from avlab.stream.sockets.multicast import is_any_group, member_at, speakers
 from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtcp, sdp
 from avlab.wire.batch import Batch
@@ -420,3 +421,31 @@ def test_what_is_there_already_is_not_written_over(data: Path, tmp_path: Path) -
 def test_before_it_is_open_nothing_is_described() -> None:
     assert avlab.Server(GREY, to="127.0.0.1:5004").description == ""
     assert avlab.Server(GREY).description == ""
+
+
+# ---- groups
+
+
+@pytest.mark.parametrize(("source", "comes"), [("127.0.0.1", True), ("127.0.0.2", False)])
+def test_of_a_group_with_a_filter_the_network_is_asked_for_its_sources_alone(source: str, comes: bool) -> None:
+    port = port_pair()
+    group = f"232.1.{port % 250}.{1 + port // 250 % 250}"
+    link = member_at(group, port, ["127.0.0.1"], [source])
+    here = speakers("127.0.0.1")
+    try:
+        here[0].send([b"a packet"], (group, port))
+        time.sleep(0.05)  # on loopback it is there at once, or never
+        assert [data for data, _ in link.receive()] == [b"a packet"] * comes
+    finally:
+        for each in (link, *here):
+            each.close()
+
+
+def test_an_address_without_multicast_does_not_count_while_another_has_it() -> None:
+    port = port_pair()
+    link = member_at("239.255.79.1", port, ["192.0.2.200", "127.0.0.1", "127.0.0.1"])
+    link.close()
+    with pytest.raises(OSError, match=r"\[Errno"):
+        member_at("239.255.79.1", port, ["192.0.2.200"])
+    with pytest.raises(OSError, match="no interface"):
+        member_at("239.255.79.1", port, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import commands
@@ -15,6 +16,8 @@ import avlab
 from avlab.measure.numbers import metrics
 from avlab.stream.described import receiver
 from avlab.stream.sockets.links import UdpLink
+from avlab.wire import rtcp
+from avlab.wire.rtp import RtpPacket
 
 pytestmark = pytest.mark.slow
 
@@ -122,3 +125,42 @@ def test_what_gstreamer_sends_by_hand_is_played(tmp_path: Path) -> None:
     with tools.started(*command), avlab.Client(file, audio="null") as client:
         until(lambda: shown(client) > 10)
     assert client.notices == ()
+
+
+@pytest.mark.parametrize("line", ["", "a=rtcp-mux\n", "a=rtcp:{}\n"])
+def test_reports_come_from_where_they_are_described_and_go_back_there(tmp_path: Path, line: str) -> None:
+    port = ports()
+    control_port = port if "mux" in line else port + 3 if "{}" in line else port + 1
+    file = tmp_path / "session.sdp"
+    file.write_text(f"v=0\nc=IN IP4 127.0.0.1\nm=audio {port} RTP/AVP 0\n{line.format(control_port)}")
+    media = UdpLink("127.0.0.1")
+    control = media if "mux" in line else UdpLink("127.0.0.1")
+    heard: list[rtcp.RtcpPacket] = []
+    number = 0
+
+    def more() -> bool:
+        nonlocal number
+        report = rtcp.SenderReport(7, (number + 1) << 32, number * 160, number, number * 160)
+        control.send([rtcp.serialize_compound([report, rtcp.Sdes(7, "x")])], ("127.0.0.1", control_port))
+        for _ in range(20):
+            number += 1
+            packet = RtpPacket(0, number, number * 160, 7, False, b"\xff" * 160).serialize()
+            media.send([packet], ("127.0.0.1", port))
+        time.sleep(0.02)
+        for data, _ in control.receive():
+            heard.extend(rtcp.parse_compound(data))
+        return any(isinstance(each, rtcp.ReceiverReport) and each.blocks for each in heard)
+
+    try:
+        with avlab.Client(file, audio="null", name="Ada") as client:
+            until(more)
+        control_said = [data for data, _ in control.receive()]
+    finally:
+        for link in {media, control}:
+            link.close()
+    [block] = next(each for each in heard if isinstance(each, rtcp.ReceiverReport)).blocks
+    assert block.ssrc == 7
+    assert {each.name for each in heard if isinstance(each, rtcp.Sdes)} == {"Ada"}
+    goodbyes = [each for data in control_said for each in rtcp.parse_compound(data) if isinstance(each, rtcp.Bye)]
+    assert len(goodbyes) == 1, "who was sent reports is told at the end"
+    assert client.error is None
