@@ -39,6 +39,8 @@ def test_a_client_plays_what_is_described_and_reports(data: Path, tmp_path: Path
     way = {"host": "127.0.0.1"} if host.startswith("239") else {}
     with serving(data, tmp_path, to, coded=coded, **way) as server:
         assert server.url == str(tmp_path / "session.sdp")
+        with pytest.raises(RuntimeError, match="hand over its description"):
+            server.invitation()
         with avlab.Client(server.url, audio="null", name="Ada", playout_delay=0.3) as client:
             until(lambda: client.audio_seconds > 1 and shown(client) > 15 and len(server.members) == 1)
             until(lambda: server.members[0].loss is not None and server.members[0].kbps)

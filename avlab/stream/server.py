@@ -530,10 +530,13 @@ class Server(Handle):
         return self._class_code
 
     def invitation(self) -> Invitation:
-        """How to join, for people in the room: addresses, the code, and both as a QR code. RuntimeError before `start`.
+        """How to join, for people in the room: addresses, the code, and both as a QR code.
 
-        Displays itself in a notebook, and `print` has it in text.
+        Displays itself in a notebook, and `print` has it in text. RuntimeError before `start`, and for a server with
+        `to`, which nobody can ask.
         """
+        if isinstance(self.signalling, DescribedAudience):
+            raise RuntimeError("nobody joins a stream that goes to an address: hand over its description, server.url")
         return Invitation(self.url, self._host, self.class_code)
 
     @property
