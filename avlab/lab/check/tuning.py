@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from avlab.lab.challenge import Challenge, check_settings
@@ -44,7 +43,7 @@ def _tuned(settings: Any, challenge: Challenge) -> Verdict:
     except (TypeError, ValueError, RuntimeError) as error:
         words = said(error)
         return Verdict(False, f"The settings cannot be: {words}{'' if words.endswith(('.', '?')) else '.'}")
-    begun = _begun(challenge)
+    begun = challenge.score()
     words = f"The settings get {mine.points:.1f} points, and those that a stream begins with {begun.points:.1f}"
     wanted = max(LEAST, BETTER * begun.points)
     if mine.points >= wanted:
@@ -65,8 +64,3 @@ def _hint(score: Score) -> str:
     if worst == "promptness":
         return f"Pictures come after {score.delay_ms:.0f} ms, and beyond 150 that costs points: what do they wait for?"
     return f"Frames of {score.kilobytes:.1f} kB have little detail: does the path not take more?"
-
-
-@lru_cache(maxsize=16)
-def _begun(challenge: Challenge) -> Score:
-    return challenge.score()
