@@ -12,6 +12,7 @@ makes both. Needs nbformat alone.
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shutil
 import textwrap
@@ -155,8 +156,10 @@ def master(notebook: Any, name: str, exercises: Mapping[str, Exercise], explain_
             add("code", exercise.mastered(definition))
             add("raw", "# END SOLUTION")
             add("raw", "# BEGIN TESTS")
-            name_and_work = f"def test_{exercise.work.lower()}({exercise.work}):\n    import avlab\n\n"
-            add("code", f"{name_and_work}    verdict = {check}\n    assert verdict, verdict")
+            names = (node.id for node in ast.walk(ast.parse(check)) if isinstance(node, ast.Name))
+            asks = ", ".join(dict.fromkeys(name for name in names if name != "avlab"))
+            test = f"def test_{exercise.work.lower()}({asks}):\n    import avlab\n\n"
+            add("code", f"{test}    verdict = {check}\n    assert verdict, verdict")
             add("raw", "# END TESTS")
             add("raw", "# END QUESTION")
         else:
