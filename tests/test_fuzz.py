@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tools
 from fuzz import running
+from fuzz.everything import BY_NAME, TARGETS
 from fuzz.mutation import MOST_BYTES, mutated, smaller
 from fuzz.running import Target, bounded, fuzz
-from fuzz.targets import BY_NAME, TARGETS, joined, pieces
+from fuzz.targets import joined, pieces
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 from .apart import apart
-from .targets import TARGETS
+from .everything import TARGETS
 
 
 def main() -> int:

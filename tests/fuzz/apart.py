@@ -7,8 +7,8 @@ import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from .everything import BY_NAME
 from .running import Failure, Tally, Target, bounded, fuzz
-from .targets import BY_NAME
 
 
 def _feed(name: str, seed: int, seconds: float, last: str, tell: Connection) -> None:

@@ -1004,4 +1004,3 @@ TARGETS = (
     Target("a capture, analysed", _analyse, _captures, (ValueError,), share=60, seconds=10.0),
     Target("a trace's rows, summed up", _load_rows, _tables, (), share=20, seconds=10.0),
 )  # fmt: skip
-BY_NAME = {target.name: target for target in TARGETS}
