@@ -10,6 +10,7 @@ import avlab
 
 DEFAULT_PORT = 8554
 CLASSIC_PORT = 9688  # wire.classic.PORT, without importing it
+HTTP_PORT = 8080
 PACERS = ("deadline", "tutorial", "pi", "none")
 
 NETWORK: dict[str, tuple[type, str, str]] = {
@@ -81,11 +82,12 @@ def parser() -> argparse.ArgumentParser:
 
     serve = command(
         "serve",
-        "Stream a clip to whoever asks, over RTSP or as the tutorial's server does.",
+        "Stream a clip to whoever asks, over RTSP, as a page for any browser, or as the tutorial's server does.",
         "serve data/count.mp4",
         "serve clip.mp4 --width 400 --quality 60 --loop --port 8554",
         "serve clip.mp4 --once --trace server.avtrace",
         "serve data/count.mp4 --wire classic --width 400",
+        "serve data/count.mp4 --wire http --class",
         "serve 0 --microphone",
         "serve data/count.mp4 --class",
         "serve data/count.mp4 --to 239.255.1.1:5004 --sdp session.sdp",
@@ -99,10 +101,12 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--class", action="store_true", dest="class_code", help=text)
     text = "only for the users of FILE, lines of htdigest, which nobody else may be able to read"
     serve.add_argument("--users", metavar="FILE", help=text)
-    text = f"0 for any ({DEFAULT_PORT}; classic: pictures on {CLASSIC_PORT}, sound on the port below)"
+    text = (
+        f"0 for any ({DEFAULT_PORT}; http: {HTTP_PORT}; classic: pictures on {CLASSIC_PORT}, sound on the port below)"
+    )
     serve.add_argument("--port", type=int, metavar="P", help=text)
-    text = "rtsp, or classic, the tutorial's, which its own client plays: a picture a datagram, no timestamps (rtsp)"
-    serve.add_argument("--wire", choices=["rtsp", "classic"], default="rtsp", help=text)
+    text = "rtsp; http, a page that any browser shows; or classic, the tutorial's, which its own client plays (rtsp)"
+    serve.add_argument("--wire", choices=["rtsp", "http", "classic"], default="rtsp", help=text)
     _picture_options(serve)
     serve.add_argument("--pacer", choices=PACERS, default="deadline", help="none is flat out (deadline)")
     _network_options(serve)
@@ -141,15 +145,18 @@ def parser() -> argparse.ArgumentParser:
         "play rtsp://192.168.1.20:8554/count --code BCDFGH",
         "play classic://127.0.0.1:9688",
         "play session.sdp",
+        "play http://192.168.1.30/stream",
     )
     text = "pictures of H.264 and H.265 that a loss has spoilt: show them, or freeze the last good one (show)"
     play.add_argument("--damaged", choices=["show", "freeze"], default="show", help=text)
-    play.add_argument("url", metavar="URL", help="rtsp://host:port/path, classic://host:port, or a session.sdp")
+    play.add_argument(
+        "url", metavar="URL", help="rtsp://host:port/path, http://host/stream, classic://host:port, or a session.sdp"
+    )
     shown = play.add_mutually_exclusive_group()
     shown.add_argument("--window", action="store_true", default=None, help="a window (where there is a display)")
     shown.add_argument("--no-window", action="store_false", dest="window", help="no window")
     _sound_option(play)
-    text = "seconds from arrival to presentation, or adaptive (0.1; classic has none)"
+    text = "seconds from arrival to presentation, or adaptive (0.1; http and classic have none)"
     play.add_argument("--playout-delay", type=_delay, metavar="S", help=text)
     text = "have lost packets of pictures sent again (rtx), or parity sent with them (fec)"
     play.add_argument("--repair", choices=["rtx", "fec"], help=text)

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 import avlab
-from avlab.arguments import CLASSIC_PORT, DEFAULT_PORT, NETWORK, parse
+from avlab.arguments import CLASSIC_PORT, DEFAULT_PORT, HTTP_PORT, NETWORK, parse
 from avlab.stream.sockets.addresses import ways_in
 from avlab.wire.text import printable, tidied
 
@@ -188,6 +188,9 @@ def _say_how(server: Server, options: argparse.Namespace) -> None:
         _invite(server.invitation())
         return
     url = server.url.replace("//", "//USER:PASSWORD@", 1) if options.users is not None else server.url
+    if options.wire == "http":
+        _say(f"  open it in any browser, on a phone too    or: avlab play {url}    Ctrl-C ends it")
+        return
     other = f"ffplay {url}" if options.wire == "rtsp" else "the tutorial's own client"
     _say(f"  play it: avlab play {url}    or: {other}    Ctrl-C ends it")
 
@@ -286,8 +289,8 @@ def _play(options: argparse.Namespace) -> int:
             print(_as_json(summary, error, client.trace))
         else:
             _say(summary)
-            if client.trace.meta["wire"] == "classic":
-                _say("lost and av: not available on the classic wire, which carries neither numbers nor timestamps")
+            if (wire := client.trace.meta["wire"]) in ("classic", "http"):
+                _say(f"lost and av: not available on the {wire} wire, which carries neither numbers nor timestamps")
     elif options.json:
         print(_as_json(None, error))
     return code
@@ -420,7 +423,7 @@ def _make_folder(out: Path) -> None:
 def _port(options: argparse.Namespace) -> int:
     if options.to is not None:
         return int(options.port or 0)
-    default = CLASSIC_PORT if options.wire == "classic" else DEFAULT_PORT
+    default = {"classic": CLASSIC_PORT, "http": HTTP_PORT}.get(options.wire, DEFAULT_PORT)
     return default if options.port is None else int(options.port)
 
 

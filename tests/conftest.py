@@ -28,6 +28,7 @@ import tools
 from together import Turns
 
 from avlab.measure.record.said import sayings
+from avlab.stream.http.site import Site
 from avlab.stream.rtsp.audience import RtspAudience
 from avlab.stream.rtsp.peer import Peer
 
@@ -207,7 +208,14 @@ def hidden_faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         faults.append(f"{type(error).__name__}: {error}")
         blame(self, peer, now_ns, error)
 
+    blame_http = Site.blame
+
+    def tell_http(self: Site, host: str, error: BaseException) -> None:
+        faults.append(f"{type(error).__name__}: {error}")
+        blame_http(self, host, error)
+
     monkeypatch.setattr(RtspAudience, "blame", tell)
+    monkeypatch.setattr(Site, "blame", tell_http)
     yield faults
     assert not faults, f"a peer had the server fail: {'; '.join(faults)}"
 

@@ -1064,7 +1064,7 @@ def test_a_playout_delay_is_told_not_to_apply() -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ({"wire": "morse"}, "wire must be 'rtsp' or 'classic', not 'morse'"),
+        ({"wire": "morse"}, "wire must be 'rtsp', 'http' or 'classic', not 'morse'"),
         ({"wire": "classic", "port": 1}, "port must be from 2 to 65535"),
         ({"wire": "classic", "port": 70_000}, "port must be"),
     ],

@@ -137,7 +137,7 @@ def test_a_class_code_opens_to_the_network_and_leaves_a_host_that_is_given() -> 
 
 @pytest.mark.parametrize("refused", [{"class_code": True}, {"users": "users"}])
 def test_the_classic_wire_asks_nobody(refused: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="is the rtsp wire's: nobody can be asked for a password"):
+    with pytest.raises(ValueError, match="is the rtsp and http wires': nobody can be asked for a password"):
         avlab.Server(PICTURES, fps=25, wire="classic", **refused)
 
 
@@ -290,7 +290,7 @@ def test_what_the_command_line_refuses(data: Path, tmp_path: Path, capsys: pytes
     file = users_file(tmp_path, ann="secret")
     file.chmod(0o640)
     for arguments, said in (
-        (["serve", clip, "--wire", "classic", "--class"], "class_code is the rtsp wire's"),
+        (["serve", clip, "--wire", "classic", "--class"], "class_code is the rtsp and http wires'"),
         (["serve", clip, "--users", str(file)], "is open to others (mode 640)"),
         (["serve", clip, "--users", str(tmp_path / "none")], "there is no file of users at"),
         (["play", "rtsp://127.0.0.1:9/x", "--no-window", "--code", "topsec1"], "a class code has 6 letters"),

@@ -42,6 +42,7 @@ PACKAGES: dict[str, str] = {
     "gst-rtsp-server": "gir1.2-gst-rtsp-server-1.0 python3-gi",
     "make": "make",
     "mpv": "mpv",
+    "openssl": "openssl",
     "pulse": "pulseaudio pulseaudio-utils libasound2-plugins",
     "tshark": "tshark",
     "xdotool": "xdotool",

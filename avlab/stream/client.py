@@ -17,7 +17,7 @@ from typing import Any, Literal
 from avlab.core.repairing import Repair, check_repair
 from avlab.measure.record.join import join
 from avlab.measure.record.scratch import Scratch
-from avlab.measure.record.tables import UNKNOWN
+from avlab.measure.record.tables import UNKNOWN, WITHOUT_NUMBERS
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.media.own import check_codec
 from avlab.network.ownrepair import OwnRepair
@@ -29,6 +29,8 @@ from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.described.receiver import DescribedReceiver, is_description
 from avlab.stream.ends import Offer, Receiver, SoundOffer
 from avlab.stream.handle import Handle, Worker, running_handles
+from avlab.stream.http import camera
+from avlab.stream.http.fetching import is_http
 from avlab.stream.joining import CLASS_USER, read_code
 from avlab.stream.playing.decoding import Decoder, Decoding
 from avlab.stream.playing.predicted import Damaged, PredictedDecoding
@@ -52,7 +54,7 @@ from avlab.wire.text import check_name, printable
 from avlab.wire.units import NS, PREDICTED
 from avlab.wire.urls import login_of, redacted
 
-NO_NAME = "the server is not told the name: the classic wire has no reports that could carry it"
+NO_NAME = "the server is not told the name: the {} wire has no reports that could carry it"
 
 
 class Client(Handle):
@@ -61,11 +63,12 @@ class Client(Handle):
     A handle: `start`, `stop`, `wait`; a context manager, which starts it and stops it.
 
     Args:
-        url: `rtsp://host:port/path`, or `classic://host:port`, the tutorial's wire. That has no timestamps: pictures
-            are shown as they come, sound is played as it comes, there is no playout delay, no `av_offset`, no repair
-            and no choice of transports, and `trace.sync` stays empty. Or a file with a session description (RFC 4566),
-            `session.sdp`, as `ffmpeg -sdp_file` and `Server(sdp=)` write it: RTP that comes to the address and the
-            ports in it, from whoever sends there; nobody is asked for it.
+        url: `rtsp://host:port/path`; `http://host:port/path` or `https://`, a camera that sends JPEG in parts (MJPEG)
+            or avlab's http wire, without sound; or `classic://host:port`, the tutorial's wire. The last two have no
+            timestamps: pictures are shown as they come, sound is played as it comes, there is no playout delay, no
+            `av_offset`, no repair and no choice of transports, and `trace.sync` stays empty. Or a file with a session
+            description (RFC 4566), `session.sdp`, as `ffmpeg -sdp_file` and `Server(sdp=)` write it: RTP that comes to
+            the address and the ports in it, from whoever sends there; nobody is asked for it.
         playout_delay: Seconds from the arrival of what came quickest to its presentation, 0.1 when left out; 0 shows
             pictures as they come, and "adaptive" has it found from the delays seen: longer by a moment of silence,
             shorter unheard. Or your own: `target(delays)`, a function of the delays of the last 500 arrivals in
@@ -97,8 +100,8 @@ class Client(Handle):
         class_code: The code of six letters that a server's `class_code` says, in letters of any size.
         allow_basic: Whether a user and a password in the address, `rtsp://user:password@host:port/path`, are sent as
             they are where nothing better than Basic is asked for: everybody on the way can read them then. Without it
-            they are used by Digest alone. They are in no record, message or `url`, and another server, to which one may
-            send on, gets none.
+            they are used by Digest alone, and by Basic over https. They are in no record, message or `url`, and another
+            server, to which one may send on, gets none.
         timeout: Seconds that the server has for each answer.
 
     Raises:
@@ -187,10 +190,35 @@ class Client(Handle):
             "system": self._system,
             "recording": recording,
         }
-        self._classic = is_classic(address)
-        self._recorder.meta["wire"] = "classic" if self._classic else "rtp" if described else "rtsp"
+        wire = "classic" if is_classic(address) else "http" if is_http(address) else "rtp" if described else "rtsp"
+        self._recorder.meta["wire"] = wire
+        self._untimed = wire in WITHOUT_NUMBERS
+        if self.name and self._untimed:
+            self._notice("name does not apply", NO_NAME.format(wire))
         self.receiver: Receiver
-        if self._classic:
+        if wire == "http":
+            camera.refuse_settings(
+                video_over=video_over,
+                audio_over=audio_over,
+                av_offset=av_offset or None,
+                jitter_buffer=jitter_buffer and named(jitter_buffer),
+                payload=None if payload is None else _said(payload),
+                codec=None if codec is None else _said(codec),
+                repair=repair if own_repair is None else named(repair),
+                capture=capture and os.fspath(capture),
+            )
+            secret = address.lower().startswith("https:")
+            self.receiver = camera.HttpReceiver(
+                address,
+                timeout=timeout,
+                presentation=self._presentation,
+                clock=self.clock,
+                recording=recording,
+                notice=self._notice,
+                spawn=self.spawn,
+                credentials=_credentials(address, class_code, allow_basic=allow_basic or secret),
+            )
+        elif wire == "classic":
             refuse_choices(
                 class_code="..." if class_code is not None else None,
                 allow_basic=allow_basic or None,
@@ -202,8 +230,6 @@ class Client(Handle):
                 codec=None if codec is None else _said(codec),
                 repair=repair if own_repair is None else named(repair),
             )
-            if self.name:
-                self._notice("name does not apply", NO_NAME)
             self.receiver = ClassicReceiver(address, notice=self._notice, **common)
         elif described:
             asked_for = {"class_code": class_code, "allow_basic": allow_basic or None, "repair": repair}
@@ -227,7 +253,7 @@ class Client(Handle):
                 own=self._own_parts(payload, codec),
                 **common,
             )
-        if not self._classic:
+        if not self._untimed:
             for name, part in (("payload", payload), ("codec", codec)):
                 if part is not None:
                     self._recorder.setting(self.clock.now_ns(), name, _said(part))
@@ -240,7 +266,7 @@ class Client(Handle):
             self._recorder.setting(self.clock.now_ns(), "jitter_buffer", named(jitter_buffer))
         if playout_delay is not None:
             self.playout_delay = playout_delay
-        elif not self._classic:
+        elif not self._untimed:
             self.playout_delay = DEFAULT_DELAY_NS / NS
 
     # ---- what is set while it runs
@@ -251,7 +277,7 @@ class Client(Handle):
 
         ValueError, or TypeError for a class that is no playout delay.
 
-        On the classic wire always 0, and setting it only leads to a notice.
+        On the classic and http wires always 0, and setting it only leads to a notice.
         """
         if self._own_delay is not None:
             return self._own_delay
@@ -263,8 +289,9 @@ class Client(Handle):
         if not own and seconds != "adaptive" and not (isinstance(seconds, int | float) and 0 <= seconds <= 5):
             asked = meant(seconds, 5) if isinstance(seconds, int | float) and seconds > 5 else ""
             raise ValueError(f"playout_delay must be 0 to 5 seconds or 'adaptive', not {seconds!r}{asked}")
-        if self._classic:
-            self._notice("playout_delay does not apply", NO_PLAYOUT_DELAY)
+        if self._untimed:
+            words = NO_PLAYOUT_DELAY if is_classic(self.url) else camera.NO_PLAYOUT_DELAY
+            self._notice("playout_delay does not apply", words)
             return
         target = OwnTarget(seconds, call=self._part_guard.call, failed=self._delay_failed) if own else DelayTarget()
         self._own_delay = seconds if own else None
@@ -293,7 +320,7 @@ class Client(Handle):
     def trace(self) -> Trace:
         """What was seen so far; joined with the server's own record when the server runs in this process.
 
-        Not so on the classic wire: it carries no number by which a frame here could be known for one there.
+        Not so on the classic and http wires: they carry no number by which a frame here could be known for one there.
         """
         if self._final is not None:
             return self._final
@@ -357,7 +384,7 @@ class Client(Handle):
             return "no picture was shown: the stream had not begun"
         if fates.get("late"):
             why = f"all {fates['late']} that came were too late"
-            why += "" if self._classic else ": a longer playout_delay gives them time"
+            why += "" if self._untimed else ": a longer playout_delay gives them time"
         elif packets:
             why = f"{packets} packets came, and not one whole picture"
         else:
@@ -400,7 +427,7 @@ class Client(Handle):
     def frames(self, *, waiting: int = 1) -> Generator[Received]:
         """Pictures as they are presented: `.image` is BGR uint8 (height, width, 3), `.pts` is in seconds.
 
-        The classic wire tells no pts: there it is the time since the first picture came.
+        The classic and http wires tell no pts: there it is the time since the first picture came.
 
         The newest wins: of what comes while the loop's body works, only the last `waiting` pictures are kept, oldest
         first. 1 is for looking; a loop that is to miss none needs more, and be fast enough on average. Ends with the

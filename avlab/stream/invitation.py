@@ -32,6 +32,7 @@ class Invitation:
     def __init__(self, url: str, host: str, code: str = "") -> None:
         self.code = code
         parts = urlsplit(url)
+        self._scheme = parts.scheme
         self._path = f":{parts.port}{parts.path}"
         self._hosts = [urlsplit(url).netloc.rpartition(":")[0]]
         if host in EVERY_ADDRESS:
@@ -42,18 +43,24 @@ class Invitation:
     @property
     def addresses(self) -> list[str]:
         """Where the server is for other machines, the likeliest first; for this one alone where it has no network."""
-        return [f"rtsp://{host}{self._path}" for host in self._hosts]
+        return [f"{self._scheme}://{host}{self._path}" for host in self._hosts]
 
     @property
     def links(self) -> list[str]:
-        """The same with the code, as any player takes them."""
+        """The same with the code, as any player takes it, or a page: behind a #, which browsers tell nobody."""
+        if self._scheme == "http":
+            return [f"{address}#{self.code}" if self.code else address for address in self.addresses]
         login = f"{CLASS_USER}:{self.code}@" if self.code else ""
-        return [f"rtsp://{login}{host}{self._path}" for host in self._hosts]
+        return [f"{self._scheme}://{login}{host}{self._path}" for host in self._hosts]
 
     @property
     def lines(self) -> list[str]:
         """How to join, in words."""
         first, link = self.addresses[0], self.links[0]
+        if self._scheme == "http":
+            code = f" --code {self.code}" if self.code else ""
+            told = [f"class code: {self.code}"] if self.code else []
+            return [*told, f"open it in any browser, on a phone too: {first}", f"or: avlab play {first}{code}"]
         if not self.code:
             return [f"play it: avlab play {first}"]
         return [

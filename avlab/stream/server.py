@@ -62,6 +62,16 @@ if TYPE_CHECKING:
 _RTP = (RtspAudience, DescribedAudience)
 """The audiences whose packets have numbers: networks act on them, and reports come back."""
 
+HTTP_HAS = {
+    "packet_size": "TCP cuts up what it carries there",
+    "spread": "TCP decides there when packets leave",
+    "parity": "TCP sends again there what is lost",
+    "repairs": "TCP sends again there what is lost",
+    "rate_control": "its clients report nothing",
+    "offload": "TCP cuts up what it carries there",
+}
+"""Why settings do not apply on the http wire."""
+
 
 class Server(Handle):
     """Streams a clip to whoever asks: pictures and sound, encoded once and sent to every client.
@@ -73,9 +83,11 @@ class Server(Handle):
         source: A path; the number of a camera; an iterable of BGR uint8 arrays (height, width, 3) or of pairs (seconds,
             array); or None, where `microphone` is all that is sent. A camera is opened when the first client plays, and
             closed when the last has gone.
-        wire: "rtsp", JPEG and L16 over RTP (RFC 2326, 2435, 3551), or "classic", the tutorial's: a JPEG in base64 a
-            datagram from `port`, and pickled sound over TCP from the port below. There a frame must fit one datagram
-            (65,507 bytes at most, 9,216 on macOS); one that does not is skipped, and `notices` says what to lower.
+        wire: "rtsp", JPEG and L16 over RTP (RFC 2326, 2435, 3551); "http", a page for any browser at `url`, a phone's
+            too, with pictures also as JPEG in parts (RFC 2046) at `url` + "stream"; or "classic", the tutorial's: a
+            JPEG in base64 a datagram from `port`, and pickled sound over TCP from the port below. There a frame must
+            fit one datagram (65,507 bytes at most, 9,216 on macOS); one that does not is skipped, and `notices` says
+            what to lower.
         microphone: The sound of a camera: True for the system's own, a device's number, or a part of its name. Opened
             and closed with the camera.
         host: The address to listen at: 127.0.0.1, this machine alone, when left out; with `class_code` 0.0.0.0, all of
@@ -108,7 +120,8 @@ class Server(Handle):
             name; see `avlab.parts`.
         rate_control: What lowers quality and width before the path to the clients overflows, and tries more again:
             "aimd", or an object or class with a method `update(Report)` that returns a `Choice` or None. Like `spread`
-            and `parity`, it leads only to a notice on the classic wire, which has neither packets nor reports.
+            and `parity`, it leads only to a notice on the classic and http wires, which have neither packets of their
+            own nor reports.
         payload: What an encoded frame is on the wire, an object or a class: `pack(frame, most)` and
             `unpack(payloads)`, sent as X-<name>. The client has to be given the same; for the rtsp wire. See
             `avlab.parts`.
@@ -123,7 +136,7 @@ class Server(Handle):
         clients: How many may have a session at a time, 1 or more; further ones are refused, and `notices` says so. For
             the rtsp wire.
         clients_per_address: How many of them from one address, 1 or more; this machine's own do not count. For the rtsp
-            wire.
+            and http wires.
         offload: Whether the system cuts a frame up into packets (UDP segmentation offload, Linux): "on" is least work,
             and a capture on this machine shows a frame as one large datagram; "off" hands over each packet as it is on
             the wire; "auto" is on from 5,000 packets a second for two seconds, off below 2,500, and `notices` says so.
@@ -135,8 +148,9 @@ class Server(Handle):
             From an address with five wrong guesses nobody is heard for a minute.
         users: A file of lines `user:realm:HASH`, as htdigest makes them (MD5, or SHA-256 by 64 digits): only those
             users may join, and a class by its code as well. It is a secret: PermissionError unless it is its owner's
-            alone (except on Windows). Both ask by Digest (RFC 7616), for the rtsp wire; media is not encrypted, so
-            that it keeps neighbours out and no determined listener.
+            alone (except on Windows). Both ask by Digest (RFC 7616), on the rtsp and http wires; a page of the http
+            wire has a field for the code. Media is not encrypted, so that it keeps neighbours out and no determined
+            listener.
         session_timeout: Seconds after which a client that says nothing has gone, more than 0 (RFC 2326, 12.37).
         isolated: Whether it runs in a process of its own, where a busy cell cannot hold it up. All that is handed in
             goes there as a copy, a pacer or rate control of your own too; what lives in this process alone is a
@@ -155,7 +169,7 @@ class Server(Handle):
         self,
         source: Any = None,
         *,
-        wire: Literal["rtsp", "classic"] = "rtsp",
+        wire: Literal["rtsp", "http", "classic"] = "rtsp",
         microphone: Microphone = False,
         host: str | None = None,
         port: int = 0,
@@ -191,30 +205,33 @@ class Server(Handle):
         super().__init__()
         if not 0 <= port <= 65_535:
             raise ValueError(f"port must be 0 (any free one) to 65535, not {port}")
-        if wire not in ("rtsp", "classic"):
-            raise ValueError(f"wire must be 'rtsp' or 'classic', not {wire!r}")
+        if wire not in ("rtsp", "http", "classic"):
+            raise ValueError(f"wire must be 'rtsp', 'http' or 'classic', not {wire!r}")
         if not session_timeout > 0:
             raise ValueError(f"session_timeout must be more than 0 seconds, not {session_timeout}")
         for part_of, part in (("payload", payload), ("codec", codec)):
-            if part is not None and wire == "classic":
-                raise ValueError(
-                    f"{part_of} acts on the rtsp wire alone: a frame is a JPEG in base64 on the classic wire"
-                )
+            if part is not None and wire != "rtsp":
+                is_what = "a JPEG" if wire == "http" else "a JPEG in base64"
+                raise ValueError(f"{part_of} acts on the rtsp wire alone: a frame is {is_what} on the {wire} wire")
         if not isinstance(class_code, bool):
             raise TypeError(
                 f"class_code must be True or False, as the code is drawn at the start, not {class_code!r:.20}"
             )
         for name, asked in (("class_code", class_code), ("users", users is not None)):
             if asked and wire == "classic":
-                raise ValueError(f"{name} is the rtsp wire's: nobody can be asked for a password on the classic wire")
+                raise ValueError(
+                    f"{name} is the rtsp and http wires': nobody can be asked for a password on the classic wire"
+                )
         if to is not None or sdp is not None:
             asking = {"class_code": class_code, "users": users, "multicast": multicast, "repairs": repairs}
             refuse_asking(to, sdp, wire, [name for name, value in {**asking, "port": port}.items() if value])
         way = host  # where it leaves from; None: as the system has it
         if host is None:
             host = "0.0.0.0" if class_code else "127.0.0.1"
-        if multicast and wire == "classic":
-            raise ValueError("multicast is the rtsp wire's: leave out wire='classic', whose clients share nothing")
+        if multicast and wire != "rtsp":
+            raise ValueError(f"multicast is the rtsp wire's: leave out wire={wire!r}, whose clients share nothing")
+        if capture is not None and wire == "http":
+            raise ValueError("capture is of RTSP, RTP and the classic wire: leave it out, or wire='http'")
         if multicast and ":" in host:
             raise ValueError(
                 f"multicast is for addresses of IPv4, and host is {host}: give one of those, or leave it out"
@@ -222,8 +239,9 @@ class Server(Handle):
         if audio_codec not in ("opus", None):
             raise ValueError(f"audio_codec must be 'opus', or None for L16, not {audio_codec!r}")
         if audio_codec is not None:
-            if wire == "classic":
-                raise ValueError("audio_codec acts on the rtsp wire alone: sound is pickled on the classic wire")
+            if wire != "rtsp":
+                is_what = "samples as they are" if wire == "http" else "pickled"
+                raise ValueError(f"audio_codec acts on the rtsp wire alone: sound is {is_what} on the {wire} wire")
             check_opus()
         self._audio_codec = audio_codec
         places = Places(clients, clients_per_address)
@@ -277,6 +295,13 @@ class Server(Handle):
             self.signalling = DescribedAudience(
                 self.source, to=to, file=file, name=path.stem if path else "live", **common
             )
+        elif wire == "http":
+            from avlab.stream.http.audience import HttpAudience  # its web server is for those who want one
+
+            common |= {"name": path.stem if path else "live", "places": places, "spawn": self.spawn}
+            del common["system"]
+            common |= {"admission": self._admission, "by_code": class_code, "by_name": users is not None}
+            self.signalling = HttpAudience(self.source, **common)
         else:
             name = path.stem if path else "live"
             common |= {"multicast": multicast, "admission": self._admission}
@@ -373,7 +398,8 @@ class Server(Handle):
     def network(self) -> Network:
         """What happens to media on its way to each client; acts on the next packet.
 
-        TypeError for anything but a Network; ValueError on the classic wire, which has no numbers to see a loss by.
+        TypeError for anything but a Network; ValueError on the classic wire, which has no numbers to see a loss by, and
+        on the http wire, where TCP sends again what is lost.
         """
         return self._network if isinstance(self.signalling, _RTP) else Network()
 
@@ -385,7 +411,7 @@ class Server(Handle):
             self._network = value
             self.signalling.network = kept_going(value, self._part_guard.call, self._network_failed)
         elif not value.clear:
-            raise ValueError("network acts on the rtsp wire alone: leave out wire='classic' to lose packets")
+            raise ValueError(f"network acts on the rtsp wire alone: leave out wire={self._wire!r} to lose packets")
         self._recorder.setting(self._clock.now_ns(), "network", str(value))
 
     @property
@@ -467,8 +493,9 @@ class Server(Handle):
             self._notice("offload", words + "; offload='off' leaves each as it is" * (used == "on"))
 
     def _needs_rtsp(self, name: str, asked: bool, why: str) -> None:
-        if asked and self._wire == "classic":
-            self._notice(f"{name} does not apply", f"{name} does nothing on the classic wire: {why}")
+        if asked and self._wire != "rtsp":
+            why = why if self._wire == "classic" else HTTP_HAS[name]
+            self._notice(f"{name} does not apply", f"{name} does nothing on the {self._wire} wire: {why}")
 
     def _choose(self, choice: Choice) -> None:
         self.quality, self.width = choice
@@ -562,8 +589,8 @@ class Server(Handle):
         characters; `address`; `since`, when it came, a time; `fps`, frames sent to it a second; of its latest RTCP
         report, `loss` (a share of the packets, 0 to 1), `jitter` and `round_trip` in seconds, and `last_report`, how
         many seconds ago that came; `kbps`, what is sent to it in kilobits a second, with sound and repair. Rates are of
-        the last two seconds. What is not known is NaN: on the classic wire nobody reports. Who comes by multicast is
-        shown what the group gets.
+        the last two seconds. What is not known is NaN: on the classic and http wires nobody reports. Who comes by
+        multicast is shown what the group gets.
         """
         return audience_table(self.members, datetime.now().astimezone().tzinfo or UTC)
 

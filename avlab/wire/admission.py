@@ -106,6 +106,22 @@ class Admission:
             return self._challenged(host, now_ns, stale=True)  # told again, by whoever: with another nonce
         return None
 
+    def check_password(self, user: str, password: str, *, host: str, now_ns: int) -> Refusal | None:
+        """Whether a password that was told as it is, as by a page's form, is a user's: None, or with what to refuse it.
+
+        A wrong one counts as a guess from `host`.
+        """
+        if words := self._too_many(host, now_ns):
+            return Refusal(FORBIDDEN, words)
+        algorithm = self._algorithms[0]
+        told = secret_of(user, self.realm, password, algorithm).encode()
+        known = self._users.get(user, {}).get(algorithm) or ("",)  # as much work for nobody's name
+        found = [hmac.compare_digest(told, secret.encode()) for secret in known]
+        if any(found):
+            return None
+        self._wrong.append((now_ns, host))
+        return Refusal(UNAUTHORIZED, wrong=True)
+
     # ---- secrets
 
     def _find_algorithms(self) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from avlab.measure.numbers.delays import arrived
 from avlab.measure.numbers.folds import Bins, Flags, Floats, Ints, Series, first_known, seconds
-from avlab.measure.record.tables import FRAME_FATES, PACKET_FATES, STREAMS, UNKNOWN, UNKNOWN8, Rows
+from avlab.measure.record.tables import FRAME_FATES, PACKET_FATES, STREAMS, UNKNOWN, UNKNOWN8, WITHOUT_NUMBERS, Rows
 from avlab.measure.record.trace import Trace
 
 MAX_DROPOUT = 3_000
@@ -207,8 +207,8 @@ def media_ssrcs(trace: Trace) -> Media:
 
 
 def tells_loss(trace: Trace) -> bool:
-    """Whether loss can be told: not on the classic wire, which has no numbers to tell it by."""
-    return trace.meta.get("wire") != "classic"
+    """Whether loss can be told: not on the classic and http wires, which have no numbers to tell it by."""
+    return trace.meta.get("wire") not in WITHOUT_NUMBERS
 
 
 class Lost(NamedTuple):

@@ -21,6 +21,7 @@ from avlab.measure.record.tables import (
     UNKNOWN,
     UNKNOWN8,
     UNKNOWN32,
+    WITHOUT_NUMBERS,
     Rows,
     Table,
 )
@@ -60,9 +61,9 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
         raise ValueError(f"join takes a server's trace and then a client's, not a {sides[0]}'s and a {sides[1]}'s")
     if client.meta.get("joined"):
         return client
-    if client.meta.get("wire") == "classic":
+    if (wire := client.meta.get("wire")) in WITHOUT_NUMBERS:
         raise ValueError(
-            "traces of the classic wire cannot be joined: it carries no number by which a packet could be known again"
+            f"traces of the {wire} wire cannot be joined: it carries no number by which a packet could be known again"
         )
     ours = client.rows("packets")
     ssrcs = np.union1d(ours["ssrc"], np.array(client.meta.get("ssrcs", []), np.int64))

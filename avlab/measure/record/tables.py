@@ -23,6 +23,9 @@ FRAME_FATES = ("shown", "late", "incomplete", "lost", "skipped", "in_flight", "d
 PACKET_FATES = ("used", "duplicate", "late", "lost", "socket_dropped", "in_flight", "recovered")
 """`recovered` was lost, and a repair brought its content back; its `received` is when."""
 
+WITHOUT_NUMBERS = frozenset(("classic", "http"))
+"""The wires whose packets have no numbers to know them by, as a trace's `meta` names them."""
+
 NS = 1_000_000_000
 MOST_ROWS = 5_000_000
 """Rows that one DataFrame is made of, at most."""

@@ -65,7 +65,7 @@ def refuse_asking(to: str | None, file: object, wire: str, asked: Sequence[str])
     if to is None:
         raise ValueError("sdp describes what goes to an address: give that as well, as to='127.0.0.1:5004'")
     if wire != "rtsp":
-        raise ValueError("to sends RTP, which the classic wire has not: leave out wire='classic'")
+        raise ValueError(f"to sends RTP, which the {wire} wire has not: leave out wire={wire!r}")
     if asked:
         raise ValueError(f"{asked[0]} is for clients that ask, and what goes to {to} is not asked for: leave it out")
     if file is not None and not isinstance(file, str | os.PathLike):
