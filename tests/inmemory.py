@@ -502,7 +502,8 @@ class InMemory:
         self.notices: list[str] = []
         self.system = MemorySystem(self._wait)
         zeros = [0] * (2 + clip.has_audio)  # where each stream's timestamps begin, and a number for the description
-        drawn = Drawn([*zeros, VIDEO, RTX, AUDIO] if repair is not None else [*zeros, VIDEO, AUDIO])
+        # DESCRIBE tells the sources of pictures and of those sent again, so that SETUP's draws for them are not used.
+        drawn = Drawn([*zeros, VIDEO, RTX, 0, 0, 0, AUDIO])
         self._serve(clip, jpegs, pacer, work, drawn, rate_control)
         self._sending.width, self._sending.quality = width, quality
         self._delivery.spread, self._delivery.parity = spread, parity
