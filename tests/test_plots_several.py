@@ -176,6 +176,19 @@ def test_no_value_is_said_to_be_none_and_a_long_title_is_in_two_lines() -> None:
     assert figure.axes[0].get_title(loc="left").count("\n") == 1
 
 
+def test_names_of_a_front_do_not_cover_each_other() -> None:
+    rows = [(f"a long name {n}", 0, 100.0 + 0.7 * n, 0.9 + 0.001 * n) for n in range(8)]
+    figure = plots.pareto(
+        pd.DataFrame(rows, columns=["rule", "seed", "delay", "shown"]), "delay", "shown", more=["shown"]
+    )
+    figure.canvas.draw()
+    places = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()]
+    assert len(places) > 2
+    assert not any(one.overlaps(other) for at, one in enumerate(places) for other in places[:at])
+    assert "a long name 0" in words(figure)
+    assert "a long name 7" in words(figure)
+
+
 # ---- a clip whose rate varies
 
 

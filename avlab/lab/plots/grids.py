@@ -105,30 +105,45 @@ def pareto(table: pd.DataFrame, x: str, y: str, *, more: Sequence[str] = (), ax:
     at = np.flatnonzero(first)[order]
     ax.plot(across[at], down[at], "o--", color=BLUE, markersize=11, linewidth=1.6, markeredgewidth=0)
     ax.margins(0.14, 0.16)
-    varied = [name for name in grids.parameters(table) if found[name].nunique(dropna=False) > 1]
-    _name(ax, found, across, down, at, [name for name in varied if name not in (x, y)] or varied)
     count = len(found)
     ax.annotate(
         f"{count - len(at):,} that another one beats" if count > len(at) else "", (1, 1), (-6, -16),
         xycoords="axes fraction", textcoords="offset points", ha="right", color=GREY, size=BODY,
     )  # fmt: skip
     beaten = f"{len(at)} of {count} points {'is' if len(at) == 1 else 'are'} beaten by no other"
-    return titled(figure, ax, f"{beaten} in {plain(x)} and {plain(y)}")
+    titled(figure, ax, f"{beaten} in {plain(x)} and {plain(y)}")
+    varied = [name for name in grids.parameters(table) if found[name].nunique(dropna=False) > 1]
+    _name(ax, found, across, down, at, [name for name in varied if name not in (x, y)] or varied)
+    return figure
 
 
 def _name(ax: Axes, found: pd.DataFrame, across: Any, down: Any, at: Any, names: Sequence[str]) -> None:
     """Words beside the points of the front, as many as there is room for, the ends among them."""
-    if not names:
+    figure = ax.get_figure(root=True)
+    if not names or figure is None:
         return
+    figure.draw_without_rendering()  # only then it is known where everything is
+    room = ax.get_window_extent().padded(2)
+    taken = [text.get_window_extent() for text in ax.texts if text.get_text()]
     chosen = at[np.unique(np.linspace(0, len(at) - 1, min(len(at), MOST_NAMED)).round().astype(int))]
     middle = (across.min() + across.max()) / 2
-    for number, one in enumerate(chosen):
-        right = across[one] > middle
-        text = ", ".join(f"{plain(name)} {_word(found[name].iloc[one])}" for name in names)
-        ax.annotate(
-            text, (across[one], down[one]), (-10 if right else 10, 12 if number % 2 == 0 else -20),
-            textcoords="offset points", ha="right" if right else "left", size=BODY, color=BLUE, bbox=PAPER,
-        )  # fmt: skip
+    ends = {chosen[0], chosen[-1]}
+    for one in [*(end for end in chosen if end in ends), *(inner for inner in chosen if inner not in ends)]:
+        sides = [("right", -10), ("left", 10)]
+        words = ", ".join(f"{plain(name)} {_word(found[name].iloc[one])}" for name in names)
+        places = [(*side, up) for side in (sides if across[one] > middle else sides[::-1]) for up in (12, -20)]
+        for last, (side, aside, up) in enumerate(places, 1):
+            label = ax.annotate(
+                words, (across[one], down[one]), (aside, up), textcoords="offset points", ha=side, size=BODY,
+                color=BLUE, bbox=PAPER,
+            )  # fmt: skip
+            place = label.get_window_extent()
+            inside = room.x0 <= place.x0 and place.x1 <= room.x1
+            free = not any(place.overlaps(other) for other in taken)
+            if (inside and free) or (one in ends and last == len(places)):
+                taken.append(place)
+                break
+            label.remove()
 
 
 def _check(name: str, table: Any, *columns: str) -> None:

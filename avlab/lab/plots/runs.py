@@ -204,11 +204,13 @@ def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
     if size.median_ms is None or size.p95_ms is None:
         text = "both sides' clocks differ" if len(table) else "it needs both sides' packets: join the two traces"
         return _missing(figure, ax, "No one-way delay", text)
-    for stream, colour in (("video", BLUE), ("audio", ORANGE)):
+    came = []
+    for stream, colour, dark in (("video", BLUE, BLUE), ("audio", ORANGE, "#8A5F00")):
         mine = table[table["stream"] == stream]
         ax.plot(mine["time"], mine["delay_ms"], ".", color=colour, markersize=4, alpha=0.5, markeredgewidth=0)
+        came += [(stream, dark)] if len(mine) else []
     ax.set_ylim(0, 1.3 * float(table["delay_ms"].max()) or 1.0)
-    _label(ax, ("video", BLUE), ("audio", "#8A5F00"))
+    _label(ax, *came)
     return _titled(
         figure, ax, f"Half of the packets arrive within {_ms(size.median_ms)}, 95 % within {_ms(size.p95_ms)}"
     )
