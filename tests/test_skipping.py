@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rawclient import until
 
@@ -313,3 +313,60 @@ def test_nothing_is_left_out_before_it_was_late_for_long(steps: list[tuple[int, 
             assert now_ns > behind_since_ns + HOPELESS_NS
         if not skipped:
             skipper.sent(now_ns, now_ns + sent_after_ns // 2, due_ns, now_ns + sent_after_ns)
+
+
+class Pipeline:
+    """What a server does with a clip's pictures, in virtual time: one waits in the pacer, one in the queue before it.
+
+    Whoever sends looks every `turn_ms`, and reading a picture takes `read_ms`; each `spacing`th needs no other.
+    """
+
+    def __init__(self, spacing: int) -> None:
+        self.spacing = spacing
+        self.turn_ms = self.read_ms = 1.0
+        self.skipper = Skipper(leaps=True)
+        self.now_ns = self._number = 0
+        self.skipped_ns: list[int] = []
+        self._pacer: tuple[int, int, int] | None = None  # chosen, ready, due
+        self._queue: tuple[int, int] | None = None
+
+    def _look(self) -> None:
+        self.now_ns += round(self.turn_ms * MS)
+        if self._pacer is not None and self.now_ns + self.skipper.early_ns >= self._pacer[2]:
+            self.skipper.sent(*self._pacer, self.now_ns)
+            self._pacer = None
+        if self._pacer is None and self._queue is not None:
+            chosen_ns, due_ns = self._queue
+            self._pacer, self._queue = (chosen_ns, self.now_ns, due_ns), None
+
+    def run(self, until_ns: int) -> None:
+        """Read, and give what is not left out, until this moment."""
+        while self.now_ns < until_ns:
+            target_ns = self.skipper.leap(self.now_ns)
+            if target_ns is not None:
+                self._number = max(self._number, -(-target_ns * FPS // NS // self.spacing) * self.spacing)
+            read_ns = self.now_ns + round(self.read_ms * MS)
+            while self.now_ns < read_ns:
+                self._look()
+            chosen_ns, due_ns = self.now_ns, self._number * NS // FPS
+            self._number += 1
+            if self.skipper.skips(due_ns, chosen_ns):
+                self.skipped_ns.append(chosen_ns)
+                continue
+            while self._queue is not None:
+                self._look()
+            self._queue = chosen_ns, due_ns
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 120), st.floats(5, 400), st.floats(5, 400), st.integers(3, 15))
+def test_a_clip_is_read_picture_by_picture_again_once_the_machine_keeps_up(
+    spacing: int, turn_ms: float, read_ms: float, slow_s: int
+) -> None:
+    pipeline = Pipeline(spacing)
+    pipeline.turn_ms, pipeline.read_ms = turn_ms, read_ms
+    pipeline.run(slow_s * NS)
+    pipeline.turn_ms, pipeline.read_ms = 1.0, 5.0
+    pipeline.run((slow_s + 30) * NS)
+    assert [at for at in pipeline.skipped_ns if at > (slow_s + 25) * NS] == []
+    assert not pipeline.skipper.slow

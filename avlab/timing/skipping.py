@@ -20,6 +20,9 @@ MOST_RUN_NS = NS // 2
 """Left out for so long without a break, as by a machine that does not even decode in time: the next one is sent, late
 as it is. Few pictures are better than none."""
 
+PROMPT_NS = NS // 1000
+"""Who sends a picture so soon after its moment has waited for that, and not for the next look."""
+
 MOST_LEAD_NS = NS
 """A picture is chosen no further ahead of its moment."""
 
@@ -136,9 +139,14 @@ class Skipper:
         """
         if self._slow_since_ns is None or chosen_ns < self._slow_since_ns:
             return  # chosen before anything was left out: its lateness is the backlog's
-        self._look_ns += (min(sent_ns - ready_ns, MOST_LEAD_NS) - self._look_ns) // 4
+        free_ns = due_ns - self.early_ns
+        look_ns = sent_ns - ready_ns
+        if ready_ns < free_ns:  # it had to wait for its moment: the next look is half as far as looks are apart,
+            look_ns = 0 if 0 <= sent_ns - due_ns < PROMPT_NS else 2 * (sent_ns - free_ns)  # or comes at that moment
+        self._look_ns += (min(look_ns, MOST_LEAD_NS) - self._look_ns) // 4
         too_late_ns = ready_ns + self._look_ns * 3 // 4 - due_ns
         if too_late_ns > 0:
             self._lead_ns = min(MOST_LEAD_NS, self._lead_ns + too_late_ns // 2)
         else:
-            self._lead_ns -= self._lead_ns // 16
+            spare_ns = min(self._lead_ns, -too_late_ns)  # shrinks faster after leaps, which few pictures follow
+            self._lead_ns -= max(self._lead_ns // 16, spare_ns // (8 if self._leap_ns is None else 4))
