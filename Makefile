@@ -43,7 +43,7 @@ demo: setup-lab  ## stream a clip on this machine for 10 s: a table, and plots i
 # Many tests wait more than they compute: three at a time, where there are fcntl's locks for those that must be alone.
 WORKERS := $(if $(WINDOWS),0,3)
 test: setup-test check  ## check, then run every test, none skipped; ARGS="-k rtp" for some, ARGS="-n 0" one by one
-	@$(BIN)/python -m pytest --require-all -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --require-all -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: setup-check  ## lint, format, types on Linux, Windows and macOS, and which room may import which
 	@$(BIN)/ruff check
@@ -68,7 +68,7 @@ assignment: setup-lab  ## hand-out and answers of the notebooks, in build/assign
 fallback: setup-lab  ## recorded runs for a class without a network, in build/fallback
 	@$(BIN)/python teaching/fallback.py
 
-bench: setup-bench  ## measure speed beside other systems, on an otherwise idle machine; takes half an hour
+bench: setup-bench  ## measure speed beside other systems, on an otherwise idle machine; takes an hour
 	@$(BIN)/python benchmarks/pacing.py
 	@$(BIN)/python benchmarks/resources.py
 	@$(BIN)/python benchmarks/relay.py
@@ -77,6 +77,7 @@ bench: setup-bench  ## measure speed beside other systems, on an otherwise idle 
 	@$(BIN)/python -m benchmarks.view
 	@$(BIN)/python -m benchmarks.live
 	@$(BIN)/python -m benchmarks.peers --plot docs/peers.png
+	@$(BIN)/python -m benchmarks.camera
 	@$(BIN)/python -m benchmarks.fanout
 	@$(BIN)/python -m benchmarks.profiles --calls
 

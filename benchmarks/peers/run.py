@@ -116,13 +116,13 @@ def measure(module: str, job: Job, *, seconds: float, warm: float = 1.0, python:
     write_reel(job)
     board = Board(job.folder, receivers=job.receivers, create=True)
     with contextlib.ExitStack() as sides:
-        receivers = [sides.enter_context(_side(module, "receive", job, python, n)) for n in range(job.receivers)]
-        sender = sides.enter_context(_side(module, "send", job, python))
+        receivers = [sides.enter_context(started(module, "receive", job, python, n)) for n in range(job.receivers)]
+        sender = sides.enter_context(started(module, "send", job, python))
         deadline = time.monotonic() + PATIENCE
         while min(map(board.count, range(job.receivers))) < 3:
             for name, side in (*(("receiver", receiver) for receiver in receivers), ("sender", sender)):
                 if side.poll() is not None:
-                    raise PeerError(f"the {name} ended: {_last_words(job, side)}")
+                    raise PeerError(f"the {name} ended: {last_words(job, side)}")
             if time.monotonic() > deadline:
                 served = sum(board.count(r) > 2 for r in range(job.receivers))
                 raise PeerError(f"{served} of {job.receivers} receivers had pictures after {PATIENCE:g} s")
@@ -136,14 +136,15 @@ def measure(module: str, job: Job, *, seconds: float, warm: float = 1.0, python:
         deadline = time.monotonic() + TELLING
         while board.offload == "" and time.monotonic() < deadline:
             time.sleep(0.02)
-    rows = tuple(_rows(board, receiver, from_ns, to_ns) for receiver in range(job.receivers))
+    rows = tuple(rows_between(board, receiver, from_ns, to_ns) for receiver in range(job.receivers))
     sent_cpu, received_cpu, all_cpu = (late - early for early, late in zip(before, after, strict=True))
     window = (to_ns - from_ns) / 1e9
     others = max(0.0, all_cpu - sent_cpu - received_cpu) / window / (psutil.cpu_count() or 1)
     return Seen(window, rows, handed_by - handed, sent_cpu, received_cpu, others, board.offload or "")
 
 
-def _rows(board: Board, receiver: int, from_ns: int, to_ns: int) -> NDArray[np.int64]:
+def rows_between(board: Board, receiver: int, from_ns: int, to_ns: int) -> NDArray[np.int64]:
+    """Rows of (number, handed over, decoded), ns, of what a receiver decoded in a stretch of time, each number once."""
     rows: dict[int, tuple[int, int, int]] = {}
     for number, now_ns in board.pictures(receiver):
         if from_ns <= now_ns < to_ns and number not in rows:
@@ -180,7 +181,8 @@ def free_ports(count: int = 100) -> int:
 
 
 @contextlib.contextmanager
-def _side(module: str, role: str, job: Job, python: str, number: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+def started(module: str, role: str, job: Job, python: str, number: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs a module's function of this name, with a desk; ended with all that it has started."""
     command = [python, "-m", "benchmarks.peers.worker", module, role, job.serialize(), str(number)]
     with (Path(job.folder) / f"{role}-{number}.log").open("wb") as log:
         env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -225,7 +227,8 @@ def _all_cpu() -> float:
     return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
-def _last_words(job: Job, side: subprocess.Popen[bytes]) -> str:
+def last_words(job: Job, side: subprocess.Popen[bytes]) -> str:
+    """What a process that has ended said last."""
     role, number = (side.args[4], side.args[6]) if isinstance(side.args, list) else ("", "")
     said = (Path(job.folder) / f"{role}-{number}.log").read_text(errors="replace").strip().splitlines()
     return said[-1][:200] if said else f"exit code {side.returncode}, without a word"
