@@ -168,6 +168,8 @@ def parser() -> argparse.ArgumentParser:
     play.add_argument("--code", metavar="CODE", help="the class's code, where the server asks for one")
     text = "send the address's password as it is where a server asks for it so, readable by everybody on the way"
     play.add_argument("--allow-basic", action="store_true", help=text)
+    text = "when the stream breaks off, ask for it again until it is back"
+    play.add_argument("--reconnect", action="store_true", help=text)
     _capture_option(play)
     play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     play.add_argument("--trace", metavar="FILE", help="save the record")

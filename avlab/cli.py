@@ -265,6 +265,7 @@ def _play(options: argparse.Namespace) -> int:
             name=options.name,
             class_code=options.code,
             allow_basic=options.allow_basic,
+            reconnect=options.reconnect,
         )
         window = Window(client) if _wants_window(options.window) else None
         try:

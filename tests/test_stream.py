@@ -326,13 +326,17 @@ def test_nothing_happens_before_start() -> None:
         server.url  # noqa: B018
     client = avlab.Client("rtsp://127.0.0.1:9/x", audio="null")
     assert threads() == []
-    with pytest.raises(RuntimeError, match="no pictures before start"):
-        next(client.frames())
+    pictures = client.frames()
+    assert threads() == []
     assert len(client.trace.frames) == len(server.trace.frames) == 0
     server.stop()
     client.stop()
     for handle in (server, client):
         assert "not" in repr(handle)
+    with pytest.raises(ConnectionRefusedError, match="nothing listens"):
+        next(pictures)
+    with pytest.raises(RuntimeError, match="could not be started"):
+        next(client.frames())
 
 
 def test_a_name_with_blanks_makes_an_address(tmp_path: Path, data: Path) -> None:

@@ -138,6 +138,13 @@ class Incoming:
     sound: SoundReader = field(init=False)  # what its sound is in packets
     measured: tuple[int, int] | None = None  # since which timestamp sound is measured, and how much came since
     misfit: bool = False  # its sound is not what the description says, and is not played
+    past: int | None = None  # its source before it was cleared and added again
+    early: rtcp.SenderReport | None = None  # of a source that goes on with the stream, before its first packet
+
+    @property
+    def numbers(self) -> tuple[SequenceNumbers, SequenceNumbers, SequenceNumbers]:
+        """Of its packets, of those sent again, and of anyone's own repair."""
+        return self.stats.numbers, self.again, self.own_numbers
 
     def __post_init__(self) -> None:
         self.sound = self.described.sound or L16Format(self.described.rate, self.described.channels)
@@ -151,6 +158,7 @@ class Arriving:
 
     def __init__(self, presenting: Presenting, emit: Callable[[PlayerEvent], None]) -> None:
         self.incoming: dict[str, Incoming] = {}
+        self._before: dict[str, Incoming] = {}  # streams of which something had come when they were cleared
         self._presenting, self._emit = presenting, emit
         self._timeline = Timeline(reference="audio")
         self._malformed = self._strays = 0
@@ -160,26 +168,59 @@ class Arriving:
         self._repair_ssrcs: dict[int, None] = {}  # those of them that send what was lost again
 
     def clear(self) -> None:
-        """Other streams will come instead of those that were added."""
+        """Other streams will come instead of those that were added, or they themselves once more."""
+        self._before |= {stream: each for stream, each in self.incoming.items() if each.media_ns is not None}
         self.incoming.clear()
-        self._timeline = Timeline(reference="audio")
+        if not self._before:
+            self._timeline = Timeline(reference="audio")
 
     def add(self, stream: str, described: Described) -> Incoming:
-        """A stream that the server has granted."""
+        """A stream that the server has granted. One of which something came before it was cleared goes on."""
         rate = described.rate
+        before = self._before.pop(stream, None)
+        last = [None] * 3 if before is None else [each.last for each in before.numbers]
         repairing = described.repairing(described.repair_ssrcs)
-        stats, again, own = ReceiverStats(rate), SequenceNumbers(rate), SequenceNumbers(rate)
-        incoming = Incoming(stream, described, stats, again, own, repairing, ssrc=described.ssrc)
+        stats = ReceiverStats(rate, above=last[0])
+        again, own = (SequenceNumbers(rate, above=each, adjoining=each is not None) for each in last[1:])
+        incoming = Incoming(stream, described, stats, again, own, repairing)
+        if before is None:
+            self._timeline.add(stream, rate)
+        else:
+            incoming.ticks, incoming.media_ns = before.ticks, before.media_ns
+            incoming.first = 1 + (last[0] or 0)
+            incoming.past = before.past if before.ssrc is None else before.ssrc
+        if described.ssrc is not None:
+            self._know_source(incoming, described.ssrc)
         self.incoming[stream] = incoming
-        self._timeline.add(stream, rate)
         self._tell_sources()
         return incoming
 
-    def begin(self, media_ns: int, stamps: Mapping[str, int], now_ns: int) -> None:
-        """The server sends from now on, from `media_ns` on, for which each stream has its stamp (RFC 2326 12.33)."""
+    @staticmethod
+    def _know_source(incoming: Incoming, ssrc: int) -> None:
+        """A stream comes from this source; from the one before a break, the break is no gap in its numbers."""
+        incoming.ssrc = ssrc
+        if ssrc == incoming.past:
+            above = incoming.stats.numbers.last
+            incoming.stats = ReceiverStats(incoming.described.rate, above=above, adjoining=above is not None)
+
+    def begin(self, media_ns: int, stamps: Mapping[str, int], now_ns: int) -> int:
+        """The server sends from now on, from `media_ns` on, for which each stream has its stamp (RFC 2326 12.33).
+
+        The media time that it stands for: with streams that go on, the one at which they do.
+        """
+        self._timeline.go_on(self._presenting.latest_ns, now_ns)
+        due_ns = self._timeline.due_ns(now_ns)
+        media_ns = media_ns if due_ns is None else due_ns
         self._timeline.begin(media_ns, now_ns)
         for stream, stamp in stamps.items():
-            self._timeline.anchor(stream, self.incoming[stream].ticks(stamp), media_ns)
+            incoming = self.incoming[stream]
+            if incoming.media_ns is None:
+                self._timeline.anchor(stream, incoming.ticks(stamp), media_ns)
+        return media_ns
+
+    def captured_ns(self, ticks: int) -> int | None:
+        """What the sender's wall clock said at a timestamp of the pictures; None where its reports do not tell."""
+        return self._timeline.captured_ns("video", ticks)
 
     def take(self, stream: str, batch: Batch, now_ns: int, *, control: bool) -> None:
         """RTP or RTCP packets that came together; one that is neither is counted and passed over."""
@@ -242,9 +283,14 @@ class Arriving:
     def _take_report(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
         for packet in rtcp.parse_compound(data):
             if isinstance(packet, rtcp.SenderReport) and incoming.ssrc in (None, packet.ssrc):
-                incoming.ssrc, incoming.heard_ns = packet.ssrc, now_ns
+                if incoming.ssrc is None:
+                    self._know_source(incoming, packet.ssrc)
+                incoming.heard_ns = now_ns
                 incoming.stats.sender_report(packet.ntp, now_ns)
-                self._take_clocks(incoming, packet, now_ns)
+                if incoming.came_ns is None and incoming.media_ns is not None:
+                    incoming.early = packet  # what its timestamps follow on is known with the first packet
+                else:
+                    self._take_clocks(incoming, packet, now_ns)
             elif isinstance(packet, rtcp.Bye) and incoming.ssrc in packet.ssrcs:
                 incoming.ended = True
 
@@ -295,7 +341,7 @@ class Arriving:
     def _take_run(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
         """Packets of media: whose they are."""
         if incoming.ssrc is None:
-            incoming.ssrc = run.ssrc
+            self._know_source(incoming, run.ssrc)
             self._tell_sources()
         if run.ssrc == incoming.ssrc:
             incoming.candidate = None
@@ -353,9 +399,10 @@ class Arriving:
     def _change_source(self, incoming: Incoming, ssrc: int, now_ns: int) -> None:
         """Another source goes on with the stream: what was counted, learnt and asked for of the old one is over."""
         self._emit(SourceChanged(now_ns, incoming.stream, incoming.ssrc, ssrc))
-        highest = incoming.stats.numbers.highest
-        incoming.ssrc, incoming.ended, incoming.held = ssrc, False, None
+        highest = incoming.stats.numbers.last
+        incoming.ended, incoming.held = False, None
         incoming.stats = ReceiverStats(incoming.described.rate, above=highest)
+        self._know_source(incoming, ssrc)
         if highest is not None:
             incoming.first = highest + 1
             incoming.came_ns = None  # its timestamps are compared with nothing
@@ -413,6 +460,9 @@ class Arriving:
             incoming.ticks.start_at(timestamp)
             return
         self._timeline.resume(incoming.stream, incoming.ticks.after(timestamp), now_ns)
+        if incoming.early is not None:
+            report, incoming.early = incoming.early, None
+            self._take_clocks(incoming, report, now_ns)
 
     def _continues(self, incoming: Incoming, held: RtpRun, run: RtpRun, now_ns: int) -> bool:
         """Whether a packet is on the same stretch of the sender's clock as the one before it, which was held.

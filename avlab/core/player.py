@@ -50,6 +50,7 @@ class Player:
         self._outgoing: list[tuple[Path, Batch]] = []
         self._presenting = Presenting(self._events.append)
         self._arriving = Arriving(self._presenting, self._events.append)
+        self._presenting.captured_ns = self._arriving.captured_ns
         self._report_ns: int | None = None  # when the next report is due; None before anything is asked for
         self._ending = Ending()
         self._asked_key_ns: int | None = None
@@ -63,8 +64,26 @@ class Player:
         self._arriving.clear()
 
     def add(self, stream: str, described: Described) -> None:
-        """A stream, video or audio, as the server described and granted it."""
+        """A stream, video or audio, as the server described and granted it.
+
+        One that was there before `interrupt` goes on: its media time, as time does, and its packets' numbers.
+        """
         self._arriving.add(stream, described)
+
+    def leave_out(self, stream: str) -> None:
+        """What comes of a stream of sound that was added is not played."""
+        self._arriving.incoming[stream].misfit = True
+
+    def interrupt(self, now_ns: int) -> None:
+        """The way to the server has broken off. What has come is presented, and nothing reported or asked for.
+
+        Streams may be added and begun again.
+        """
+        self._presenting.interrupt(now_ns)
+        self._arriving.clear()
+        self._report_ns = self._drained_ns = None
+        self._outgoing.clear()
+        self._ending = Ending()
 
     def prepare(
         self,
@@ -82,10 +101,13 @@ class Player:
         """
         self._presenting.prepare(streams=streams, delay_ns=delay_ns, sound=sound, timed=timed, size=size)
 
-    def begin(self, media_ns: int, stamps: Mapping[str, int], now_ns: int) -> None:
-        """The server sends from now on, from `media_ns` on, for which each stream has its stamp (RFC 2326 12.33)."""
-        self._arriving.begin(media_ns, stamps, now_ns)
+    def begin(self, media_ns: int, stamps: Mapping[str, int], now_ns: int) -> int:
+        """The server sends from now on, from `media_ns` on, for which each stream has its stamp (RFC 2326 12.33).
+
+        The media time that it stands for: another one when the streams go on after `interrupt`.
+        """
         self._report_ns = now_ns + FIRST_REPORT_NS
+        return self._arriving.begin(media_ns, stamps, now_ns)
 
     def set_delay(self, delay_ns: int | None) -> None:
         """Another playout delay, from now on; None lets it find itself, beginning with what it is."""

@@ -65,6 +65,8 @@ class Presenting:
 
     def __init__(self, emit: Callable[[PlayerEvent], None]) -> None:
         self._emit = emit
+        self.captured_ns: Callable[[int], int | None] = lambda ticks: None
+        """A picture's moment on the sender's wall clock, by its ticks."""
         self._sound: SoundSink | None = None
         self._clock = MediaClock()
         self._buffer: JitterBuffer | OwnBuffer = JitterBuffer()
@@ -140,6 +142,12 @@ class Presenting:
         """The playout delay: the one set, or the one that was found."""
         base_ns = self.base_ns
         return self._steering.target.delay_ns(base_ns) if self._adaptive and base_ns is not None else self._delay_ns
+
+    @property
+    def latest_ns(self) -> int | None:
+        """Arrival less media time of what comes just as it is expected; None while nothing waits to be presented."""
+        base_ns = self.base_ns
+        return None if base_ns is None or self._wait_ns is None or self._playout.at_once else base_ns - self._wait_ns
 
     @property
     def least_delay_ns(self) -> int:
@@ -363,6 +371,18 @@ class Presenting:
             and (self._sound is None or self._sound.drained)
         )
 
+    def interrupt(self, now_ns: int) -> None:
+        """The stream has broken off, and may go on later, for which nothing that came before is of use.
+
+        What is whole is presented in its time.
+        """
+        self._buffer.flush()
+        self._take_frames(now_ns, broken=True)
+        self._decode(now_ns, all_of_them=True)
+        self._emit(DecodeEnds())
+        self.count_anew()
+        self.needs_key = self._decode_over = False
+
     def flush(self, now_ns: int) -> None:
         """Nothing more comes: each picture that nobody owes a verdict on gets its fate."""
         self._buffer.flush()
@@ -394,11 +414,14 @@ class Presenting:
                 self._start.arrived("video", run.media_ns, now_ns)
         return run.media_ns + (self._quickest_ns or 0) + self.held_back_ns
 
-    def _take_frames(self, now_ns: int) -> None:
+    def _take_frames(self, now_ns: int, *, broken: bool = False) -> None:
+        """What has left the buffer; when the stream is `broken` off, what is not whole was under way."""
         for frame in self._buffer.pull(now_ns):
             if isinstance(frame, Dropped):
-                self._decide((Decision(frame.item, frame.reason),))
+                self._decide((Decision(frame.item, "in_flight" if broken else frame.reason),))
                 continue
+            if (captured_ns := self.captured_ns(frame.ticks)) is not None:
+                frame = replace(frame, captured_ns=captured_ns)
             # Not when it was repaired: a loss at the start would add its repair to the playout delay for good.
             self._start.arrived("video", frame.pts_ns, self._by_itself.get(frame.ticks, now_ns))
             if frame.coding == JPEG_CODING:
@@ -409,12 +432,13 @@ class Presenting:
                 self._to_decode(frame)
         self._decode(now_ns)
 
-    def _decode(self, now_ns: int) -> None:
+    def _decode(self, now_ns: int, *, all_of_them: bool = False) -> None:
         """Have pictures decoded whose turn it is."""
         if not len(self._order):
             return
         media_ns = self._clock.media_ns(now_ns) if self._clock.running else None
-        for frame in self._order.release(media_ns, self._buffer.adjoin, at_once=self._playout.at_once):
+        at_once = all_of_them or self._playout.at_once
+        for frame in self._order.release(media_ns, self._buffer.adjoin, at_once=at_once):
             if isinstance(frame, Dropped):
                 self._decide((Decision(replace(frame.item, data=None), frame.reason),))
             else:

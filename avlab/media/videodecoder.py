@@ -45,7 +45,7 @@ class VideoDecoder:
     """
 
     def __init__(self, coding: str, *, setup: bytes = b"") -> None:
-        self._coding = coding
+        self.coding = coding
         self._setup = setup if setup.startswith(START) else b""  # else it would be taken for what MP4 has
         self._context = self._opened()
 
@@ -64,7 +64,7 @@ class VideoDecoder:
         try:
             frames = self._context.decode(packet)
         except (FFmpegError, ValueError, MemoryError) as error:
-            raise DecodeError(f"{CALLED[self._coding]} of {len(data):,} bytes is damaged ({error})") from error
+            raise DecodeError(f"{CALLED[self.coding]} of {len(data):,} bytes is damaged ({error})") from error
         return self._seen(frames)
 
     def drain(self) -> list[Seen]:
@@ -83,12 +83,12 @@ class VideoDecoder:
         return out
 
     def _opened(self) -> av.VideoCodecContext:
-        name = NAMES[self._coding]
+        name = NAMES[self.coding]
         try:
             context = cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
         except (FFmpegError, ValueError) as error:
             raise ValueError(
-                f"this PyAV has no decoder for {CALLED[self._coding]}: 'pip install --force-reinstall av' brings one "
+                f"this PyAV has no decoder for {CALLED[self.coding]}: 'pip install --force-reinstall av' brings one "
                 "that has"
             ) from error
         context.options = {"max_pixels": str(MOST_PIXELS)}

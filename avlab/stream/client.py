@@ -6,12 +6,12 @@ Pictures leave through taps, and no taker can hold up the stream.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import secrets
 import selectors
-from collections.abc import Generator
-from pathlib import Path
+from collections.abc import Callable, Generator
 from typing import Any, Literal
 
 from avlab.core.repairing import Repair, check_repair
@@ -25,19 +25,21 @@ from avlab.network.settings import meant
 from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, named
 from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
+from avlab.stream.client_address import credentials_for, refuse_file
+from avlab.stream.client_loop import ClientLoop
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.described.receiver import DescribedReceiver, is_description
 from avlab.stream.ends import Offer, Receiver, SoundOffer
 from avlab.stream.handle import Handle, Worker, running_handles
 from avlab.stream.http import camera
 from avlab.stream.http.fetching import is_http
-from avlab.stream.joining import CLASS_USER, read_code
 from avlab.stream.playing.decoding import Decoder, Decoding
 from avlab.stream.playing.predicted import Damaged, PredictedDecoding
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.playing.sound import Sounding
 from avlab.stream.playing.tap import Received, Tap
 from avlab.stream.recording import PlayerRecording
+from avlab.stream.returning import Returning
 from avlab.stream.rtsp.reading import OwnParts
 from avlab.stream.rtsp.receiver import RtspReceiver
 from avlab.stream.server import Server
@@ -48,11 +50,10 @@ from avlab.timing.jitterbuffer import Frame
 from avlab.timing.ownbuffer import check_own_buffer
 from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.timing.target import DelayTarget, OwnTarget, own_target
-from avlab.wire.digest import Credentials
 from avlab.wire.payloads.own import check_payload
 from avlab.wire.text import check_name, printable
 from avlab.wire.units import NS, PREDICTED
-from avlab.wire.urls import login_of, redacted
+from avlab.wire.urls import redacted
 
 NO_NAME = "the server is not told the name: the {} wire has no reports that could carry it"
 
@@ -103,6 +104,12 @@ class Client(Handle):
             they are used by Digest alone, and by Basic over https. They are in no record, message or `url`, and another
             server, to which one may send on, gets none.
         timeout: Seconds that the server has for each answer.
+        reconnect: Whether a stream that breaks off is asked for again until it is back: the server was killed or
+            stopped, the connection ended, or nobody answers any more. The first try is after half a second, then each
+            after twice the time, up to ten seconds. A notice says when it broke off and when it is back; media time
+            goes on as time does, and the gap counts as no loss. A server that comes back and refuses the password ends
+            it at once, one that refuses the stream after a minute: then what it said is raised. `start` raises as ever
+            when the server is not there; a goodbye that leaves the connection open is the clip's end.
 
     Raises:
         ValueError: The address or a setting is none that can be.
@@ -132,8 +139,11 @@ class Client(Handle):
         class_code: str | None = None,
         allow_basic: bool = False,
         timeout: float = 5.0,
+        reconnect: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(reconnect, bool):
+            raise ValueError(f"reconnect must be True or False, not {reconnect!r}")
         self.name = check_name(name)
         for name, way in (("video_over", video_over), ("audio_over", audio_over)):
             if way not in ("udp", "tcp", "multicast", None):
@@ -142,7 +152,7 @@ class Client(Handle):
             raise ValueError(f"audio must be 'auto', 'speaker' or 'null', not {audio!r}")
         described = isinstance(url, str | os.PathLike) and is_description(url)
         if not described:
-            _refuse_file(url)
+            refuse_file(url)
         address: Any = os.fspath(url) if described else url
         self.url: str = redacted(address) if isinstance(address, str) else address
         self._audio: Literal["auto", "speaker", "null"] = audio
@@ -156,6 +166,7 @@ class Client(Handle):
         self._system = TappedSockets()
         self._delay_ns: int | None = 0
         self._own_delay: Any = None  # where the delay is anyone's own
+        self._usual_delay = False  # it was left out: frames() does not wait for it
         self.repair = repair
         own_repair = None
         if not isinstance(repair, type):
@@ -183,6 +194,8 @@ class Client(Handle):
             self._presentation.player.name = self._recorder.meta["name"] = self.name
         self._sounding: Sounding | None = None
         self._waker: Waker | None = None
+        self._reconnects = reconnect
+        self._loop: ClientLoop | None = None
         common: dict[str, Any] = {
             "timeout": timeout,
             "presentation": self._presentation,
@@ -196,6 +209,7 @@ class Client(Handle):
         if self.name and self._untimed:
             self._notice("name does not apply", NO_NAME.format(wire))
         self.receiver: Receiver
+        self._make_receiver: Callable[[], Receiver]
         if wire == "http":
             camera.refuse_settings(
                 video_over=video_over,
@@ -206,6 +220,7 @@ class Client(Handle):
                 codec=None if codec is None else _said(codec),
                 repair=repair if own_repair is None else named(repair),
                 capture=capture and os.fspath(capture),
+                reconnect=reconnect or None,
             )
             secret = address.lower().startswith("https:")
             self.receiver = camera.HttpReceiver(
@@ -216,7 +231,7 @@ class Client(Handle):
                 recording=recording,
                 notice=self._notice,
                 spawn=self.spawn,
-                credentials=_credentials(address, class_code, allow_basic=allow_basic or secret),
+                credentials=credentials_for(address, class_code, allow_basic=allow_basic or secret),
             )
         elif wire == "classic":
             refuse_choices(
@@ -229,10 +244,12 @@ class Client(Handle):
                 payload=None if payload is None else _said(payload),
                 codec=None if codec is None else _said(codec),
                 repair=repair if own_repair is None else named(repair),
+                reconnect=reconnect or None,
             )
             self.receiver = ClassicReceiver(address, notice=self._notice, **common)
         elif described:
             asked_for = {"class_code": class_code, "allow_basic": allow_basic or None, "repair": repair}
+            asked_for |= {"reconnect": reconnect or None}
             for name, value in (asked_for | {"video_over": video_over, "audio_over": audio_over}).items():
                 if value is not None:
                     raise ValueError(f"{name} is for a server that can be asked: {self.url} says how the stream comes")
@@ -243,16 +260,17 @@ class Client(Handle):
             asked = {"video": video_over, "audio": audio_over}
             over = {"video": video_over or "udp", "audio": audio_over or "tcp"}
             fixed = {stream for stream, way in asked.items() if way is not None}
-            self.receiver = RtspReceiver(
+            self._make_receiver = lambda: RtspReceiver(
                 address,
                 over=over,
                 fixed=fixed,
                 repair=own_repair or check_repair(repair),
                 notice=self._notice,
-                credentials=_credentials(address, class_code, allow_basic=allow_basic),
+                credentials=credentials_for(address, class_code, allow_basic=allow_basic),
                 own=self._own_parts(payload, codec),
                 **common,
             )
+            self.receiver = self._make_receiver()
         if not self._untimed:
             for name, part in (("payload", payload), ("codec", codec)):
                 if part is not None:
@@ -268,6 +286,7 @@ class Client(Handle):
             self.playout_delay = playout_delay
         elif not self._untimed:
             self.playout_delay = DEFAULT_DELAY_NS / NS
+            self._usual_delay = True
 
     # ---- what is set while it runs
 
@@ -293,6 +312,7 @@ class Client(Handle):
             words = NO_PLAYOUT_DELAY if is_classic(self.url) else camera.NO_PLAYOUT_DELAY
             self._notice("playout_delay does not apply", words)
             return
+        self._usual_delay = False
         target = OwnTarget(seconds, call=self._part_guard.call, failed=self._delay_failed) if own else DelayTarget()
         self._own_delay = seconds if own else None
         self._delay_ns = None if own or seconds == "adaptive" else round(float(seconds) * NS)  # type: ignore[arg-type]
@@ -364,6 +384,8 @@ class Client(Handle):
 
     def status(self) -> str:
         """A line of what is going on."""
+        if self._loop is not None and self._loop.broken:
+            return "no connection, trying again"
         return self._presentation.status(self.clock.now_ns())
 
     @property
@@ -392,7 +414,7 @@ class Client(Handle):
         told = next(iter(self._notices), None)  # the first that went wrong is likely what the rest comes from
         return f"no picture was shown: {why}" + (f" ({told})" if told is not None else "")
 
-    def _note(self, name: str, words: str) -> None:
+    def _note(self, name: str, words: str | float) -> None:
         self._recorder.event(self.clock.now_ns(), name, words)
 
     def _notice(self, name: str, words: str) -> None:
@@ -425,34 +447,55 @@ class Client(Handle):
     # ---- pictures
 
     def frames(self, *, waiting: int = 1) -> Generator[Received]:
-        """Pictures as they are presented: `.image` is BGR uint8 (height, width, 3), `.pts` is in seconds.
+        """Pictures: `.image`, BGR uint8 (height, width, 3); `.pts` in seconds; `.captured`, the sender's time, or None.
 
         The classic and http wires tell no pts: there it is the time since the first picture came.
 
+        A loop over a client that was not started starts it, without sound, and stops it at its end. Pictures come as
+        soon as they are decoded, whatever the loop's body does meanwhile: playout waits for nothing then. On a client
+        that was started before they come so, too, while it shows them in its window or view 0.1 s after they came; one
+        that was made with a `playout_delay` has them come when they are presented.
+
         The newest wins: of what comes while the loop's body works, only the last `waiting` pictures are kept, oldest
-        first. 1 is for looking; a loop that is to miss none needs more, and be fast enough on average. Ends with the
-        stream; raises what failed, ValueError when `waiting` is below 1, and RuntimeError before `start`.
+        first; all are decoded. 1 is for looking; a loop that is to miss none needs more, and be fast enough on average.
+        Ends with the stream; raises what failed, ValueError when `waiting` is below 1, and as `start`.
 
         Args:
             waiting: Pictures that wait at most, 1 or more.
         """
         if waiting < 1:
             raise ValueError(f"waiting must be 1 or more pictures, not {waiting}")
-        if not self.started:
-            raise RuntimeError(
-                "there are no pictures before start(): call start(), or use the client in a with statement"
-            )
-        tap = self._presentation.tap(decides=False, waiting=waiting)
+        own = self.fresh
+        if own:
+            self._begin_for_frames()
+        elif not self.started:
+            raise RuntimeError("this client could not be started, and has no pictures: make a new one")
+        tap = self._presentation.tap(decides=False, waiting=waiting, ahead=self._usual_delay)
+        newest = -math.inf
         try:
+            if own:
+                self.start()
             while True:
                 frame = tap.take(0.2)
-                if frame is not None and frame.data is not None:
-                    yield Received(frame.data, frame.pts_ns / NS, frame.image)
-                elif not self.running:
+                if frame is not None and frame.data is not None and frame.pts_ns > newest:
+                    newest = frame.pts_ns
+                    captured = None if frame.captured_ns is None else frame.captured_ns / NS
+                    yield Received(frame.data, frame.pts_ns / NS, frame.image, captured)
+                elif frame is None and not self.running:
                     self._raise_once()
                     return
+                tap.ahead = self._usual_delay
         finally:
             self.untap(tap)
+            if own:
+                self.stop()
+
+    def _begin_for_frames(self) -> None:
+        """Nobody but a loop has the pictures, and nobody hears: what was left out is as that wants it."""
+        if self._usual_delay:
+            self.playout_delay = 0
+        if self._audio == "auto":
+            self._audio = "null"
 
     def tap(self, *, decides: bool = False) -> Tap:
         """A place to take pictures from. One that `decides` reports what became of each by `presented`.
@@ -537,7 +580,20 @@ class Client(Handle):
         turns = ClientTurns(
             self._presentation, self.receiver, sounding=self._sounding, delay_ns=wanted_ns, clock=self.clock
         )
-        self.spawn("client", lambda worker: self._run(worker, turns), waker.wake)
+        loop = ClientLoop(
+            turns,
+            self.receiver,
+            selector=self._selector,
+            waker=waker,
+            clock=self.clock,
+            before=lambda: self._before_turn(turns),
+            after=self._after_turn,
+        )
+        if self._reconnects:
+            told = Returning(note=self._note, notice=self._notices.add)
+            loop.come_back(told, new_receiver=self._new_receiver, go_on=self._go_on)
+        self._loop = loop
+        self.spawn("client", lambda worker: self._run(worker, loop, turns), loop.look_up)
 
     def _cancel(self) -> None:
         self.receiver.cancel()
@@ -547,7 +603,10 @@ class Client(Handle):
     def _release(self) -> None:
         if self._waker is not None:
             self._selector.close()
-            self.receiver.close()
+            if self._loop is not None:
+                self._loop.close()
+            else:
+                self.receiver.close()
             self._waker.close()
             self._presentation.close_taps()
         if self._capture is not None:
@@ -602,60 +661,42 @@ class Client(Handle):
 
     # ---- the client's thread
 
-    def _run(self, worker: Worker, turns: ClientTurns) -> None:
+    def _run(self, worker: Worker, loop: ClientLoop, turns: ClientTurns) -> None:
         try:
-            while not worker.stopping.is_set() and not self._ended.is_set():
-                ready = self.clock.wait(self._selector, turns.wake_at(), attentive=True)
-                turns.delay_ns = self._delay_ns
-                if turns.turn(ready):
-                    self._ended.set()
-                if self._peer is None:
-                    self._find_server()
+            loop.run(worker, self._ended.is_set)
+            self._ended.set()
         finally:
             self._recorder.meta["end_ns"] = turns.leave()
+
+    def _before_turn(self, turns: ClientTurns) -> None:
+        turns.delay_ns = self._delay_ns
+
+    def _after_turn(self) -> None:
+        if self._peer is None:
+            self._find_server()
+
+    def _new_receiver(self) -> Receiver:
+        self.receiver = self._make_receiver()
+        return self.receiver
+
+    def _go_on(self, offer: Offer) -> None:
+        """The server is back: decoders take up what comes now, and sound is heard if the device is open for it."""
+        assert self._waker is not None
+        decoding = self._presentation.decoding
+        if offer.coding in PREDICTED and isinstance(decoding, PredictedDecoding):
+            decoding.renew(offer.coding, setup=offer.setup)
+        elif offer.coding not in PREDICTED and isinstance(decoding, Decoding):
+            decoding.renew()
+        else:
+            decoding = self._begin_decoding(offer, self._waker)
+        self._presentation.go_on(fps=offer.fps, decoding=decoding)
+        open_for = None if self._sounding is None else SoundOffer(self._sounding.rate, self._sounding.channels)
+        if offer.sound is not None and offer.sound != open_for:
+            self._presentation.player.leave_out("audio")
+            words = f"{offer.sound.rate:,} Hz and {offer.sound.channels} channels"
+            self._notice("sound left out", f"the stream is back with other sound, of {words}: play it again to hear it")
 
 
 def _said(part: Any) -> str:
     """What a part is called in the record: the name of its class."""
     return named(part if isinstance(part, type) else type(part))
-
-
-def _credentials(url: Any, class_code: str | None, *, allow_basic: bool) -> Credentials | None:
-    """What to answer a server's challenges with: a class's code, or what the address has; None without either."""
-    login = login_of(url) if isinstance(url, str) else None
-    if class_code is not None:
-        code = read_code(class_code)
-        if login is not None and login != (CLASS_USER, code):
-            raise ValueError("the address has a user name already: leave it out, or class_code")
-        login = CLASS_USER, code
-    return None if login is None else Credentials(*login, allow_basic=allow_basic)
-
-
-_CLIPS = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".wav",
-    ".mp3",
-    ".m4a",
-    ".ogg",
-    ".flac",
-)
-
-
-def _refuse_file(url: Any) -> None:
-    """ValueError, saying what to do, for a file where an address is meant."""
-    if not isinstance(url, str | os.PathLike):
-        return
-    name = os.fspath(url)
-    if isinstance(url, os.PathLike) or ("://" not in url and (url.lower().endswith(_CLIPS) or Path(url).is_file())):
-        raise ValueError(
-            f"{name!r} is a file, and a client plays an address: serve it, with avlab.Server({name!r}) or 'avlab "
-            "serve', and play the server's url"
-        )

@@ -169,6 +169,9 @@ class Receiver(Protocol):
     def over(self, now_ns: int) -> bool:
         """Whether all has come that will. ConnectionError or TimeoutError, with a sentence, when the server is gone."""
 
+    def deserted(self, now_ns: int) -> bool:
+        """Once it is over: whether the server has gone away before an end that it had told, and may come back."""
+
     def leave(self, now_ns: int) -> None:
         """Tell the server that nobody listens any more; the thread's last act."""
 

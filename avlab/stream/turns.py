@@ -90,11 +90,26 @@ class ClientTurns:
     ) -> None:
         self.delay_ns = delay_ns
         self._presented_delay_ns = delay_ns
-        self._presentation, self._receiver, self._sounding, self._clock = presentation, receiver, sounding, clock
+        self._presentation, self._sounding, self._clock = presentation, sounding, clock
+        self._receiver: Receiver | None = receiver  # None while there is no way to the server
 
     def wake_at(self) -> int:
         """When the next turn has something to do, unless something comes before; reads no clock, changes nothing."""
-        return min(self._presentation.wake_at(), self._receiver.wake_at())
+        presentation_ns = self._presentation.wake_at()
+        return presentation_ns if self._receiver is None else min(presentation_ns, self._receiver.wake_at())
+
+    def interrupt(self) -> int:
+        """The way to the server has broken off: until `go_on`, turns present what has come. The moment."""
+        now_ns = self._clock.now_ns()
+        if self._receiver is not None:
+            self._receiver.leave(now_ns)  # if it is there after all, it has less to do
+        self._receiver = None
+        self._presentation.interrupt(now_ns)
+        return now_ns
+
+    def go_on(self, receiver: Receiver) -> None:
+        """The server sends again, by this way."""
+        self._receiver = receiver
 
     def turn(self, ready: Ready) -> bool:
         """One turn; whether the stream is over, and all of it seen and heard."""
@@ -103,7 +118,7 @@ class ClientTurns:
             if isinstance(key.fileobj, Waker):
                 key.fileobj.clear()
                 asked = True
-            else:
+            elif self._receiver is not None:
                 self._receiver.attend(key.data, key.fileobj)
         now_ns = self._clock.now_ns()
         wanted_ns = self.delay_ns
@@ -115,6 +130,8 @@ class ClientTurns:
         if self._sounding is not None and self._sounding.back() and wanted_ns is not None:
             self._presentation.set_delay(wanted_ns)  # what the browser needed for the sound holds no more
         self._presentation.move_along(now_ns)
+        if self._receiver is None:
+            return False
         self._receiver.move_along(now_ns)
         return self._receiver.over(now_ns) and self._presentation.finished(now_ns)
 
@@ -122,5 +139,6 @@ class ClientTurns:
         """The last turn, and when it was: every frame gets its fate, and the server its farewell."""
         now_ns = self._clock.now_ns()
         self._presentation.close_books(now_ns)
-        self._receiver.leave(now_ns)
+        if self._receiver is not None:
+            self._receiver.leave(now_ns)
         return now_ns

@@ -97,6 +97,8 @@ class Frame:
     """Whether something that was sent before it, and since the last one that was decoded, is lost."""
     damaged: bool = False
     """Whether what it was predicted from had been spoilt by a loss."""
+    captured_ns: int | None = None
+    """Its moment on the sender's wall clock, in ns since 1970, by the sender's reports; None where they do not say."""
 
 
 @dataclass(slots=True)
@@ -347,7 +349,8 @@ class JitterBuffer:
             self._give_up(ticks)
 
     def flush(self) -> None:
-        """Give up everything unfinished, as at the end of a stream."""
+        """Give up everything unfinished, as at the end of a stream; another one may follow."""
+        self._opening = None
         for ticks in sorted(self._unfinished):
             if self._unfinished[ticks].rescues:
                 self._rescue(ticks, None)

@@ -39,6 +39,10 @@ ALIKE_NS = NS // 2
 LEAP_NS = 5 * NS
 """Streams that leap by about the same within this time have leapt together, and stay as they were to each other."""
 
+RELATIVE_NS = ((1 << 32) - 2_208_988_800) * NS
+"""7 February 2036, where NTP's seconds wrap. A clock that says more counts from its own start, and is no wall clock:
+until then the high bit tells the two apart (RFC 3550 6.4.1)."""
+
 WINDOW_NS = 5 * NS
 RECENT_NS = NS // 2
 """The quickest packet is remembered for one to two of these: the former to tell a leap from a packet that others were
@@ -240,6 +244,40 @@ class Timeline:
         if own.anchor is None:
             raise ValueError(f"the {stream} stream has no anchor yet")
         return own.anchor.ns(ticks) + self._follows_ns(own)
+
+    def captured_ns(self, stream: str, ticks: int) -> int | None:
+        """What the sender's wall clock said at a timestamp, in ns since 1970, by its newest report.
+
+        None before one, and where the sender has no wall clock.
+        """
+        report = self._streams[stream].report
+        if report is None or report.sender_ns >= RELATIVE_NS:
+            return None
+        return report.sender_ns + ticks_to_ns(ticks - report.ticks, self._streams[stream].rate)
+
+    def go_on(self, latest_ns: int | None, now_ns: int) -> None:
+        """What had broken off comes again: where it goes on is told by the quickest packets of the seconds before.
+
+        If those came later than `latest_ns`, arrival less media time, as on a machine that was too busy, that is not
+        taken over: it would be so for good.
+        """
+        self._freeze()
+        there = [own for own in self._streams.values() if own.newest is not None]
+        slowest_ns = max([own.quickest.value_ns() for own in there], default=0)
+        late_ns = 0 if latest_ns is None else max(0, slowest_ns - latest_ns)
+        for own in there:
+            offset_ns = own.quickest.value_ns() - late_ns
+            own.quickest, own.recent = _Quickest(WINDOW_NS), _Quickest(RECENT_NS)
+            own.quickest.add(offset_ns, now_ns)
+            own.recent.add(offset_ns, now_ns)
+
+    def due_ns(self, now_ns: int) -> int | None:
+        """The media time of what would come now, by the quickest of late; None before anything has come."""
+        streams = [self._streams.get(self._reference), *self._streams.values()]
+        for own in streams:
+            if own is not None and own.newest is not None:
+                return now_ns - own.recent.value_ns() + self._follows_ns(own)
+        return None
 
     def _follows_ns(self, own: _Stream) -> int:
         """By how much a stream's media time is later than its anchor says, as it follows the reference."""

@@ -415,9 +415,11 @@ class SequenceNumbers:
     second either, is not believed before the next number follows it: by then, or at once for two packets that come
     together, the source has started again. Its numbers go on from the highest then, so that a jump is no loss; after
     an outage, which is as long as the jump says, they keep to the 16 bits.
+
+    `above` is the highest number of an earlier source, which these come after; with `adjoining` without a gap.
     """
 
-    def __init__(self, rate: int, *, above: int | None = None) -> None:
+    def __init__(self, rate: int, *, above: int | None = None, adjoining: bool = False) -> None:
         self.highest: int | None = None
         self.restarts = 0
         self.proved = 0
@@ -425,7 +427,7 @@ class SequenceNumbers:
         self.odd = False
         """Whether the newest packet's number is a little old and its timestamp is not."""
         self._rate = rate
-        self._above = above  # numbers of an earlier source, which these come after
+        self._above, self._adjoining = above, adjoining
         self._shift = 0  # a number less its 16 bits, modulo 65,536
         self._timestamp = 0  # the highest number's
         self._count = 0
@@ -437,7 +439,11 @@ class SequenceNumbers:
         """The number of a packet, or of the first of `count` that came together; None while it is not believed."""
         self.proved, self.odd = 0, False
         if self.highest is None:
-            first = sequence if self._above is None else self._above + 1 + ((sequence - self._above - 1) & 0xFFFF)
+            first = sequence if self._above is None else self._above + 1
+            if self._adjoining:
+                self._shift = (first - sequence) & 0xFFFF
+            else:
+                first += (sequence - first) & 0xFFFF
             self._first_ns = now_ns
             self._move_to(first + count - 1, timestamp, now_ns, count)
             return first
@@ -464,6 +470,11 @@ class SequenceNumbers:
             return None
         self._move_to(number + count - 1, timestamp, now_ns, count + self.proved)
         return number
+
+    @property
+    def last(self) -> int | None:
+        """The highest number, of the earlier source's while none has come of this one."""
+        return self._above if self.highest is None else self.highest
 
     def peek(self, sequence: int) -> int:
         """The number of a sequence number near the highest; that moves nothing on."""
@@ -536,11 +547,11 @@ class ReceiverStats:
 
     The source counts from its first packet; the probation of A.1 is left out, as a session names its SSRC. A source
     whose numbers start again is counted from there, as A.1 has it. `above` is for a source that replaces another: its
-    numbers come after that one's.
+    numbers come after that one's; with `adjoining` without a gap.
     """
 
-    def __init__(self, rate: int, *, above: int | None = None) -> None:
-        self.numbers = SequenceNumbers(rate, above=above)
+    def __init__(self, rate: int, *, above: int | None = None, adjoining: bool = False) -> None:
+        self.numbers = SequenceNumbers(rate, above=above, adjoining=adjoining)
         self._rate = rate
         self._base = 0
         self._restarts = 0

@@ -144,7 +144,7 @@ def convergence(trace: Trace, at: Moment = "shown", band: float = 0.02) -> Conve
     return Convergence(
         target_fps=target,
         settled_s=settled,
-        mean_fps=mean_rate(times),
+        mean_fps=mean_rate(times, folded.came_back(trace)),
         deviation_fps=float(np.std(after)) if len(after) else None,
         rate_error_ppm=ppm,
         overshoot_percent=None if goal is None else _overshoot(judged[1][np.isfinite(judged[1])], goal),

@@ -187,7 +187,10 @@ class SyncSummary(Spread):
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(Printed):
-    """A run in a table. `fps` is the mean over what was shown; `delay_ms` the median one-way delay of a packet.
+    """A run in a table.
+
+    `fps` is the mean over what was shown, breaks of the connection apart; `delay_ms` the median one-way delay of a
+    packet.
 
     `av_median_ms` and `av_p95_ms` are how far picture and sound were apart, whichever was early; `av_signed_ms` is the
     median with its sign, positive when the sound is early. `packet_loss_percent` is as `numbers.loss` defines it:
@@ -434,7 +437,7 @@ def summary(trace: Trace) -> Summary:
         skipped=ledger.skipped,
         lost=ledger.lost if tells_loss(trace) else None,
         in_flight=ledger.in_flight,
-        fps=mean_rate(rates.moments(trace, "shown")),
+        fps=mean_rate(rates.moments(trace, "shown"), rates.came_back(trace)),
         target_fps=target_fps(trace),
         audio_seconds=audio_seconds(trace),
         av_median_ms=sync.median_ms,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avlab.measure.numbers.folds import Bins, Floats, Series, of_frames, quantile, seconds, span_seconds
-from avlab.measure.record.tables import NS, PACKET_FATES, STREAMS, UNKNOWN, UNKNOWN32
+from avlab.measure.record.tables import CONNECTION_BACK, NS, PACKET_FATES, STREAMS, UNKNOWN, UNKNOWN32
 from avlab.measure.record.trace import Trace
 
 Moment: TypeAlias = Literal["shown", "sent", "complete"]
@@ -126,9 +126,21 @@ def varies(pts: NDArray[np.int64]) -> bool:
     return len(rates) > 1 and float(rates.max() - rates.min()) > VARIES * float(np.median(rates))
 
 
-def mean_rate(times: Floats) -> float | None:
-    """Intervals a second, of moments in order; None when there is no interval."""
-    return float((len(times) - 1) / (times[-1] - times[0])) if len(times) > 1 and times[-1] > times[0] else None
+def mean_rate(times: Floats, backs: Floats | None = None) -> float | None:
+    """Intervals a second, of moments in order, but for those in which a connection came back; None without any."""
+    steps = np.diff(times)
+    if backs is not None and len(steps):
+        kept = np.ones(len(steps), bool)
+        after = np.searchsorted(times, backs)
+        kept[after[(after > 0) & (after < len(times))] - 1] = False
+        steps = steps[kept]
+    return float(len(steps) / steps.sum()) if steps.sum() > 0 else None
+
+
+def came_back(trace: Trace) -> Floats:
+    """When a client's connection, which had broken off, was there again; in order."""
+    rows = (row.time_ns for row in trace.setting_rows if row.kind == "event" and row.name == CONNECTION_BACK)
+    return (np.sort(np.fromiter(rows, np.int64)) - trace.epoch_ns) / NS
 
 
 def target_fps(trace: Trace) -> float | None:

@@ -26,6 +26,9 @@ PACKET_FATES = ("used", "duplicate", "late", "lost", "socket_dropped", "in_fligh
 WITHOUT_NUMBERS = frozenset(("classic", "http"))
 """The wires whose packets have no numbers to know them by, as a trace's `meta` names them."""
 
+CONNECTION_LOST, CONNECTION_BACK = "connection lost", "connection back"
+"""The events between which a client had no way to its server: nothing was sent to it that could be lost."""
+
 NS = 1_000_000_000
 MOST_ROWS = 5_000_000
 """Rows that one DataFrame is made of, at most."""

@@ -90,6 +90,7 @@ _REASONS = {
     "allow_basic": "asks nobody for a password",
     "video_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
     "audio_over": "has pictures over UDP and sound over TCP, and no way to ask for anything else",
+    "reconnect": "has no description by which a stream could be known to be the same one, and its pictures are no RTP",
     "av_offset": "carries no timestamps, so that nothing ties a picture to its sound that could be shifted",
     "jitter_buffer": "has one datagram a frame, so that there is nothing to put in order or together",
     "payload": "has each frame as a JPEG in base64 in one datagram",
@@ -398,6 +399,10 @@ class ClassicReceiver:
         if self._picture_ns is None and now_ns - self._greeted_ns >= GREET_NS and self._sound_over_ns is None:
             self._greeted_ns = now_ns
             self._udp.send([HELLO], self._address)
+
+    def deserted(self, now_ns: int) -> bool:
+        """See `ends.Receiver`: the connection's end is the only one that this wire has."""
+        return False
 
     def over(self, now_ns: int) -> bool:
         """Whether what is told, an empty chunk or the connection's end, and what is not, quiet, speak for the end."""

@@ -267,6 +267,10 @@ class DescribedReceiver:
             self._notice("silence", f"nothing has come for {SILENCE_NS // NS} s, so the stream is over")
         return True
 
+    def deserted(self, now_ns: int) -> bool:
+        """See `ends.Receiver`: nobody can be asked to come back."""
+        return False
+
     def _where(self, stream: str) -> str:
         return self.ways[stream].opened.where
 

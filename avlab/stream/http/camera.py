@@ -51,6 +51,7 @@ _REASONS = {
     "payload": "has each picture as a JPEG in a part of its own",
     "codec": "has each picture as a JPEG in a part of its own",
     "repair": "is TCP's, which sends again what is lost",
+    "reconnect": "has pictures without numbers and timestamps, so that nothing tells how one goes on",
     "capture": "is not RTSP or RTP, which is what a capture here is of",
 }
 
@@ -231,6 +232,10 @@ class HttpReceiver:
         )
         self._pictures += 1
         self._presentation.take_frame(frame, came.time_ns)
+
+    def deserted(self, now_ns: int) -> bool:
+        """See `ends.Receiver`: nothing tells an end from another one."""
+        return False
 
     def over(self, now_ns: int) -> bool:
         """Whether the connection has ended, and all that came on it was taken. WireError for what is in no parts."""

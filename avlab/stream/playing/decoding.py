@@ -93,6 +93,11 @@ class Decoding:
     def end(self) -> None:
         """See `Decoder`: it gives each picture at once."""
 
+    def renew(self) -> None:
+        """What is `put` from here on is of another stream, and needs nothing that came before."""
+        with self._changed:
+            self._keyed = self._keyed and not self._codec.full
+
     def done(self) -> list[Decoded]:
         """What has become of pictures since last asked."""
         with self._changed:

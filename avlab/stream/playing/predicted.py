@@ -57,7 +57,8 @@ class PredictedDecoding:
         self._called = CALLED[coding]
         self._damaged, self._notice, self._ready = damaged, notice, ready
         self._changed = threading.Condition()
-        self._waiting: deque[Frame | None] = deque()  # None: nothing more comes
+        # None: nothing more comes; a decoder: what comes is another stream, and for that one
+        self._waiting: deque[Frame | VideoDecoder | None] = deque()
         self._done: deque[Decoded] = deque()
         self._ended = False
         # Of the decoding thread alone.
@@ -76,11 +77,22 @@ class PredictedDecoding:
         """See `Decoder`."""
         with self._changed:
             if len(self._waiting) >= MOST_WAITING:
-                given_up = [each for each in self._waiting if each is not None]
-                self._done += [Decoded(each, None, "skipped") for each in given_up]
+                self._done += [Decoded(each, None, "skipped") for each in self._waiting if isinstance(each, Frame)]
+                left = [each for each in self._waiting if not isinstance(each, Frame)]
                 self._waiting.clear()
+                self._waiting += left
                 frame = replace(frame, after_loss=True)
             self._waiting.append(frame)
+            self._changed.notify()
+
+    def renew(self, coding: str, *, setup: bytes = b"") -> None:
+        """What is `put` from here on is of another stream, and needs nothing that came before.
+
+        ValueError, in a sentence, where this PyAV has no such decoder.
+        """
+        decoder = VideoDecoder(coding, setup=setup)
+        with self._changed:
+            self._waiting += (None, decoder)
             self._changed.notify()
 
     def end(self) -> None:
@@ -106,6 +118,9 @@ class PredictedDecoding:
                 if self._ended:
                     return
                 frame = self._waiting.popleft()
+            if isinstance(frame, VideoDecoder):
+                self._begin(frame)
+                continue
             decoded = self._drained() if frame is None else self._fed_with(frame)
             with self._changed:
                 self._done += decoded
@@ -117,6 +132,11 @@ class PredictedDecoding:
         with self._changed:
             self._ended = True
             self._changed.notify()
+
+    def _begin(self, decoder: VideoDecoder) -> None:
+        self._decoder, self._called = decoder, CALLED[decoder.coding]
+        self._spoilt, self._since, self._fed = None, 0, 0
+        self._failed, self._told = 0, False
 
     def _fed_with(self, frame: Frame) -> list[Decoded]:
         if frame.data is None:

@@ -61,6 +61,7 @@ class Presentation:
         self._moved_ns = 0
         self._fps: float | None = None
         self._decoding: Decoder | None = None
+        self._decoders: list[Decoder] = []  # that one, and those that it has replaced
 
     def begin(
         self,
@@ -79,14 +80,29 @@ class Presentation:
         `size` is their width and height, and `fps` their rate, where a description tells them. `decoding` decodes those
         that are no JPEG; without, they are incomplete.
         """
-        self._sounding, self._fps, self._decoding = sounding, fps, decoding
+        self._sounding = sounding
+        self.go_on(fps=fps, decoding=decoding)
         self.player.prepare(streams=streams, delay_ns=delay_ns, sound=sounding, timed=timed, size=size)
+
+    def interrupt(self, now_ns: int) -> None:
+        """The way to the server has broken off: what has come is presented, and more may come after `go_on`."""
+        self.player.interrupt(now_ns)
+        self.pump()
+
+    def go_on(self, *, fps: float | None, decoding: Decoder | None) -> None:
+        """The server sends again, pictures at `fps` that `decoding` decodes."""
+        self._fps, self._decoding = fps, decoding
+        if decoding is not None and decoding not in self._decoders:
+            self._decoders.append(decoding)
 
     # ---- taps, for anyone
 
-    def tap(self, *, decides: bool, waiting: int = 1) -> Tap:
-        """A place to take pictures from; one that `decides` owes a verdict on each. `waiting` is how many it holds."""
-        tap = Tap(lambda tap, verdict: self._verdicts.append((tap, verdict)), decides=decides, waiting=waiting)
+    def tap(self, *, decides: bool, waiting: int = 1, ahead: bool = False) -> Tap:
+        """A place to take pictures from; one that `decides` owes a verdict on each. `waiting` is how many it holds.
+
+        With `ahead` it gets them as soon as they are complete, and not when they are due.
+        """
+        tap = Tap(self._told, decides=decides, waiting=waiting, ahead=ahead)
         self.taps.append(tap)
         return tap
 
@@ -106,6 +122,11 @@ class Presentation:
         """No more pictures will come."""
         for tap in list(self.taps):
             tap.close()
+
+    @property
+    def decoding(self) -> Decoder | None:
+        """What decodes the pictures that come now; None where that needs nobody."""
+        return self._decoding
 
     @property
     def sounding(self) -> Sounding | None:
@@ -197,8 +218,9 @@ class Presentation:
     def move_along(self, now_ns: int) -> None:
         """Show what is due by now, give up what came too late, hand on what the device and the taps have said."""
         self._moved_ns = now_ns
-        for frame, image, fate in self._decoding.done() if self._decoding is not None else ():
-            self.player.decoded(frame, image, now_ns, fate=fate)
+        for decoder in self._decoders:
+            for frame, image, fate in decoder.done():
+                self.player.decoded(frame, image, now_ns, fate=fate)
         self._follow_taps(now_ns)
         for reading in self._sounding.readings() if self._sounding is not None else ():
             self.player.heard(reading)
@@ -265,6 +287,9 @@ class Presentation:
             self.pump()
 
     # ---- taps
+
+    def _told(self, tap: Tap, verdict: Verdict) -> None:
+        self._verdicts.append((tap, verdict))
 
     def _show(self, event: FrameDue) -> None:
         """A picture is to be seen now: for all taps but those that had it ahead of its time."""

@@ -29,6 +29,10 @@ class Received:
     """Presentation time in seconds from the start of the clip."""
     decoded: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
     """What a codec of one's own has decoded; None where `data` is a JPEG."""
+    captured: float | None = None
+    """When it was captured by the sender's clock, in seconds since 1970 as `time.time()` has them: its RTP timestamp,
+    laid against the sender's reports (RFC 3550 6.4.1). None before the first report has come, from a sender without a
+    wall clock (NTP time 0, or one that counts from its own start), and on the classic wire."""
 
     @property
     def image(self) -> NDArray[np.uint8]:
@@ -59,15 +63,20 @@ class Tap:
     """Holds one picture, or the newest `waiting`. A slow taker never holds up the stream: the oldest are replaced.
 
     With `told`, the taker may decide: while `decides` is set it owes a verdict on each picture, and of several such
-    takers the first one's counts. While `ahead` is set too, pictures come as soon as they are complete, each with the
-    moment at which it is due, and up to `AHEAD` of them wait.
+    takers the first one's counts. While `ahead` is set, pictures come as soon as they are complete, each with the
+    moment at which it is due; for a taker that decides, up to `AHEAD` of them wait.
     """
 
     def __init__(
-        self, told: Callable[[Tap, Verdict], None] | None = None, *, decides: bool = False, waiting: int = 1
+        self,
+        told: Callable[[Tap, Verdict], None] | None = None,
+        *,
+        decides: bool = False,
+        waiting: int = 1,
+        ahead: bool = False,
     ) -> None:
         self.decides = decides and told is not None
-        self.ahead = False
+        self.ahead = ahead
         self.resigned_shown = False
         """What becomes of the verdicts still owed when `decides` is taken back: shown when released, or skipped."""
         self._told = told
@@ -83,7 +92,7 @@ class Tap:
             if self._closed:
                 missed.append(frame)
             else:
-                while len(self._frames) >= (AHEAD if self.ahead else self._waiting):
+                while len(self._frames) >= (AHEAD if self.ahead and self.decides else self._waiting):
                     missed.append(self._frames.popleft()[0])
                 self._frames.append((frame, due_ns))
                 self._changed.notify()

@@ -334,13 +334,13 @@ class RtspReceiver:
     def _anchor(self, playing: rtsp.Response) -> None:
         """RTP-Info says which timestamps stand for the start of the range (RFC 2326 12.33), the range where it ends."""
         start_ns, infos = self._session.positions(playing)
-        self._presentation.player.begin(start_ns, infos, self._play_ns)
+        begun_ns = self._presentation.player.begin(start_ns, infos, self._play_ns)
         told = self._session.description.range
         with contextlib.suppress(WireError):
             if "Range" in playing.headers:
                 told = sdp.NptRange.parse(playing.headers["Range"])
         if told is not None and told.end_ns is not None and told.end_ns > start_ns:
-            self._span_ns = start_ns, told.end_ns
+            self._span_ns = begun_ns, begun_ns + told.end_ns - start_ns
 
     # ---- what arrives
 
@@ -434,6 +434,20 @@ class RtspReceiver:
             return self._has_ended(now_ns)
         return player.over or self._lost_ns is not None
 
+    def deserted(self, now_ns: int) -> bool:
+        """See `ends.Receiver`: at its end a server keeps the connection, and plays again to who asks."""
+        return self._lost_ns is not None and not self._at_end(now_ns)
+
+    def _at_end(self, now_ns: int) -> bool:
+        """Whether the clip's end has come, as far as the server has told it beforehand."""
+        media_ns = max((i.media_ns for i in self._incoming.values() if i.media_ns is not None), default=0)
+        near = self._span_ns is not None and media_ns >= self._span_ns[1] - NEAR_END_NS
+        return near or self._passed(now_ns)
+
+    def _passed(self, now_ns: int) -> bool:
+        """Whether as much time has gone by since PLAY as the server has told that the clip takes."""
+        return self._span_ns is not None and now_ns - self._play_ns >= self._span_ns[1] - self._span_ns[0]
+
     def _newest_ns(self) -> int:
         """When anything last came from the server."""
         return max(self._heard_ns, *(i.heard_ns or 0 for i in self._incoming.values()))
@@ -441,16 +455,10 @@ class RtspReceiver:
     def _has_ended(self, now_ns: int) -> bool:
         """Without a BYE: whether the clip has come to the end that was told. Raises when the server is gone."""
         newest_ns = self._newest_ns()
-        at_end = False
-        if self._span_ns is not None:
-            start_ns, end_ns = self._span_ns
-            media_ns = max((i.media_ns for i in self._incoming.values() if i.media_ns is not None), default=0)
-            passed = now_ns - self._play_ns >= end_ns - start_ns
-            at_end = passed or media_ns >= end_ns - NEAR_END_NS
-            if passed and now_ns - newest_ns >= AFTER_END_NS:
-                return True
+        if self._passed(now_ns) and now_ns - newest_ns >= AFTER_END_NS:
+            return True
         if self._lost_ns is not None and now_ns - self._lost_ns > BYE_PATIENCE_NS:
-            if at_end:
+            if self._at_end(now_ns):
                 return True
             raise ConnectionError(
                 f"the server at {self._session.where} closed the connection in mid-stream: "
