@@ -19,6 +19,7 @@ const url = (name) => new URL(name, location.origin + location.pathname);
 class Sound {
   constructor({ rate, channels }) {
     Object.assign(this, { rate, channels, blocks: [], next: 0, slack: LEAD, underruns: 0 });
+    Object.assign(this, { quickest: Infinity, passed: 0 }); // how long the way took at least; sound passed over
     try {
       this.context = new AudioContext({ sampleRate: rate });
     } catch { // a rate that this browser does not open a device at
@@ -30,19 +31,25 @@ class Sound {
   push(pts, samples) {
     const { context, blocks, rate, channels } = this;
     if (context.state !== "running") return;
-    const now = context.currentTime, last = blocks.at(-1);
+    const count = samples.length / channels;
+    if (count < 8) return;
+    if (this.slack > 2 * LEAD) this.stop(); // all of it would go on being so late
+    const now = context.currentTime, last = blocks.at(-1), way = performance.now() / 1000 - pts;
+    this.quickest = Math.min(this.quickest + 2e-5, way);
     const gap = last ? pts - last.pts - last.media : 0;
     if (last && gap > 0.005 && gap < FAR) this.next += gap; // what is missing is silence
     if (!last || this.next < now + 0.01 || Math.abs(gap) >= FAR) {
+      if (way - this.quickest > LEAD && this.passed < FAR) { // old, and newer sound is behind it
+        this.passed += count / rate;
+        return;
+      }
       if (last) this.underruns += 1;
-      this.next = now + LEAD;
-      this.slack = LEAD;
+      if (this.passed >= FAR) this.quickest = way;
+      Object.assign(this, { next: now + LEAD, slack: LEAD, passed: 0 });
     }
     const ahead = this.next - now;
     if (ahead > FAR) return;
     this.slack += (ahead - this.slack) * 0.02;
-    const count = samples.length / channels;
-    if (count < 2) return;
     const size = count + (this.slack < LEAD - NEAR ? 1 : this.slack > LEAD + NEAR ? -1 : 0);
     const buffer = context.createBuffer(channels, size, rate);
     for (let c = 0; c < channels; c++) fill(buffer.getChannelData(c), samples, count, channels, c);
@@ -50,7 +57,7 @@ class Sound {
     source.buffer = buffer;
     source.connect(context.destination);
     source.start(this.next);
-    blocks.push({ pts, media: count / rate, at: this.next, lasts: size / rate });
+    blocks.push({ pts, media: count / rate, at: this.next, lasts: size / rate, source });
     if (blocks.length > 200) blocks.shift();
     this.next += size / rate;
   }
@@ -65,6 +72,12 @@ class Sound {
       : context.currentTime - (context.outputLatency || context.baseLatency || 0);
     const block = blocks.findLast(({ at }) => at <= moment) ?? blocks[0];
     return block.pts + (moment - block.at) * (block.media / block.lasts);
+  }
+
+  stop() {
+    for (const { source } of this.blocks.splice(0)) source.stop();
+    this.slack = LEAD;
+    this.underruns += 1;
   }
 
   close() {
