@@ -189,7 +189,9 @@ def _say_how(server: Server, options: argparse.Namespace) -> None:
         return
     url = server.url.replace("//", "//USER:PASSWORD@", 1) if options.users is not None else server.url
     if options.wire == "http":
-        _say(f"  open it in any browser, on a phone too    or: avlab play {url}    Ctrl-C ends it")
+        here = options.host in (None, "127.0.0.1", "localhost", "::1")
+        which = "a browser of this machine (phones: --class)" if here else "any browser, on a phone too"
+        _say(f"  open it in {which}    or: avlab play {url}    Ctrl-C ends it")
         return
     other = f"ffplay {url}" if options.wire == "rtsp" else "the tutorial's own client"
     _say(f"  play it: avlab play {url}    or: {other}    Ctrl-C ends it")

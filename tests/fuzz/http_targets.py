@@ -1,14 +1,19 @@
-"""What reads bytes of others over HTTP: a camera's body in parts, and the header that announces them."""
+"""What reads bytes of others over HTTP: a camera's body in parts, where it sends on to, and requests at the gate."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 from functools import cache
 
 import cv2
 import numpy as np
 
+from avlab.stream.http.fetching import HttpPlace, is_http
+from avlab.stream.http.gate import Gate
+from avlab.stream.joining import let_class_in
 from avlab.wire import multipart
+from avlab.wire.admission import Admission
 from avlab.wire.jpeg import check_jpeg
 from avlab.wire.units import WireError
 
@@ -59,7 +64,52 @@ def _parts(data: bytes) -> object:
     return sizes, was_cut, reader.over
 
 
+def _request(data: bytes) -> object:
+    """A browser's headers, a line each, in front of a server with a class's code: none of them lets anybody in."""
+    rng = random.Random(1)
+    admission = Admission({}, draw=rng.randbytes)
+    let_class_in(admission, "BCDFGH")
+    gate = Gate("0.0.0.0", admission=admission, by_code=True)
+    gate.port = 8080
+    lines = data.decode("latin-1").split("\n")
+    headers = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    page, websocket = len(data) % 2 > 0, len(data) % 3 == 0
+    place = gate.check_place(headers, local="10.0.0.7", page=page, websocket=websocket)
+    token = gate.check_token(headers.get("Token", ""))
+    person = gate.check_person(
+        "GET", "/", authorization=headers.get("Authorization"), ticket=headers.get("Cookie"), host="10.0.0.9", now_ns=0
+    )
+    code = gate.check_code(headers.get("Code", ""), host="10.0.0.9", now_ns=0)
+    assert token is not None
+    assert person is not None
+    assert place is None or place.status == 403
+    return place is None, person.status, code is None
+
+
+_REQUESTS = [
+    b"Host: 10.0.0.7:8080\nOrigin: http://10.0.0.7:8080\nSec-Fetch-Site: same-origin\nCookie: x\nCode: ZZZZZZ",
+    b"Host: [fe80::1]:8080\nReferer: http://[fe80::1]:8080/\nSec-Fetch-Mode: navigate\nSec-Fetch-Dest: document",
+    b'Host: laptop.local:8080\nAuthorization: Digest username="class", realm="avlab", nonce="1", uri="/", response="2"',
+]
+
+
+def _place(data: bytes) -> object:
+    """An address to play, or one that a camera sends on to."""
+    text = data.decode("utf-8", "replace")
+    place = HttpPlace.parse(text)
+    assert HttpPlace.parse(place.url) == place
+    return is_http(text)
+
+
 HTTP_TARGETS = (
+    Target("a request at the http wire's gate", _request, lambda: _REQUESTS, (), (b"Origin: null", b"\nHost: ", b"@")),
+    Target(
+        "an address of HTTP",
+        _place,
+        lambda: [b"http://user:p@host:80/a?b#c", b"https://[::1]:8443/x%20y", b"http://host"],
+        (ValueError,),
+        (b"http://", b"https://[", b"%25eth0]", b"@", b"#", b"\\"),
+    ),
     Target(
         "a camera's pictures in parts, cut anywhere",
         _parts,
