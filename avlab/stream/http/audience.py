@@ -132,7 +132,7 @@ class HttpAudience:
         """Connections have come."""
         for arrival in link.accept(now_ns):
             host = host_of(arrival.address)
-            self._site.take(arrival.link.socket, str(ip_address(host) or host))
+            self._site.take(arrival.link.socket, str(ip_address(host) or host), host_of(arrival.local))
 
     def wake_at(self) -> int | None:
         """When connections are to be taken again."""

@@ -19,7 +19,6 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from avlab.stream.http.gate import TICKET_NS, Denied
 from avlab.stream.http.viewers import Viewer
-from avlab.stream.sockets.links import host_of
 from avlab.wire import multipart
 from avlab.wire.text import person
 from avlab.wire.units import NS
@@ -106,10 +105,10 @@ class _Handler(web.RequestHandler):
 
     def prepare(self) -> None:
         connection: Any = self.request.connection
-        self.site.asked(connection.stream)
+        local = self.site.asked(connection.stream)
         ip = ip_address(self.request.remote_ip or "")
         self.host = str(ip or self.request.remote_ip)
-        denied = self._denied(host_of(connection.stream.socket.getsockname()))
+        denied = self._denied(local)
         if denied is not None:
             self.deny(denied)
 

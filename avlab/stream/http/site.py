@@ -94,7 +94,7 @@ class Site:
         self._closers: dict[int, Callable[[], None]] = {}  # by number
         self._newest: Unit | None = None  # for who comes while a clip of few pictures runs
         self._connections: dict[IOStream, str] = {}  # without a complete request, oldest first, and their hosts
-        self._streams: weakref.WeakSet[IOStream] = weakref.WeakSet()
+        self._streams: weakref.WeakKeyDictionary[IOStream, str] = weakref.WeakKeyDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._finished = asyncio.Event()
         self._ran = False
@@ -116,9 +116,9 @@ class Site:
         """Make the loop: from here on `run` may be called, and what is handed over before waits for it."""
         self._loop = asyncio.SelectorEventLoop()  # on Windows, too, where Tornado needs this one
 
-    def take(self, connection: Any, host: str) -> None:
-        """A connection has come from a host."""
-        self._soon(self._take, connection, host)
+    def take(self, connection: Any, host: str, local: str) -> None:
+        """A connection has come from a host, to this address of this machine."""
+        self._soon(self._take, connection, host, local)
 
     def show(self, picture: Unit) -> None:
         """A picture, for all who look."""
@@ -176,7 +176,7 @@ class Site:
         if others:
             await asyncio.wait(others, timeout=FAREWELL_S)
 
-    def _take(self, connection: Any, host: str) -> None:
+    def _take(self, connection: Any, host: str, local: str) -> None:
         """Serve a connection, unless too many wait already that have asked for nothing."""
         if self._finished.is_set():
             connection.close()
@@ -185,18 +185,19 @@ class Site:
         stream = IOStream(connection, max_buffer_size=MAX_BUFFER)
         for old in [known for known in self._connections if known.closed()]:
             del self._connections[old]
-        self._streams.add(stream)
+        self._streams[stream] = local
         self._connections[stream] = host
-        self._server.handle_stream(stream, connection.getpeername())
+        self._server.handle_stream(stream, (host, 0))
         if (at := one_too_many(list(self._connections.values()))) is not None:
             self._notice("connections", "more connections come than ask for anything: the oldest of them are closed")
             worst = list(self._connections)[at]
             self.tell("client refused", f"{self._connections.pop(worst)}: it asks for nothing, and others come")
             worst.close()
 
-    def asked(self, stream: IOStream) -> None:
-        """A connection has brought a whole request."""
+    def asked(self, stream: IOStream) -> str:
+        """A connection has brought a whole request: at which address of this machine it came."""
         self._connections.pop(stream, None)
+        return self._streams[stream]
 
     def refusal(self, host: str) -> Denied | None:
         """Why nobody else from there may look; None when somebody may."""
