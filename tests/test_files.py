@@ -63,7 +63,7 @@ def test_two_sides_are_joined_after_travelling(tmp_path: Path) -> None:
 def test_any_reader_of_parquet_reads_the_tables(trace: Trace, tmp_path: Path) -> None:
     trace.save(tmp_path / "x")
     with zipfile.ZipFile(tmp_path / "x") as archive:
-        tables = ("frames", "packets", "reports", "sync")
+        tables = ("clocks", "frames", "packets", "reports", "sync")
         assert sorted(archive.namelist()) == sorted(["settings.json", *(f"{name}.parquet" for name in tables)])
         frames = pd.read_parquet(io.BytesIO(archive.read("frames.parquet")))
         described = json.loads(archive.read("settings.json"))

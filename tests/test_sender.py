@@ -95,7 +95,7 @@ def tell(
 
 
 def told(machine: Sender) -> list[Reported | Doubted]:
-    return [event for event in machine.events() if not isinstance(event, Sent)]
+    return [event for event in machine.events() if isinstance(event, Reported | Doubted)]
 
 
 # ---- media

@@ -129,6 +129,8 @@ def run(
                     EPOCH + second * NS, stream, whose, loss=loss, lost=second, jitter_ns=MS // 3,
                     round_trip_ns=4 * MS if second > 1 else None, kbps=1500.5 if second > 1 else None,
                 )  # fmt: skip
+                # Who neither tells its time nor answers says nothing of its clock.
+                server.clock(EPOCH + second * NS, stream, whose, peer=0xEE)
     server.meta["clip"], server.meta["target_fps"] = "count.mp4", fps
     client.meta["end_ns"] = end + clock_offset_ns
     client.meta["ssrcs"] = [ssrc, ssrc + 1] if sound else [ssrc]

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from avlab.core.events import (
+    ClockTold,
     Leapt,
     Malformed,
     NotBelieved,
@@ -23,6 +24,7 @@ from avlab.core.events import (
     SourcesKnown,
     Stray,
 )
+from avlab.core.moments import Moments, delay_ns
 from avlab.core.presenting import Presenting
 from avlab.core.repairing import Asking, Rebuilding, Repair, Repairing, repairing
 from avlab.network.ownrepair import OwnRepair, Recovered, RepairReceiver
@@ -49,6 +51,9 @@ MOST_HELD = 256
 
 TOLD = 100
 """How many packets that are malformed or stray are told of; a hostile sender could fill a record with them."""
+
+CLOCK_TOLD_NS = NS // 8
+"""How often a stream's sender is listened to about its clock: it tells it twice a second."""
 
 LEAPS_TOLD_NS = 5 * NS
 """Streams that leap within this are told of once."""
@@ -96,6 +101,8 @@ class Described(NamedTuple):
     """The kind that is agreed on."""
     own: OwnRepair | None = None
     """Anyone's own repair that is agreed on, beside that or instead."""
+    tells_times: bool = False
+    """Whether receivers are to tell their time, and are answered (RFC 3611 5.1, rcvr-rtt)."""
     repair_ssrcs: Mapping[str, int] = MappingProxyType({})
     """The sources of repairs that are streams of their own, as far as the server told them."""
     pictures: Mapping[int, VideoFormat] = MappingProxyType({})
@@ -122,6 +129,7 @@ class Incoming:
     ssrc: int | None = None
     ended: bool = False
     """Whether its source has said BYE."""
+    clock_told_ns: int | None = None  # when its source's clock was told of last
     heard_ns: int | None = None
     """When the newest packet of the stream's source came, a report included."""
     media_ns: int | None = None
@@ -153,12 +161,16 @@ class Incoming:
 class Arriving:
     """The streams of one server. `add` each, `begin` when they are asked for, `take` what comes.
 
-    What has been taken goes to `presenting`, what happened to `emit`.
+    What has been taken goes to `presenting`, what happened to `emit`. `ssrc` is the player's own, and `moments` are
+    those at which it told its time.
     """
 
-    def __init__(self, presenting: Presenting, emit: Callable[[PlayerEvent], None]) -> None:
+    def __init__(
+        self, presenting: Presenting, emit: Callable[[PlayerEvent], None], *, ssrc: int = 0, moments: Moments
+    ) -> None:
         self.incoming: dict[str, Incoming] = {}
         self._before: dict[str, Incoming] = {}  # streams of which something had come when they were cleared
+        self._ssrc, self._moments = ssrc, moments
         self._presenting, self._emit = presenting, emit
         self._timeline = Timeline(reference="audio")
         self._malformed = self._strays = 0
@@ -281,7 +293,8 @@ class Arriving:
     # ---- RTCP
 
     def _take_report(self, incoming: Incoming, data: bytes, now_ns: int) -> None:
-        for packet in rtcp.parse_compound(data):
+        packets = rtcp.parse_compound(data)
+        for packet in packets:
             if isinstance(packet, rtcp.SenderReport) and incoming.ssrc in (None, packet.ssrc):
                 if incoming.ssrc is None:
                     self._know_source(incoming, packet.ssrc)
@@ -291,6 +304,7 @@ class Arriving:
                     incoming.early = packet  # what its timestamps follow on is known with the first packet
                 else:
                     self._take_clocks(incoming, packet, now_ns)
+                self._tell_clock(incoming, packet, packets, now_ns)
             elif isinstance(packet, rtcp.Bye) and incoming.ssrc in packet.ssrcs:
                 incoming.ended = True
 
@@ -303,6 +317,21 @@ class Arriving:
         ticks = incoming.ticks.peek(report.rtp_timestamp)
         if not self._timeline.report(incoming.stream, ticks, rtcp.ntp_to_ns(report.ntp), now_ns):
             self._emit(NotBelieved(now_ns, incoming.stream, "sender report"))
+
+    def _tell_clock(
+        self, incoming: Incoming, report: rtcp.SenderReport, packets: Sequence[rtcp.RtcpPacket], now_ns: int
+    ) -> None:
+        """What the sender's clock shows, and which of our moments it answers (RFC 3611 4.5)."""
+        told_ns = incoming.clock_told_ns
+        if not report.ntp or (told_ns is not None and now_ns - told_ns < CLOCK_TOLD_NS):
+            return
+        incoming.clock_told_ns = now_ns
+        delays = (delay for packet in packets if isinstance(packet, rtcp.ExtendedReport) for delay in packet.delays)
+        mine = next((delay for delay in delays if delay.ssrc == self._ssrc), None)
+        echo_ns = None if mine is None else self._moments.echoed(mine.last)
+        held_ns = None if mine is None or echo_ns is None else delay_ns(mine.delay)
+        peer, wall_ns = report.ssrc, rtcp.ntp_to_ns(report.ntp)
+        self._emit(ClockTold(now_ns, incoming.stream, peer, peer, wall_ns, echo_ns, held_ns))
 
     # ---- RTP
 

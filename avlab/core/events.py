@@ -87,7 +87,28 @@ class KeyAsked(NamedTuple):
     ssrc: int
 
 
-SenderEvent: TypeAlias = Sent | Reported | Doubted | KeyAsked
+class ClockTold(NamedTuple):
+    """The other end said what its clock shows, or what of ours it answers (RFC 3550 6.4.1, RFC 3611 4.4 and 4.5).
+
+    All four moments of a round trip are here: ours of sending and arrival, `echo_ns` and `time_ns`; and the other's,
+    `told_ns` less `held_ns`, and `told_ns`.
+    """
+
+    time_ns: int
+    stream: str
+    ssrc: int
+    """The stream's own source."""
+    peer: int
+    """The source that says so: the stream's own, or a receiver's."""
+    told_ns: int | None
+    """The other's wall clock as it sent, in nanoseconds since 1970; None where it does not say."""
+    echo_ns: int | None
+    """When we sent what this answers; None where it answers nothing."""
+    held_ns: int | None
+    """How long it was kept at the other end, by its clock."""
+
+
+SenderEvent: TypeAlias = Sent | Reported | Doubted | KeyAsked | ClockTold
 
 
 class Offered(NamedTuple):
@@ -317,4 +338,5 @@ PlayerEvent: TypeAlias = (
     | TooSlow
     | LeaderChanged
     | Notice
+    | ClockTold
 )

@@ -13,6 +13,7 @@ from typing import Any
 from avlab.core.arriving import Arriving, Described, Incoming
 from avlab.core.ending import Ending
 from avlab.core.events import Path, PlayerEvent
+from avlab.core.moments import Moments
 from avlab.core.presenting import LOOK_NS, Presenting
 from avlab.core.repairing import Asking
 from avlab.core.sink import SoundSink
@@ -38,18 +39,19 @@ FIRST_REPORT_NS = REPORT_NS // 2
 class Player:
     """A client of one server. `add` its streams, `prepare` how they are presented, `begin` when they are asked for.
 
-    `ssrc` is the player's own, in its reports. On a wire without RTP, nothing is added, and `take_frame` and
-    `take_sound` take what came.
+    `ssrc` is the player's own, in its reports; `unix_offset_ns` is Unix time less the driver's clock. On a wire without
+    RTP, nothing is added, and `take_frame` and `take_sound` take what came.
     """
 
-    def __init__(self, *, ssrc: int = 0) -> None:
+    def __init__(self, *, ssrc: int = 0, unix_offset_ns: int = 0) -> None:
         self.ssrc = ssrc
         self.name = ""
         """What whoever plays is called, told with each report (RFC 3550 6.5.2); empty: nothing is told."""
         self._events: list[PlayerEvent] = []
         self._outgoing: list[tuple[Path, Batch]] = []
         self._presenting = Presenting(self._events.append)
-        self._arriving = Arriving(self._presenting, self._events.append)
+        self._moments = Moments(unix_offset_ns)
+        self._arriving = Arriving(self._presenting, self._events.append, ssrc=ssrc, moments=self._moments)
         self._presenting.captured_ns = self._arriving.captured_ns
         self._report_ns: int | None = None  # when the next report is due; None before anything is asked for
         self._ending = Ending()
@@ -324,7 +326,10 @@ class Player:
             if reception is None or incoming.ssrc is None:
                 continue
             block = rtcp.ReportBlock.of(incoming.ssrc, reception)
-            report = rtcp.ReceiverReport(self.ssrc, (block,)), rtcp.Sdes(self.ssrc, "avlab", self.name)
+            report: list[rtcp.RtcpPacket] = [rtcp.ReceiverReport(self.ssrc, (block,))]
+            report.append(rtcp.Sdes(self.ssrc, "avlab", self.name))
+            if incoming.described.tells_times:
+                report.append(rtcp.ExtendedReport(self.ssrc, reference=self._moments.tell(now_ns)))
             self._send(incoming.stream, rtcp.serialize_compound([*report, *more]))
 
     def _send(self, stream: str, compound: bytes) -> None:

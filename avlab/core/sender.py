@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import Doubted, KeyAsked, Path, Reported, SenderEvent, Sent
+from avlab.core.events import ClockTold, Doubted, KeyAsked, Path, Reported, SenderEvent, Sent
+from avlab.core.moments import Moments, Reference, delay_ns, delay_units, middle
 from avlab.network import belief
 from avlab.network.belief import Account
 from avlab.network.ownrepair import RepairSender
@@ -64,6 +65,8 @@ class Hearing:
     octets: int = 0
     told: Reported | None = None
     """What was made of it."""
+    reference: Reference | None = None
+    """The newest time that it told of its own clock, as yet unanswered."""
 
 
 MOST_HEARD = 512
@@ -167,6 +170,7 @@ class Sender:
         self.names: dict[int, str] = {}
         """What people call those who report (RFC 3550 6.5.2), where they say it; the one client is 0."""
         self._unix_offset_ns, self._budget, self._name = unix_offset_ns, budget, name
+        self._moments = Moments(unix_offset_ns)
         self._by_ssrc: dict[int, Outlet] = {}
         self._start_ns = 0  # when media time 0 was
         self._outgoing: list[tuple[Path, Batch]] = []
@@ -214,7 +218,7 @@ class Sender:
             return
         for outlet in self.outlets.values():
             self._leave(outlet, len(outlet.spreader.flush()), now_ns)
-            self._control(outlet, self._report(outlet, now_ns), rtcp.Bye((outlet.ssrc,)))
+            self._control(outlet, now_ns, self._report(outlet, now_ns), rtcp.Bye((outlet.ssrc,)))
         self.state = State.ENDED
 
     # ---- media
@@ -285,6 +289,7 @@ class Sender:
                     self.heard_ns = now_ns
                     if self._hear(outlet, outlet.hearing(reporter), block, now_ns):
                         self._learn_name(reporter, data)
+                        self._learn_clock(outlet, outlet.hearing(reporter), block, data, now_ns)
             for ssrc in keys:
                 if (outlet := self._by_ssrc.get(ssrc)) is not None and self.playing:
                     self._events.append(KeyAsked(now_ns, outlet.stream, ssrc))
@@ -368,15 +373,26 @@ class Sender:
         if outlet.reported_ns is not None and now_ns - outlet.reported_ns < REPORT_NS:
             return
         outlet.reported_ns = now_ns
-        self._control(outlet, self._report(outlet, now_ns))
+        self._control(outlet, now_ns, self._report(outlet, now_ns))
 
     def _report(self, outlet: Outlet, now_ns: int) -> rtcp.SenderReport:
-        ntp, timestamp = rtcp.ns_to_ntp(now_ns + self._unix_offset_ns), outlet.timestamp(now_ns - self._start_ns)
+        ntp, timestamp = self._moments.tell(now_ns), outlet.timestamp(now_ns - self._start_ns)
         packets, octets = outlet.packets & 0xFFFFFFFF, outlet.octets & 0xFFFFFFFF
         return rtcp.SenderReport(outlet.ssrc, ntp, timestamp, packets, octets)
 
-    def _control(self, outlet: Outlet, report: rtcp.SenderReport, *more: rtcp.RtcpPacket) -> None:
-        data = rtcp.serialize_compound([report, rtcp.Sdes(outlet.ssrc, self._name), *more])
+    def _answers(self, outlet: Outlet, now_ns: int) -> list[rtcp.ExtendedReport]:
+        """To whoever has told its time since the last report: which one that was, and for how long it is here."""
+        delays: list[rtcp.Delay] = []
+        for hearing in outlet.hearings.values():
+            if hearing.reference is not None and len(delays) < rtcp.MAX_DELAYS:
+                ssrc, bits, came_ns = hearing.reference
+                delays.append(rtcp.Delay(ssrc, bits, delay_units(now_ns - came_ns)))
+                hearing.reference = None
+        return [rtcp.ExtendedReport(outlet.ssrc, delays=tuple(delays))] if delays else []
+
+    def _control(self, outlet: Outlet, now_ns: int, report: rtcp.SenderReport, *more: rtcp.RtcpPacket) -> None:
+        answers = self._answers(outlet, now_ns)
+        data = rtcp.serialize_compound([report, rtcp.Sdes(outlet.ssrc, self._name), *answers, *more])
         self._outgoing.append((outlet.control, Batch(data, len(data))))
 
     def _hear(self, outlet: Outlet, hearing: Hearing, block: rtcp.ReportBlock, now_ns: int) -> bool:
@@ -411,6 +427,19 @@ class Sender:
         name = person(rtcp.name_in(data))
         if name and (reporter in self.names or len(self.names) < MOST_HEARD):
             self.names[reporter] = name
+
+    def _learn_clock(self, outlet: Outlet, hearing: Hearing, block: rtcp.ReportBlock, data: bytes, now_ns: int) -> None:
+        """What a report says of its sender's clock: kept for an answer, and for whoever compares the two."""
+        reference = rtcp.reference_in(data)
+        echo_ns = self._moments.echoed(block.last_sr)
+        if reference is not None:
+            hearing.reference = Reference(reference[0], middle(reference[1]), now_ns)
+        elif echo_ns is None:
+            return
+        told_ns = None if reference is None else rtcp.ntp_to_ns(reference[1])
+        held_ns = None if echo_ns is None else delay_ns(block.delay_since_sr)
+        peer = int.from_bytes(data[4:8], "big")
+        self._events.append(ClockTold(now_ns, outlet.stream, outlet.ssrc, peer, told_ns, echo_ns, held_ns))
 
     def _round_trip_ns(self, block: rtcp.ReportBlock, elapsed_ns: int, now_ns: int) -> int | None:
         """From the sender report that a report answers to, to now, without the client's own time (RFC 3550 6.4.1)."""

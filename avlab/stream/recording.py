@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from avlab.core.events import (
+    ClockTold,
     DelayChanged,
     FrameDecided,
     FrameDue,
@@ -104,6 +105,15 @@ class SenderRecording:
             kbps=event.kbps,
         )
 
+    def clock(self, event: ClockTold) -> None:
+        """A row for what a client says of its clock."""
+        _write_clock(self._recorder, event)
+
+
+def _write_clock(recorder: Recorder, event: ClockTold) -> None:
+    time_ns, stream, ssrc, peer, told_ns, echo_ns, held_ns = event
+    recorder.clock(time_ns, stream, ssrc, peer=peer, told_ns=told_ns, echo_ns=echo_ns, held_ns=held_ns)
+
 
 class PlayerRecording:
     """Writes what a player tells into a record, and what only its driver knows. One thread calls it."""
@@ -115,6 +125,7 @@ class PlayerRecording:
             FrameDecided: self._write_frame,
             SoundDecided: self._write_sound,
             SyncRead: lambda event: recorder.sync(*event),
+            ClockTold: lambda event: _write_clock(recorder, event),
             FrameReady: _pass_over,
             FrameDue: _pass_over,
         }

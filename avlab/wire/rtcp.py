@@ -1,4 +1,4 @@
-"""RTCP: sender and receiver reports, source descriptions, BYE (RFC 3550 section 6), NACK (RFC 4585), and NTP time.
+"""RTCP: sender and receiver reports, source descriptions, BYE (RFC 3550 section 6), NACK (RFC 4585), times (RFC 3611).
 
 Pure: compound packets in, values out, and back. Wall-clock time comes in as nanoseconds since 1970.
 """
@@ -24,6 +24,13 @@ PSFB = 206
 PICTURE_LOSS = 1
 """Payload-specific feedback, and the one of its formats that is known here (RFC 4585 section 6.3.1)."""
 
+XR = 207
+RECEIVER_TIME, DELAYS = 4, 5
+"""Extended reports, and the two of their blocks that are known here (RFC 3611 sections 2, 4.4 and 4.5)."""
+
+MAX_DELAYS = 64
+"""Receivers that one block of delays answers."""
+
 MAX_NACK_FIELDS = 256
 """Fields of 17 packets each in one NACK: a receiver that lacks more has lost its stream and not some packets."""
 
@@ -38,6 +45,8 @@ _PADDING = 0x20
 _HEADER = struct.Struct("!BBH")
 _SENDER = struct.Struct("!IQIII")
 _BLOCK = struct.Struct("!IB3sIIII")
+_XR_BLOCK = struct.Struct("!BxH")  # its type, and how many words follow
+_DELAY = struct.Struct("!III")
 _ASKS = {(RTPFB, GENERIC_NACK), (PSFB, PICTURE_LOSS)}
 _NACK_FIELD = struct.Struct("!HH")  # a sequence number, and a bit for each of the 16 after it, the next one's lowest
 
@@ -120,7 +129,28 @@ class PictureLoss:
     media_ssrc: int
 
 
-RtcpPacket: TypeAlias = SenderReport | ReceiverReport | Sdes | Bye | Nack | PictureLoss
+class Delay(NamedTuple):
+    """The answer to one receiver's time: which it was, and how long it was kept (RFC 3611 4.5)."""
+
+    ssrc: int
+    """The receiver's."""
+    last: int
+    """The middle 32 bits of the NTP time that it told (LRR)."""
+    delay: int
+    """Since that came, in 65,536ths of a second (DLRR)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendedReport:
+    """What `ssrc` says of clocks, beyond reports (RFC 3611): its own time, and delays since others told theirs."""
+
+    ssrc: int
+    reference: int | None = None
+    """Its wall clock as it sends this, 64 bits of NTP time (4.4); None where it is not said."""
+    delays: tuple[Delay, ...] = ()
+
+
+RtcpPacket: TypeAlias = SenderReport | ReceiverReport | Sdes | Bye | Nack | PictureLoss | ExtendedReport
 
 
 def ns_to_ntp(unix_ns: int) -> int:
@@ -174,6 +204,20 @@ def _serialize(packet: RtcpPacket) -> bytes:
             return _frame(RTPFB, GENERIC_NACK, head + _serialize_nack(packet.sequences))
         case PictureLoss():
             return _frame(PSFB, PICTURE_LOSS, struct.pack("!II", packet.ssrc, packet.media_ssrc))
+        case ExtendedReport():
+            return _frame(XR, 0, struct.pack("!I", packet.ssrc) + _serialize_times(packet))
+
+
+def _serialize_times(packet: ExtendedReport) -> bytes:
+    if len(packet.delays) > MAX_DELAYS:
+        raise WireError(f"A block of delays answers at most {MAX_DELAYS} receivers, not {len(packet.delays)}.")
+    blocks = b""
+    if packet.reference is not None:
+        blocks += _XR_BLOCK.pack(RECEIVER_TIME, 2) + packet.reference.to_bytes(8, "big")
+    if packet.delays:
+        blocks += _XR_BLOCK.pack(DELAYS, 3 * len(packet.delays))
+        blocks += b"".join(_DELAY.pack(*delay) for delay in packet.delays)
+    return blocks
 
 
 def _serialize_nack(sequences: Sequence[int]) -> bytes:
@@ -339,6 +383,17 @@ def asks_for_key(data: bytes) -> list[int]:
     ]
 
 
+def reference_in(data: bytes) -> tuple[int, int] | None:
+    """The first receiver in a datagram that tells its time (RFC 3611 4.4): its source, and 64 bits of NTP time.
+
+    None where none does. Raises WireError.
+    """
+    for packet_type, _, body in _bodies(data):
+        if packet_type == XR and (report := _parse_xr(body)).reference is not None:
+            return report.ssrc, report.reference
+    return None
+
+
 def _without_padding(body: bytes) -> bytes:
     padding = body[-1] if body else 0
     if not 0 < padding <= len(body):
@@ -368,7 +423,27 @@ def _parse_body(packet_type: int, count: int, body: bytes) -> Sequence[RtcpPacke
     if packet_type == PSFB and count == PICTURE_LOSS:
         _need(body, 8, "picture loss indication")
         return [PictureLoss(*struct.unpack_from("!II", body))]
+    if packet_type == XR:
+        return [_parse_xr(body)]
     return []
+
+
+def _parse_xr(body: bytes) -> ExtendedReport:
+    """Blocks of other kinds are passed over, and of the delays all but the first `MAX_DELAYS`."""
+    _need(body, 4, "extended report")
+    reference: int | None = None
+    delays: list[Delay] = []
+    position = 4
+    while position < len(body):
+        _need(body, position + _XR_BLOCK.size, "extended report")
+        kind, words = _XR_BLOCK.unpack_from(body, position)
+        start, position = position + _XR_BLOCK.size, position + _XR_BLOCK.size + 4 * words
+        _need(body, position, "extended report")
+        if kind == RECEIVER_TIME and words == 2:
+            reference = int.from_bytes(body[start:position], "big")
+        elif kind == DELAYS and words % 3 == 0:
+            delays += map(Delay._make, _DELAY.iter_unpack(body[start:position]))
+    return ExtendedReport(int.from_bytes(body[:4], "big"), reference, tuple(delays[:MAX_DELAYS]))
 
 
 def _parse_nack(body: bytes) -> Nack:

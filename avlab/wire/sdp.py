@@ -200,12 +200,27 @@ class Media:
                 return int(match[1]), int(match[2])
         return None
 
+    @property
+    def tells_times(self) -> bool:
+        """Whether receivers are asked to tell their time, and will be answered (RFC 3611 5.1)."""
+        return asks_for_times(self.attributes)
+
     def parameters(self, payload_type: int) -> dict[str, str]:
         """What an fmtp line says of a payload type besides, by names in lower case; empty where there is none."""
         lines = (value.partition(" ") for name, value in self.attributes if name == "fmtp")
         words = next((parameters for number, _, parameters in lines if number == str(payload_type)), "").split(";")
         pairs = (word.partition("=") for word in words if word.strip())
         return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+TIMES_ASKED: Attributes = (("rtcp-xr", "rcvr-rtt=sender"),)
+"""Receivers may tell their time in RTCP, and the sender answers them (RFC 3611 5.1)."""
+
+
+def asks_for_times(attributes: Attributes) -> bool:
+    """Whether a medium's attributes, or a session's, ask receivers for their time."""
+    words = (word for name, value in attributes if name == "rtcp-xr" for word in value.split())
+    return any(word.split("=")[0] == "rcvr-rtt" for word in words)
 
 
 def repair_offer(

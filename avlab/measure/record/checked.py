@@ -90,6 +90,9 @@ _KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "wire": (lambda value: isinstance(value, str), "a name"),
     "clip": (lambda value: isinstance(value, str), "a name"),
     "server": (lambda value: isinstance(value, dict), "what its server's record says"),
+    "unix_offset_ns": (_moment, "a time in nanoseconds"),
+    "reports_as": (_moment, "a source's number"),
+    "clock_offset": (lambda value: isinstance(value, dict), "how far two clocks are apart"),
 }
 """What of a record's description is read by name: what it must be, unless it is null."""
 

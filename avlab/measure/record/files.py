@@ -25,7 +25,7 @@ import numpy as np
 from avlab.measure.record import locks, unfinished
 from avlab.measure.record.checked import Rebuilt, checked_description, only_sentence, reports_of_events
 from avlab.measure.record.said import sayings
-from avlab.measure.record.tables import REPORTS, SYNC, TABLES, Rows, Table
+from avlab.measure.record.tables import CLOCKS, REPORTS, SYNC, TABLES, Rows, Table
 from avlab.measure.record.trace import Trace
 
 FORMAT = "avlab trace"
@@ -165,6 +165,8 @@ def _read_archive(source: Path, file: IO[bytes], size: int, patience: Callable[[
             if table is REPORTS and f"{name}.parquet" not in names:  # saved before reports were a table
                 reports, settings = reports_of_events(meta, settings)
                 rebuilt.add(table, reports)
+                continue
+            if table is CLOCKS and f"{name}.parquet" not in names:  # saved before clocks were compared
                 continue
             with _member(source, archive, f"{name}.parquet", MAX_MEMBER_BYTES, patience) as member:
                 _read_table(source, member, table, rebuilt, patience)

@@ -159,4 +159,16 @@ REPORTS = Table(
     round_trip="span",
     kbps="ratio",
 )
-TABLES = {table.name: table for table in (FRAMES, PACKETS, SYNC, REPORTS)}
+CLOCKS = Table(
+    "clocks",
+    time="time",
+    stream=STREAMS,
+    ssrc="count",
+    peer="count",
+    told_ns="count",
+    echo="time",
+    held="span",
+)
+"""What the other side's RTCP says of its clock: see `Trace.clocks`."""
+
+TABLES = {table.name: table for table in (FRAMES, PACKETS, SYNC, REPORTS, CLOCKS)}

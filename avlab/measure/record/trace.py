@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from avlab.measure.record.batches import BATCH, CHUNK, Batch, Budget, Log, Spill, chunked
 from avlab.measure.record.tables import (
+    CLOCKS,
     FRAME_FATES,
     FRAMES,
     MOST_ROWS,
@@ -49,6 +50,9 @@ MOST_OF_A_NAME = 20_000
 
 MOST_REPORTS = 2_000_000
 """Receiver reports that a record keeps: four hours of thirty clients that report as often as they are heard."""
+
+MOST_CLOCKS = 500_000
+"""What a record keeps of other clocks: an hour of thirty clients, whose two streams are told of twice a second."""
 
 MOST_LETTERS = 2_000
 """Letters of a text that a record keeps."""
@@ -177,13 +181,13 @@ class Recorder:
         """What a person should know of the record itself, a sentence each."""
         self._cut = False
         budget = _BUDGET if budget is None else budget
-        self._frames, self._packets, self._sync, self._reports = (
+        self._frames, self._packets, self._sync, self._reports, self._clocks = (
             Log(table, spill, budget=budget, spill_after_ns=spill_after_ns, lost=self._cannot_keep, unfold=_unfolded)
-            for table in (FRAMES, PACKETS, SYNC, REPORTS)
+            for table in (FRAMES, PACKETS, SYNC, REPORTS, CLOCKS)
         )
         self._settings: list[SettingRow] = []
         self._named: Counter[str] = Counter()
-        self._reported = 0
+        self._reported = self._clocks_told = 0
 
     def packet(
         self,
@@ -377,6 +381,32 @@ class Recorder:
         packed = REPORTS.packer.pack(time_ns, _STREAM_CODE[stream], longs[0], ratios[0], *longs[1:], ratios[1])
         self._reports.append(packed)
 
+    def clock(
+        self,
+        time_ns: int,
+        stream: str,
+        ssrc: int,
+        *,
+        peer: int,
+        told_ns: int | None = None,
+        echo_ns: int | None = None,
+        held_ns: int | None = None,
+    ) -> None:
+        """What the other side's RTCP, which came at `time_ns`, says of its clock; see `Trace.clocks`. None for unknown.
+
+        ValueError for a stream unknown.
+        """
+        if stream not in STREAMS:
+            raise ValueError(f"a clock's stream is one of {', '.join(STREAMS)}, not {stream!r}")
+        self._clocks_told += 1
+        if self._clocks_told > MOST_CLOCKS:
+            if self._clocks_told == MOST_CLOCKS + 1:
+                words = f"clocks were told of more than {MOST_CLOCKS:,} times: what came later is not kept"
+                self.event(time_ns, "record full", words)
+            return
+        told, echo, held = (UNKNOWN if value is None else value for value in (told_ns, echo_ns, held_ns))
+        self._clocks.append(CLOCKS.packer.pack(time_ns, _STREAM_CODE[stream], ssrc, peer, told, echo, held))
+
     def setting(self, time_ns: int, name: str, value: Any) -> None:
         """A setting has this value from now on. What is no plain value is kept as its text."""
         self._note(SettingRow(time_ns, name, _plain(value), "setting"))
@@ -412,6 +442,7 @@ class Recorder:
             packets=self._packets.snapshot(),
             sync=self._sync.snapshot(),
             reports=self._reports.snapshot(),
+            clocks=self._clocks.snapshot(),
             settings=tuple(self._settings),
             meta={
                 key: printable(value, most=MOST_LETTERS) if isinstance(value, str) else value
@@ -440,16 +471,18 @@ def _plain(value: Any) -> str | int | float | bool | None:
 class Trace:
     """What was seen during a run. A value: nothing changes it, and its tables are made when first asked for.
 
-    `frames`, `packets`, `sync`, `reports` and `settings` are DataFrames with times in float seconds on the run's clock,
-    NaN or NA where unknown; `meta` says what ran. Made by `Recorder.trace`, `join` and `load`, from batches of packed
-    rows, of which the oldest may be on a disk. A table of more than five million rows is no DataFrame: ask for a part
-    of the run by `between`. The numbers of avlab.metrics are of the whole run, however long.
+    `frames`, `packets`, `sync`, `reports`, `clocks` and `settings` are DataFrames with times in float seconds on the
+    run's clock, NaN or NA where unknown; `meta` says what ran. Made by `Recorder.trace`, `join` and `load`, from
+    batches of packed rows, of which the oldest may be on a disk. A table of more than five million rows is no
+    DataFrame: ask for a part of the run by `between`. The numbers of avlab.metrics are of the whole run, however
+    long.
 
     Args:
         frames: Rows of frames, packed.
         packets: Rows of packets, packed.
         sync: Rows of sound against picture, packed.
         reports: Rows of receiver reports, packed.
+        clocks: Rows of what was said of the other side's clock, packed.
         settings: What was set when.
         meta: What ran: `side`, `epoch_ns`, `clock` and more.
     """
@@ -461,10 +494,11 @@ class Trace:
         packets: Sequence[Rows | Batch] = (),
         sync: Sequence[Rows | Batch] = (),
         reports: Sequence[Rows | Batch] = (),
+        clocks: Sequence[Rows | Batch] = (),
         settings: Sequence[SettingRow] = (),
         meta: Mapping[str, Any],
     ) -> None:
-        given = {"frames": frames, "packets": packets, "sync": sync, "reports": reports}
+        given = {"frames": frames, "packets": packets, "sync": sync, "reports": reports, "clocks": clocks}
         self._batches = {
             name: tuple(part if isinstance(part, Batch) else Batch.of(TABLES[name], part) for part in parts)
             for name, parts in given.items()
@@ -483,6 +517,7 @@ class Trace:
         packets: pd.DataFrame,
         sync: pd.DataFrame,
         reports: pd.DataFrame | None = None,
+        clocks: pd.DataFrame | None = None,
         settings: Sequence[SettingRow],
         meta: Mapping[str, Any],
     ) -> Trace:
@@ -493,6 +528,7 @@ class Trace:
             packets: As `Trace.packets`.
             sync: As `Trace.sync`.
             reports: As `Trace.reports`; None for none.
+            clocks: As `Trace.clocks`; None for none.
             settings: What was set when, with times in nanoseconds.
             meta: As `Trace.meta`.
         """
@@ -502,6 +538,7 @@ class Trace:
             packets=[PACKETS.to_rows(packets, epoch_ns)],
             sync=[SYNC.to_rows(sync, epoch_ns)],
             reports=[] if reports is None else [REPORTS.to_rows(reports, epoch_ns)],
+            clocks=[] if clocks is None else [CLOCKS.to_rows(clocks, epoch_ns)],
             settings=settings,
             meta=meta,
         )
@@ -540,6 +577,18 @@ class Trace:
         return self._table(REPORTS)
 
     @property
+    def clocks(self) -> pd.DataFrame:
+        """A row each time that the other side's RTCP told of its clock: time, stream, ssrc, peer, told_ns, echo, held.
+
+        `time` is when it came, `peer` the source that says it, `told_ns` its wall clock as it sent that, in nanoseconds
+        since 1970 (a sender report's NTP time, RFC 3550 6.4.1; a receiver reference time, RFC 3611 4.4). `echo` is when
+        this side sent the report that it answers, `held` for how long the other had kept that (LSR and DLSR, or LRR and
+        DLRR): `time - echo - held` is a round trip. In a joined trace the rows of both sides are there, all times on
+        the client's clock; what a client has told has its own SSRC for `peer`.
+        """
+        return self._table(CLOCKS)
+
+    @property
     def settings(self) -> pd.DataFrame:
         """A row a setting's new value, or an event: time, name, value, kind."""
         if "settings" not in self._made:
@@ -572,10 +621,10 @@ class Trace:
         return self._settings
 
     def count(self, name: str) -> int:
-        """How many rows "frames", "packets", "sync" or "reports" have.
+        """How many rows "frames", "packets", "sync", "reports" or "clocks" have.
 
         Args:
-            name: "frames", "packets", "sync" or "reports".
+            name: "frames", "packets", "sync", "reports" or "clocks".
         """
         return sum(len(batch.rows) for batch in self._batches[name])
 
@@ -583,7 +632,7 @@ class Trace:
         """The packed rows of a table (see `count`) in one array, times in nanoseconds; do not write to it.
 
         Args:
-            name: "frames", "packets", "sync" or "reports".
+            name: "frames", "packets", "sync", "reports" or "clocks".
         """
         batches = self._batches[name]
         if len(batches) != 1 or not isinstance(batches[0].rows, np.ndarray):
@@ -596,7 +645,7 @@ class Trace:
         """The packed rows from number `first` on, some at a time.
 
         Args:
-            name: "frames", "packets", "sync" or "reports".
+            name: "frames", "packets", "sync", "reports" or "clocks".
             first: The number of the first row wanted, from 0.
         """
         before, parts = 0, []
@@ -611,7 +660,7 @@ class Trace:
         """The packed rows some at a time, in order; all at once as long as they are half a million or fewer.
 
         Args:
-            name: "frames", "packets", "sync" or "reports".
+            name: "frames", "packets", "sync", "reports" or "clocks".
         """
         if self.count(name) <= CHUNK:
             return iter([self.rows(name)])

@@ -16,7 +16,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import Doubted, KeyAsked, Path
+from avlab.core.events import ClockTold, Doubted, KeyAsked, Path
 from avlab.core.sender import MOST_HEARD, Sender
 from avlab.measure.numbers.audience import Member
 from avlab.measure.record.trace import Recorder
@@ -124,6 +124,7 @@ class DescribedAudience:
         self._system = Sockets() if system is None else system
         self._chance = random.SystemRandom() if chance is None else chance
         self._unix_offset_ns = WallClock().unix_ns(0) if unix_offset_ns is None else unix_offset_ns
+        recorder.meta["unix_offset_ns"] = self._unix_offset_ns
         self._session_id = self._chance.getrandbits(32)
         self._packing = Packing(
             source, chance=self._chance, pictures=pictures, audio_codec=audio_codec, delivery=delivery, notice=notice
@@ -317,7 +318,7 @@ class DescribedAudience:
         for sayer, data in self._dispatch.risen(now_ns):
             self._feedback.put(sayer, data)
         for _, data in self._feedback.turn(now_ns):
-            sender.receive(FEEDBACK, Batch(data, len(data)), now_ns)
+            sender.receive(FEEDBACK, Batch(data, len(data)), self._clock.now_ns())  # it was read only now
             self._send(now_ns)
         due_ns = sender.timer_at()
         if due_ns is not None and now_ns >= due_ns:
@@ -359,6 +360,8 @@ class DescribedAudience:
                 self._pictures.refresh()
             elif isinstance(event, Doubted):
                 self._recorder.event(now_ns, "report not believed", event.doubt)
+            elif isinstance(event, ClockTold):
+                self._recording.clock(event)
             else:
                 self._recording.reported(event)
                 if self._delivery.heard is not None:

@@ -36,7 +36,7 @@ class Presentation:
     """Drives a player, and shows each picture when the sound reaches it; with no sound, by the monotonic clock.
 
     Taps may be opened at any time; nothing is taken before `begin`. `record` is told of every event; `notice` of each
-    sentence for a person.
+    sentence for a person. `ssrc` and `unix_offset_ns` are the player's.
     """
 
     def __init__(
@@ -45,8 +45,9 @@ class Presentation:
         notice: Callable[[str], None] | None = None,
         *,
         ssrc: int = 0,
+        unix_offset_ns: int = 0,
     ) -> None:
-        self.player = Player(ssrc=ssrc)
+        self.player = Player(ssrc=ssrc, unix_offset_ns=unix_offset_ns)
         self._record = record
         self._notice = notice or (lambda words: None)
         self._sounding: Sounding | None = None

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import Doubted, KeyAsked, Path
+from avlab.core.events import ClockTold, Doubted, KeyAsked, Path
 from avlab.core.sender import Sender
 from avlab.measure.numbers.audience import Member
 from avlab.measure.record.trace import Recorder
@@ -119,6 +119,7 @@ class RtspAudience:
         self.session_timeout = session_timeout
         self._clock, self._recorder = clock, recorder
         self._unix_offset_ns = WallClock().unix_ns(0) if unix_offset_ns is None else unix_offset_ns
+        recorder.meta["unix_offset_ns"] = self._unix_offset_ns
         self.chance = random.SystemRandom() if chance is None else chance
         self._delivery = delivery
         self._start, self._notice, self._places = play, notice, places
@@ -356,6 +357,7 @@ class RtspAudience:
         for sayer, data in self._dispatch.risen(now_ns):
             self._feedback.put(sayer, data)
         for sayer, data in self._feedback.turn(now_ns):
+            now_ns = self._clock.now_ns()  # it was read only now: earlier, and it might not have been sent by then
             if isinstance(sayer, Peer):
                 with self._session(sayer, now_ns):
                     sayer.sender.receive(FEEDBACK, Batch(data, len(data)), now_ns)
@@ -498,6 +500,9 @@ class RtspAudience:
                 continue
             if isinstance(event, Doubted):
                 self._tell(now_ns, "report not believed", f"{peer.address[0]}: {event.doubt}")
+                continue
+            if isinstance(event, ClockTold):
+                self._recording.clock(event)
                 continue
             self._recording.reported(event)
             if self._delivery.heard is not None:

@@ -6,7 +6,7 @@ direction. All of it belongs to the server's thread.
 
 from __future__ import annotations
 
-from avlab.core.events import Doubted, KeyAsked, Reported, Sent
+from avlab.core.events import ClockTold, Doubted, KeyAsked, Reported, Sent
 from avlab.network.offload import Offload
 from avlab.network.settings import Network
 from avlab.stream.recording import SenderRecording
@@ -90,9 +90,9 @@ class Dispatch:
 
     # ---- what clients are sent
 
-    def send(self, peer: Recipient, now_ns: int) -> list[Reported | Doubted | KeyAsked]:
+    def send(self, peer: Recipient, now_ns: int) -> list[Reported | Doubted | KeyAsked | ClockTold]:
         """All that a client's sender has for it leaves; what else the sender tells is returned."""
-        told: list[Reported | Doubted | KeyAsked] = []
+        told: list[Reported | Doubted | KeyAsked | ClockTold] = []
         media: list[Sent] = []
         for event in peer.sender.events():
             if isinstance(event, Sent):

@@ -99,6 +99,7 @@ def tracks_of(
         for number, other in (further or {}).items():
             offer["others"] += ((number, sdp.Format(other.encoding, other.clock_rate)),)
             offer["attributes"] += fmtp(number, other)
+        offer["attributes"] += sdp.TIMES_ASKED
         media = sdp.Media(
             kind="video",
             payload_type=kind,
@@ -123,7 +124,7 @@ def tracks_of(
             clock_rate=clock,
             channels=channels,
             control="audio",
-            attributes=fmtp(kind, sound),
+            attributes=fmtp(kind, sound) + sdp.TIMES_ASKED,
         )
         tracks["audio"] = Track("audio", kind, clock, channels, chance.getrandbits(32), media, sound=sound)
     return tracks

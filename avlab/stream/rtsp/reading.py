@@ -80,6 +80,7 @@ class Reading:
             encoding=media.encoding,
             pictures=self._formats_of(media) if stream == "video" else {},
             sound=_sound_of(media) if stream == "audio" else None,
+            tells_times=media.tells_times,
         )
 
     def offer(self, media: Mapping[str, sdp.Media], name: str) -> Offer:

@@ -210,6 +210,7 @@ class RtspReceiver:
                 repair=next((kind for kind in kinds if kind in granted_repairs), None),
                 own=own,
                 repair_ssrcs=grant.repair_ssrcs,
+                tells_times=media.tells_times or sdp.asks_for_times(self._session.description.attributes),
             )
             player.add(stream, described)
             self._recording.setting(self._clock.now_ns(), f"{stream}_over", self._session.plan[stream])

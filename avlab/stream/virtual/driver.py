@@ -13,7 +13,7 @@ from typing import Any
 
 from avlab.core.arriving import Described
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import Doubted, FrameToDecode, KeyAsked, Offered, PacketsTaken, Path, Reported, Sent
+from avlab.core.events import ClockTold, Doubted, FrameToDecode, KeyAsked, Offered, PacketsTaken, Path, Reported, Sent
 from avlab.core.player import Player
 from avlab.core.repairing import Repair
 from avlab.core.sender import Outlet, Sender
@@ -189,6 +189,7 @@ class Run:
             "repair": settings.repair,
             "own": own,
             "repair_ssrcs": sources,
+            "tells_times": True,
         }
         pictures = settings.pictures
         described = Described(JPEG, VIDEO_CLOCK, **known) if pictures is None else pictures.described(**known)
@@ -199,7 +200,10 @@ class Run:
             streams.add("audio")
             form = filler.Silence(sound.rate, sound.channels)
             channels = sound.channels
-            player.add("audio", Described(sound.payload_type, sound.rate, channels=channels, ssrc=AUDIO, sound=form))
+            player.add(
+                "audio",
+                Described(sound.payload_type, sound.rate, channels=channels, ssrc=AUDIO, sound=form, tells_times=True),
+            )
             self._device = Asking(settings.device, rate=sound.rate, channels=sound.channels)
         if settings.buffer is not None:
             buffer, failed = settings.buffer
@@ -395,7 +399,7 @@ class Run:
     def _send(self, now_ns: int) -> None:
         """All that the sender has to say leaves."""
         way = self._way
-        told: list[Reported | Doubted | KeyAsked] = []
+        told: list[Reported | Doubted | KeyAsked | ClockTold] = []
         media: list[Sent] = []
         for event in self._sender.events():
             if isinstance(event, Sent):
@@ -421,6 +425,8 @@ class Run:
                 continue  # every picture of a simulated run is one
             if isinstance(event, Doubted):
                 self._ours.event(now_ns, "report not believed", event.doubt)
+            elif isinstance(event, ClockTold):
+                self._sent.clock(event)
             elif isinstance(event, Reported):
                 self._sent.reported(event)
                 if self._adapting is not None:
