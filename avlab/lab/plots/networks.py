@@ -171,8 +171,9 @@ def raster(
 def delays(trace: Trace) -> Figure:
     """How packets' delays are distributed, with their median, 95th and 99th percentile; below, jitter over time.
 
-    Above, each packet's one-way delay, or how much longer than the quickest it took where the sides share no clock: the
-    part of the packets that took no longer. Jitter is what receivers report (RFC 3550, A.8).
+    Above, each packet's one-way delay, with a bar for what two clocks leave open, or how much longer than the quickest
+    it took where nothing tells how far they are apart: the part of the packets that took no longer. Jitter is what
+    receivers report (RFC 3550, A.8).
 
     Args:
         trace: A run's record: a server's, a client's, or both joined.
@@ -207,6 +208,15 @@ def delays(trace: Trace) -> Figure:
                 )  # fmt: skip
         jitter = metrics.media_jitter(trace, stream)
         below.plot(jitter["time"], jitter["jitter_ms"], color=colour, linewidth=1.5)
+    if found.error_ms:  # the curves are wrong alike
+        middle = float(found.table["delay_ms"].median())
+        left = min(middle, found.error_ms)
+        above.errorbar(middle, 6, xerr=[[left], [found.error_ms]], color="black", capsize=7, elinewidth=2, zorder=3)
+        above.annotate(
+            f"two clocks: \N{PLUS-MINUS SIGN}{milliseconds(found.error_ms)}", (middle, 6), (0, 9),
+            textcoords="offset points", ha="center", size=BODY, bbox=PAPER, zorder=3,
+        )  # fmt: skip
+        least, widest = min(least, middle - left), max(widest, middle + 1.1 * found.error_ms)
     begin = least - 0.1 * (widest - least)
     above.set_xlim(0 if begin < 0.4 * widest else begin, widest)
     above.set_ylim(0, 104)

@@ -190,9 +190,10 @@ def loss(trace: Trace, *, ax: Axes | None = None) -> Figure:
 
 @_or_several(several.delay)
 def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
-    """How long each packet was under way, where both sides share a clock.
+    """How long each packet was under way; a band and a bar are by how much that can be wrong, where two clocks differ.
 
-    Several runs, as {name: trace}, are laid over each other: the middle of each second.
+    All points can lie that much lower or higher together: their shape is sure, their height is not. Several runs, as
+    {name: trace}, are laid over each other: the middle of each second.
 
     Args:
         trace: A run's record: a server's, a client's, or both joined.
@@ -202,18 +203,42 @@ def delay(trace: Trace, *, ax: Axes | None = None) -> Figure:
     table = metrics.one_way_delay(trace)
     size = metrics.spread(table["delay_ms"])
     if size.median_ms is None or size.p95_ms is None:
-        text = "both sides' clocks differ" if len(table) else "it needs both sides' packets: join the two traces"
+        text = (
+            "nothing tells how far both sides' clocks are apart"
+            if len(table)
+            else "it needs both sides' packets: join the two traces"
+        )
         return _missing(figure, ax, "No one-way delay", text)
     came = []
     for stream, colour, dark in (("video", BLUE, BLUE), ("audio", ORANGE, "#8A5F00")):
         mine = table[table["stream"] == stream]
         ax.plot(mine["time"], mine["delay_ms"], ".", color=colour, markersize=4, alpha=0.5, markeredgewidth=0)
         came += [(stream, dark)] if len(mine) else []
-    ax.set_ylim(0, 1.3 * float(table["delay_ms"].max()) or 1.0)
+    error = _draw_error(ax, table)
+    ax.set_ylim(0, 1.3 * float(table["delay_ms"].max()) + error or 1.0)
     _label(ax, *came)
-    return _titled(
-        figure, ax, f"Half of the packets arrive within {_ms(size.median_ms)}, 95 % within {_ms(size.p95_ms)}"
-    )
+    found = f"Half of the packets arrive within {_ms(size.median_ms)}, 95 % within {_ms(size.p95_ms)}"
+    return _titled(figure, ax, found + (f"; all \N{PLUS-MINUS SIGN}{_ms(error)}" if error else ""))
+
+
+def _draw_error(ax: Axes, table: pd.DataFrame) -> float:
+    """Draw by how much delays can be wrong, around the median of each second, and at the side; in milliseconds."""
+    error = float(table["error_ms"].median())
+    if not error > 0:
+        return 0.0
+    stream = "video" if (table["stream"] == "video").any() else "audio"
+    mine = table[table["stream"] == stream]
+    middle, wrong = (timelines.by_second(mine["time"], mine[name]) for name in ("delay_ms", "error_ms"))
+    low, high = middle.median - wrong.median, middle.median + wrong.median
+    ax.fill_between(middle.time, np.maximum(0, low), high, color=GREY, alpha=0.25, linewidth=0, zorder=1)
+    ax.plot(middle.time, middle.median, color=GREY, linewidth=1.5, zorder=2.2)
+    at, half = float(middle.time[len(middle.time) // 2]), float(middle.median[len(middle.time) // 2])
+    ax.errorbar(at, half, yerr=[[min(half, error)], [error]], color="black", capsize=7, elinewidth=2, zorder=3)
+    ax.annotate(
+        f"two clocks: \N{PLUS-MINUS SIGN}{_ms(error)}", (at, half + error), (0, 6), textcoords="offset points",
+        ha="center", size=_BODY, bbox=_PAPER, zorder=3,
+    )  # fmt: skip
+    return error
 
 
 @_of_trace

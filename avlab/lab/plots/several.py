@@ -200,7 +200,11 @@ def loss(runs: Mapping[str, Trace], *, ax: Axes | None = None) -> Figure:
 
 
 def delay(runs: Mapping[str, Trace], *, ax: Axes | None = None) -> Figure:
-    """How long packets were under way, the middle of each second, run by run, where both sides share a clock."""
+    """How long packets were under way, the middle of each second, run by run.
+
+    A band is by how much that can be wrong, where the two sides' clocks differ.
+    """
+    bands = []
 
     def line(trace: Trace) -> _Line | None:
         table = metrics.one_way_delay(trace)
@@ -210,12 +214,22 @@ def delay(runs: Mapping[str, Trace], *, ax: Axes | None = None) -> Figure:
         video = table[table["stream"] == "video"]
         table = video if len(video.dropna()) else table
         seconds = timelines.by_second(table["time"], table["delay_ms"])
-        return _Line(seconds.time, seconds.median, f"95 % in {milliseconds(size.p95_ms)}", size.p95_ms)
+        error = float(table["error_ms"].median())
+        says = f"95 % in {milliseconds(size.p95_ms)}"
+        if error > 0:
+            wrong = timelines.by_second(table["time"], table["error_ms"]).median
+            bands.append((seconds.time, np.maximum(0, seconds.median - wrong), seconds.median + wrong))
+            says += f" \N{PLUS-MINUS SIGN}{milliseconds(error)}"
+        return _Line(seconds.time, seconds.median, says, size.p95_ms)
 
-    nothing = "No one-way delay", "it needs both sides' packets, by one clock: join each run's two traces"
+    nothing = "No one-way delay", "it needs both sides' packets: join each run's two traces"
     figure, ax, found = _lines(runs, ax, "one-way delay (ms), median", line, nothing=nothing)
     if not found:
         return figure
+    for time, low, high in bands:
+        ax.fill_between(time, low, high, color=GREY, alpha=0.2, linewidth=0, zorder=1)
+    if bands:
+        ax.set_ylim(top=max(ax.get_ylim()[1], 1.05 * max(float(high.max()) for _, _, high in bands)))
     return titled(figure, ax, _compared(found, "95 % of the packets arrive within", milliseconds))
 
 

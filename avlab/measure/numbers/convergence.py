@@ -43,7 +43,9 @@ class Printed:
             unit = _UNITS[suffix] if suffix else ""
             label = (name.removesuffix(f"_{suffix}") if suffix else name).replace("_", " ")
             value = getattr(self, field.name)
-            if isinstance(value, float):
+            if isinstance(value, bool):
+                value = "yes" if value else "no"
+            elif isinstance(value, float):
                 value = (
                     f"{value:,.0f}"
                     if abs(value) >= 1000

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avlab.measure.numbers.folds import Flags, Floats, Ints, Series, every, seconds, some_packets
+from avlab.measure.record.clock_offset import ClockOffset
 from avlab.measure.record.tables import PACKET_FATES, STREAMS, UNKNOWN, Rows
 from avlab.measure.record.trace import Trace
 
@@ -54,14 +55,26 @@ class Timed(NamedTuple):
     ms: Floats
 
 
+class OneWay(NamedTuple):
+    """How long packets that were delivered were under way, in milliseconds, and by how much that can be wrong."""
+
+    time: Floats
+    """When each was sent."""
+    stream: NDArray[np.int8]
+    ssrc: Ints
+    ms: Floats
+    error_ms: Floats
+    """0 where both sides have one clock; of two, all of a run's delays are wrong alike, and not each by chance."""
+
+
 def arrived(rows: Rows) -> Flags:
     """Which packets the network delivered; what a repair brought back is not among them."""
     came: Flags = (rows["received"] != UNKNOWN) & (rows["fate"] != _RECOVERED)
     return came
 
 
-def one_way(trace: Trace) -> Timed:
-    """Each received packet's delay, in order of sending; NaN unless both sides share a clock.
+def one_way(trace: Trace) -> OneWay:
+    """Each received packet's delay, in order of sending; NaN where nothing tells how far two clocks are apart.
 
     Of more than five million packets, one in two, in three and so on.
     """
@@ -71,8 +84,19 @@ def one_way(trace: Trace) -> Timed:
     rows = rows[np.argsort(rows["sent"], kind="stable")]
     shared = trace.meta.get("shared_clock", trace.meta["side"] == "simulation")
     sent = seconds(trace, rows["sent"])
-    delay = (seconds(trace, rows["received"]) - sent) * 1e3 if shared else np.full(len(rows), np.nan)
-    return Timed(sent, rows["stream"], rows["ssrc"], delay)
+    delay = (rows["received"] - rows["sent"]) / 1e6
+    if shared:
+        error = np.zeros(len(rows))
+    elif (offset := clock_offset(trace)) is not None:
+        error = offset.error_at(rows["received"]) / 1e6
+    else:
+        delay = error = np.full(len(rows), np.nan)
+    return OneWay(sent, rows["stream"], rows["ssrc"], delay, error)
+
+
+def clock_offset(trace: Trace) -> ClockOffset | None:
+    """How far the clocks of a joined run's two sides are apart; None where they are one, or nothing tells."""
+    return ClockOffset.of_plain(trace.meta.get("clock_offset"))
 
 
 def interarrival_jitter(trace: Trace) -> Timed:

@@ -13,6 +13,7 @@ import numpy as np
 
 from avlab.measure.numbers import delays, rates
 from avlab.measure.numbers.adaptation import reports
+from avlab.measure.numbers.clocks import Clocks, clocks
 from avlab.measure.numbers.compare import compare
 from avlab.measure.numbers.convergence import (
     Convergence,
@@ -51,6 +52,7 @@ _SHOWN = FRAME_FATES.index("shown")
 
 __all__ = [
     "Agreement",
+    "Clocks",
     "Convergence",
     "FrameLedger",
     "FrameLoss",
@@ -66,6 +68,7 @@ __all__ = [
     "audio_seconds",
     "bitrate",
     "buffer_depth",
+    "clocks",
     "compare",
     "convergence",
     "drift",
@@ -218,6 +221,8 @@ class Summary(Printed):
     bitrate_kbps: float | None
     damaged: int = 0
     """Frames that were shown, and spoilt by an earlier loss: of codecs that predict."""
+    delay_error_ms: float | None = None
+    """By how much `delay_ms` can be wrong: 0 where both sides share a clock, None where the delay is not known."""
 
     def as_dict(self) -> dict[str, int | float | None]:
         """The same as plain values, ready for JSON."""
@@ -315,7 +320,11 @@ def loss(trace: Trace, bin: float = 1.0) -> pd.DataFrame:
 
 
 def one_way_delay(trace: Trace) -> pd.DataFrame:
-    """Each received packet's delay: columns time (when sent), stream, delay_ms. NaN unless both sides share a clock.
+    """Each received packet's delay: columns time (when sent), stream, delay_ms, error_ms.
+
+    `error_ms` is by how much the delay can be wrong: 0 where both sides share a clock, else as `clocks` has it for that
+    moment. All delays of a moment are wrong alike, so that differences between them are not. NaN where nothing tells
+    how far two clocks are apart: join both sides' traces.
 
     Of more than five million packets, one in two, in three and so on.
 
@@ -325,7 +334,9 @@ def one_way_delay(trace: Trace) -> pd.DataFrame:
     import pandas as pd
 
     found = delays.one_way(trace)
-    return pd.DataFrame({"time": found.time, "stream": _streams(found.stream), "delay_ms": found.ms})
+    return pd.DataFrame(
+        {"time": found.time, "stream": _streams(found.stream), "delay_ms": found.ms, "error_ms": found.error_ms}
+    )
 
 
 def _streams(codes: np.ndarray[Any, np.dtype[np.int8]]) -> pd.Categorical:
@@ -428,7 +439,7 @@ def summary(trace: Trace) -> Summary:
     Args:
         trace: A run's record: a server's, a client's, or both joined.
     """
-    ledger, sync, delay = frame_ledger(trace), sync_summary(trace), delays.one_way(trace).ms
+    ledger, sync, delay, error = frame_ledger(trace), sync_summary(trace), *delays.one_way(trace)[3:]
     return Summary(
         offered=ledger.offered,
         shown=ledger.shown,
@@ -449,4 +460,5 @@ def summary(trace: Trace) -> Summary:
         delay_ms=quantile(delay[np.isfinite(delay)], 0.5),
         bitrate_kbps=quantile(rates.bit_rate(trace)[1:].sum(axis=0), 0.5),
         damaged=ledger.damaged,
+        delay_error_ms=quantile(error[np.isfinite(error)], 0.5),
     )

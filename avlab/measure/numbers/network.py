@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from avlab.measure.numbers.convergence import Printed, video_frames
-from avlab.measure.numbers.delays import VIDEO_HZ, sound_buffered
+from avlab.measure.numbers.delays import VIDEO_HZ, clock_offset, sound_buffered
 from avlab.measure.numbers.folds import Floats, quantile
 from avlab.measure.numbers.loss import Gaps, Heard, frames_damaged, packets_lost, reckons
 from avlab.measure.record.tables import MOST_ROWS, PACKET_FATES, STREAMS
@@ -215,6 +215,8 @@ class Delays(NamedTuple):
     table: pd.DataFrame
     """Columns time (when it arrived), stream, delay_ms; in order of time."""
     absolute: bool
+    error_ms: float = 0.0
+    """By how much all of them can be wrong, where two clocks are compared: at the moment at which that is most."""
 
 
 def delays(trace: Trace) -> Delays:
@@ -226,7 +228,9 @@ def delays(trace: Trace) -> Delays:
     import pandas as pd
 
     parts, absolute = [], True
-    shared = bool(trace.meta.get("shared_clock", trace.meta["side"] in ("simulation", "relay")))
+    offset = clock_offset(trace)
+    shared = bool(trace.meta.get("shared_clock", trace.meta["side"] in ("simulation", "relay"))) or offset is not None
+    error_ms = 0.0 if offset is None else float(offset.error_ns.max()) / 1e6
     for stream in ("video", "audio"):
         table = packet_fates(trace, stream)
         table = table[table["received"].notna() & (table["fate"] != "recovered")]
@@ -246,7 +250,8 @@ def delays(trace: Trace) -> Delays:
     known = [part for part in parts if len(part)]
     if not known:
         return Delays(pd.DataFrame({"time": [], "stream": [], "delay_ms": []}), absolute)
-    return Delays(pd.concat(known).sort_values("time", kind="stable").reset_index(drop=True), absolute)
+    table = pd.concat(known).sort_values("time", kind="stable").reset_index(drop=True)
+    return Delays(table, absolute, error_ms if absolute else 0.0)
 
 
 # ---- playout

@@ -5,12 +5,15 @@ Pure: two traces in, a third out. Packets are matched by SSRC and sequence numbe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avlab.measure.record.clock_offset import Bounds, ClockOffset, Side, bounds_told, offset_between
 from avlab.measure.record.tables import (
+    CLOCKS,
     FRAME_FATES,
     FRAMES,
     NS,
@@ -25,7 +28,8 @@ from avlab.measure.record.tables import (
     Rows,
     Table,
 )
-from avlab.measure.record.trace import SettingRow, Side, Trace
+from avlab.measure.record.trace import SettingRow, Trace
+from avlab.measure.record.trace import Side as SideName
 
 Ints = NDArray[np.int64]
 
@@ -42,8 +46,10 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
     streams. What the client never saw is `lost`, or `in_flight` if it was sent less than `in_flight` seconds before the
     client's end (its meta's `end_ns`, else the last thing it recorded). A frame of which packets arrived, and which the
     client has not judged yet, is in flight, too.
-    Times are on the client's clock. When the server's is another clock, its times are shifted so that the smallest
-    one-way delay is 0, and meta["shared_clock"] is False. A client's trace that is joined already comes back as it is.
+    Times are on the client's clock. When the server's is another clock, meta["shared_clock"] is False, and its times
+    are moved by what RTCP told each side of the other's clock and by the packets themselves, as far as
+    `avlab.metrics.clocks` says; where too little was told, so that the smallest one-way delay is 0. A client's trace
+    that is joined already comes back as it is.
     While a run goes on, take the client's trace before the server's.
 
     ValueError: the traces are not a server's and a client's, or they are of different runs.
@@ -84,38 +90,49 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
                 "these traces are of different runs: the server sent nothing with an SSRC that the client received"
             )
         return Trace(frames=[client.rows("frames")], packets=[ours], sync=[client.rows("sync")],
-                     reports=[client.rows("reports")], settings=client.setting_rows, meta=meta)  # fmt: skip
+                     reports=[client.rows("reports")], clocks=[client.rows("clocks")],
+                     settings=client.setting_rows, meta=meta)  # fmt: skip
 
     if _joined_late(client):
         mine = _since_it_listened(mine, ours)
     at, to = _pair(_packet_keys(mine, _aligned_seq(mine, ours), ssrcs), _packet_keys(ours, ours["seq"], ssrcs))
     both = (at >= 0) & (to >= 0)
-    shift = 0
+    told = _of_client(CLOCKS, server, client, ssrcs), client.rows("clocks")
+    move: Move = _unmoved
+    ahead_ns = 0
     if not shared:
-        trip = ours["received"][to[both]] - mine["sent"][at[both]]
-        trip = trip[(ours["received"][to[both]] != UNKNOWN) & (mine["sent"][at[both]] != UNKNOWN)]
-        shift = int(trip.min()) if len(trip) else 0
+        sent, received = mine["sent"][at[both]], ours["received"][to[both]]
+        timed = (sent != UNKNOWN) & (received != UNKNOWN)
+        offset = _offset(server, client, told, Bounds(sent[timed], (received - sent)[timed]))
+        if offset is not None:
+            meta["clock_offset"] = offset.plain()
+            move, ahead_ns = offset.to_client, int(offset.ahead_ns[-1])
+        elif timed.any():
+            ahead_ns = shift = int((received - sent)[timed].min())
+            move = lambda times_ns: times_ns + shift  # noqa: E731
     end_ns = client.meta.get("end_ns")
     if end_ns is None:
         end_ns = max(PACKETS.newest(ours), FRAMES.newest(client.rows("frames")))
-    sent_frames = _shifted(FRAMES, _frames_of(server.rows("frames"), mine, int(end_ns) - shift), shift)
-    mine = _shifted(PACKETS, mine, shift)
+    sent_frames = _moved(FRAMES, _frames_of(server.rows("frames"), mine, int(end_ns) - ahead_ns), move)
+    mine = _moved(PACKETS, mine, move)
     still_ns = int(end_ns) - round(in_flight * NS)
     packets, unexplained = _merge_packets(mine, ours, at, to, still_ns)
     _mark_socket_drops(packets, unexplained, client.setting_rows)
-    told = [rows[np.isin(rows["ssrc"], ssrcs) | (rows["ssrc"] == UNKNOWN)] for rows in server.chunks("reports")]
-    settings = [row._replace(time_ns=row.time_ns + shift) for row in server.setting_rows]
+    reports = [rows[np.isin(rows["ssrc"], ssrcs) | (rows["ssrc"] == UNKNOWN)] for rows in server.chunks("reports")]
+    times = move(np.array([row.time_ns for row in server.setting_rows], np.int64)).tolist()
+    settings = [row._replace(time_ns=time_ns) for row, time_ns in zip(server.setting_rows, times, strict=True)]
     return Trace(
         frames=[_merge_frames(sent_frames, client.rows("frames"), ours, still_ns)],
         packets=[packets],
         sync=[client.rows("sync")],
-        reports=[*(_shifted(REPORTS, part, shift) for part in told), client.rows("reports")],
+        reports=[*(_moved(REPORTS, part, move) for part in reports), client.rows("reports")],
+        clocks=[_moved(CLOCKS, told[0], move), told[1]],
         settings=sorted([*settings, *client.setting_rows], key=lambda row: row.time_ns),
         meta=meta,
     )
 
 
-def merged(server: Trace, client: Trace, *, side: Side, meta: dict[str, Any]) -> Trace:
+def merged(server: Trace, client: Trace, *, side: SideName, meta: dict[str, Any]) -> Trace:
     """Both sides of a run whose server had one client, on one clock, and whose client listened to the end; as `side`.
 
     As `join`, but nothing is in flight unless the server says so, and frames that were never sent are there, too.
@@ -131,6 +148,7 @@ def merged(server: Trace, client: Trace, *, side: Side, meta: dict[str, Any]) ->
         packets=[packets],
         sync=[client.rows("sync")],
         reports=[server.rows("reports")],
+        clocks=[server.rows("clocks"), client.rows("clocks")],
         settings=sorted([*server.setting_rows, *client.setting_rows], key=lambda row: row.time_ns),
         meta={**server.meta, **client.meta, **meta, "side": side},
     )
@@ -259,11 +277,36 @@ def _copy_numbers(ids: Ints) -> Ints:
     return numbers
 
 
-def _shifted(table: Table, rows: Rows, shift: int) -> Rows:
+def _of_client(table: Table, server: Trace, client: Trace, ssrcs: Ints) -> Rows:
+    """What the server's record has of one client's clock: of a group's streams, several tell of theirs."""
+    rows = np.concatenate([table.empty(), *(part[np.isin(part["ssrc"], ssrcs)] for part in server.chunks(table.name))])
+    own = client.meta.get("reports_as")
+    return rows if own is None else rows[rows["peer"] == own]
+
+
+def _offset(server: Trace, client: Trace, told: tuple[Rows, Rows], packets: Bounds) -> ClockOffset | None:
+    """How far the clocks of two machines are apart, as far as the two records tell."""
+    sides = [Side(rows, trace.meta.get("unix_offset_ns")) for rows, trace in zip(told, (server, client), strict=True)]
+    upper, lower = bounds_told(*sides)
+    upper = Bounds.of(upper, packets)
+    at_ns = np.concatenate([upper.at_ns, lower.at_ns])
+    return offset_between(upper, lower, (int(at_ns.min()), int(at_ns.max()))) if len(at_ns) else None
+
+
+Move = Callable[[Ints], Ints]
+"""From the server's clock to the client's."""
+
+
+def _unmoved(times_ns: Ints) -> Ints:
+    return times_ns
+
+
+def _moved(table: Table, rows: Rows, move: Move) -> Rows:
+    """Rows of the server's with their times on the client's clock."""
     rows = rows.copy()
     for column in table.times:
-        values = rows[column]
-        values[values != UNKNOWN] += shift
+        known = rows[column] != UNKNOWN
+        rows[column][known] = move(rows[column][known])
     return rows
 
 
