@@ -17,7 +17,8 @@ SYSTEM_lab := $(SYSTEM_check) $(if $(DEBIAN_PYTHON),$(notdir $(PYTHON))-dev) gcc
 SYSTEM_docs := $(SYSTEM_lab)
 SYSTEM_test := $(SYSTEM_lab) chromium ffmpeg gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
     gstreamer1.0-plugins-bad \
-    gir1.2-gst-rtsp-server-1.0 python3-gi pulseaudio pulseaudio-utils libasound2-plugins xvfb xdotool tshark mpv openssl
+    gir1.2-gst-rtsp-server-1.0 python3-gi pulseaudio pulseaudio-utils libasound2-plugins xvfb xdotool tshark mpv openssl \
+    iproute2
 SYSTEM_bench := $(SYSTEM_test) gir1.2-gst-plugins-base-1.0
 
 # What to install from pyproject.toml. Where PyAudio would have to be built without apt, sounddevice does its work.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from avlab.network.settings import Network
     from avlab.parts import Choice, Dropped, Due, Encoded, Missing, Packet, PartError, PartWarning, Report, whole
     from avlab.stream.client import Client
+    from avlab.stream.clock import OtherClock
     from avlab.stream.handle import stop_all
     from avlab.stream.relay import Relay
     from avlab.stream.server import Server
@@ -49,6 +50,7 @@ _HOMES = {
     "Missing": "avlab.parts",
     "Network": "avlab.network.settings",
     "NoPacing": "avlab.timing.pacing",
+    "OtherClock": "avlab.stream.clock",
     "Packet": "avlab.parts",
     "PartError": "avlab.parts",
     "PartWarning": "avlab.parts",
@@ -91,6 +93,7 @@ __all__ = [
     "Missing",
     "Network",
     "NoPacing",
+    "OtherClock",
     "Packet",
     "PartError",
     "PartWarning",

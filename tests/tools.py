@@ -40,6 +40,7 @@ PACKAGES: dict[str, str] = {
     "gst-inspect-1.0": "gstreamer1.0-tools",
     "gst-launch-1.0": "gstreamer1.0-tools",
     "gst-rtsp-server": "gir1.2-gst-rtsp-server-1.0 python3-gi",
+    "ip": "iproute2",
     "make": "make",
     "mpv": "mpv",
     "openssl": "openssl",

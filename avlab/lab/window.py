@@ -7,7 +7,6 @@ import importlib.util
 import os
 import socket
 import sys
-import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -113,7 +112,7 @@ class Window:
                 self._paint(image)
             self._cv2.imshow(TITLE, image)
             key = self._cv2.pollKey() & 0xFF
-            now_ns = time.perf_counter_ns()
+            now_ns = self._client.clock.now_ns()
             self._client.presented(frame, now_ns)
             self._shown.append(now_ns)
         else:
@@ -129,7 +128,7 @@ class Window:
     @property
     def fps(self) -> float:
         """Frames shown a second over the last second, as the plots have it; 0 when nothing has come for two."""
-        return rate_of(self._shown, time.perf_counter_ns())
+        return rate_of(self._shown, self._client.clock.now_ns())
 
     def _paint(self, image: Any) -> None:
         text, place, font = f"{self.fps:.0f} fps", (12, 30), self._cv2.FONT_HERSHEY_SIMPLEX

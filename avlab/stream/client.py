@@ -27,7 +27,7 @@ from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.client_address import credentials_for, refuse_file
 from avlab.stream.client_loop import ClientLoop
-from avlab.stream.clock import MonotonicClock, clock_identity
+from avlab.stream.clock import MonotonicClock, WallClock
 from avlab.stream.described.receiver import DescribedReceiver, is_description
 from avlab.stream.ends import Offer, Receiver, SoundOffer
 from avlab.stream.handle import Handle, Worker, running_handles
@@ -98,6 +98,8 @@ class Client(Handle):
             credentials in it are blanked. What is in the file already is replaced.
         name: What whoever sits here is called, at most 40 characters: the server is told with each report, as RTCP's
             NAME (RFC 3550, 6.5.2), shows it in `server.audience`, and it is in the trace's `meta`.
+        clock: What the client takes for the time, such as `avlab.OtherClock(ahead=0.3, ppm=50)`, a clock as another
+            computer's would be; None for this computer's own.
         class_code: The code of six letters that a server's `class_code` says, in letters of any size.
         allow_basic: Whether a user and a password in the address, `rtsp://user:password@host:port/path`, are sent as
             they are where nothing better than Basic is asked for: everybody on the way can read them then. Without it
@@ -136,6 +138,7 @@ class Client(Handle):
         audio_over: Literal["udp", "tcp", "multicast"] | None = None,
         capture: str | os.PathLike[str] | None = None,
         name: str = "",
+        clock: MonotonicClock | None = None,
         class_code: str | None = None,
         allow_basic: bool = False,
         timeout: float = 5.0,
@@ -157,8 +160,10 @@ class Client(Handle):
         self.url: str = redacted(address) if isinstance(address, str) else address
         self._audio: Literal["auto", "speaker", "null"] = audio
         self._av_offset_ns = round(av_offset * NS)
-        self.clock = MonotonicClock()
-        self._recorder = Recorder(side="client", epoch_ns=self.clock.now_ns(), clock=clock_identity(), spill=Scratch())
+        self.clock = MonotonicClock() if clock is None else clock
+        self._recorder = Recorder(
+            side="client", epoch_ns=self.clock.now_ns(), clock=self.clock.identity, spill=Scratch()
+        )
         self._recorder.meta |= {"url": self.url, "platform": platform.platform(), "python": platform.python_version()}
         self._notices = self._recorder.notices
         self._capture_path = check_capture(capture)
@@ -189,7 +194,9 @@ class Client(Handle):
         self._sought: set[int] = set()  # the sources that a server of this process was looked for by
         self._final: Trace | None = None
         recording = PlayerRecording(self._recorder)
-        self._presentation = Presentation(recording, self._notices.add, ssrc=secrets.randbits(32))
+        ssrc, unix_offset_ns = secrets.randbits(32), WallClock().unix_ns(0)
+        self._recorder.meta |= {"reports_as": ssrc, "unix_offset_ns": unix_offset_ns}
+        self._presentation = Presentation(recording, self._notices.add, ssrc=ssrc, unix_offset_ns=unix_offset_ns)
         if self.name:
             self._presentation.player.name = self._recorder.meta["name"] = self.name
         self._sounding: Sounding | None = None
@@ -521,7 +528,8 @@ class Client(Handle):
 
         Args:
             frame: The picture, as the tap gave it.
-            now_ns: When it was seen, in nanoseconds of `time.perf_counter_ns`.
+            now_ns: When it was seen, in nanoseconds of the client's `clock`: of `time.perf_counter_ns`, unless it was
+                given another.
         """
         self._presentation.presented(frame, now_ns)
 

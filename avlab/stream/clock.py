@@ -32,6 +32,9 @@ class Clock(Protocol):
     def now_ns(self) -> int:
         """Nanoseconds since some fixed moment."""
 
+    def at(self, counter_ns: int) -> int:
+        """A moment of `time.perf_counter_ns`, as devices have it, on this clock."""
+
     def sleep_until(self, moment_ns: int) -> None:
         """Return at `moment_ns`, or at once when it has passed."""
 
@@ -48,9 +51,26 @@ class MonotonicClock:
         """Nanoseconds since some fixed moment."""
         return time.perf_counter_ns()
 
+    def at(self, counter_ns: int) -> int:
+        """A moment of `time.perf_counter_ns`, as devices have it, on this clock.
+
+        Args:
+            counter_ns: The moment, in nanoseconds.
+        """
+        return counter_ns
+
+    @property
+    def identity(self) -> str:
+        """The same word for the same clock; see `clock_identity`."""
+        return clock_identity()
+
     def sleep_until(self, moment_ns: int) -> None:
-        """Return at `moment_ns`, or at once when it has passed."""
-        remaining_ns = moment_ns - time.perf_counter_ns()
+        """Return at `moment_ns`, or at once when it has passed.
+
+        Args:
+            moment_ns: The moment on this clock, in nanoseconds.
+        """
+        remaining_ns = moment_ns - self.now_ns()
         if remaining_ns > 0:
             time.sleep(remaining_ns / 1e9)
 
@@ -61,6 +81,11 @@ class MonotonicClock:
 
         The last of it is slept through, unless `attentive`: then, where the system can, a socket ends it at any time.
         On Windows sockets are looked at each millisecond of it.
+
+        Args:
+            selector: Where the sockets are registered.
+            deadline_ns: The moment on this clock, in nanoseconds; None for none.
+            attentive: Whether a socket ends the last of it as well.
         """
         if deadline_ns is None:
             return selector.select(None)
@@ -84,10 +109,49 @@ class MonotonicClock:
             descriptor = getattr(selector, "fileno", lambda: FD_SETSIZE)()
         if descriptor >= FD_SETSIZE:
             return False
-        remaining_ns = deadline_ns - time.perf_counter_ns()
+        remaining_ns = deadline_ns - self.now_ns()
         if remaining_ns > 0:
             select.select([descriptor], [], [], remaining_ns / 1e9)
         return True
+
+
+class OtherClock(MonotonicClock):
+    """A clock as another computer's would be, for whoever has one computer: it is ahead of this one's, and drifts.
+
+    Args:
+        ahead: Seconds by which it is ahead at first, -1,000,000 to 1,000,000; less than 0 where it is behind.
+        ppm: By how much it is faster, in parts per million, -500 to 500; computers' are within 100.
+
+    Raises:
+        ValueError: A number that is none of those.
+    """
+
+    def __init__(self, ahead: float = 0.0, ppm: float = 0.0) -> None:
+        for name, value, most, unit in (("ahead", ahead, 1e6, "seconds"), ("ppm", ppm, 500, "parts per million")):
+            if not (isinstance(value, int | float) and abs(value) <= most):
+                raise ValueError(f"{name} must be -{most:,.0f} to {most:,.0f} {unit}, not {value!r}")
+        self.ahead, self.ppm = float(ahead), float(ppm)
+        self._ahead_ns, self._rate_ppb, self._since_ns = round(ahead * 1e9), round(ppm * 1e3), time.perf_counter_ns()
+
+    def __repr__(self) -> str:
+        return f"OtherClock(ahead={self.ahead:g}, ppm={self.ppm:g})"
+
+    def now_ns(self) -> int:
+        """Nanoseconds since some fixed moment."""
+        return self.at(time.perf_counter_ns())
+
+    def at(self, counter_ns: int) -> int:
+        """A moment of `time.perf_counter_ns`, as devices have it, on this clock.
+
+        Args:
+            counter_ns: The moment, in nanoseconds.
+        """
+        return counter_ns + self._ahead_ns + (counter_ns - self._since_ns) * self._rate_ppb // 1_000_000_000
+
+    @property
+    def identity(self) -> str:
+        """The same word for the same clock."""
+        return f"{clock_identity()}:{self._ahead_ns}:{self._rate_ppb}:{self._since_ns}"
 
 
 class VirtualClock:
@@ -99,6 +163,10 @@ class VirtualClock:
     def now_ns(self) -> int:
         """Nanoseconds, as last set."""
         return self._now_ns
+
+    def at(self, counter_ns: int) -> int:
+        """As it is: no device asks of virtual time."""
+        return counter_ns
 
     def sleep_until(self, moment_ns: int) -> None:
         """Jump forward to `moment_ns`; never back."""

@@ -79,7 +79,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         hear_while_cells_run()
         cells.watch()
         super().__init__()
-        self._clock = clock or MonotonicClock()
+        self._clock = clock or client.clock
         self._flow = Flow(self._clock.now_ns())
         self._page_clock = PageClock()
         self._page: str | None = None  # the page that is recorded, and has the sound

@@ -283,7 +283,7 @@ class Sounding:
 
     def _fill(self, count: int, heard_ns: int) -> Samples:
         """What the device asks for; on its own thread."""
-        return self.read(count, heard_ns)[0]
+        return self.read(count, self._clock.at(heard_ns))[0]
 
     def read(self, count: int, heard_ns: int) -> tuple[Samples, ClockReading | None]:
         """What a device is given that asks now for `count` sample frames, the first to be heard at `heard_ns`; and what
