@@ -170,6 +170,8 @@ def parser() -> argparse.ArgumentParser:
     play.add_argument("--allow-basic", action="store_true", help=text)
     text = "when the stream breaks off, ask for it again until it is back"
     play.add_argument("--reconnect", action="store_true", help=text)
+    text = "play by a clock as another computer's would be: so many seconds ahead, and so many millionths fast"
+    play.add_argument("--other-clock", type=_clock, metavar="S,PPM", help=text)
     _capture_option(play)
     play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     play.add_argument("--trace", metavar="FILE", help="save the record")
@@ -214,8 +216,12 @@ def parser() -> argparse.ArgumentParser:
     analyse.add_argument("--out", metavar="DIR", help="write plots and the trace there")
     analyse.add_argument("--json", action="store_true", help="print one JSON object")
 
-    text = "What this machine can do, and how to mend what it cannot. Exit code 1 when avlab does not work here."
-    doctor = command("doctor", text, "doctor", "doctor --json")
+    text = "What this machine can do, or the way from it to a server, and how to mend what it cannot. Exit code 1 when "
+    text += "avlab does not work here, or the address cannot be played from here."
+    doctor = command("doctor", text, "doctor", "doctor rtsp://192.168.1.20:8554/count --code BCDFGH", "doctor --json")
+    text = "rtsp://host:port/path: look at the way there, over TCP and UDP, in both directions; about five seconds"
+    doctor.add_argument("url", metavar="URL", nargs="?", help=text)
+    doctor.add_argument("--code", metavar="CODE", help="the class's code, where the server asks for one")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
 
     text = "JupyterLab on the notebooks. Options that are not avlab's go to JupyterLab."
@@ -257,6 +263,14 @@ def _capture_option(parser: argparse.ArgumentParser) -> None:
 def _sound_option(parser: argparse.ArgumentParser) -> None:
     choices = ["auto", "speaker", "null"]
     parser.add_argument("--audio", choices=choices, default="auto", help="null keeps time without sound (auto)")
+
+
+def _clock(text: str) -> tuple[float, float]:
+    try:
+        ahead, ppm = (float(each) for each in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers such as 0.3,50") from None
+    return ahead, ppm
 
 
 def _numbers(text: str) -> list[int]:

@@ -265,6 +265,7 @@ def _play(options: argparse.Namespace) -> int:
             audio_over=options.audio_over,
             capture=options.capture,
             name=options.name,
+            clock=None if options.other_clock is None else avlab.OtherClock(*options.other_clock),
             class_code=options.code,
             allow_basic=options.allow_basic,
             reconnect=options.reconnect,
@@ -362,11 +363,20 @@ def _report(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from avlab.lab.doctor import machine as doctor
 
-    findings = doctor.doctor()
+    verdict: str | None = None
+    if options.url is None:
+        if options.code is not None:
+            raise ValueError("--code is for an address: avlab doctor rtsp://host:port/path --code CODE")
+        findings = doctor.doctor()
+    else:
+        from avlab.lab.doctor import way
+
+        findings = way.look(options.url, code=options.code)
+        verdict = way.verdict(findings)
     if options.json:
         print(doctor.as_json(findings))
     else:
-        _say(doctor.as_text(findings))
+        _say(doctor.as_text(findings, verdict=verdict))
     return 0 if doctor.works(findings) else 1
 
 

@@ -113,8 +113,11 @@ def works(findings: Iterable[Finding]) -> bool:
     return all(finding.state != "problem" for finding in findings)
 
 
-def as_text(findings: Sequence[Finding], width: int | None = None) -> str:
-    """A table to read, `width` characters wide (None: the terminal's, 70 to 110), with a verdict as its last line."""
+def as_text(findings: Sequence[Finding], width: int | None = None, *, verdict: str | None = None) -> str:
+    """A table to read, `width` characters wide (None: the terminal's, 70 to 110), with a verdict as its last line.
+
+    Without a `verdict`, it is on this machine.
+    """
     width = width or max(70, min(110, shutil.get_terminal_size().columns))
     names = max((len(finding.name) for finding in findings), default=0)
     marks = max(map(len, MARKS.values()))
@@ -127,7 +130,9 @@ def as_text(findings: Sequence[Finding], width: int | None = None) -> str:
             lines += _wrapped(finding.mend, f"{indent}-> ", f"{indent}   ", width)
     notes = sum(finding.state == "note" for finding in findings)
     problems = sum(finding.state == "problem" for finding in findings)
-    if problems:
+    if verdict is not None:
+        pass
+    elif problems:
         verdict = f"avlab does not work here yet: mend what is marked x ({problems})."
     elif notes:
         verdict = f"avlab works here. What is marked ! ({notes}) says what would be missed, and how to get it."
