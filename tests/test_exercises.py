@@ -90,6 +90,15 @@ def by_another_logarithm(shown: float, size: float, delay: float) -> float:
     return 100 * shown * detail * min(1, max(0, (0.4 - delay) / 0.25))
 
 
+def the_middles_apart(t1: float, t2: float, t3: float, t4: float) -> float:
+    return statistics.fmean((t2, t3)) - statistics.fmean((t1, t4))
+
+
+def under_way(t1: float, t2: float, t3: float, t4: float) -> float:
+    there, back = t2 - t1, t4 - t3  # each with the clocks' offset, which falls out of their sum
+    return (there + back) / 2
+
+
 RIGHT: list[tuple[str, Callable[..., Any]]] = [
     ("packets", lambda size: -(-size // 1_162)),
     ("packets", lambda size: math.ceil(size / 1_162)),
@@ -110,6 +119,10 @@ RIGHT: list[tuple[str, Callable[..., Any]]] = [
     ("points", product_of_three),
     ("points", by_cases),
     ("lasts", a_buffer_that_runs_out),
+    ("ahead", lambda t1, t2, t3, t4: ((t2 - t1) + (t3 - t4)) / 2),
+    ("ahead", the_middles_apart),
+    ("unsure", lambda t1, t2, t3, t4: ((t4 - t1) - (t3 - t2)) / 2),
+    ("unsure", under_way),
 ]
 
 
@@ -163,6 +176,17 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("points", lambda shown, size, delay: product_of_three(shown, size, delay / 1_000), "150 ms are 0.15"),
     ("points", lambda shown, size, delay: {1.0: 100.0}.get(shown, 40.0), "should give"),
     ("lasts", lambda ms, ppm: {(100, 200): 500, (100, 50): 2_000, (20, 200): 100}.get((ms, ppm), 500), "should give"),
+    ("ahead", lambda t1, t2, t3, t4: t2 - t1, "That has the way there in it"),
+    ("ahead", lambda t1, t2, t3, t4: ((t1 - t2) + (t4 - t3)) / 2, "The other way round"),
+    ("ahead", lambda t1, t2, t3, t4: (t2 - t1) + (t3 - t4), "Twice too much"),
+    ("ahead", lambda t1, t2, t3, t4: ((t4 - t1) - (t3 - t2)) / 2, "how unsure the answer is"),
+    ("ahead", lambda t1, t2, t3, t4: ((t2 - t1) + (t3 - t4)) * 500, "a thousand times too much: milliseconds?"),
+    ("ahead", lambda t1, t2, t3, t4: 0.3, "should give"),
+    ("unsure", lambda t1, t2, t3, t4: (t4 - t1) - (t3 - t2), "Twice too much"),
+    ("unsure", lambda t1, t2, t3, t4: (t4 - t1) / 2, "The time that the answer was kept"),
+    ("unsure", lambda t1, t2, t3, t4: ((t2 - t1) + (t3 - t4)) / 2, "asked is by how much it can be wrong"),
+    ("unsure", lambda t1, t2, t3, t4: t2 - t1, "compare each clock with itself alone"),
+    ("unsure", lambda t1, t2, t3, t4: 0.01, "should give"),
 ]
 
 

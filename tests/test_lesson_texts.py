@@ -407,10 +407,10 @@ def test_what_the_notebook_has_for_a_controller_is_still_to_be_mended() -> None:
 # ---- 08: own parts
 
 
-def answer(cell: str) -> Any:
-    """What notebook 08 asks for in a cell, with the model answer in it."""
-    [exercise] = [each for each in assignment.answers()[0] if (each.notebook[:2], each.cell) == ("08", cell)]
-    definition, _ = exercise.parts(cells("08")[cell])
+def answer(cell: str, name: str = "08") -> Any:
+    """What a notebook asks for in a cell, with the model answer in it."""
+    [exercise] = [each for each in assignment.answers()[0] if (each.notebook[:2], each.cell) == (name, cell)]
+    definition, _ = exercise.parts(cells(name)[cell])
     scope: dict[str, Any] = {}
     exec(exercise.solved(definition), scope)
     return scope[exercise.work]
@@ -530,6 +530,26 @@ def test_what_stands_in_notebook_09_is_still_to_be_written() -> None:
             scope: dict[str, Any] = {"avlab": avlab, "math": math, "challenge": word_of_09()}
             exec(source, scope)
             assert bool(eval(check, scope)) is right
+
+
+# ---- two laptops
+
+
+def test_half_of_the_round_trip_is_what_a_guess_can_be_wrong_by() -> None:
+    assert '"0.3,50"' in cells("10")["second"]
+    assert said("10", "alone-text", r"own, (\d+) ms ahead") == 1_000 * 0.3
+    assert said("10", "alone-text", r"and (\d+) ppm fast") == 50
+    scope: dict[str, Any] = {"pd": pd}
+    exec(cells("10")["uneven"].rsplit("\n", 1)[0], scope)
+    table = pd.DataFrame(scope["rows"])
+    trip = said("10", "predict-text", r"back it takes (\d+) ms")
+    assert (table["there"] + table["back"] == trip).all()
+    ahead_ms = said("10", "bounds-text", r"B is ahead by (\d+) ms in each row")
+    assert (table["guess, ms"] - table["wrong by"] == ahead_ms).all()
+    assert table["wrong by"].abs().max() == trip / 2 == said("10", "clocks-text", r"(\d+) %") / 100 * trip
+    right = answer("check", "10"), answer("unsure", "10")
+    assert right[0](0, 0.31, 0.41, 0.12) == pytest.approx(0.3)
+    assert right[1](0, 0.31, 0.41, 0.12) == pytest.approx(trip / 2_000)
 
 
 def notebooks() -> Iterator[str]:

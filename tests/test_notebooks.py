@@ -61,6 +61,7 @@ AFTERWARDS = {
     "06_playout": "assert broken.underruns and not whole.underruns; assert len(live.sync) > 50",
     "07_adaptation": "assert [outcome(run)['frames shown, %'] for run in (at_once, shares[0.6])] == [0, 100]",
     "08_your_own_parts": "assert ours == theirs and len(worse.sync) > 50 and avlab.metrics.packet_ledger(torn).closes",
+    "10_two_laptops": "assert abs(clocks.ahead_ms - 300) <= clocks.error_ms + 10 and here.meta['shared_clock']",
 }
 CHECK = """
 import sys, threading

@@ -11,6 +11,7 @@ from avlab.lab.check.functions import function
 from avlab.lab.check.handed_in import bursts, half, target
 from avlab.lab.check.leftovers import begin, nothing_left, stop_button
 from avlab.lab.check.receivers import receiver
+from avlab.lab.check.roundtrips import ahead, unsure
 from avlab.lab.check.rules import rule
 from avlab.lab.check.tuning import tuned
 from avlab.lab.predictions import PURPLE, Prediction, Verdict, predict
@@ -19,6 +20,7 @@ __all__ = [
     "PURPLE",
     "Prediction",
     "Verdict",
+    "ahead",
     "base64_size",
     "begin",
     "bursts",
@@ -38,6 +40,7 @@ __all__ = [
     "stop_button",
     "target",
     "tuned",
+    "unsure",
 ]
 
 
