@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import commands
 import laptops
 import numpy as np
 import pytest
+import tools
 
 import avlab
 from avlab.measure.record.clock_offset import ClockOffset
@@ -57,3 +59,13 @@ def test_the_offset_of_two_computers_is_within_what_it_says(ways: str, tmp_path:
         received_ns = joined.epoch_ns + round(row["received"] * 1e9)
         received_ns -= round(first_there - first + (received_ns - first_there) * rate)
         assert delay_ms == pytest.approx((received_ns - sent_ns) / 1e6, abs=error_ms + 0.01)
+
+
+@pytest.mark.needs("ip")
+def test_without_a_network_the_doctor_says_that_there_is_no_way() -> None:
+    before = laptops.namespaces() or []
+    done = tools.finished(*before, *commands.command("doctor", "rtsp://192.0.2.9:8554/count"))
+    if before:  # else this machine's own network decides what becomes of an address for documents
+        assert "x problem  route" in done.stdout, done.stderr
+        assert "there is no way from this computer to 192.0.2.9" in " ".join(done.stdout.split())
+    assert done.returncode == 1

@@ -209,12 +209,13 @@ def delays(trace: Trace) -> Figure:
         jitter = metrics.media_jitter(trace, stream)
         below.plot(jitter["time"], jitter["jitter_ms"], color=colour, linewidth=1.5)
     if found.error_ms:  # the curves are wrong alike
-        middle = float(found.table["delay_ms"].median())
+        middle, level = float(found.table["delay_ms"].median()), 26
         left = min(middle, found.error_ms)
-        above.errorbar(middle, 6, xerr=[[left], [found.error_ms]], color="black", capsize=7, elinewidth=2, zorder=3)
+        xerr = [[left], [found.error_ms]]
+        above.errorbar(middle, level, xerr=xerr, color="black", capsize=7, elinewidth=2, zorder=3)
         above.annotate(
-            f"two clocks: \N{PLUS-MINUS SIGN}{milliseconds(found.error_ms)}", (middle, 6), (0, 9),
-            textcoords="offset points", ha="center", size=BODY, bbox=PAPER, zorder=3,
+            f"two clocks: \N{PLUS-MINUS SIGN}{milliseconds(found.error_ms)}", (middle - left, level), (6, 9),
+            textcoords="offset points", size=BODY, bbox=PAPER, zorder=3,
         )  # fmt: skip
         least, widest = min(least, middle - left), max(widest, middle + 1.1 * found.error_ms)
     begin = least - 0.1 * (widest - least)

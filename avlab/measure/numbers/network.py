@@ -216,7 +216,7 @@ class Delays(NamedTuple):
     """Columns time (when it arrived), stream, delay_ms; in order of time."""
     absolute: bool
     error_ms: float = 0.0
-    """By how much all of them can be wrong, where two clocks are compared: at the moment at which that is most."""
+    """By how much all of them can be wrong, where two clocks are compared: at half of the moments no more."""
 
 
 def delays(trace: Trace) -> Delays:
@@ -230,7 +230,7 @@ def delays(trace: Trace) -> Delays:
     parts, absolute = [], True
     offset = clock_offset(trace)
     shared = bool(trace.meta.get("shared_clock", trace.meta["side"] in ("simulation", "relay"))) or offset is not None
-    error_ms = 0.0 if offset is None else float(offset.error_ns.max()) / 1e6
+    error_ms = 0.0 if offset is None else float(np.median(offset.error_ns)) / 1e6
     for stream in ("video", "audio"):
         table = packet_fates(trace, stream)
         table = table[table["received"].notna() & (table["fate"] != "recovered")]
