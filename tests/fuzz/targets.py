@@ -158,11 +158,18 @@ def _own_frames(count: int = 6) -> list[list[bytes]]:
 @cache
 def _reports() -> list[bytes]:
     block = rtcp.ReportBlock(0x1234, 12, 5, 70_000, 90, 0x12345678, 6553)
-    compounds = [
+    answer = rtcp.ExtendedReport(0x1234, delays=(rtcp.Delay(7, 9, 3), rtcp.Delay(8, 1, 1)))
+    compounds: list[list[rtcp.RtcpPacket]] = [
         [rtcp.SenderReport(0x1234, rtcp.ns_to_ntp(1_700_000_000 * NS), 5000, 40, 40_000), rtcp.Sdes(0x1234, "a@b")],
         [rtcp.ReceiverReport(7, (block,)), rtcp.Sdes(7, "c@d"), rtcp.Bye((7,), "the end")],
         [rtcp.ReceiverReport(7, (block, block)), rtcp.Sdes(7, "c@d"), rtcp.Nack(7, 0x1234, (65_530, 65_531, 3, 40))],
         [rtcp.SenderReport(0x1234, 0, 0, 0, 0), rtcp.Sdes(0x1234, "a@b"), rtcp.Bye((0x1234,))],
+        [
+            rtcp.ReceiverReport(7, (block,)),
+            rtcp.Sdes(7, "c@d"),
+            rtcp.ExtendedReport(7, reference=0xE9A1_0000_8000_0001),
+        ],
+        [rtcp.SenderReport(0x1234, 1 << 32, 0, 0, 0), rtcp.Sdes(0x1234, "a@b"), answer],
     ]
     made = [rtcp.serialize_compound(compound) for compound in compounds]
     return [*made, *packets.stored("ffmpeg_video_rtcp"), *packets.stored("ffmpeg_audio_rtcp")]
