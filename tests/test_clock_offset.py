@@ -159,7 +159,7 @@ GOOD = {"at_ns": [0, 9], "ahead_ns": [1, 1], "error_ns": [1, 1], "drift_ppm": 1,
     [
         None, [], {}, {"at_ns": 3}, GOOD | {"at_ns": [1, 0]},
         GOOD | {"at_ns": [0, 0]}, GOOD | {"at_ns": [0, 2**70]},
-        GOOD | {"at_ns": [0, 2**62]}, GOOD | {"ahead_ns": [1]},
+        GOOD | {"at_ns": [0, 2**62]}, GOOD | {"ahead_ns": [1, 2**61]}, GOOD | {"ahead_ns": [1]},
         GOOD | {"ahead_ns": [99, 1]}, GOOD | {"at_ns": ["x", 1]},
         GOOD | {"error_ns": [1, -1]}, GOOD | {"drift_ppm": "x"}, GOOD | {"at_ns": [[0, 1]]},
         {name: [] for name in GOOD}, GOOD | {name: list(range(2000)) for name in ("at_ns", "ahead_ns", "error_ns")},
@@ -168,6 +168,12 @@ GOOD = {"at_ns": [0, 9], "ahead_ns": [1, 1], "error_ns": [1, 1], "drift_ppm": 1,
 def test_an_offset_that_a_file_claims_is_one_or_none(told: object) -> None:
     assert ClockOffset.of_plain(GOOD) is not None
     assert ClockOffset.of_plain(told) is None
+
+
+def test_what_cannot_be_a_clock_is_no_bound() -> None:
+    wild = Bounds(np.array([0, 1 << 62, 5]), np.array([1 << 61, 0, 7]))
+    kept = Bounds.of(wild, wild)
+    assert (kept.at_ns.tolist(), kept.ahead_ns.tolist()) == ([5, 5], [7, 7])
 
 
 def test_an_offset_goes_into_json_and_back() -> None:

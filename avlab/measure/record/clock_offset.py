@@ -30,6 +30,9 @@ MOST_DRIFT = 1e-3
 UNIT_NS = 15_259
 """The 65,536th part of a second, in which LSR, DLSR, LRR and DLRR are given."""
 
+MOST_AT_NS, MOST_AHEAD_NS = 1 << 62, 1 << 61
+"""146 years, and 73: a wall clock that begins in 1970 is 56 years behind."""
+
 MOMENTS = 65
 """Between the first and the last moment, the offset is told at so many."""
 
@@ -51,8 +54,10 @@ class Bounds(NamedTuple):
 
     @classmethod
     def of(cls, *parts: Bounds) -> Bounds:
-        """All of several."""
-        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        """All of several, but for those that no clock is so far from another for."""
+        at_ns, ahead_ns = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        near = (np.abs(at_ns) < MOST_AT_NS) & (np.abs(ahead_ns) < MOST_AHEAD_NS)
+        return cls(at_ns[near], ahead_ns[near])
 
 
 class Side(NamedTuple):
@@ -154,7 +159,7 @@ class ClockOffset(NamedTuple):
             drift, doubt = (float(told[name]) for name in ("drift_ppm", "drift_error_ppm"))
             if at.ndim != 1 or not at.shape == ahead.shape == error.shape or not 0 < len(at) <= MOST_MOMENTS:
                 return None
-            far = max(int(np.abs(column).max()) for column in (at, ahead, error)) > 1 << 61
+            far = np.abs(at).max() >= MOST_AT_NS or max(np.abs(ahead).max(), np.abs(error).max()) >= MOST_AHEAD_NS
             rises = bool((np.diff(at) > 0).all() and (np.diff(at + ahead) > 0).all())
             if far or not rises or (error < 0).any():
                 return None
