@@ -36,6 +36,7 @@ NAMES = [
     "07_adaptation",
     "08_your_own_parts",
     "09_sweep_and_tune",
+    "10_two_laptops",
 ]
 
 ANATOMY = ("goal", "predict", "run", "plot", "explain", "check", "try yourself", "stop")
