@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from avlab.lab.doctor import machine, way_judgement
 from avlab.lab.doctor.diagnosis import Judgement
@@ -101,7 +102,7 @@ def _steps(url: str, code: str | None, on: Machine, listen: float) -> Iterator[F
         yield _finding(f"{way}, from here", way_judgement.judge_up(way, came))
 
 
-def _addresses(place: Place) -> tuple[list[tuple[int, tuple[str | int, ...]]], str | None]:
+def _addresses(place: Place) -> tuple[list[tuple[int, Any]], str | None]:
     try:
         found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -109,7 +110,7 @@ def _addresses(place: Place) -> tuple[list[tuple[int, tuple[str | int, ...]]], s
     return [(int(family), address) for family, _, _, _, address in found], None
 
 
-def _own_address(to: tuple[int, tuple[str | int, ...]]) -> tuple[str | None, str | None]:
+def _own_address(to: tuple[int, Any]) -> tuple[str | None, str | None]:
     """The address that datagrams to there would leave from; nothing is sent."""
     family, address = to
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
@@ -154,7 +155,7 @@ class _Try:
 
     def run(self, url: str, code: str | None, listen: float) -> None:
         """Play it, show nothing, and count. A server that cannot be played at all leaves `came` None."""
-        over = "udp" if self.way == "UDP" else "tcp"
+        over: Literal["udp", "tcp"] = "udp" if self.way == "UDP" else "tcp"
         client = Client(
             url, video_over=over, audio_over=over, audio="null", class_code=code, name="avlab doctor",
             playout_delay=0, timeout=PATIENCE,

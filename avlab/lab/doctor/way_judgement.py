@@ -10,7 +10,7 @@ import errno
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from avlab.lab.doctor.diagnosis import Judgement
+from avlab.lab.doctor.diagnosis import Judgement, State
 
 APART = (
     "or the network keeps its computers apart (client isolation, usual in guests' Wi-Fi), which cannot be seen from "
@@ -112,7 +112,7 @@ def judge_down(way: str, came: Came, *, other: bool, firewall: str = "") -> Judg
 
     `firewall` is what is seen of this computer's own.
     """
-    state = "note" if other else "problem"
+    state: State = "note" if other else "problem"
     instead = f"'avlab play' takes {'TCP' if way == 'UDP' else 'UDP'}" if other else ""
     if came.refused:
         by_itself = f"{instead} by itself" if instead else "see at the server what it offers"
