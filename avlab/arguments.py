@@ -216,8 +216,8 @@ def parser() -> argparse.ArgumentParser:
     analyse.add_argument("--out", metavar="DIR", help="write plots and the trace there")
     analyse.add_argument("--json", action="store_true", help="print one JSON object")
 
-    text = "What this machine can do, or the way from it to a server, and how to mend what it cannot. Exit code 1 when "
-    text += "avlab does not work here, or the address cannot be played from here."
+    text = "What this machine can do, or the way from it to a server, and how to mend what it cannot.\n"
+    text += "Exit code 1 when avlab does not work here, or the address cannot be played from here."
     doctor = command("doctor", text, "doctor", "doctor rtsp://192.168.1.20:8554/count --code BCDFGH", "doctor --json")
     text = "rtsp://host:port/path: look at the way there, over TCP and UDP, in both directions; about five seconds"
     doctor.add_argument("url", metavar="URL", nargs="?", help=text)
