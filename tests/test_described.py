@@ -390,7 +390,8 @@ def test_what_is_asked_of_servers_is_refused(given: dict[str, Any]) -> None:
     ("given", "words"),
     [
         ({"sdp": "a.sdp"}, "give that as well, as to="),
-        ({"wire": "classic"}, "the classic wire has not"),
+        ({"wire": "classic"}, "leave out wire='classic'"),
+        ({"wire": "http"}, "leave out wire='http'"),
         ({"multicast": True}, "multicast is for clients that ask"),
         ({"class_code": True}, "class_code is for clients that ask"),
         ({"users": "users.htdigest"}, "users is for clients that ask"),
