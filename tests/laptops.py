@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import tools
+
 ROOT = Path(__file__).parents[1]
 
 AHEAD, PPM = 0.3, 50.0
@@ -69,20 +71,11 @@ def run(folder: Path, ways: str) -> Ran:
     before = namespaces()
     program = [sys.executable, __file__, str(folder), ways]
     if before is not None:
-        done = subprocess.run(
-            [*before, "bash", "-c", CABLE, "cable", *program], capture_output=True, text=True, timeout=SECONDS
-        )
-        assert not done.returncode, done.stderr
-        out = done.stdout
+        out = tools.run(*before, "bash", "-c", CABLE, "cable", *program)
     else:
-        server = subprocess.Popen([*program, "server", "127.0.0.1"])
-        try:
-            out = subprocess.run(
-                [*program, "client", "127.0.0.1"], stdout=subprocess.PIPE, text=True, timeout=SECONDS, check=True
-            ).stdout
+        with tools.started(*program, "server", "127.0.0.1") as server:
+            out = tools.run(*program, "client", "127.0.0.1")
             assert not server.wait(SECONDS)
-        finally:
-            server.kill()
     return Ran(before is not None, json.loads(out.strip().splitlines()[-1]))
 
 
