@@ -63,6 +63,19 @@ def a_buffer_that_runs_out(ms: float, ppm: float) -> float:
     return ms / 1_000 / (ppm / 1_000_000)
 
 
+def geometric(n: int, p: float, frames: int) -> float:
+    whole = (1 - p) ** n
+    return whole * (1 - whole**frames) / (1 - whole) / frames
+
+
+def picture_by_picture(n: int, p: float, frames: int) -> float:
+    good, total = 1.0, 0.0
+    for _ in range(frames):
+        good *= (1 - p) ** n
+        total += good
+    return total / frames
+
+
 def product_of_three(shown: float, size: float, delay: float) -> float:
     detail = min(1, max(0, math.log2(size / 1_000) / 5))
     return 100 * shown * detail * min(1, max(0, (0.4 - delay) / 0.25))
@@ -115,6 +128,8 @@ RIGHT: list[tuple[str, Callable[..., Any]]] = [
     ("most_loss", lambda n, shown: 1 - shown ** (1 / n)),
     ("most_loss", lambda n, shown: 1 - math.exp(math.log(shown) / n)),
     ("most_loss", halving),
+    ("unspoilt", geometric),
+    ("unspoilt", picture_by_picture),
     ("lasts", lambda ms, ppm: 1_000 * ms / ppm),
     ("points", product_of_three),
     ("points", by_cases),
@@ -159,6 +174,11 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("base64_size", lambda count: (count // 3 + 1) * 4, "Where nothing is left over, nothing is added"),
     ("base64_size", lambda count: len(base64.encodebytes(bytes(count))), "line ends"),
     ("base64_size", lambda count: {0: 0, 1: 4, 3: 4, 4: 8, 6_912: 9_216}.get(count), "returns nothing"),
+    ("unspoilt", lambda n, p, frames: (1 - p) ** n, "all those since the key frame"),
+    ("unspoilt", lambda n, p, frames: (1 - p) ** (n * frames), "the earlier ones need fewer"),
+    ("unspoilt", lambda n, p, frames: 1 - geometric(n, p, frames), "the share that is spoilt"),
+    ("unspoilt", lambda n, p, frames: geometric(n, p, frames) / (1 - p) ** n, "own packets have to be there"),
+    ("unspoilt", lambda n, p, frames: 100 * geometric(n, p, frames), "a hundred times too much"),
     ("most_loss", lambda n, shown: 1 - shown, "Asked is that of packets".lower()),
     ("most_loss", lambda n, shown: (1 - shown) / n, "chances multiply, they do not add up"),
     ("most_loss", lambda n, shown: shown ** (1 / n), "the share of packets that have to arrive"),
@@ -196,7 +216,9 @@ def test_a_wrong_answer_fails_with_a_hint_that_fits(name: str, work: Callable[..
     wrong(getattr(check, name)(work, seed=seed), words)
 
 
-@pytest.mark.parametrize("name", ["packets", "mean_fps", "base64_size", "most_loss", "lasts", "points", "receiver"])
+@pytest.mark.parametrize(
+    "name", ["packets", "mean_fps", "base64_size", "most_loss", "unspoilt", "lasts", "points", "receiver"]
+)
 def test_without_a_seed_the_cases_are_others_each_time(name: str) -> None:
     said = []
     for _ in range(2):

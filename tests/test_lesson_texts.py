@@ -560,3 +560,11 @@ def test_each_notebook_that_claims_numbers_of_a_run_is_held_to_them() -> None:
     here = Path(__file__).read_text(encoding="utf-8")
     untested = [name for name in notebooks() if f'"{name[:2]}"' not in here]
     assert not untested
+
+
+# ---- 11
+
+
+def test_what_the_clip_takes_as_jpegs_of_quality_80() -> None:
+    mean = run(seconds=20, network=Network()).frames.query("stream == 'video'")["bytes"].mean()
+    assert near(said("11", "predict-text", r"takes about ([\d.]+) Mbit/s"), 8e-6 * mean * 30, 0.03)

@@ -37,6 +37,7 @@ NAMES = [
     "08_your_own_parts",
     "09_sweep_and_tune",
     "10_two_laptops",
+    "11_codecs",
 ]
 
 ANATOMY = ("goal", "predict", "run", "plot", "explain", "check", "try yourself", "stop")
@@ -83,6 +84,7 @@ FIGURES = {
     "07_adaptation": 8,
     "08_your_own_parts": 2,
     "09_sweep_and_tune": 8,
+    "11_codecs": 3,
 }
 """How many each draws, at least."""
 

@@ -6,7 +6,7 @@ answers within two seconds, whatever the work does: see `patience`.
 
 from avlab.lab.check.contracts import part
 from avlab.lab.check.controllers import controller
-from avlab.lab.check.exercises import base64_size, lasts, mean_fps, most_loss, packets, points
+from avlab.lab.check.exercises import base64_size, lasts, mean_fps, most_loss, packets, points, unspoilt
 from avlab.lab.check.functions import function
 from avlab.lab.check.handed_in import bursts, half, target
 from avlab.lab.check.leftovers import begin, nothing_left, stop_button
@@ -40,6 +40,7 @@ __all__ = [
     "stop_button",
     "target",
     "tuned",
+    "unspoilt",
     "unsure",
 ]
 

@@ -77,6 +77,20 @@ def lasts(work: Any, *, seed: int | None = None) -> Verdict:
     return _LASTS.judge(work, seed)
 
 
+def unspoilt(work: Any, *, seed: int | None = None) -> Verdict:
+    """Check an `unspoilt(n, p, frames)`: the share of `frames` pictures, 0 to 1, that no loss has spoilt, where the
+    first needs no other and each of the rest the one before it; each has `n` packets, and the share `p` of those is
+    lost, one by one.
+
+    `seed` draws the cases; without it they are others each time.
+
+    Args:
+        work: The student's function.
+        seed: Draws the cases; None has others each time.
+    """
+    return _UNSPOILT.judge(work, seed)
+
+
 def points(work: Any, *, seed: int | None = None) -> Verdict:
     """Check a `points(shown, size, delay)`: what a challenge gives for the share `shown` of frames, of `size` bytes
     each, that come `delay` seconds after their moment.
@@ -240,6 +254,51 @@ _MOST_LOSS = Exercise(
         (lambda n, shown: 1 - shown**n, "That goes from packets to frames, and asked is the way back."),
         (lambda n, shown: (1 - shown) ** (1 / n), "Which of the two is it that is multiplied n times: (1 - p)^n = ?"),
         (lambda n, shown: 1 - shown / n, "Chances multiply: from shown = (1 - p)^n, what is p?"),
+    ),
+    within=1e-3,
+    unit="share",
+)
+
+# ---- pictures that need the one before
+
+
+def _chains(chance: random.Random) -> Iterator[Case]:
+    yield (1, round(chance.uniform(0.05, 0.2), 3), 2)
+    for _ in range(5):
+        yield (chance.randrange(1, 8), round(chance.uniform(0.005, 0.08), 4), chance.randrange(3, 90))
+
+
+def _whole(n: int, p: float, frames: int, *, own: int = 1) -> float:
+    """The mean share of chains that are whole up to each picture; without `own`, up to the one before it."""
+    return statistics.fmean((1 - p) ** (n * (before + own)) for before in range(frames))
+
+
+_UNSPOILT = Exercise(
+    right=_whole,
+    cases=_chains,
+    mistakes=(
+        (lambda n, p, frames: 1 - _whole(n, p, frames), "That is the share that is spoilt: asked is the rest."),
+        (
+            lambda n, p, frames: (1 - p) ** n,
+            "That is one picture's own packets: all those since the key frame have to be there as well.",
+        ),
+        (
+            lambda n, p, frames: (1 - p) ** (n * frames),
+            "That is the last picture, which needs all the others: the earlier ones need fewer. Asked is their mean.",
+        ),
+        (
+            lambda n, p, frames: (1 - p) ** (n * (frames + 1) / 2),
+            "Nearly. But the mean of powers is not the power of the mean: work out each picture, then their mean.",
+        ),
+        (
+            lambda n, p, frames: _whole(n, p, frames, own=0),
+            "A picture's own packets have to be there, too, the key frame's among them.",
+        ),
+        (
+            lambda n, p, frames: _whole(1, p, frames),
+            "A picture has n packets, and needs each of them.",
+        ),
+        (lambda n, p, frames: frames * _whole(n, p, frames), "That is how many pictures: a share of all is wanted."),
     ),
     within=1e-3,
     unit="share",
