@@ -6,22 +6,32 @@ Pure. A packet is no object of its own on any way: what all of a batch share is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+_new = tuple.__new__
 
 
-class Batch(NamedTuple):
-    """Datagrams that go the same way at the same moment.
-
-    `data` is all of them, end to end; `size` is how many bytes each has, but for the last, which may be shorter.
-    """
-
+class _Sized(NamedTuple):
     data: bytes
+    """All of them, end to end."""
     size: int
+    """How many bytes each has, but for the last, which may be shorter."""
+    total: int
+    """How many there are; none in an empty buffer."""
 
-    @property
-    def total(self) -> int:
-        """How many datagrams there are; none in an empty buffer."""
-        return -(-len(self.data) // self.size) if self.data else 0
+
+class Batch(_Sized):
+    """Datagrams that go the same way at the same moment: `data` is all of them, end to end, of `size` bytes each."""
+
+    __slots__ = ()
+
+    def __new__(cls, data: bytes, size: int) -> Self:
+        """Of so many bytes each; the last may be shorter."""
+        return _new(cls, (data, size, -(-len(data) // size) if data else 0))
+
+    def __getnewargs__(self) -> tuple[bytes, int]:
+        """What makes another like it."""
+        return self.data, self.size
 
     @property
     def last(self) -> int:
@@ -30,16 +40,17 @@ class Batch(NamedTuple):
 
     def datagrams(self) -> list[bytes]:
         """Each datagram by itself."""
-        data, size = self.data, self.size
+        data, size, _ = self
         if len(data) <= size:
             return [data] if data else []
         return [data[at : at + size] for at in range(0, len(data), size)]
 
     def part(self, first: int, after: int) -> Batch:
         """The datagrams from `first` to the one before `after`."""
-        if first == 0 and after >= self.total:
+        data, size, total = self
+        if first == 0 and after >= total:
             return self
-        return Batch(self.data[first * self.size : after * self.size], self.size)
+        return _new(Batch, (data[first * size : after * size], size, max(0, min(after, total) - first)))
 
     def column(self, at: int) -> bytes:
         """The byte at `at` of every datagram, in their order; shorter where the last one ends before it."""

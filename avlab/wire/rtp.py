@@ -116,12 +116,13 @@ class RtpRun(NamedTuple):
         """How many bytes each packet had as it came."""
         if self.size:
             return [self.size]
-        return [self.batch.size] * (self.batch.total - 1) + [self.batch.last]
+        data, size, count = self.batch
+        return [size] * (count - 1) + [len(data) - (count - 1) * size]
 
     @property
     def payloads(self) -> list[bytes]:
         """Each packet's payload."""
-        data, size = self.batch
+        data, size, _ = self.batch
         return [data[at + HEADER_BYTES : at + size] for at in range(0, len(data), size)]
 
     @property
@@ -141,6 +142,9 @@ class RtpRun(NamedTuple):
         )
 
 
+FEW = 12
+"""Packets that are looked at, and stamped, one by one."""
+
 _COUNTING = bytes(range(256)) * 2
 """What the low bytes of consecutive numbers look like, from any of them on."""
 
@@ -152,8 +156,7 @@ def runs(batch: Batch, *, spaced: bool = False) -> Iterator[RtpRun | WireError]:
     headers of a whole batch are compared at once, by strides of its bytes: a packet in a run costs a twentieth of what
     it does by itself.
     """
-    data, size = batch
-    count = batch.total
+    data, size, count = batch
     if count == 1:
         if len(data) >= HEADER_BYTES and data[0] == VERSION_2:
             _, second, sequence, timestamp, ssrc = _unpack_header(data)
@@ -167,7 +170,8 @@ def runs(batch: Batch, *, spaced: bool = False) -> Iterator[RtpRun | WireError]:
         if spaced and (apart := _spaced(data, size, at, count)) is not None:
             length, ticks = apart
             _, kind, sequence, timestamp, ssrc = _unpack_header(data, start)
-            yield RtpRun(kind, sequence, timestamp, ssrc, False, batch.part(at, at + length), ticks=ticks)
+            run = batch.part(at, at + length)
+            yield _new_tuple(RtpRun, (kind, sequence, timestamp, ssrc, False, run, 0, ticks))
             at += length
             continue
         length = _alike(data, size, at, min(count, at + 255))
@@ -180,6 +184,19 @@ def runs(batch: Batch, *, spaced: bool = False) -> Iterator[RtpRun | WireError]:
             yield _single(data[at * size : (at + 1) * size])
             length = 1
         at += length
+
+
+def chunk(batch: Batch) -> RtpRun | None:
+    """All packets of a batch as one run whose timestamps are a step apart, as a chunk of sound has; None: they are not.
+
+    It is what `runs` gives where it gives no more than that.
+    """
+    data, size, count = batch
+    apart = _spaced(data, size, 0, count) if count > 1 else None
+    if apart is None or apart[0] != count:
+        return None
+    _, kind, sequence, timestamp, ssrc = _unpack_header(data)
+    return _new_tuple(RtpRun, (kind, sequence, timestamp, ssrc, False, batch, 0, apart[1]))
 
 
 def _spaced(data: bytes, size: int, first: int, after: int) -> tuple[int, int] | None:
@@ -212,7 +229,10 @@ def _alike(data: bytes, size: int, first: int, after: int) -> int:
         return 0
     if len(data) - (after - 1) * size < HEADER_BYTES:  # the last one ends within its header
         after -= 1
-    end, count = after * size, after - first
+    count = after - first
+    if count <= FEW:  # each by itself takes less time than all of them by strides
+        return _alike_one_by_one(data, size, start, count)
+    end = after * size
     kinds, lows = data[start + 1 : end : size], data[start + 3 : end : size]
     low, high = lows[0], data[start + 2]
     wrap = 256 - low  # from there on the number's high byte is the next
@@ -220,23 +240,29 @@ def _alike(data: bytes, size: int, first: int, after: int) -> int:
     if (
         data[start:end:size] == b"\x80" * count
         and kinds[:-1] == kinds[:1] * (count - 1)
-        and (count == 1 or kinds[0] < MARKER)
-        and kinds[-1] & 0x7F == kinds[0] & 0x7F
+        and kinds[0] < MARKER
+        and kinds[-1] & 0x7F == kinds[0]
         and lows == _COUNTING[low : low + count]
         and data[start + 2 : end : size] == highs
         and all(data[start + at : end : size] == data[start + at : start + at + 1] * count for at in range(4, 12))
     ):
         return count
     # Where they differ is found one by one: in a burst of several frames, say.
-    header, length = data[start + 4 : start + HEADER_BYTES], 1
-    while length < count and kinds[length - 1] < MARKER:
-        here = start + length * size
-        if not (
-            data[here] == VERSION_2
-            and kinds[length] & 0x7F == kinds[0] & 0x7F
-            and (data[here + 2] << 8 | data[here + 3]) == ((high << 8 | low) + length) & 0xFFFF
-            and data[here + 4 : here + HEADER_BYTES] == header
-        ):
+    return _alike_one_by_one(data, size, start, count)
+
+
+def _alike_one_by_one(data: bytes, size: int, start: int, count: int) -> int:
+    """As `_alike`, of `count` packets of which the first, at `start`, can be read."""
+    _, kind, number, timestamp, ssrc = _unpack_header(data, start)
+    length = 1
+    while length < count and kind < MARKER:
+        start += size
+        begins, second, there, stamp, source = _unpack_header(data, start)
+        if second != kind:
+            if second & 0x7F != kind:
+                break
+            kind = second  # the marker: the run ends with it
+        if there != (number + length) & 0xFFFF or stamp != timestamp or source != ssrc or begins != VERSION_2:
             break
         length += 1
     return length
@@ -268,8 +294,7 @@ def serialize_header(payload_type: int, sequence: int, timestamp: int, ssrc: int
 _STAMP = struct.Struct("!HII")
 """What differs from one client to another in a header: sequence number, timestamp, SSRC."""
 
-FEW = 12
-"""Packets that are stamped one by one."""
+_stamp = _STAMP.pack_into
 
 
 class Packed(NamedTuple):
@@ -286,7 +311,8 @@ class Packed(NamedTuple):
     @property
     def total(self) -> int:
         """How many packets there are."""
-        return self.batch.total + sum(batch.total for batch in self.rest)
+        count = self.batch.total
+        return count + sum(batch.total for batch in self.rest) if self.rest else count
 
     @property
     def octets(self) -> int:
@@ -296,6 +322,8 @@ class Packed(NamedTuple):
     def all_stamped(self, *, sequence: int, timestamp: int, ssrc: int) -> list[Batch]:
         """One client's packets, as `stamped`, of all sizes."""
         out = [self.stamped(sequence=sequence, timestamp=timestamp, ssrc=ssrc)]
+        if not self.rest:
+            return out
         at = self.batch.total
         for batch in self.rest:
             number, ticks = (sequence + at) & 0xFFFF, (timestamp + at * self.ticks) & 0xFFFFFFFF
@@ -305,15 +333,17 @@ class Packed(NamedTuple):
 
     def stamped(self, *, sequence: int, timestamp: int, ssrc: int) -> Batch:
         """One client's packets of `batch`: numbered from `sequence` on, the first one's `timestamp`, its source."""
-        data, size = bytearray(self.batch.data), self.batch.size
-        count, low = self.batch.total, sequence & 0xFF
+        blank, size, count = self.batch
+        data = bytearray(blank)
         if count <= FEW or self.ticks:  # each by itself takes less time than all of them by strides
-            for at in range(count):
-                ticks = (timestamp + at * self.ticks) & 0xFFFFFFFF
-                _STAMP.pack_into(data, at * size + 2, (sequence + at) & 0xFFFF, ticks, ssrc)
-            return Batch(bytes(data), size)
+            step = self.ticks
+            for start in range(2, count * size + 2, size):
+                _stamp(data, start, sequence, timestamp, ssrc)
+                sequence, timestamp = (sequence + 1) & 0xFFFF, (timestamp + step) & 0xFFFFFFFF
+            return _new_tuple(Batch, (bytes(data), size, count))
         if count <= 256:
-            wrap, high = 256 - low, sequence >> 8
+            low, high = sequence & 0xFF, sequence >> 8
+            wrap = 256 - low
             data[3::size] = _COUNTING[low : low + count]
             data[2::size] = bytes((high,)) * min(wrap, count) + bytes(((high + 1) & 0xFF,)) * (count - wrap)
         else:
@@ -438,6 +468,10 @@ class SequenceNumbers:
     def __call__(self, sequence: int, timestamp: int, now_ns: int, *, count: int = 1) -> int | None:
         """The number of a packet, or of the first of `count` that came together; None while it is not believed."""
         self.proved, self.odd = 0, False
+        before = self.highest
+        if before is not None and sequence == (before + 1 - self._shift) & 0xFFFF:  # as most do, it goes on
+            self._move_to(before + count, timestamp, now_ns, count)
+            return before + 1
         if self.highest is None:
             first = sequence if self._above is None else self._above + 1
             if self._adjoining:

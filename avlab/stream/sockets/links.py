@@ -164,8 +164,7 @@ class UdpLink:
         return sent
 
     def _send_batch(self, batch: Batch, to: Address) -> int:
-        data, size = batch
-        count = batch.total
+        data, size, count = batch
         most = min(MAX_SEGMENTS, MAX_BURST // size)
         if not self.segments or count < 2 or most < 2 or to in self._singly:
             return self._send_singly(batch.datagrams(), to)

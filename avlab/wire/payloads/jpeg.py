@@ -443,8 +443,8 @@ class FrameAssembler:
         Each stands in `batch` behind its RTP header.
         """
         refused: list[WireError] = []
-        data, size = batch
-        count, at = batch.total, 0
+        data, size, count = batch
+        at = 0
         while at < count:
             length = 1
             if count - at > 1 and (offset := self._follow_on(sequence + at, batch, at)) is not None:
@@ -469,8 +469,8 @@ class FrameAssembler:
         """Where the data of a batch's fragments from `at` on belongs, when each follows on the one before, checked at
         once; None where they are to be read one by one.
         """
-        data, size = batch
-        count, start, step = batch.total - at, HEADER_BYTES + _HEADER.size, size - HEADER_BYTES - _HEADER.size
+        data, size, total = batch
+        count, start, step = total - at, HEADER_BYTES + _HEADER.size, size - HEADER_BYTES - _HEADER.size
         if not self._bare or step <= 0 or batch.last <= start:
             return None
         header = at * size + HEADER_BYTES
