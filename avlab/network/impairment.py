@@ -22,6 +22,8 @@ from avlab.wire.rtp import HEADER_BYTES, Unwrapper
 
 NS = 1_000_000_000
 
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
+
 
 class InTransit(NamedTuple):
     """What is sent: `item` is anyone's own, `size` in bytes. What is `reliable` is part of a TCP connection's bytes."""
@@ -134,10 +136,23 @@ class _Lane:
         if not 0 < p < 1:
             self.bad = p == 1
             return self.bad
-        length = max(network.burst, 1 / (1 - p))
-        chance = p if self.bad is None else 1 - 1 / length if self.bad else p / (length * (1 - p))
+        if self.bad is None:
+            chance = p
+        else:
+            length = max(network.burst, 1 / (1 - p))
+            chance = 1 - 1 / length if self.bad else p / (length * (1 - p))
         self.bad = draw < chance
         return self.bad
+
+    def losses(self, p: float, network: Network, draws: list[float]) -> list[bool]:
+        """As `loses`, of packets that are sent together."""
+        if self.bad is None or not 0 < p < 1:
+            return [self.loses(p, network, draw) for draw in draws]
+        length = max(network.burst, 1 / (1 - p))
+        stays, comes, bad = 1 - 1 / length, p / (length * (1 - p)), self.bad
+        out = [bad := draw < (stays if bad else comes) for draw in draws]
+        self.bad = bad
+        return out
 
     def wait_ns(self, network: Network, draw: float, now_ns: int) -> int:
         """Jitter without reordering: what is left of the queue met before, or a new one when that has drained."""
@@ -250,32 +265,24 @@ class Impairment:
                 self.push(InTransit(stream, each, Part(item, at, at + 1), reliable), now_ns)
             return
         lane = self._lane(stream)
-        draw, p, jitter, duplicate = lane.chance.random, network.loss, network.jitter, network.duplicate
+        draw, jitter, duplicate = lane.chance.random, network.jitter, network.duplicate
+        draws = [draw() for _ in range(4 * count)]  # for each: its loss, its jitter, its copy, that one's jitter
         overtaking = network.reorder and not reliable
         least_ns = now_ns + self._delay_ns
-        first, since_ns, since_lost = 0, 0, False  # of the packets that fare alike so far
         if reliable:
             self._reliable_bytes += len(batch.data)
-        if not jitter and (reliable or not duplicate):  # all arrive at the same moment, or not at all
-            at_ns = least_ns if overtaking else max(least_ns, lane.newest_ns)
-            for at in range(count):
-                chance = draw()
-                draw(), draw(), draw()
-                lost = not reliable and lane.loses(p, network, chance)
-                if lost is not since_lost:
-                    self._arrive_together(
-                        stream, batch, Part(item, first, at), reliable, now_ns if since_lost else at_ns, since_lost
-                    )
-                    first, since_lost = at, lost
-                if not lost:
-                    lane.newest_ns = max(lane.newest_ns, at_ns)
-            since_ns = now_ns if since_lost else at_ns
-            self._arrive_together(stream, batch, Part(item, first, count), reliable, since_ns, since_lost)
+        wait_ns = lane.wait_ns(network, draws[1], now_ns) if jitter else 0
+        together = (wait_ns > 0 and not overtaking) or not jitter  # the queue that one meets is met by all
+        if together and (reliable or not duplicate):
+            at_ns = least_ns if overtaking else max(least_ns + wait_ns, lane.newest_ns)
+            self._fare_alike(lane, stream, batch, item, draws, now_ns, at_ns, reliable)
             return
+        first, since_ns, since_lost = 0, 0, False  # of the packets that fare alike so far
         for at in range(count):
-            chance, jitters, copied, copys_jitter = draw(), draw(), draw(), draw()
-            lost = not reliable and lane.loses(p, network, chance)
-            wait_ns = lane.wait_ns(network, jitters, now_ns) if jitter else 0
+            chance, jitters, copied, copys_jitter = draws[4 * at : 4 * at + 4]
+            lost = not reliable and lane.loses(network.loss, network, chance)
+            if at and jitter:
+                wait_ns = lane.wait_ns(network, jitters, now_ns)
             if lost:
                 at_ns = now_ns
             else:
@@ -296,6 +303,39 @@ class Impairment:
                 self._arrive(max(copy_ns, at_ns), Copy(one))  # the packet itself comes first
                 first = at + 1
         self._arrive_together(stream, batch, Part(item, first, count), reliable, since_ns, since_lost)
+
+    def _fare_alike(
+        self,
+        lane: _Lane,
+        stream: str,
+        batch: Batch,
+        item: Any,
+        draws: list[float],
+        now_ns: int,
+        at_ns: int,
+        reliable: bool,
+    ) -> None:
+        """All of a batch that is not lost arrives at one moment."""
+        p, count = self.network.loss, len(draws) // 4
+        if reliable or not p or callable(p):  # no function is asked here
+            if not reliable:
+                lane.bad = False
+            lane.newest_ns = max(lane.newest_ns, at_ns)
+            self._arrive(at_ns, _new(InTransit, (stream, len(batch.data), _new(Part, (item, 0, count)), reliable)))
+            return
+        lost = lane.losses(p, self.network, draws[::4])
+        if True not in lost:
+            lane.newest_ns = max(lane.newest_ns, at_ns)
+            self._arrive(at_ns, _new(InTransit, (stream, len(batch.data), _new(Part, (item, 0, count)), reliable)))
+            return
+        if False in lost:
+            lane.newest_ns = max(lane.newest_ns, at_ns)
+        first = 0
+        for at in range(1, count + 1):
+            if at == count or lost[at] is not lost[first]:
+                arrives_ns = now_ns if lost[first] else at_ns
+                self._arrive_together(stream, batch, Part(item, first, at), reliable, arrives_ns, lost[first])
+                first = at
 
     def _arrive_together(self, stream: str, batch: Batch, part: Part, reliable: bool, at_ns: int, lost: bool) -> None:
         if part.first == part.after:
