@@ -64,7 +64,7 @@ def test_pictures_and_sound_and_how_far_they_are_apart() -> None:
         FrameDue(1, FRAME, None, False),
         FrameDecided(FRAME, "shown", 60_000_000, True),
         SyncRead(60_000_000, 1_000_000_000, 1_010_000_000, 5_000_000, math.nan),
-        SoundDecided(played, 2, True),
+        SoundDecided([played], 2, True),
     )
     video, audio = trace.frames.itertuples()
     assert (video.stream, video.timestamp, video.bytes, video.packets, video.packets_lost) == (

@@ -35,8 +35,8 @@ from avlab.wire import rtcp
 from avlab.wire.batch import Batch
 from avlab.wire.payloads.formats import L16Format, SoundReader, VideoFormat
 from avlab.wire.payloads.jpeg import NoSizeError
-from avlab.wire.rtp import HEADER_BYTES, ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, runs
-from avlab.wire.units import NS, WireError
+from avlab.wire.rtp import HEADER_BYTES, ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, chunk, runs
+from avlab.wire.units import NS, Samples, WireError
 
 PROBATION = 3
 """So many packets with consecutive numbers make a source (RFC 3550 8.2 and A.1 leave the count open): one stray packet
@@ -70,6 +70,8 @@ SLIDE_S = 60
 """Seconds from one picture to the next, at the most that makes two after a leap of one stretch."""
 
 NOTHING = Repairing()
+
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 NOUNS = {"video": "pictures", "audio": "sound"}
 
@@ -178,11 +180,16 @@ class Arriving:
         self._leapt_ns: int | None = None
         self._ssrcs: dict[int, None] = {}  # all that were heard of
         self._repair_ssrcs: dict[int, None] = {}  # those of them that send what was lost again
+        self.ended = False
+        """Whether a stream has said BYE, as far as is known: some may have gone on since."""
+        self.askings: tuple[tuple[Incoming, Asking], ...] = ()
+        """The streams whose lost packets are asked for."""
 
     def clear(self) -> None:
         """Other streams will come instead of those that were added, or they themselves once more."""
         self._before |= {stream: each for stream, each in self.incoming.items() if each.media_ns is not None}
         self.incoming.clear()
+        self.askings, self.ended = (), False
         if not self._before:
             self._timeline = Timeline(reference="audio")
 
@@ -204,8 +211,21 @@ class Arriving:
         if described.ssrc is not None:
             self._know_source(incoming, described.ssrc)
         self.incoming[stream] = incoming
+        self._find_askings()
         self._tell_sources()
         return incoming
+
+    def _begin_repairing(self, incoming: Incoming, ssrcs: Mapping[str, int]) -> None:
+        """A stream's repair starts anew, whose sources are known as far as `ssrcs` has them."""
+        incoming.repairing = incoming.described.repairing(ssrcs)
+        self._find_askings()
+
+    def _find_askings(self) -> None:
+        self.askings = tuple(
+            (each, repair.asking)
+            for each in self.incoming.values()
+            if (repair := each.repairing) is not None and repair.asking is not None
+        )
 
     @staticmethod
     def _know_source(incoming: Incoming, ssrc: int) -> None:
@@ -306,7 +326,7 @@ class Arriving:
                     self._take_clocks(incoming, packet, now_ns)
                 self._tell_clock(incoming, packet, packets, now_ns)
             elif isinstance(packet, rtcp.Bye) and incoming.ssrc in packet.ssrcs:
-                incoming.ended = True
+                incoming.ended = self.ended = True
 
     def _take_clocks(self, incoming: Incoming, report: rtcp.SenderReport, now_ns: int) -> None:
         """What a sender report says of the sender's clocks; an NTP time of 0 says that it has none (6.4.1)."""
@@ -337,6 +357,11 @@ class Arriving:
 
     def _take_packets(self, incoming: Incoming, batch: Batch, now_ns: int) -> None:
         """RTP packets that came together: the stream's own in runs, and what repairs it."""
+        if incoming.stream != "video":
+            whole = chunk(batch)
+            as_described = whole is not None and whole.payload_type == incoming.described.payload_type
+            if whole is not None and as_described and self._take_chunk(incoming, whole, now_ns):
+                return
         for run in runs(batch, spaced=incoming.stream != "video"):
             try:
                 if isinstance(run, WireError):
@@ -393,21 +418,19 @@ class Arriving:
         if incoming.came_ns is None or not stats.goes_on(run.sequence) or count * ticks > incoming.described.rate:
             return False
         first = incoming.ticks.peek(run.timestamp)
-        if self._timeline.leaps(stream, first, now_ns) or first <= (incoming.ticks.highest or 0):
+        if first <= (incoming.ticks.highest or 0):
+            return False
+        times_ns = self._timeline.goes_on(stream, first, ticks, count, now_ns)
+        if times_ns is None:
             return False
         sequence = stats.update(run.sequence, run.timestamp, now_ns, count=count, ticks=ticks)
         assert sequence is not None, "it goes on after the highest"
         incoming.candidate = None
         incoming.heard_ns = incoming.came_ns = now_ns
         incoming.kind = run.payload_type
-        last = first + (count - 1) * ticks
-        incoming.ticks.highest = last
-        self._timeline.arrived(stream, last, now_ns, step=ticks)
-        fates = [
-            self._take_sound(incoming, payload, sequence + at, first + at * ticks, now_ns)
-            for at, payload in enumerate(run.payloads)
-        ]
-        incoming.media_ns = self._timeline.media_ns(stream, last)
+        incoming.ticks.highest = first + (count - 1) * ticks
+        incoming.media_ns = times_ns[-1]
+        fates = self._take_sounds(incoming, run, sequence, first, times_ns, now_ns)
         self._tell_run(incoming, run, sequence, fates, now_ns)
         return True
 
@@ -437,7 +460,7 @@ class Arriving:
             incoming.came_ns = None  # its timestamps are compared with nothing
         if incoming.stream == "video":
             self._presenting.count_anew()
-        incoming.repairing = incoming.described.repairing({})
+        self._begin_repairing(incoming, {})
         self._tell_sources()
 
     def _take_in_line(self, incoming: Incoming, run: RtpRun, arrived_ns: int, now_ns: int) -> None:
@@ -458,7 +481,7 @@ class Arriving:
             return
         if numbers.restarts != restarts:
             self._emit(NumbersRestarted(now_ns, incoming.stream, run.sequence))
-            incoming.repairing = incoming.described.repairing(self._known_ssrcs(incoming))
+            self._begin_repairing(incoming, self._known_ssrcs(incoming))
         if incoming.came_ns is None:
             first, first_ns = held or (run, arrived_ns)
             self._begin_stamps(incoming, first.timestamp, first_ns)
@@ -506,11 +529,12 @@ class Arriving:
 
     def _use(self, incoming: Incoming, run: RtpRun, sequence: int, arrived_ns: int, now_ns: int) -> None:
         """Packets of media, numbered: to whom they are for, into the record, and to the repair."""
+        total = run.total
         ahead = incoming.ticks.peek(run.timestamp) - (incoming.ticks.highest or 0)
-        overtaken = incoming.stats.numbers.highest != sequence + run.total - 1
+        overtaken = incoming.stats.numbers.highest != sequence + total - 1
         if sequence < incoming.first or (overtaken and ahead > incoming.described.rate):
             # Overtaken by packets with timestamps of another stretch.
-            self._tell_run(incoming, run, sequence, ["late"] * run.total, arrived_ns)
+            self._tell_run(incoming, run, sequence, ["late"] * total, arrived_ns)
             return
         incoming.came_ns, incoming.kind = now_ns, run.payload_type
         ticks = incoming.ticks(run.timestamp)
@@ -521,7 +545,7 @@ class Arriving:
         if incoming.stream == "video":
             form = incoming.described.pictures.get(run.payload_type)
             tell = self._teller(incoming, run, sequence, arrived_ns) if self._presenting.tells_later else None
-            taken = Run(sequence, ticks, media_ns, run.marker, run.batch, form)
+            taken = _new(Run, (sequence, ticks, media_ns, run.marker, run.batch, form))
             fates = self._presenting.take_run(taken, now_ns, tell=tell)
             for refused in self._presenting.refusals():
                 self._note_malformed(refused, now_ns)
@@ -534,9 +558,7 @@ class Arriving:
             self._tell_run(incoming, run, sequence, fates, arrived_ns)
         asking, rebuilding, own = incoming.repairing or NOTHING
         if asking is not None:
-            last = sequence + run.total - 1
-            for number in range(sequence, last + 1):
-                asking.requester.arrived(number, media_ns, run.marker and number == last, now_ns)
+            asking.requester.arrived_together(sequence, total, media_ns, run.marker, now_ns)
         if rebuilding is not None:
             for data in run.packets:
                 self._take_rebuilt(incoming, rebuilding, data, now_ns)
@@ -557,8 +579,9 @@ class Arriving:
     def _tell_run(
         self, incoming: Incoming, run: RtpRun, sequence: int, fates: Sequence[str | None], now_ns: int
     ) -> None:
-        stream, stamp, marker = incoming.stream, run.timestamp, run.marker
-        self._emit(PacketsTaken(now_ns, stream, run.ssrc, sequence, stamp, marker, run.sizes, fates, run.ticks))
+        _, _, stamp, ssrc, marker, _, _, ticks = run
+        taken = now_ns, incoming.stream, ssrc, sequence, stamp, marker, run.sizes, fates, ticks
+        self._emit(_new(PacketsTaken, taken))
 
     def _teller(self, incoming: Incoming, run: RtpRun, sequence: int, now_ns: int) -> Tell:
         """Tells what became of a packet of a run, by its place in it, once that is known."""
@@ -618,7 +641,7 @@ class Arriving:
         fate = "duplicate" if sequence in incoming.seen else "used"
         self._tell_packet(incoming, packet, sequence, len(data), now_ns, fate)
         if fate == "used":
-            self._remember(incoming, sequence)
+            self._remember(incoming, (sequence,))
             self._presenting.pass_over(sequence, now_ns)
             self._take_rebuilt(incoming, rebuilding, data, now_ns)
 
@@ -674,17 +697,45 @@ class Arriving:
         """A packet of sound; its fate, None when it is malformed."""
         if sequence in incoming.seen:
             return "duplicate"
-        self._remember(incoming, sequence)
+        self._remember(incoming, (sequence,))
         try:
             samples = incoming.sound.samples(payload)
         except WireError as error:
             self._note_malformed(error, now_ns)
             return None
+        return self._present_sound(incoming, samples, ticks, now_ns)
+
+    def _present_sound(self, incoming: Incoming, samples: Samples, ticks: int, now_ns: int) -> str | None:
         self._measure(incoming, len(samples), ticks, now_ns)
         if incoming.misfit:
             return None
         pts_ns = self._timeline.media_ns("audio", ticks)
         return self._presenting.take_sound(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
+
+    def _take_sounds(
+        self, incoming: Incoming, run: RtpRun, sequence: int, first: int, times_ns: Sequence[int], now_ns: int
+    ) -> Sequence[str | None]:
+        """The packets of a chunk, with the media time of each: as `_take_sound` for each."""
+        payloads, step = run.payloads, run.ticks
+        numbers = range(sequence, sequence + len(payloads))
+        self._remember(incoming, numbers)  # they go on after all that came before
+        sounds: list[Samples | None] = []
+        for payload in payloads:
+            try:
+                sounds.append(incoming.sound.samples(payload))
+            except WireError as error:
+                self._note_malformed(error, now_ns)
+                sounds.append(None)
+        since, brought = incoming.measured or (first, 0)
+        within = since <= first and first + (len(payloads) - 1) * step - since < incoming.described.rate
+        whole = [samples for samples in sounds if samples is not None]
+        if incoming.misfit or not within or len(whole) < len(sounds):
+            return [
+                None if samples is None else self._present_sound(incoming, samples, first + at * step, now_ns)
+                for at, samples in enumerate(sounds)
+            ]
+        incoming.measured = since, brought + sum(map(len, whole))
+        return self._presenting.take_sounds(whole, ticks=first, step=step, pts_ns=times_ns, now_ns=now_ns)
 
     def _measure(self, incoming: Incoming, samples: int, ticks: int, now_ns: int) -> None:
         """Hold a second of sound against its timestamps: more than they tell of is sound of another encoding.
@@ -706,7 +757,7 @@ class Arriving:
             incoming.measured = ticks, samples
 
     @staticmethod
-    def _remember(incoming: Incoming, sequence: int) -> None:
-        incoming.seen.add(sequence)
+    def _remember(incoming: Incoming, numbers: Sequence[int]) -> None:
+        incoming.seen.update(numbers)
         if len(incoming.seen) > 8192:
-            incoming.seen = {s for s in incoming.seen if s > sequence - 4096}
+            incoming.seen = {number for number in incoming.seen if number > numbers[-1] - 4096}

@@ -19,26 +19,26 @@ class Ending:
 
     def __init__(self) -> None:
         self._bye_ns: int | None = None  # when the first stream's BYE was seen
+        self.begun = False
+        """Whether a stream has said BYE."""
         self._at_ns: int | None = None
         self.over = False
         """Whether all has come that will."""
 
     def look(self, streams: Collection[Incoming], now_ns: int) -> None:
         """Something may have come, or time has."""
-        if not any(each.ended for each in streams):
+        for each in streams:
+            if each.ended:
+                break
+        else:
             self._bye_ns = self._at_ns = None
-            self.over = False
+            self.begun = self.over = False
             return
         if self._bye_ns is None:
-            self._bye_ns = now_ns
+            self._bye_ns, self.begun = now_ns, True
         silent = [each.heard_ns or 0 for each in streams if not each.ended]
         self._at_ns = max(self._bye_ns, *silent) + QUIET_NS if silent else self._bye_ns + AFTER_BYE_NS
         self.over = now_ns >= self._at_ns
-
-    @property
-    def begun(self) -> bool:
-        """Whether a stream has said BYE."""
-        return self._bye_ns is not None
 
     def timer_at(self) -> int | None:
         """When to look again, unless something comes; None before a BYE, and when it is over."""

@@ -46,7 +46,11 @@ class Sent(NamedTuple):
 
     def part(self, first: int, after: int, fate: str | None = None) -> Sent:
         """The packets from `first` to the one before `after`, counted from 0, and what became of them."""
-        return self._replace(number=self.number + first, batch=self.batch.part(first, after), fate=fate)
+        time_ns, stream, ssrc, number, batch, repair, was = self
+        part = batch.part(first, after)
+        if part is batch and fate is was:
+            return self
+        return Sent(time_ns, stream, ssrc, number + first, part, repair, fate)
 
 
 class Reported(NamedTuple):
@@ -112,11 +116,11 @@ SenderEvent: TypeAlias = Sent | Reported | Doubted | KeyAsked | ClockTold
 
 
 class Offered(NamedTuple):
-    """A frame of the clip was sent to whoever plays, or was not; of sound, each packet is told of by itself."""
+    """A frame of the clip was sent to whoever plays, or was not."""
 
     stream: str
     index: int  # type: ignore[assignment]  # tuple has a method of this name, which nobody misses
-    """Of the frame, or of the chunk, from 0."""
+    """From 0."""
     pts_ns: int
     timestamp: int | None
     """32 bits, as packets bear it; None on a wire without."""
@@ -128,6 +132,17 @@ class Offered(NamedTuple):
     packets: int | None = None
     fate: str | None = None
     """None as long as only a client can tell; else skipped, or what a pacer gave for a reason."""
+
+
+class SoundOffered(NamedTuple):
+    """A chunk of sound was sent to whoever plays, or was not."""
+
+    index: int  # type: ignore[assignment]  # as above
+    due_ns: int
+    sent_ns: int | None
+    """When the first send began; None when there was none."""
+    parts: Sequence[tuple[int, int | None, int]]
+    """What each of its packets carries: presentation time, timestamp (None on a wire without), bytes."""
 
 
 # ---- a player's: what arrives
@@ -272,12 +287,12 @@ class SyncRead(NamedTuple):
 
 
 class SoundDecided(NamedTuple):
-    """What became of a packet's sound: heard, or not, and why."""
+    """What became of the sound of some packets: heard, or not, and why."""
 
-    run: Played
+    runs: Sequence[Played]
     channels: int
     timed: bool
-    """Whether the wire has timestamps; without, `run.ticks` counts the samples."""
+    """Whether the wire has timestamps; without, `ticks` counts the samples."""
 
 
 class DelayChanged(NamedTuple):

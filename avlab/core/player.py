@@ -15,7 +15,6 @@ from avlab.core.ending import Ending
 from avlab.core.events import Path, PlayerEvent
 from avlab.core.moments import Moments
 from avlab.core.presenting import LOOK_NS, Presenting
-from avlab.core.repairing import Asking
 from avlab.core.sink import SoundSink
 from avlab.parts import Call, PartError, called
 from avlab.timing.jitterbuffer import Frame
@@ -145,9 +144,9 @@ class Player:
         """What became of a picture that was to be decoded: BGR uint8 of (height, width, 3), or None and the `fate`."""
         self._presenting.take_decoded(frame, image, now_ns, fate=fate)
 
-    def heard(self, reading: ClockReading) -> None:
+    def heard(self, *readings: ClockReading) -> None:
         """What the device says is heard."""
-        self._presenting.heard(reading)
+        self._presenting.heard(readings)
 
     # ---- who looks
 
@@ -179,8 +178,20 @@ class Player:
 
     def timer_at(self) -> int | None:
         """The next moment at which `handle_timer` has something to do; one in the past is for at once."""
-        moments = [self._presenting.timer_at(), self._report_ns]
-        moments += [asking.requester.wake_at() for _, asking in self._askings()]
+        at_ns = self._presenting.timer_at()
+        if self._report_ns is not None and (at_ns is None or self._report_ns < at_ns):
+            at_ns = self._report_ns
+        for _, asking in self._arriving.askings:
+            ask_ns = asking.requester.wake_at()
+            if ask_ns is not None and (at_ns is None or ask_ns < at_ns):
+                at_ns = ask_ns
+        if self._ending.begun or self._drained_ns is not None:
+            return self._ends_at(at_ns)
+        return at_ns
+
+    def _ends_at(self, at_ns: int | None) -> int | None:
+        """The next moment, `at_ns` or one at which the end is to be looked after."""
+        moments = [at_ns]
         if self._ending.begun:  # what is left has its end by what the device and takers do, which tell nobody
             moments += [self._ending.timer_at(), self._handled_ns + LOOK_NS]
         if self._drained_ns is not None and self._drained_ns > self._handled_ns:
@@ -190,16 +201,20 @@ class Player:
     def handle_timer(self, now_ns: int) -> None:
         """Present what is due, ask for what is missing, report what came."""
         self._handled_ns = now_ns
-        self._ending.look(self.streams.values(), now_ns)
+        if self._arriving.ended or self._ending.begun:
+            self._ending.look(self._arriving.incoming.values(), now_ns)
         self._presenting.handle_timer(now_ns)
-        for incoming, asking in self._askings():
+        for incoming, asking in self._arriving.askings:
             if incoming.ssrc is None:
                 continue
-            base_ns, wire = self._presenting.base_ns, incoming.stats.numbers.wire
-            nack = asking.nack(self.ssrc, incoming.ssrc, base_ns, now_ns, wire=wire)
-            if nack is not None:
-                self._send(incoming.stream, nack)
-            self._presenting.least_ns = asking.requester.least_delay_ns
+            requester = asking.requester
+            requester.base_ns = self._presenting.base_ns
+            ask_ns = requester.wake_at()
+            if ask_ns is not None and ask_ns <= now_ns:
+                nack = asking.nack(self.ssrc, incoming.ssrc, now_ns, wire=incoming.stats.numbers.wire)
+                if nack is not None:
+                    self._send(incoming.stream, nack)
+            self._presenting.least_ns = requester.least_delay_ns
         if self._presenting.needs_key:
             self._ask_for_key(now_ns)
         if self._report_ns is not None and now_ns >= self._report_ns:
@@ -208,12 +223,15 @@ class Player:
 
     def outgoing(self) -> list[tuple[Path, Batch]]:
         """What is to be sent, a compound packet of RTCP each, since the last call."""
-        out = self._outgoing.copy()
-        self._outgoing.clear()
+        if not self._outgoing:
+            return []
+        out, self._outgoing = self._outgoing, []
         return out
 
     def events(self) -> list[PlayerEvent]:
         """What happened, in order, since the last call."""
+        if not self._events:
+            return []
         out = self._events.copy()
         self._events.clear()
         return out
@@ -293,14 +311,6 @@ class Player:
         return self._presenting.received
 
     # ---- within
-
-    def _askings(self) -> list[tuple[Incoming, Asking]]:
-        """The streams whose lost packets are asked for."""
-        return [
-            (each, repair.asking)
-            for each in self._arriving.incoming.values()
-            if (repair := each.repairing) is not None and repair.asking is not None
-        ]
 
     def _ask_for_key(self, now_ns: int) -> None:
         """A PLI (RFC 4585 6.3.1): pictures are spoilt until one comes that needs no other.

@@ -5,7 +5,7 @@ Sound leaves through a sink, as only that knows what comes too late; all else th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,6 +55,8 @@ too slow, and a notice says so."""
 LATE_SHARE = 0.5
 """In as long, such a part of all pictures too late to be shown: a notice says so, as it looks like a fault here."""
 
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
+
 
 class Presenting:
     """Puts pictures together and says when each is to be seen: when the sound reaches it, else by the monotonic clock.
@@ -70,6 +72,7 @@ class Presenting:
         self._sound: SoundSink | None = None
         self._clock = MediaClock()
         self._buffer: JitterBuffer | OwnBuffer = JitterBuffer()
+        self._tells_later = False
         self._make_own: Callable[[JitterBuffer], OwnBuffer] | None = None
         self._quickest_ns: int | None = None  # of the pictures' packets before the start: arrival less media time
         self._playout = Playout(self._clock)
@@ -118,6 +121,7 @@ class Presenting:
         """
         usual = JitterBuffer(size=size)
         self._buffer = usual if self._make_own is None else self._make_own(usual)
+        self._tells_later = isinstance(self._buffer, OwnBuffer)
         self._sound = sound
         self._adaptive = delay_ns is None
         self._delay_ns = delay_ns = DEFAULT_DELAY_NS if delay_ns is None else delay_ns
@@ -135,7 +139,7 @@ class Presenting:
     @property
     def base_ns(self) -> int | None:
         """Where media time 0 falls; None before anything is presented."""
-        return self._clock.when_ns(0) if self._clock.running else None
+        return self._clock.base_ns
 
     @property
     def delay_ns(self) -> int:
@@ -190,7 +194,7 @@ class Presenting:
     @property
     def tells_later(self) -> bool:
         """Whether what becomes of a packet is known when it leaves the buffer, and not when it comes."""
-        return isinstance(self._buffer, OwnBuffer)
+        return self._tells_later
 
     def take_run(self, run: Run, now_ns: int, *, back: bool = False, tell: Tell | None = None) -> list[str]:
         """Packets of a picture; the fate of each: used, duplicate or late. `back`: they were lost, and repaired.
@@ -244,9 +248,22 @@ class Presenting:
             return "late"
         return "used" if self._sound.take(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns) else "late"
 
-    def heard(self, reading: ClockReading) -> None:
+    def take_sounds(
+        self, sounds: Sequence[Samples], *, ticks: int, step: int, pts_ns: Sequence[int], now_ns: int
+    ) -> list[str]:
+        """Packets of sound that came together, `step` apart: as `take_sound` for each."""
+        self._sound_ns = now_ns
+        if self._clock.base_ns is None:
+            self._start.arrived("audio", pts_ns[0], now_ns)
+        self._steering.target.observe_together("audio", pts_ns, now_ns)
+        if self._sound is None:
+            return ["late"] * len(sounds)
+        taken = self._sound.take_together(sounds, ticks=ticks, step=step, pts_ns=pts_ns, now_ns=now_ns)
+        return ["used" if each else "late" for each in taken]
+
+    def heard(self, readings: Iterable[ClockReading]) -> None:
         """What the device says is heard: the media clock goes by it from the next `handle_timer` on."""
-        self._readings.append(reading)
+        self._readings.extend(readings)
 
     # ---- who looks
 
@@ -283,40 +300,67 @@ class Presenting:
 
     def timer_at(self) -> int | None:
         """The next moment at which `handle_timer` has something to do; 0 for at once."""
-        if self._start.ready and not self._clock.running:
-            return 0
-        moments = [self._playout.wake_at(), self._start.wake_at()]
-        if isinstance(self._buffer, OwnBuffer):
-            moments.append(self._buffer.wake_at())
-        decode_ns = self._order.due_ns(self._buffer.adjoin)
-        if decode_ns is not None and self._clock.running and not self._playout.at_once:
-            moments.append(self._clock.when_ns(decode_ns))
-        ripe_ns = self._buffer.ripe_pts_ns
-        if ripe_ns is not None and self._clock.running and not self._playout.at_once:
-            moments.append(self._clock.when_ns(ripe_ns))
-        if self._clock.led and self._timed and self._sound_ns is not None:
-            moments.append(self._sound_ns + MUTE_NS + 1)
-        if self._adaptive:
-            moments.append(self._steering.wake_at(self._clock))
+        base_ns, at_ns = self._clock.base_ns, self._playout.wake_at()
+        if base_ns is None:
+            if self._start.ready:
+                return 0
+            start_ns = self._start.wake_at()
+            if start_ns is not None and (at_ns is None or start_ns < at_ns):
+                at_ns = start_ns
         if self._sound is not None:
-            moments.append(self._moved_ns + LOOK_NS)
-        return min([moment for moment in moments if moment is not None], default=None)
+            look_ns = self._moved_ns + LOOK_NS
+            if at_ns is None or look_ns < at_ns:
+                at_ns = look_ns
+        if self._clock.led and self._timed and self._sound_ns is not None:
+            mute_ns = self._sound_ns + MUTE_NS + 1
+            if at_ns is None or mute_ns < at_ns:
+                at_ns = mute_ns
+        if self._order.waiting or self._adaptive or self._tells_later:
+            moments = (at_ns, *self._further(base_ns))
+            at_ns = min([moment for moment in moments if moment is not None], default=None)
+        if not self._buffer.idle and base_ns is not None and not self._playout.at_once:
+            ripe_ns = self._buffer.ripe_pts_ns
+            if ripe_ns is not None:
+                at_ns = base_ns + ripe_ns if at_ns is None else min(at_ns, base_ns + ripe_ns)
+        return at_ns
+
+    def _further(self, base_ns: int | None) -> Iterator[int | None]:
+        """Moments that most players have not."""
+        if isinstance(self._buffer, OwnBuffer):
+            yield self._buffer.wake_at()
+        decode_ns = self._order.due_ns(self._buffer.adjoin)
+        if decode_ns is not None and base_ns is not None and not self._playout.at_once:
+            yield base_ns + decode_ns
+        if self._adaptive:
+            yield self._steering.wake_at(self._clock)
 
     def handle_timer(self, now_ns: int) -> None:
         """Release what is due by now, give up what came too late."""
-        if not self._clock.running:
+        clock, buffer, playout, sound = self._clock, self._buffer, self._playout, self._sound
+        if clock.base_ns is None:
             self._try_to_start(now_ns)
-        if self._sound is not None:
-            self._follow_sink(self._sound)
-            self._follow_sound(now_ns)
+        if sound is not None:
+            if self._wait_ns is not None and sound.sink_lead_ns > self._wait_ns:
+                # Sound has gone to a sink that wants it earlier: what has been presented was too close to its end.
+                self._shift(sound.sink_lead_ns - self._wait_ns)
+            # Steered by what the device says is heard, while there is sound to be heard.
+            if self._timed and (self._sound_ns is None or now_ns - self._sound_ns > MUTE_NS):
+                clock.led = False
+                self._readings.clear()
+            elif self._readings:
+                for reading in self._readings:
+                    clock.feed(reading)
+                self._readings.clear()
         if self._adaptive:
             self._steer(now_ns)
-        if self._clock.running and not self._playout.at_once:
-            self._buffer.ripen(self._clock.media_ns(now_ns), now_ns)
-            self._take_frames(now_ns)
-        elif isinstance(self._buffer, OwnBuffer):
-            self._take_frames(now_ns)
-        for item in self._playout.pull(now_ns):
+        if not buffer.idle:
+            if clock.base_ns is not None and not playout.at_once:
+                buffer.ripen(now_ns - clock.base_ns, now_ns)
+                self._take_frames(now_ns)
+            elif self._tells_later:
+                self._take_frames(now_ns)
+        due_ns = playout.wake_at()
+        for item in playout.pull(now_ns) if due_ns is not None and due_ns <= now_ns else ():
             if isinstance(item, Dropped):
                 self._see_that_it_keeps_up(item.item, item.reason, now_ns)
                 self._decide(self._verdicts.dropped(item.item, item.reason, now_ns))
@@ -324,11 +368,15 @@ class Presenting:
                 self._see_that_it_keeps_up(item, "shown", now_ns)
                 self._release(item, now_ns)
         self._moved_ns = now_ns
-        if self._playout.shown_pts_ns is not None:
-            self._buffer.expire(self._playout.shown_pts_ns)
+        if not buffer.idle and playout.shown_pts_ns is not None:
+            buffer.expire(playout.shown_pts_ns)
             self._take_frames(now_ns)
-        self._decode(now_ns)
-        self._tell_sound()
+        if self._order.waiting:
+            self._decode(now_ns)
+        if sound is not None:
+            runs = sound.played()
+            if runs:
+                self._emit(_new(SoundDecided, (runs, sound.channels, self._timed)))
 
     def steer_by(self, target: DelayTarget) -> None:
         """What an adaptive playout delay keeps to, from now on."""
@@ -359,14 +407,14 @@ class Presenting:
             return False
         self._buffer.flush()
         self._take_frames(now_ns)
-        if not len(self._order) and not self._decode_over:
+        if not self._order.waiting and not self._decode_over:
             self._decode_over = True
             self._emit(DecodeEnds())
         patient = self._verdicts.waiting and now_ns - self._presented_ns < VERDICT_PATIENCE_NS
         return (
             not len(self._playout)
             and not self._decoding
-            and not len(self._order)
+            and not self._order.waiting
             and not patient
             and (self._sound is None or self._sound.drained)
         )
@@ -394,7 +442,8 @@ class Presenting:
     def close(self) -> None:
         """No verdict will come either: each picture and all sound have a fate."""
         self._decide(self._verdicts.close())
-        self._tell_sound(last=True)
+        if self._sound is not None and (runs := self._sound.played(last=True)):
+            self._emit(SoundDecided(runs, self._sound.channels, self._timed))
 
     # ---- within
 
@@ -421,20 +470,23 @@ class Presenting:
                 self._decide((Decision(frame.item, "in_flight" if broken else frame.reason),))
                 continue
             if (captured_ns := self.captured_ns(frame.ticks)) is not None:
-                frame = replace(frame, captured_ns=captured_ns)
+                # Nobody else has it yet: a copy would take as long as all that is done with a frame here.
+                object.__setattr__(frame, "captured_ns", captured_ns)
             # Not when it was repaired: a loss at the start would add its repair to the playout delay for good.
-            self._start.arrived("video", frame.pts_ns, self._by_itself.get(frame.ticks, now_ns))
+            if self._clock.base_ns is None:
+                self._start.arrived("video", frame.pts_ns, self._by_itself.get(frame.ticks, now_ns))
             if frame.coding == JPEG_CODING:
                 self._play(frame, now_ns)
             elif frame.coding in PREDICTED:
                 self._order.put(frame)
             else:
                 self._to_decode(frame)
-        self._decode(now_ns)
+        if self._order.waiting:
+            self._decode(now_ns)
 
     def _decode(self, now_ns: int, *, all_of_them: bool = False) -> None:
         """Have pictures decoded whose turn it is."""
-        if not len(self._order):
+        if not self._order.waiting:
             return
         media_ns = self._clock.media_ns(now_ns) if self._clock.running else None
         at_once = all_of_them or self._playout.at_once
@@ -465,7 +517,7 @@ class Presenting:
         """A picture for those that want it ahead of its time."""
         if self._ahead:
             self._decide(self._verdicts.give(frame))
-        self._emit(FrameReady(frame, due_ns))
+        self._emit(_new(FrameReady, (frame, due_ns)))
 
     def _release(self, frame: Frame, now_ns: int) -> None:
         """Playout has released a picture: to be seen now."""
@@ -473,16 +525,8 @@ class Presenting:
         holder = self._verdicts.holder(frame)
         if not self._ahead or self._playout.at_once:
             self._decide(self._verdicts.give(frame))
-        self._emit(FrameDue(now_ns, frame, holder, self._playout.at_once))
+        self._emit(_new(FrameDue, (now_ns, frame, holder, self._playout.at_once)))
         self._decide(self._verdicts.released(frame, now_ns))
-
-    def _follow_sound(self, now_ns: int) -> None:
-        """Steer by what the device says is heard, while there is sound to be heard."""
-        mute = self._timed and (self._sound_ns is None or now_ns - self._sound_ns > MUTE_NS)
-        self._clock.led = self._clock.led and not mute
-        for reading in () if mute else self._readings:
-            self._clock.feed(reading)
-        self._readings.clear()
 
     def _try_to_start(self, now_ns: int) -> None:
         wait_ns = self.least_delay_ns
@@ -527,11 +571,6 @@ class Presenting:
         if self._wait_ns is not None:
             self._wait_ns = self.delay_ns
 
-    def _follow_sink(self, sound: SoundSink) -> None:
-        """Sound has gone to a sink that wants it earlier: what has been presented so far was too close to its end."""
-        if self._wait_ns is not None and sound.sink_lead_ns > self._wait_ns:
-            self._shift(sound.sink_lead_ns - self._wait_ns)
-
     def _see_that_it_keeps_up(self, frame: Frame, fate: str, now_ns: int) -> None:
         """Count the pictures that were there in time, and skipped as playout was not looked at until the next one; and
         those that came too late for their time.
@@ -565,16 +604,10 @@ class Presenting:
         """What became of pictures; and how far one that was seen was from the sound."""
         for frame, fate, shown_ns, heard_ns in decisions:
             fate = "damaged" if fate == "shown" and frame.damaged else fate
-            self._emit(FrameDecided(frame, fate, shown_ns, self._timed))
+            self._emit(_new(FrameDecided, (frame, fate, shown_ns, self._timed)))
             if shown_ns is None or self._sound is None or not self._timed:
                 continue
             reckoned_ns, depth_ns, skew_ppm = self._sound.heard(shown_ns)
             heard_ns = reckoned_ns if heard_ns is None else heard_ns
             if heard_ns is not None:
-                self._emit(SyncRead(shown_ns, frame.pts_ns, heard_ns, depth_ns, skew_ppm))
-
-    def _tell_sound(self, *, last: bool = False) -> None:
-        if self._sound is None:
-            return
-        for run in self._sound.played(last=last):
-            self._emit(SoundDecided(run, self._sound.channels, self._timed))
+                self._emit(_new(SyncRead, (shown_ns, frame.pts_ns, heard_ns, depth_ns, skew_ppm)))

@@ -74,14 +74,8 @@ class Asking:
             self._rtx.rtx_ssrc = packet.ssrc
         return known
 
-    def nack(
-        self, own: int, ssrc: int, base_ns: int | None, now_ns: int, *, wire: Callable[[int], int]
-    ) -> bytes | None:
-        """The NACK of `own` to the source `ssrc` that is due now, if any.
-
-        `base_ns` is where media time 0 falls, if that is known; `wire` gives a packet's number its 16 bits.
-        """
-        self.requester.base_ns = base_ns
+    def nack(self, own: int, ssrc: int, now_ns: int, *, wire: Callable[[int], int]) -> bytes | None:
+        """The NACK of `own` to the source `ssrc` that is due now, if any; `wire` gives a number its 16 bits."""
         asked = self.requester.pull(now_ns)
         if not asked:
             return None

@@ -44,6 +44,8 @@ MOST_TRIP_NS = 30 * NS
 SENT_BEFORE_NS = NS
 """A sender report may have gone out so long before the first packet."""
 
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
+
 
 class State(Enum):
     """What a client is to be sent: nothing, everything, or, after the end, what it still asks for again.
@@ -242,8 +244,16 @@ class Sender:
             outlet.marks_next = False
             batch = stamped[0]
             stamped[0] = Batch(b"%c%c%b" % (batch.data[0], batch.data[1] | MARKER, batch.data[2:]), batch.size)
-        outlet.waiting += [(batch, "") for batch in stamped]
+        spread = outlet.spreads and (self.spread > 0 or outlet.spreader.wake_at() is not None)
         count = packed.total
+        if not spread and outlet.parity is None and outlet.own is None and not outlet.waiting:
+            outlet.number += count
+            if outlet.spreads:
+                outlet.interval_ns(pts_ns)
+            for batch in stamped:
+                self._let_out(outlet, batch, "", now_ns)
+            return count
+        outlet.waiting += [(batch, "") for batch in stamped]
         if outlet.parity is not None:
             outlet.parity.overhead = self.parity
             for over in batches(outlet.parity.protect([data for batch in stamped for data in batch.datagrams()])):
@@ -257,7 +267,7 @@ class Sender:
             leaving += len(beside)
         outlet.number += count
         interval_ns = outlet.interval_ns(pts_ns) if outlet.spreads else 0
-        if outlet.spreads and (self.spread or outlet.spreader.wake_at() is not None):  # what is left goes before it
+        if spread:  # what is left goes before it
             outlet.spreader.share = self.spread
             outlet.spreader.push(Burst(range(leaving), interval_ns), now_ns)
             self._leave(outlet, len(outlet.spreader.pull(now_ns)), now_ns)
@@ -343,20 +353,25 @@ class Sender:
                 waiting.appendleft((batch.part(count, total), repair))
                 batch, total = batch.part(0, count), count
             count -= total
-            outlet.sent_bytes += len(batch.data)
-            self._outgoing.append((outlet.media, batch))
-            if (own := outlet.own) is not None and repair == own.name:
-                self._events.append(Sent(now_ns, outlet.stream, own.ssrc, own.number, batch, repair))
-                own.number += total
-                continue
-            if outlet.began_ns is None:
-                outlet.began_ns = now_ns
-            number = outlet.first_sequence + outlet.packets
-            outlet.packets += total
-            outlet.octets += len(batch.data) - HEADER_BYTES * total
-            if outlet.again is not None:
-                outlet.again.sent(batch, now_ns)
-            self._events.append(Sent(now_ns, outlet.stream, outlet.ssrc, number, batch, repair))
+            self._let_out(outlet, batch, repair, now_ns)
+
+    def _let_out(self, outlet: Outlet, batch: Batch, repair: str, now_ns: int) -> None:
+        """A batch goes out."""
+        size, total = len(batch.data), batch.total
+        outlet.sent_bytes += size
+        self._outgoing.append((outlet.media, batch))
+        if repair and (own := outlet.own) is not None and repair == own.name:
+            self._events.append(Sent(now_ns, outlet.stream, own.ssrc, own.number, batch, repair))
+            own.number += total
+            return
+        if outlet.began_ns is None:
+            outlet.began_ns = now_ns
+        number = outlet.first_sequence + outlet.packets
+        outlet.packets += total
+        outlet.octets += size - HEADER_BYTES * total
+        if outlet.again is not None:
+            outlet.again.sent(batch, now_ns)
+        self._events.append(_new(Sent, (now_ns, outlet.stream, outlet.ssrc, number, batch, repair, None)))
 
     def _send_again(self, outlet: Outlet, again: RtxSender, nack: rtcp.Asked, now_ns: int) -> None:
         packets = again.answer(nack.within(*again.kept), now_ns, most=self._budget.left(now_ns))

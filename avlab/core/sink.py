@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Protocol
 
 from avlab.timing.playout import ClockReading
@@ -39,6 +39,11 @@ class SoundSink(Protocol):
     def take(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> bool:
         """A packet's sound; False if it comes too late."""
 
+    def take_together(
+        self, sounds: Sequence[Samples], *, ticks: int, step: int, pts_ns: Sequence[int], now_ns: int
+    ) -> Sequence[bool]:
+        """The sound of packets that came together, whose timestamps are `step` apart: as `take` for each."""
+
     def begin(self, base_ns: int) -> None:
         """Media time 0 is to be heard at `base_ns`. Readings from before hold no more."""
 
@@ -54,7 +59,7 @@ class SoundSink(Protocol):
     def heard(self, now_ns: int) -> tuple[int | None, int, float]:
         """Media time heard at a moment (None before sound began), the buffer's depth in ns, the clocks' skew in ppm."""
 
-    def played(self, *, last: bool = False) -> Iterable[Played]:
+    def played(self, *, last: bool = False) -> Sequence[Played]:
         """What has been heard, or was not, since the last call; with `last`, also what is left, as in flight."""
 
 
@@ -67,17 +72,13 @@ class BufferSink:
 
     def __init__(self, *, rate: int, channels: int, lead_ns: int = 0) -> None:
         self.channels, self.lead_ns = channels, lead_ns
+        self.sink_lead_ns = 0  # there is no other place for the sound
         self._buffer = SoundBuffer(rate=rate, channels=channels)
 
     @property
     def least_delay_ns(self) -> int:
         """The device must be ahead of the sound by more than its own latency, or the first late packet is a gap."""
         return self.lead_ns + SPARE_NS
-
-    @property
-    def sink_lead_ns(self) -> int:
-        """There is no other place for the sound."""
-        return 0
 
     @property
     def drained(self) -> bool:
@@ -95,6 +96,12 @@ class BufferSink:
     def take(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> bool:
         """See `SoundSink`."""
         return self._buffer.push(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
+
+    def take_together(
+        self, sounds: Sequence[Samples], *, ticks: int, step: int, pts_ns: Sequence[int], now_ns: int
+    ) -> list[bool]:
+        """See `SoundSink`."""
+        return self._buffer.push_together(sounds, ticks=ticks, step=step, pts_ns=pts_ns, now_ns=now_ns)
 
     def begin(self, base_ns: int) -> None:
         """See `SoundSink`."""
@@ -118,4 +125,5 @@ class BufferSink:
 
     def played(self, *, last: bool = False) -> list[Played]:
         """See `SoundSink`."""
-        return self._buffer.played() + (self._buffer.flush() if last else [])
+        played = self._buffer.played()
+        return played + self._buffer.flush() if last else played

@@ -71,6 +71,11 @@ class OwnRequester:
         if self._gaps:
             self._wake_ns = now_ns
 
+    def arrived_together(self, first: int, count: int, media_ns: int, marker: bool, now_ns: int) -> None:
+        """Packets of one frame came together, numbered from `first` on; `marker` is the last one's."""
+        for at in range(count):
+            self.arrived(first + at, media_ns, marker and at == count - 1, now_ns)
+
     def restored(self, sequence: int, media_ns: int, marker: bool, now_ns: int) -> bool:
         """A retransmission of a packet came; whether it had been asked for and was still missing."""
         gap = self._gaps.get(sequence)

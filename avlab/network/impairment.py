@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat, starmap
 from math import log1p
 from typing import Any, NamedTuple, TypeAlias
 
@@ -257,16 +258,17 @@ class Impairment:
         network = self.network
         if network is not self._in_use:
             self._adopt(network, now_ns)
-        size, last, count = batch.size, batch.last, batch.total
+        size, count = batch.size, batch.total
         limited = network.rate is not None or network.bottleneck is not None
         if limited or self._queue or callable(network.loss) or callable(network.delay):
             for at in range(count):
-                each = size if at < count - 1 else last
+                each = size if at < count - 1 else batch.last
                 self.push(InTransit(stream, each, Part(item, at, at + 1), reliable), now_ns)
             return
         lane = self._lane(stream)
         draw, jitter, duplicate = lane.chance.random, network.jitter, network.duplicate
-        draws = [draw() for _ in range(4 * count)]  # for each: its loss, its jitter, its copy, that one's jitter
+        # For each: its loss, its jitter, its copy, that one's jitter.
+        draws = list(starmap(draw, repeat((), 4 * count)))
         overtaking = network.reorder and not reliable
         least_ns = now_ns + self._delay_ns
         if reliable:
@@ -299,7 +301,7 @@ class Impairment:
             if not lost and copied < duplicate and not reliable:
                 self._arrive_together(stream, batch, Part(item, first, at + 1), reliable, at_ns, False)
                 copy_ns = least_ns + _exponential_ns(jitter, copys_jitter) if overtaking else at_ns
-                one = InTransit(stream, size if at < count - 1 else last, Part(item, at, at + 1))
+                one = InTransit(stream, size if at < count - 1 else batch.last, Part(item, at, at + 1))
                 self._arrive(max(copy_ns, at_ns), Copy(one))  # the packet itself comes first
                 first = at + 1
         self._arrive_together(stream, batch, Part(item, first, count), reliable, since_ns, since_lost)

@@ -351,11 +351,39 @@ class Requester:
             elif 0 < media_ns - self._media_ns < NS:
                 self._interval_ns = media_ns - self._media_ns
         self._advance(sequence, media_ns, marker, now_ns, now_ns)
+        if self._fresh:
+            self._ask_for_overtaken(sequence, now_ns)
+
+    def _ask_for_overtaken(self, sequence: int, now_ns: int) -> None:
+        """What so many packets have overtaken is lost, and is asked for at once."""
         fresh, surely = self._fresh, sequence - self._settings.reorder_packets
         while fresh and fresh[0] <= surely:
             gap = self._gaps.get(fresh.popleft())
             if gap is not None and not gap.asked and self._disorder_ns <= self._settings.reorder_ns:
                 gap.ask_ns = self._wake_ns = now_ns
+
+    def arrived_together(self, first: int, count: int, media_ns: int, marker: bool, now_ns: int) -> None:
+        """Packets of one frame came together, numbered from `first` on; `marker` is the last one's.
+
+        As `arrived` for each, in the time of one where those after the first are the highest, and nothing is missing
+        among them.
+        """
+        before, last = self._highest, first + count - 1
+        self.arrived(first, media_ns, marker and count == 1, now_ns)
+        new = before is None or before < first
+        if not new or (self._suspect is not None and self._suspect > first):
+            for number in range(first + 1, last + 1):
+                self.arrived(number, media_ns, marker and number == last, now_ns)
+            return
+        if count > 1:
+            spacing_ns = self._spacing_ns
+            for _ in range(count - 1):
+                if -16 < spacing_ns <= 0:
+                    break
+                spacing_ns += -spacing_ns // 16
+            self._spacing_ns = spacing_ns
+            self._advance(last, media_ns, marker, now_ns, now_ns)
+            self._ask_for_overtaken(last, now_ns)
 
     def restored(self, sequence: int, media_ns: int, marker: bool, now_ns: int) -> bool:
         """A retransmission of a packet came; whether it had been asked for and was still missing."""
@@ -384,8 +412,8 @@ class Requester:
 
     def wake_at(self) -> int | None:
         """The next moment at which there may be something to ask for."""
-        moments = [moment for moment in (self._wake_ns, self._quiet_ns()) if moment is not None]
-        return min(moments, default=None)
+        quiet_ns, wake_ns = self._quiet_ns(), self._wake_ns
+        return wake_ns if quiet_ns is None or (wake_ns is not None and wake_ns < quiet_ns) else quiet_ns
 
     def pull(self, now_ns: int) -> list[int]:
         """The sequence numbers to ask for now."""

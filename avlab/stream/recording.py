@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any
 
@@ -27,6 +27,7 @@ from avlab.core.events import (
     Reported,
     Sent,
     SoundDecided,
+    SoundOffered,
     SourceChanged,
     SourcesKnown,
     Stray,
@@ -41,6 +42,9 @@ _HEADERS = np.dtype([("first", "u1"), ("second", "u1"), ("sequence", ">u2"), ("t
 """`rtp.HEADER`, for a batch at once."""
 
 
+_unpack_header, _new = HEADER.unpack_from, tuple.__new__  # a named tuple's own constructor takes twice as long
+
+
 class SenderRecording:
     """Writes down what leaves a server, once its driver knows whether it did, and what comes back; on its thread."""
 
@@ -49,48 +53,45 @@ class SenderRecording:
 
     def sent(self, event: Sent) -> None:
         """A row for each packet of a batch."""
-        (data, size), count = event.batch, event.batch.total
+        time_ns, stream, ssrc, number, batch, repair, fate = event
+        data, size, count = batch
         if not count:
             return
-        last = len(data) - (count - 1) * size
-        if not event.repair:  # a frame's packets, or a chunk's: what differs between them is known
-            _, kind, _, timestamp, _ = HEADER.unpack_from(data)
-            end = (count - 1) * size
-            _, last_kind, _, last_timestamp, _ = HEADER.unpack_from(data, end)
+        end = (count - 1) * size
+        last = len(data) - end
+        if not repair:  # a frame's packets, or a chunk's: what differs between them is known
+            _, kind, _, timestamp, _ = _unpack_header(data)
+            ticks, last_kind = 0, kind
+            if end:
+                _, last_kind, _, last_timestamp, _ = _unpack_header(data, end)
+                ticks = ((last_timestamp - timestamp) & 0xFFFFFFFF) // (count - 1)
+            marks = kind >= MARKER, last_kind >= MARKER
             self._recorder.packet_run(
-                count,
-                stream=event.stream,
-                ssrc=event.ssrc,
-                seq=event.number,
-                timestamp=timestamp,
-                ticks=((last_timestamp - timestamp) & 0xFFFFFFFF) // (count - 1) if end else 0,
-                first_marker=kind >= MARKER,
-                last_marker=last_kind >= MARKER,
-                size=size,
-                last=last,
-                sent_ns=event.time_ns,
-                fate=event.fate,
+                count, stream, ssrc, number, timestamp, size, last, ticks, *marks, time_ns, None, fate
             )
             return
         # Each packet of a batch has its header `size` after the one before; the last one has a whole header, too.
         headers = np.ndarray((count,), _HEADERS, data, strides=(max(size, HEADER_BYTES),))
         self._recorder.packet_batch(
             count,
-            stream=event.stream,
-            ssrc=event.ssrc,
-            seq=np.arange(event.number, event.number + count),
+            stream=stream,
+            ssrc=ssrc,
+            seq=np.arange(number, number + count),
             timestamp=headers["timestamp"],
             marker=headers["second"] >> 7,
             size=size if last == size else [size] * (count - 1) + [last],
-            sent_ns=event.time_ns,
-            fate=event.fate,
+            sent_ns=time_ns,
+            fate=fate,
         )
 
-    def offered(self, event: Offered) -> None:
-        """A row for a frame, or for what a packet of sound carries."""
+    def offered(self, event: Offered | SoundOffered) -> None:
+        """A row for a frame, or for what each packet of a chunk carries."""
+        if isinstance(event, SoundOffered):
+            self._recorder.sound_sent(*event)
+            return
         stream, index, pts_ns, timestamp, due_ns, encoded_ns, sent_ns, size, packets, fate = event
         known = stream, index, pts_ns, timestamp, due_ns, encoded_ns, sent_ns
-        self._recorder.frame(FrameRow(*known, None, None, None, size, packets, None, fate))
+        self._recorder.frame(_new(FrameRow, (*known, None, None, None, size, packets, None, fate)))
 
     def reported(self, event: Reported) -> None:
         """A row for a receiver report."""
@@ -146,6 +147,12 @@ class PlayerRecording:
         """An event of the player; one that is no row of any table is passed over."""
         self._writers.get(type(event), self._write_event)(event)
 
+    def all_of(self, events: Iterable[PlayerEvent]) -> None:
+        """Events of the player, in their order."""
+        writers, others = self._writers, self._write_event
+        for event in events:
+            writers.get(type(event), others)(event)
+
     def _write_event(self, event: PlayerEvent) -> None:
         note = self._recorder.event
         match event:
@@ -178,59 +185,48 @@ class PlayerRecording:
 
     def _write_packets(self, event: PacketsTaken) -> None:
         """A row for each packet of a run, but for those without a fate."""
-        if event.fates.count(event.fates[0]) == len(event.fates):
-            if event.fates[0] is not None:
-                self._write_alike(event, 0, len(event.fates), event.fates[0], marker=event.marker)
+        time_ns, stream, ssrc, sequence, timestamp, marker, sizes, fates, ticks = event
+        count, fate = len(fates), fates[0]
+        if fates.count(fate) == count:
+            if fate is not None:
+                known = count, stream, ssrc, sequence, timestamp, sizes[0], sizes[-1], ticks, False, marker
+                self._recorder.packet_run(*known, None, time_ns, fate)
             return
         first = 0
-        for fate, alike in groupby(event.fates):
+        for fate, alike in groupby(fates):
             after = first + len(list(alike))
             if fate is not None:
-                last = after == len(event.fates)
-                self._write_alike(event, first, after, fate, marker=event.marker and last)
+                self._recorder.packet_run(
+                    after - first,
+                    stream,
+                    ssrc,
+                    sequence + first,
+                    (timestamp + first * ticks) & 0xFFFFFFFF,
+                    sizes[first],
+                    sizes[after - 1],
+                    ticks,
+                    False,
+                    marker and after == count,
+                    None,
+                    time_ns,
+                    fate,
+                )
             first = after
-
-    def _write_alike(self, event: PacketsTaken, first: int, after: int, fate: str, *, marker: bool) -> None:
-        """Packets of one fate; `marker` is the last one's."""
-        time_ns, stream, ssrc, sequence, timestamp, *_ = event
-        self._recorder.packet_run(
-            after - first,
-            stream=stream,
-            ssrc=ssrc,
-            seq=sequence + first,
-            timestamp=(timestamp + first * event.ticks) & 0xFFFFFFFF,
-            ticks=event.ticks,
-            last_marker=marker,
-            size=event.sizes[first],
-            last=event.sizes[after - 1],
-            received_ns=time_ns,
-            fate=fate,
-        )
 
     def _write_frame(self, event: FrameDecided) -> None:
         frame, fate, shown_ns, timed = event
-        self._recorder.frame(
-            FrameRow(
-                "video",
-                index=None if timed else frame.ticks,
-                pts_ns=frame.pts_ns if timed else None,
-                timestamp=frame.ticks & 0xFFFFFFFF if timed else None,
-                first_packet_ns=frame.first_packet_ns,
-                complete_ns=frame.complete_ns,
-                shown_ns=shown_ns,
-                bytes=len(frame.data) if frame.data is not None else frame.bytes,
-                packets=frame.packets,
-                packets_lost=frame.packets_lost if timed else None,
-                fate=fate,
-            )
-        )
+        known: tuple[Any, ...] = None, frame.pts_ns, frame.ticks & 0xFFFFFFFF
+        if not timed:
+            known = frame.ticks, None, None
+        size = len(frame.data) if frame.data is not None else frame.bytes
+        came = frame.first_packet_ns, frame.complete_ns, shown_ns
+        packets = frame.packets, frame.packets_lost if timed else None
+        # Due, encoded and sent are the server's to know.
+        self._recorder.frame(_new(FrameRow, ("video", *known, None, None, None, *came, size, *packets, fate)))
 
     def _write_sound(self, event: SoundDecided) -> None:
-        (ticks, pts_ns, size, arrived_ns, heard_ns, fate), channels, timed = event
-        timestamp = ticks & 0xFFFFFFFF if timed else None
-        sent = None, None, None  # due, encoded and sent are the server's to know
-        came = arrived_ns, arrived_ns, heard_ns
-        self._recorder.frame(FrameRow("audio", None, pts_ns, timestamp, *sent, *came, size * 2 * channels, 1, 0, fate))
+        runs, channels, timed = event
+        self._recorder.sound_played(runs, wide=2 * channels, timed=timed)
 
 
 def _pass_over(event: PlayerEvent) -> None:

@@ -27,21 +27,22 @@ class DecodeOrder:
     """`put` what is whole, `release` what is to be decoded now."""
 
     def __init__(self) -> None:
-        self._waiting: list[Frame] = []  # by their numbers
+        self.waiting: list[Frame] = []
+        """What waits, by their packets' numbers; for reading."""
         self._last: int | None = None  # the number of the last packet that was released
         self._broken = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def put(self, frame: Frame) -> None:
         """A whole picture; one whose numbers are not known is in its place."""
         if frame.numbers is None:
-            after = self._waiting[-1].numbers if self._waiting else None
+            after = self.waiting[-1].numbers if self.waiting else None
             number = max(self._last or 0, after[1] if after else 0) + 1
             frame = replace(frame, numbers=(number, number))
-        self._waiting.append(frame)
-        self._waiting.sort(key=_first)
+        self.waiting.append(frame)
+        self.waiting.sort(key=_first)
 
     def lost(self) -> None:
         """Something is missing from here on: another source sends, or numbers do not tell."""
@@ -53,10 +54,10 @@ class DecodeOrder:
 
     def due_ns(self, adjoin: Callable[[int, int], bool]) -> int | None:
         """The media time at which `release` has something; None while nothing waits."""
-        if not self._waiting:
+        if not self.waiting:
             return None
-        ahead_ns = LEAD_NS if self._in_line(self._waiting[0], adjoin) else LAST_NS
-        return min(frame.pts_ns for frame in self._waiting) - ahead_ns
+        ahead_ns = LEAD_NS if self._in_line(self.waiting[0], adjoin) else LAST_NS
+        return min(frame.pts_ns for frame in self.waiting) - ahead_ns
 
     def release(
         self, media_ns: int | None, adjoin: Callable[[int, int], bool], *, at_once: bool = False
@@ -65,14 +66,14 @@ class DecodeOrder:
         for that. `adjoin(before, after)` is whether nothing is missing between two packets.
         """
         out: list[Frame | Dropped] = []
-        while self._waiting:
-            head = self._waiting[0]
+        while self.waiting:
+            head = self.waiting[0]
             if self._last is not None and _first(head) <= self._last:
-                out.append(Dropped(self._waiting.pop(0), "late"))
+                out.append(Dropped(self.waiting.pop(0), "late"))
                 continue
             due_ns = self.due_ns(adjoin)
             due = media_ns is not None and due_ns is not None and due_ns <= media_ns
-            if not (due or at_once or len(self._waiting) > MOST_WAITING):
+            if not (due or at_once or len(self.waiting) > MOST_WAITING):
                 break
             if self._last is not None and not self._in_line(head, adjoin):
                 self._broken = True
@@ -80,13 +81,13 @@ class DecodeOrder:
                 head = replace(head, after_loss=True)
             self._broken = False
             self._last = head.numbers[1] if head.numbers else self._last
-            self._waiting.pop(0)
+            self.waiting.pop(0)
             out.append(head)
         return out
 
     def flush(self) -> list[Frame]:
         """What waits, as nothing more is decoded."""
-        out, self._waiting = self._waiting, []
+        out, self.waiting = self.waiting, []
         return out
 
     def _in_line(self, frame: Frame, adjoin: Callable[[int, int], bool]) -> bool:

@@ -304,12 +304,19 @@ class JitterBuffer:
         frame = self._close(ticks, data=data, complete_ns=None if data is None else now_ns)
         self._out.append(frame if data is not None else Dropped(frame, "incomplete"))
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held: no moment changes anything."""
+        return not self._unfinished and not self._out
+
     def wake_at(self) -> int | None:
         """Now (0) when frames wait to be pulled; else nothing will come by itself."""
         return 0 if self._out else None
 
     def pull(self, now_ns: int, /) -> list[Frame | Dropped]:
         """Frames finished or given up since the last call."""
+        if not self._out:
+            return []
         out, self._out = self._out, []
         return out
 
@@ -328,10 +335,14 @@ class JitterBuffer:
     @property
     def ripe_pts_ns(self) -> int | None:
         """When the next frame is due of which something can be had though it is not whole; None for none."""
+        if not self._unfinished:
+            return None
         return min([frame.pts_ns for frame in self._unfinished.values() if frame.rescues], default=None)
 
     def ripen(self, media_ns: int, now_ns: int) -> None:
         """It is media time `media_ns`: of frames due by now, what can be had leaves."""
+        if not self._unfinished:
+            return
         for ticks in sorted([t for t, frame in self._unfinished.items() if frame.rescues and frame.pts_ns <= media_ns]):
             self._rescue(ticks, now_ns)
 
@@ -344,6 +355,8 @@ class JitterBuffer:
 
     def expire(self, media_ns: int) -> None:
         """Media time has passed `media_ns`: frames due by then and still incomplete are given up."""
+        if not self._unfinished:
+            return
         for ticks in sorted([t for t, frame in self._unfinished.items() if frame.pts_ns <= media_ns]):
             self._passed_ticks = ticks if self._passed_ticks is None else max(ticks, self._passed_ticks)
             self._give_up(ticks)

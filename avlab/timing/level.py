@@ -13,6 +13,9 @@ MEMORY = 256
 SURPRISE_NS = 20_000_000
 """The most that one arrival counts for, so that a burst after a pause does not pass for a drift."""
 
+FAR_NS = 20_000_000
+"""The depth of the buffer stays within this of its level: beyond it, sound is cut instead of corrected."""
+
 SLACK_NS = 1_500_000
 """How far the level may stray before samples are corrected. Arrivals that scatter by 3 ms move the average by 0.2."""
 
@@ -58,17 +61,19 @@ class LevelControl:
         """Whether a margin is near the level, once there is one."""
         return self._target_ns is not None and abs(margin_ns - self._average_ns) <= SURPRISE_NS
 
-    def arrival(self, margin_ns: int) -> None:
-        """Sound came `margin_ns` before it is to be heard."""
-        if self._target_ns is None:
+    def arrival(self, margin_ns: int) -> bool:
+        """Sound came `margin_ns` before it is to be heard; whether the level is `FAR_NS` from where it is kept."""
+        target_ns = self._target_ns
+        if target_ns is None:
             self._settle(margin_ns)
-            return
+            return abs(self.stray_ns) > FAR_NS
         surprise_ns = margin_ns - self._average_ns
         if surprise_ns > SURPRISE_NS:
             surprise_ns = SURPRISE_NS
         elif surprise_ns < -SURPRISE_NS:
             surprise_ns = -SURPRISE_NS
         self._average_ns += surprise_ns / MEMORY
+        return not -FAR_NS <= round(self._average_ns - target_ns) <= FAR_NS
 
     def _settle(self, margin_ns: int) -> None:
         self._first.append(margin_ns)

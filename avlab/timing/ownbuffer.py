@@ -121,6 +121,11 @@ class OwnBuffer:
             self._guarded(lambda: self._ask(now_ns), now_ns)
         return fates
 
+    @property
+    def idle(self) -> bool:
+        """Whether no moment changes anything: as far as can be told, never."""
+        return False
+
     def wake_at(self) -> int | None:
         """The next moment at which the part is to be asked; now (0) when frames wait to be pulled."""
         if self._out:

@@ -42,7 +42,8 @@ class MediaClock:
 
     def __init__(self, *, gain: float = 0.05, snap_ns: int = 60_000_000) -> None:
         self.led = False  # by readings
-        self._base_ns: int | None = None
+        self.base_ns: int | None = None
+        """Where media time 0 falls; None before it is set."""
         self._gain = gain
         self._snap_ns = snap_ns
         self._strange = 0
@@ -51,29 +52,29 @@ class MediaClock:
     @property
     def running(self) -> bool:
         """Whether the clock has been set."""
-        return self._base_ns is not None
+        return self.base_ns is not None
 
     def set(self, base_ns: int) -> None:
         """Media time 0 falls on `base_ns`."""
-        self._base_ns = base_ns
+        self.base_ns = base_ns
         self._strange = 0
 
     def shift(self, by_ns: int) -> None:
         """Everything from here on is presented later by `by_ns` (earlier when negative)."""
-        if self._base_ns is not None:
-            self._base_ns += by_ns
+        if self.base_ns is not None:
+            self.base_ns += by_ns
 
     def feed(self, reading: ClockReading) -> None:
         """Steer by a reading."""
         self.led = True
         seen = reading.now_ns - reading.media_ns
-        if self._base_ns is None:
-            self._base_ns = seen
+        if self.base_ns is None:
+            self.base_ns = seen
             return
-        error = seen - self._base_ns
+        error = seen - self.base_ns
         if abs(error) <= self._snap_ns:
             self._strange = 0
-            self._base_ns += round(self._gain * error)
+            self.base_ns += round(self._gain * error)
             return
         again = self._strange > 0 and abs(seen - self._strange_ns) <= self._snap_ns
         self._strange = self._strange + 1 if again else 1
@@ -90,9 +91,9 @@ class MediaClock:
         return self._base() + media_ns
 
     def _base(self) -> int:
-        if self._base_ns is None:
+        if self.base_ns is None:
             raise ValueError("the media clock has not been set")
-        return self._base_ns
+        return self.base_ns
 
 
 class Start:
@@ -189,21 +190,24 @@ class Playout:
 
     def wake_at(self) -> int | None:
         """When the next picture is due; the moment is in the past when one is overdue."""
-        if self._dropped or (self.at_once and self._waiting):
+        if not self._waiting:
+            return 0 if self._dropped else None
+        base_ns = self._clock.base_ns
+        if self._dropped or self.at_once:
             return 0
-        if not self._waiting or not self._clock.running:
-            return None
-        return self._clock.when_ns(self._waiting[0][0])
+        return None if base_ns is None else base_ns + self._waiting[0][0]
 
     def pull(self, now_ns: int, /) -> list[Any]:
         """The newest picture due by now, and what was dropped for it; all that came, when shown at once."""
-        out: list[Any] = list(self._dropped)
-        self._dropped.clear()
+        out: list[Any] = []
+        if self._dropped:
+            out, self._dropped = list(self._dropped), []
         due = []
         while self._waiting and (self.at_once or self._is_due(now_ns)):
             due.append(heapq.heappop(self._waiting)[2])
-        if due:
-            self._shown_pts_ns = due[-1].pts_ns
+        if not due:
+            return out
+        self._shown_pts_ns = due[-1].pts_ns
         for item, newer in zip_longest(due, due[1:]):
             # Shown at once, those that one read of the socket brought leave one after the other.
             skipped = newer is not None and (not self.at_once or newer.pts_ns == item.pts_ns)
@@ -218,7 +222,8 @@ class Playout:
         return out
 
     def _is_due(self, now_ns: int) -> bool:
-        return self._clock.running and self._clock.when_ns(self._waiting[0][0]) <= now_ns
+        base_ns = self._clock.base_ns
+        return base_ns is not None and base_ns + self._waiting[0][0] <= now_ns
 
     def _in_time(self, item: Any, now_ns: int) -> bool:
         ahead_ns = self._clock.when_ns(item.pts_ns) - now_ns

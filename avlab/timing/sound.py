@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -29,9 +30,6 @@ LIMIT_NS = 10 * NS
 LIMIT_RUNS = 4096
 """The most runs held, however short a sender cuts them."""
 
-FAR_NS = 20_000_000
-"""The depth of the buffer stays within this of its level: beyond it, sound is cut instead of corrected."""
-
 CUSHION_NS = 20_000_000
 """How far ahead of the device's reading a sender that jumped is put at least."""
 
@@ -46,6 +44,8 @@ EASE = 0.003
 hears, and 3 ms a second."""
 
 _DECAY_NS = 2_000_000  # in which a step left by a gap dies away to 1/e: slow enough to be no click
+
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 
 class Played(NamedTuple):
@@ -119,17 +119,21 @@ class SoundBuffer:
     def push(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> bool:
         """A run of int16 samples (n, channels) whose first is media time `pts_ns`; False if it comes too late."""
         position = (pts_ns * self.rate + NS // 2) // NS
-        run = _Run(position, position + len(samples), samples, ticks, pts_ns, now_ns)
-        if not self._in_reach(run, now_ns):
+        end, here = position + len(samples), self._position
+        run = _Run(position, end, samples, ticks, pts_ns, now_ns)
+        if here is not None and here < end and position - here <= self._limit:
+            self._astray_ns = None
+        elif not self._in_reach(run, now_ns):
             late = self._position is not None and run.end <= self._position
             self._finish(run, "late" if late else "skipped")
             return not late
         if self._last is not None:
             heard_now_ns, since_ns = self._last
             margin_ns = pts_ns - heard_now_ns - now_ns + since_ns
-            self.control.arrival(margin_ns)
-            self._catch_up()
-            if now_ns >= self._measure_ns and self.control.usual(margin_ns):
+            control = self.control
+            if control.arrival(margin_ns):
+                self._catch_up()
+            if now_ns >= self._measure_ns and control.usual(margin_ns):
                 self._measure(pts_ns, now_ns)
         runs = self._runs
         if not runs or runs[-1].position <= position:
@@ -139,6 +143,36 @@ class SoundBuffer:
         if len(runs) > LIMIT_RUNS:
             self._finish(runs.popleft(), "skipped")
         return True
+
+    def push_together(
+        self, sounds: Sequence[Samples], *, ticks: int, step: int, pts_ns: Sequence[int], now_ns: int
+    ) -> list[bool]:
+        """Runs that came together, `step` ticks apart, as `push` for each: in less time where they are as they should.
+
+        That is: within reach, after all that is there, and with the level where it is kept.
+        """
+        out: list[bool] = []
+        runs, control, rate, limit = self._runs, self.control, self.rate, self._limit
+        for samples, moment_ns in zip(sounds, pts_ns, strict=True):
+            position = (moment_ns * rate + NS // 2) // NS
+            end, here, last = position + len(samples), self._position, self._last
+            if (
+                here is None
+                or last is None
+                or not position - limit <= here < end
+                or now_ns >= self._measure_ns
+                or len(runs) >= LIMIT_RUNS
+                or (runs and runs[-1].position > position)
+            ):
+                out.append(self.push(samples, ticks=ticks, pts_ns=moment_ns, now_ns=now_ns))
+            else:
+                self._astray_ns = None
+                if control.arrival(moment_ns - last[0] - now_ns + last[1]):
+                    self._catch_up()
+                runs.append(_Run(position, end, samples, ticks, moment_ns, now_ns))
+                out.append(True)
+            ticks += step
+        return out
 
     def shift(self, by_ns: int) -> None:
         """Hear everything later by `by_ns` (earlier when negative): silence goes in, or sound is left out."""
@@ -168,6 +202,21 @@ class SoundBuffer:
 
     def pass_by(self, count: int, heard_ns: int) -> ClockReading | None:
         """As `read`, for a device that nobody listens to: no block is made. Underruns are not counted."""
+        begin, due_ns, control = self._position, self._due_ns, self.control
+        usual = begin is not None and due_ns is not None and -JUMP_NS <= heard_ns - due_ns <= JUMP_NS
+        if begin is None or not usual or control.easing_ns > 0 or control.wish:
+            return self._pass_by_oddly(count, heard_ns)
+        self._strange = 0
+        self._due_ns = heard_ns + count * NS // self.rate
+        self._read += count
+        self._last = reading = _new(ClockReading, (begin * NS // self.rate, heard_ns))
+        self._mark(begin, count, heard_ns)
+        self._leave(begin + count)
+        self._follows = None
+        return reading
+
+    def _pass_by_oddly(self, count: int, heard_ns: int) -> ClockReading | None:
+        """As `pass_by`, before sound begins, where the device jumps, or samples are to be left out or put in."""
         heard_ns, reading, begin = self._reach(count, heard_ns)
         if begin is not None:
             wish, easing = self._correction(count)
@@ -193,15 +242,17 @@ class SoundBuffer:
             if not self._runs or wanted + count <= self._runs[0].position:
                 return heard_ns, ClockReading(_ns(wanted, self.rate), heard_ns), None
             self._position = self._spent = wanted
-        self._last = ClockReading(_ns(self._position, self.rate), heard_ns)
+        self._last = _new(ClockReading, (self._position * NS // self.rate, heard_ns))
         return heard_ns, self._last, self._position
 
     def _leave(self, end: int) -> None:
         """All before this position has been given to the device."""
         self._position = end
-        self._spent = max(self._spent, end)
-        while self._runs and self._runs[0].end <= end:
-            self._finish(self._runs.popleft(), "shown")
+        if end > self._spent:
+            self._spent = end
+        runs = self._runs
+        while runs and runs[0].end <= end:
+            self._finish(runs.popleft(), "shown")
 
     def heard_ns(self, now_ns: int) -> int | None:
         """The media time that is heard at a moment; None before sound has begun."""
@@ -209,6 +260,8 @@ class SoundBuffer:
 
     def played(self) -> list[Played]:
         """The runs that have left the buffer since the last call."""
+        if not self._played:
+            return []
         out, self._played = self._played, []
         return out
 
@@ -252,10 +305,9 @@ class SoundBuffer:
         Each underrun of a busy device puts sound off by tens of milliseconds, for good if nothing were left out.
         """
         stray_ns = self.control.stray_ns
-        if abs(stray_ns) > FAR_NS:
-            self._move(-stray_ns)
-            self.control.corrected(-stray_ns)
-            self.cuts += 1
+        self._move(-stray_ns)
+        self.control.corrected(-stray_ns)
+        self.cuts += 1
 
     def _move(self, by_ns: int) -> None:
         if self._base_ns is not None:
@@ -413,7 +465,9 @@ class SoundBuffer:
         if reason == "shown" and run.heard_ns is None:
             reason = "skipped"  # passed over: by the start, by a shift, or in favour of a run at the same place
         heard_ns = run.heard_ns if reason == "shown" else None
-        self._played.append(Played(run.ticks, run.pts_ns, len(run.samples), run.arrived_ns, heard_ns, reason))
+        self._played.append(
+            _new(Played, (run.ticks, run.pts_ns, run.end - run.position, run.arrived_ns, heard_ns, reason))
+        )
 
 
 def _samples(ns: int, rate: int) -> int:

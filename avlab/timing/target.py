@@ -9,8 +9,10 @@ time 0 should fall.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from avlab.parts import Call, PartError, called, missing_methods, named, number, shown
 from avlab.timing.playout import DEFAULT_DELAY_NS, MediaClock
@@ -65,7 +67,7 @@ class Quantile:
 
     def __init__(self, *, quantile: float = QUANTILE, forget: float = FORGET) -> None:
         self._quantile, self._forget = quantile, forget
-        self._weights = [0.0] * BUCKETS
+        self._weights = np.zeros(BUCKETS)
         self._count = 0
 
     def add(self, delay_ns: int) -> None:
@@ -73,16 +75,15 @@ class Quantile:
         self._count += 1
         # The first few count alike, as an average: NetEq's start_forget_weight.
         keep = min(self._forget, 1 - 2 / (self._count + 1))
-        weights = self._weights = [weight * keep for weight in self._weights]
+        weights = self._weights
+        weights *= keep
         weights[min(BUCKETS - 1, max(0, delay_ns) // BUCKET_NS)] += 1 - keep
 
     def value_ns(self) -> int:
         """The delay, rounded up to a bucket's end; 0 before the first was added."""
-        below = 0.0
-        for bucket, weight in enumerate(self._weights):
-            below += weight
-            if below >= self._quantile:
-                return (bucket + 1) * BUCKET_NS
+        bucket = int(np.searchsorted(np.cumsum(self._weights), self._quantile))
+        if bucket < BUCKETS:
+            return (bucket + 1) * BUCKET_NS
         return BUCKETS * BUCKET_NS if self._count else 0
 
 
@@ -93,22 +94,22 @@ class _Arrivals:
         """The first arrived `offset_ns` after its media time."""
         self.quantile = Quantile()
         self._slots: deque[tuple[int, int]] = deque()  # each half second's end, and its quickest
-        self._end_ns = now_ns + RESAMPLE_NS
-        self._quickest_ns = self._slowest_ns = offset_ns
+        self.end_ns = now_ns + RESAMPLE_NS
+        self.quickest_of_late_ns = self.slowest_ns = offset_ns
 
     def arrived(self, offset_ns: int, now_ns: int) -> None:
         """Something arrived `offset_ns` after its media time."""
-        if now_ns >= self._end_ns:
+        if now_ns >= self.end_ns:
             self._close(now_ns)
-            self._quickest_ns = self._slowest_ns = offset_ns
-        elif offset_ns < self._quickest_ns:
-            self._quickest_ns = offset_ns
-        elif offset_ns > self._slowest_ns:
-            self._slowest_ns = offset_ns
+            self.quickest_of_late_ns = self.slowest_ns = offset_ns
+        elif offset_ns < self.quickest_of_late_ns:
+            self.quickest_of_late_ns = offset_ns
+        elif offset_ns > self.slowest_ns:
+            self.slowest_ns = offset_ns
 
     def quickest_ns(self) -> int:
         """The quickest arrival's offset, of those remembered."""
-        return min([*(quickest_ns for _, quickest_ns in self._slots), self._quickest_ns])
+        return min([*(quickest_ns for _, quickest_ns in self._slots), self.quickest_of_late_ns])
 
     def needed_ns(self, least_ns: int) -> int | None:
         """The offset that nearly all arrivals keep; None before the first half second is over."""
@@ -117,14 +118,14 @@ class _Arrivals:
         return self.quickest_ns() + max(least_ns, self.quantile.value_ns())
 
     def _close(self, now_ns: int) -> None:
-        self._slots.append((self._end_ns, self._quickest_ns))
+        self._slots.append((self.end_ns, self.quickest_of_late_ns))
         while self._slots[0][0] < now_ns - QUICKEST_NS:
             self._slots.popleft()
             if not self._slots:
-                self._slots.append((self._end_ns, self._quickest_ns))
+                self._slots.append((self.end_ns, self.quickest_of_late_ns))
                 break
-        self.quantile.add(self._slowest_ns - self.quickest_ns())
-        self._end_ns = now_ns + RESAMPLE_NS
+        self.quantile.add(self.slowest_ns - self.quickest_ns())
+        self.end_ns = now_ns + RESAMPLE_NS
 
 
 class DelayTarget:
@@ -149,6 +150,20 @@ class DelayTarget:
             self._streams[stream] = _Arrivals(now_ns - media_ns, now_ns)
         else:
             arrivals.arrived(now_ns - media_ns, now_ns)
+
+    def observe_together(self, stream: str, media_times_ns: Sequence[int], now_ns: int) -> None:
+        """What arrived together, of these media times in rising order: as `observe` for each."""
+        arrivals = self._streams.get(stream)
+        if arrivals is None or now_ns >= arrivals.end_ns:
+            for media_ns in media_times_ns:
+                self.observe(stream, media_ns, now_ns)
+            return
+        # Of all, the first took longest and the last shortest.
+        slowest_ns, quickest_ns = now_ns - media_times_ns[0], now_ns - media_times_ns[-1]
+        if quickest_ns < arrivals.quickest_of_late_ns:
+            arrivals.quickest_of_late_ns = quickest_ns
+        if slowest_ns > arrivals.slowest_ns:
+            arrivals.slowest_ns = slowest_ns
 
     def base_ns(self) -> int | None:
         """Where media time 0 should fall; None before the first half second is over."""
@@ -222,6 +237,11 @@ class OwnTarget(DelayTarget):
             return
         delay = (offset_ns - self._quickest_ns()) / NS
         self._guarded(lambda: self._observed(stream, delay, (now_ns - (self._began_ns or 0)) / NS))
+
+    def observe_together(self, stream: str, media_times_ns: Sequence[int], now_ns: int) -> None:
+        """What arrived together: the part is told of each."""
+        for media_ns in media_times_ns:
+            self.observe(stream, media_ns, now_ns)
 
     def move_ns(self, base_ns: int, now_ns: int) -> int | None:
         """What to do with a clock that stands at `base_ns`; see `DelayTarget`."""

@@ -48,6 +48,9 @@ RECENT_NS = NS // 2
 """The quickest packet is remembered for one to two of these: the former to tell a leap from a packet that others were
 held up before, the latter to tell what arrives at the same time."""
 
+NEVER_YET_NS = -(1 << 62)
+"""Before all moments."""
+
 
 class _Report(NamedTuple):
     ticks: int
@@ -80,22 +83,23 @@ class _Quickest:
 
     def __init__(self, window_ns: int) -> None:
         self._window_ns = window_ns
-        self._end_ns: int | None = None
-        self._least_ns = 0
+        self._begun = False
+        self.end_ns = NEVER_YET_NS  # of the window that is going on
+        self.least_ns = 0  # in it
         self._before_ns: int | None = None
 
     def add(self, offset_ns: int, now_ns: int) -> None:
-        if self._end_ns is None or now_ns >= self._end_ns:
-            self._before_ns = self._least_ns if self._end_ns is not None else None
-            self._least_ns, self._end_ns = offset_ns, now_ns + self._window_ns
-        elif offset_ns < self._least_ns:
-            self._least_ns = offset_ns
+        if now_ns >= self.end_ns:
+            self._before_ns = self.least_ns if self._begun else None
+            self.least_ns, self.end_ns, self._begun = offset_ns, now_ns + self._window_ns, True
+        elif offset_ns < self.least_ns:
+            self.least_ns = offset_ns
 
     def value_ns(self) -> int:
-        return self._least_ns if self._before_ns is None else min(self._least_ns, self._before_ns)
+        return self.least_ns if self._before_ns is None else min(self.least_ns, self._before_ns)
 
     def shift(self, by_ns: int) -> None:
-        self._least_ns += by_ns
+        self.least_ns += by_ns
         if self._before_ns is not None:
             self._before_ns += by_ns
 
@@ -108,6 +112,7 @@ class _Stream:
     heard: _Report | None = None  # the newest sender report
     newest: _Newest | None = None
     step_ns: int = 0  # from one timestamp to the next
+    ahead: int = 0  # ticks, no more than `AHEAD_NS`
     quickest: _Quickest = field(default_factory=lambda: _Quickest(WINDOW_NS))  # by the stream's own anchor
     recent: _Quickest = field(default_factory=lambda: _Quickest(RECENT_NS))
 
@@ -142,7 +147,7 @@ class Timeline:
 
     def add(self, stream: str, rate: int) -> None:
         """Make a stream known; `rate` is its RTP clock in Hz."""
-        self._streams[stream] = _Stream(rate)
+        self._streams[stream] = _Stream(rate, ahead=rate * AHEAD_NS // NS)
 
     def begin(self, media_ns: int, now_ns: int) -> None:
         """From `now_ns` on the clip is sent, from `media_ns` on: what arrives is checked against that."""
@@ -176,16 +181,51 @@ class Timeline:
             own.newest = _Newest(ticks, now_ns)
         return fits
 
+    def goes_on(self, stream: str, first: int, step: int, count: int, now_ns: int) -> list[int] | None:
+        """Packets arrived together, newer than all before them, with timestamps `step` apart: the media time of each.
+
+        None, and nothing done, where the first `leaps` or is its stream's first.
+        """
+        own = self._streams[stream]
+        anchor, newest = own.anchor, own.newest
+        if anchor is None or newest is None or self.leaps(stream, first, now_ns):
+            return None
+        since, media_ns, rate = anchor
+        own.step_ns = ticks_to_ns(step, rate)
+        last = first + (count - 1) * step
+        # As `ticks_to_ns`, for each.
+        twice = 2 * rate
+        times_ns = [
+            media_ns + (2 * ticks * NS + rate) // twice for ticks in range(first - since, last - since + step, step)
+        ]
+        offset_ns = now_ns - times_ns[-1]
+        quickest, recent = own.quickest, own.recent
+        if now_ns < quickest.end_ns and now_ns < recent.end_ns:  # as `add`
+            if offset_ns < quickest.least_ns:
+                quickest.least_ns = offset_ns
+            if offset_ns < recent.least_ns:
+                recent.least_ns = offset_ns
+        else:
+            quickest.add(offset_ns, now_ns)
+            recent.add(offset_ns, now_ns)
+        own.newest = _Newest(last, now_ns)
+        by_ns = self._follows_ns(own)
+        return [time_ns + by_ns for time_ns in times_ns] if by_ns else times_ns
+
     def leaps(self, stream: str, ticks: int, now_ns: int) -> bool:
         """Whether the timestamp of a packet, newer than all before it, is on another stretch of the sender's clock."""
         own = self._streams[stream]
-        if own.newest is None or own.anchor is None:
+        newest = own.newest
+        if newest is None or own.anchor is None:
             return False
-        step_ns = ticks_to_ns(ticks - own.newest.ticks, own.rate)
+        step = ticks - newest.ticks
+        if 0 <= step <= own.ahead and now_ns >= newest.now_ns:  # as most are
+            return False
+        step_ns = ticks_to_ns(step, own.rate)
         if step_ns < -BACK_NS:
             return True
         early_ns = own.anchor.ns(ticks) - (now_ns - own.quickest.value_ns())
-        return step_ns - (now_ns - own.newest.now_ns) > AHEAD_NS and early_ns > AHEAD_NS
+        return step_ns - (now_ns - newest.now_ns) > AHEAD_NS and early_ns > AHEAD_NS
 
     def resume(self, stream: str, ticks: int, now_ns: int, *, seen: int | None = None) -> int:
         """The stream goes on with other timestamps, `ticks` first: media time counts on. How far it leapt, in ns.

@@ -620,6 +620,10 @@ class _Sounding:
         assert samples.ndim == 2
         return True
 
+    def take_together(self, sounds: Any, *, ticks: int, step: int, pts_ns: Any, now_ns: int) -> list[bool]:
+        assert len(sounds) == len(pts_ns)
+        return [self.take(samples, ticks=ticks, pts_ns=0, now_ns=now_ns) for samples in sounds]
+
     def heard(self, now_ns: int) -> tuple[int | None, int, float]:
         return None, 0, 0.0
 

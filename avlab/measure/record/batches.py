@@ -6,8 +6,8 @@ Pure: no file and no lock. Whatever reaches a disk goes through a callable, and 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -141,8 +141,8 @@ class Folded(Protocol):
         ...
 
 
-Unfold: TypeAlias = Callable[[list[Any]], bytes]
-"""Packed rows of some `Folded`, in their order."""
+Unfold: TypeAlias = Mapping[type, Callable[[list[Any]], Rows]]
+"""For each kind of `Folded`, what makes rows of some, in their order."""
 
 
 class Log:
@@ -161,10 +161,11 @@ class Log:
         budget: Budget,
         spill_after_ns: int | None,
         lost: Callable[[int, int, OSError], None],
-        unfold: Unfold | None = None,
+        unfold: Unfold = MappingProxyType({}),
     ) -> None:
         self._table, self._unfold = table, unfold
-        self._full_at = BATCH * table.dtype.itemsize
+        self._row_bytes = table.dtype.itemsize
+        self._full_at = BATCH * self._row_bytes
         self._spill, self._spill_after_ns, self._lost = spill, spill_after_ns, lost
         self._stored: tuple[Batch, ...] = ()
         self._held = 0
@@ -176,17 +177,19 @@ class Log:
     def append(self, packed: bytes) -> None:
         """Take packed rows; from the one thread that writes."""
         self._state[1].append(packed)
-        self._added(len(packed))
+        self._bytes += len(packed)
+        if self._bytes >= self._full_at:
+            self._turn_over()
 
     def append_folded(self, rows: Folded) -> None:
         """Take rows that are unfolded when they are read, or are full."""
         self._state[1].append(rows)
-        self._added(rows.count * self._table.dtype.itemsize)
+        self._bytes += rows.count * self._row_bytes
+        if self._bytes >= self._full_at:
+            self._turn_over()
 
-    def _added(self, count: int) -> None:
-        self._bytes += count
-        if self._bytes < self._full_at:
-            return
+    def _turn_over(self) -> None:
+        """The live list is full."""
         batches, live = self._state
         rows = self._rows(live)
         self._held += rows.nbytes
@@ -195,14 +198,24 @@ class Log:
         self._state = (self._put_away((*batches, Batch.of(self._table, rows))), [])
 
     def _rows(self, live: list[Any]) -> Rows:
-        """The rows of a live list."""
-        parts: list[bytes] = []
-        for folded, some in groupby(live, key=lambda item: not isinstance(item, bytes)):
-            if folded and self._unfold is not None:
-                parts.append(self._unfold(list(some)))
-            else:
-                parts += some
-        return np.frombuffer(b"".join(parts), self._table.dtype)
+        """The rows of a live list: those of one kind are unfolded together, and each is put where it belongs."""
+        types = list(map(type, live))
+        kinds = list(dict.fromkeys(types))
+        if len(kinds) < 2:
+            return self._unfolded(kinds[0], live) if kinds else self._table.empty()
+        size = self._row_bytes
+        counts = [len(item) // size if kind is bytes else item.count for kind, item in zip(types, live, strict=True)]
+        numbers = {kind: number for number, kind in enumerate(kinds)}
+        of = np.repeat(np.array(list(map(numbers.__getitem__, types))), counts)
+        rows: Rows = np.empty(len(of), self._table.dtype)
+        for kind, number in numbers.items():
+            rows[of == number] = self._unfolded(kind, [item for item in live if type(item) is kind])
+        return rows
+
+    def _unfolded(self, kind: type, items: list[Any]) -> Rows:
+        if kind is bytes:
+            return np.frombuffer(b"".join(items), self._table.dtype)
+        return self._unfold[kind](items)
 
     def _put_away(self, batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
         """Hand on the oldest batches in memory while there is too much of them: one or two, so the cost is even."""

@@ -15,6 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avlab.measure.record.batches import BATCH, CHUNK, Batch, Budget, Log, Spill, chunked
+from avlab.measure.record.folded import (
+    FLAG,
+    FRAME_CODE,
+    PACKET_CODE,
+    STREAM_CODE,
+    UNFOLD,
+    PacketRun,
+    SoundPlayed,
+    SoundSent,
+)
 from avlab.measure.record.tables import (
     CLOCKS,
     FRAME_FATES,
@@ -28,7 +38,6 @@ from avlab.measure.record.tables import (
     SYNC,
     TABLES,
     UNKNOWN,
-    UNKNOWN8,
     UNKNOWN32,
     Rows,
     Table,
@@ -103,52 +112,8 @@ class SettingRow(NamedTuple):
     kind: Literal["setting", "event"] = "setting"
 
 
-_STREAM_CODE: dict[str | None, int] = {word: code for code, word in enumerate(STREAMS)}
-_FRAME_CODE: dict[str | None, int] = {None: UNKNOWN8} | {word: code for code, word in enumerate(FRAME_FATES)}
-_PACKET_CODE: dict[str | None, int] = {None: UNKNOWN8} | {word: code for code, word in enumerate(PACKET_FATES)}
-_FLAG: dict[bool | None, int] = {None: UNKNOWN8, False: 0, True: 1}
+_new = tuple.__new__  # past a named tuple's own constructor, which takes twice as long
 _pack_packet, _pack_frame = PACKETS.packer.pack, FRAMES.packer.pack
-
-
-class _Run(NamedTuple):
-    """Packets that are one row until they are read, as `Recorder.packet_run` takes them, words as codes."""
-
-    count: int  # type: ignore[assignment]  # tuple has a method of this name, which nobody misses
-    stream: int
-    ssrc: int
-    seq: int
-    timestamp: int
-    ticks: int
-    first_marker: bool
-    last_marker: bool
-    size: int
-    last: int
-    sent: int
-    received: int
-    fate: int
-
-
-def _unfolded(runs: Sequence[_Run]) -> bytes:
-    """The rows of runs, in their order."""
-    counts = np.array([run.count for run in runs])
-    ends = np.cumsum(counts)
-    starts = ends - counts
-    places = np.arange(ends[-1]) - np.repeat(starts, counts)
-
-    def column(name: str) -> NDArray[Any]:
-        at = _Run._fields.index(name)
-        return np.repeat(np.array([run[at] for run in runs]), counts)
-
-    rows: Rows = np.empty(int(ends[-1]), PACKETS.dtype)
-    for name in ("stream", "ssrc", "fate", "sent", "received"):
-        rows[name] = column(name)
-    rows["seq"] = column("seq") + places
-    rows["timestamp"] = (column("timestamp") + column("ticks") * places) & 0xFFFFFFFF
-    rows["marker"], rows["bytes"] = 0, column("size")
-    rows["marker"][starts] = [run.first_marker for run in runs]
-    rows["marker"][ends - 1] |= np.array([run.last_marker for run in runs], rows["marker"].dtype)
-    rows["bytes"][ends - 1] = [run.last for run in runs]
-    return rows.tobytes()
 
 
 class Recorder:
@@ -182,7 +147,7 @@ class Recorder:
         self._cut = False
         budget = _BUDGET if budget is None else budget
         self._frames, self._packets, self._sync, self._reports, self._clocks = (
-            Log(table, spill, budget=budget, spill_after_ns=spill_after_ns, lost=self._cannot_keep, unfold=_unfolded)
+            Log(table, spill, budget=budget, spill_after_ns=spill_after_ns, lost=self._cannot_keep, unfold=UNFOLD)
             for table in (FRAMES, PACKETS, SYNC, REPORTS, CLOCKS)
         )
         self._settings: list[SettingRow] = []
@@ -213,15 +178,15 @@ class Recorder:
         try:
             packed = [
                 _pack_packet(
-                    _STREAM_CODE[stream],
+                    STREAM_CODE[stream],
                     UNKNOWN if ssrc is None else ssrc,
                     UNKNOWN if seq is None else seq,
                     UNKNOWN if timestamp is None else timestamp,
-                    _FLAG[marker],
+                    FLAG[marker],
                     UNKNOWN32 if size is None else size,
                     UNKNOWN if sent_ns is None else sent_ns,
                     UNKNOWN if received_ns is None else received_ns,
-                    _PACKET_CODE[fate],
+                    PACKET_CODE[fate],
                 )
                 for stream, ssrc, seq, timestamp, marker, size, sent_ns, received_ns, fate in rows
             ]
@@ -247,10 +212,10 @@ class Recorder:
 
         As `packets`, in a tenth of the time for the hundred packets of a large frame. ValueError for a word unknown.
         """
-        if stream not in _STREAM_CODE or fate not in _PACKET_CODE:
-            raise _unknown_packet(stream if stream not in _STREAM_CODE else fate)
+        if stream not in STREAM_CODE or fate not in PACKET_CODE:
+            raise _unknown_packet(stream if stream not in STREAM_CODE else fate)
         rows: Rows = np.empty(count, PACKETS.dtype)
-        rows["stream"], rows["ssrc"], rows["fate"] = _STREAM_CODE[stream], ssrc, _PACKET_CODE[fate]
+        rows["stream"], rows["ssrc"], rows["fate"] = STREAM_CODE[stream], ssrc, PACKET_CODE[fate]
         rows["seq"], rows["timestamp"], rows["marker"], rows["bytes"] = seq, timestamp, marker, size
         rows["sent"] = UNKNOWN if sent_ns is None else sent_ns
         rows["received"] = UNKNOWN if received_ns is None else received_ns
@@ -259,16 +224,15 @@ class Recorder:
     def packet_run(
         self,
         count: int,
-        *,
         stream: str,
         ssrc: int,
         seq: int,
         timestamp: int,
+        size: int,
+        last: int,
         ticks: int = 0,
         first_marker: bool = False,
         last_marker: bool = False,
-        size: int,
-        last: int,
         sent_ns: int | None = None,
         received_ns: int | None = None,
         fate: str | None = None,
@@ -278,24 +242,14 @@ class Recorder:
         Timestamps are `ticks` apart and wrap; each packet has `size` bytes but for the `last` one, and none between the
         first and the last has the marker. ValueError for a word unknown.
         """
-        if stream not in _STREAM_CODE or fate not in _PACKET_CODE:
-            raise _unknown_packet(stream if stream not in _STREAM_CODE else fate)
-        run = _Run(
-            count,
-            _STREAM_CODE[stream],
-            ssrc,
-            seq,
-            timestamp,
-            ticks,
-            first_marker,
-            last_marker,
-            size,
-            last,
-            UNKNOWN if sent_ns is None else sent_ns,
-            UNKNOWN if received_ns is None else received_ns,
-            _PACKET_CODE[fate],
-        )
-        self._packets.append_folded(run)
+        try:
+            codes = STREAM_CODE[stream], PACKET_CODE[fate]
+        except KeyError as word:
+            raise _unknown_packet(word.args[0]) from None
+        sent_ns = UNKNOWN if sent_ns is None else sent_ns
+        received_ns = UNKNOWN if received_ns is None else received_ns
+        known = count, codes[0], ssrc, seq, timestamp, ticks, first_marker, last_marker, size, last
+        self._packets.append_folded(_new(PacketRun, (*known, sent_ns, received_ns, codes[1])))
 
     def packet_rows(self, rows: Rows) -> None:
         """Packets as packed rows (`tables.PACKETS`), of a recorder that another program's record is copied into."""
@@ -313,7 +267,7 @@ class Recorder:
         """One frame or chunk of sound, once its fate on this side is known. ValueError for a stream or fate unknown."""
         stream, index, pts, stamp, due, encoded, sent, first, whole, shown, size, packets, lost, fate = row
         try:
-            codes = _STREAM_CODE[stream], _FRAME_CODE[fate]
+            codes = STREAM_CODE[stream], FRAME_CODE[fate]
         except KeyError as word:
             raise ValueError(
                 f"a frame's stream is one of {', '.join(STREAMS)}, "
@@ -336,6 +290,40 @@ class Recorder:
             codes[1],
         )
         self._frames.append(packed)
+
+    def sound_sent(
+        self,
+        index: int,
+        due_ns: int,
+        sent_ns: int | None,
+        parts: Sequence[tuple[int, int | None, int]],
+        *,
+        pts_ns: int = 0,
+        timestamp: int = 0,
+    ) -> None:
+        """A chunk of sound left, or did not: a row of frames for each of its packets, once somebody reads.
+
+        `parts` is what each packet carries: presentation time in ns, RTP timestamp (None on a wire without), bytes; the
+        former two count from `pts_ns` and `timestamp`.
+        """
+        if parts:
+            sent_ns = UNKNOWN if sent_ns is None else sent_ns
+            known = len(parts), index, due_ns, sent_ns, pts_ns, timestamp, parts
+            self._frames.append_folded(_new(SoundSent, known))
+
+    def sound_played(
+        self, runs: Sequence[tuple[int, int, int, int, int | None, str]], *, wide: int, timed: bool
+    ) -> None:
+        """The ends of packets of sound: a row of frames for each, once somebody reads. ValueError for a fate unknown.
+
+        Of each its RTP timestamp, unwrapped, presentation time, sample frames (of `wide` bytes), arrival, when it was
+        heard (None: never), fate; times in ns. On a wire that is not `timed` there are no timestamps.
+        """
+        for run in runs:
+            if run[5] not in FRAME_CODE:
+                raise ValueError(f"a frame's fate is one of {', '.join(FRAME_FATES)} or None; not {run[5]!r}")
+        if runs:
+            self._frames.append_folded(_new(SoundPlayed, (len(runs), wide, timed, runs)))
 
     def sync(
         self,
@@ -378,7 +366,7 @@ class Recorder:
             return
         longs = [UNKNOWN if value is None else value for value in (ssrc, lost, jitter_ns, round_trip_ns)]
         ratios = [np.nan if value is None else value for value in (loss, kbps)]
-        packed = REPORTS.packer.pack(time_ns, _STREAM_CODE[stream], longs[0], ratios[0], *longs[1:], ratios[1])
+        packed = REPORTS.packer.pack(time_ns, STREAM_CODE[stream], longs[0], ratios[0], *longs[1:], ratios[1])
         self._reports.append(packed)
 
     def clock(
@@ -405,7 +393,7 @@ class Recorder:
                 self.event(time_ns, "record full", words)
             return
         told, echo, held = (UNKNOWN if value is None else value for value in (told_ns, echo_ns, held_ns))
-        self._clocks.append(CLOCKS.packer.pack(time_ns, _STREAM_CODE[stream], ssrc, peer, told, echo, held))
+        self._clocks.append(CLOCKS.packer.pack(time_ns, STREAM_CODE[stream], ssrc, peer, told, echo, held))
 
     def setting(self, time_ns: int, name: str, value: Any) -> None:
         """A setting has this value from now on. What is no plain value is kept as its text."""

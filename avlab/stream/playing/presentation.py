@@ -223,8 +223,8 @@ class Presentation:
             for frame, image, fate in decoder.done():
                 self.player.decoded(frame, image, now_ns, fate=fate)
         self._follow_taps(now_ns)
-        for reading in self._sounding.readings() if self._sounding is not None else ():
-            self.player.heard(reading)
+        if self._sounding is not None and (readings := self._sounding.readings()):
+            self.player.heard(*readings)
         self.player.handle_timer(now_ns)
         self.pump()
         self._hand_on_verdicts()

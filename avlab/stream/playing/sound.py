@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from avlab.core.sink import BufferSink
@@ -173,6 +173,13 @@ class Sounding:
         with self._lock:
             return self._sink.take(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
 
+    def take_together(
+        self, sounds: Sequence[Samples], *, ticks: int, step: int, pts_ns: Sequence[int], now_ns: int
+    ) -> list[bool]:
+        """The sound of packets that came together."""
+        with self._lock:
+            return self._sink.take_together(sounds, ticks=ticks, step=step, pts_ns=pts_ns, now_ns=now_ns)
+
     def begin(self, base_ns: int) -> None:
         """Media time 0 is to be heard at `base_ns`."""
         with self._lock:
@@ -212,7 +219,8 @@ class Sounding:
         """The packets of sound whose fate is known by now; with `last`, also what is left, as in flight."""
         with self._lock:
             played = self._sink.played(last=last)
-        self._heard_samples += sum(run.size for run in played if run.reason == "shown")
+        if played:
+            self._heard_samples += sum(run.size for run in played if run.reason == "shown")
         return played
 
     # ---- the device

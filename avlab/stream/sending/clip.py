@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from avlab.core.events import Offered
+from avlab.core.events import Offered, SoundOffered
 from avlab.media.sources import ClipSource, LiveSource, Source
 from avlab.parts import Call, Dropped, Due, Pacer, PartError, called
 from avlab.stream.clock import Clock
@@ -72,7 +72,7 @@ class Sending:
         loop: bool,
         audience: Audience,
         clock: Clock,
-        record: Callable[[Offered], None],
+        record: Callable[[Offered | SoundOffered], None],
         ready: Callable[[], None],
         notice: Callable[[str, str], None],
         pictures: Pictures | None = None,
@@ -321,19 +321,8 @@ class Sending:
         chunk: Chunk = due.item
         self._last_media_ns = max(self._last_media_ns, chunk.pts_ns + chunk.duration_ns)
         sent_ns, parts = self._audience.send_sound(chunk)
-        for part in parts:
-            self._record(
-                Offered(
-                    "audio",
-                    chunk.index,
-                    part.pts_ns,
-                    part.timestamp,
-                    due.due_ns,
-                    sent_ns=sent_ns,
-                    bytes=part.bytes,
-                    packets=1,
-                )
-            )
+        if parts:
+            self._record(SoundOffered(chunk.index, due.due_ns, sent_ns, parts))
 
 
 def _unread(last: tuple[int, int], found: tuple[int, int]) -> Iterator[EncodedFrame]:

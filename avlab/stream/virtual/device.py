@@ -43,13 +43,19 @@ class Asking:
         self.sink = BufferSink(rate=rate, channels=channels, lead_ns=self._latency_ns)
         self.due_ns = self._moment_ns(1)
 
-    def ask(self) -> ClockReading | None:
-        """Take a block; what is heard when it is. None before there is any sound."""
-        self._asked += 1
-        until = math.floor(self._asked * self._rate / self._blocks_a_second + 0.5)
-        count, self._given = until - self._given, until
-        due_ns, self.due_ns = self.due_ns, self._moment_ns(self._asked + 1)
-        return self.sink.pass_by(count, due_ns + self._latency_ns)
+    def ask(self, before_ns: int) -> list[ClockReading]:
+        """Take all blocks that are due before a moment; what is heard when each is. Nothing before there is sound."""
+        readings: list[ClockReading] = []
+        pass_by, rate, blocks_a_second = self.sink.pass_by, self._rate, self._blocks_a_second
+        while self.due_ns < before_ns:
+            self._asked += 1
+            until = math.floor(self._asked * rate / blocks_a_second + 0.5)
+            count, self._given = until - self._given, until
+            due_ns, self.due_ns = self.due_ns, self._moment_ns(self._asked + 1)
+            reading = pass_by(count, due_ns + self._latency_ns)
+            if reading is not None:
+                readings.append(reading)
+        return readings
 
     def _moment_ns(self, block: int) -> int:
         return round(block * NS / self._blocks_a_second / (1 + self._speed))

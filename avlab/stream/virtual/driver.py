@@ -7,13 +7,23 @@ the same bytes. What fills a picture or a chunk of sound is a filler of the righ
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from avlab.core.arriving import Described
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import ClockTold, Doubted, FrameToDecode, KeyAsked, Offered, PacketsTaken, Path, Reported, Sent
+from avlab.core.events import (
+    ClockTold,
+    Doubted,
+    FrameToDecode,
+    KeyAsked,
+    Offered,
+    PacketsTaken,
+    Path,
+    SenderEvent,
+    Sent,
+)
 from avlab.core.player import Player
 from avlab.core.repairing import Repair
 from avlab.core.sender import Outlet, Sender
@@ -129,20 +139,24 @@ class Run:
         (_, network), *others = settings.networks
         self._way: Way[Path] = Way(network, client=0, carrier=self, recording=self._sent)
         self._others = deque(others)  # the networks that are still to come
+        self._others_ns = others[0][0] if others else NEVER
+        self._down_ns = self._up_ns = NEVER
         self._sound = settings.sound
         self._chunk = (
             None
             if self._sound is None
             else filler.chunk(self._sound, packet_size=settings.packet_size, whole=settings.whole)
         )
-        self._parts = (
-            () if self._chunk is None or self._sound is None else parts_of(self._chunk, 0, 0, self._sound.rate)
-        )
+        # What its packets carry: how long and how many ticks after its beginning, and bytes.
+        self._parts: Sequence[tuple[int, int | None, int]] = ()
+        if self._chunk is not None and self._sound is not None:
+            self._parts = parts_of(self._chunk, 0, 0, self._sound.rate)
         self._chunk_ns = NEVER if self._sound is None else 0
         self._chunks = 0
         self._frame: Departure | None = None
         self._frame_ns = NEVER
         self._sender_ns = self._player_ns = NEVER
+        self._coded = settings.pictures is not None  # there may be pictures to decode
         self._touched = False  # something has come to the player since its time was last seen to
         self._media_ns = 0  # where the clip ends, as far as it was sent
         self._end_ns = NEVER  # when the server says goodbye
@@ -192,7 +206,11 @@ class Run:
             "tells_times": True,
         }
         pictures = settings.pictures
-        described = Described(JPEG, VIDEO_CLOCK, **known) if pictures is None else pictures.described(**known)
+        blanks = {JPEG: filler.Blanks()}
+        if pictures is None:
+            described = Described(JPEG, VIDEO_CLOCK, pictures=blanks, **known)
+        else:
+            described = pictures.described(**known)
         player.add("video", described)
         streams = {"video"}
         self._device: Asking | None = None
@@ -243,7 +261,11 @@ class Run:
         self._see_to_player(now_ns)
         longest_ns = PATIENCE * self._settings.until_ns + PATIENCE_NS
         while not self._over:
-            now_ns = max(now_ns, self._next_ns())
+            next_ns = self._next_ns()
+            if self._device is not None and self._device.due_ns < next_ns:
+                # What it says is heard waits for the player's next turn.
+                self._player.heard(*self._device.ask(min(next_ns, longest_ns)))
+            now_ns = max(now_ns, next_ns)
             if now_ns > longest_ns:
                 self._ours.event(longest_ns, "ended early", "frames wait to be sent, and the clip would be over by now")
                 now_ns = longest_ns
@@ -257,28 +279,32 @@ class Run:
         self._tell()
 
     def _next_ns(self) -> int:
+        """The next moment at which anything but the device has something to do."""
         down_ns, up_ns = self._way.down.wake_at(), self._way.up.wake_at()
+        self._down_ns = NEVER if down_ns is None else down_ns
+        self._up_ns = NEVER if up_ns is None else up_ns
         return min(
-            self._others[0][0] if self._others else NEVER,
+            self._others_ns,
             self._frame_ns,
             self._chunk_ns,
             self._sender_ns,
             self._player_ns,
             self._end_ns,
-            NEVER if down_ns is None else down_ns,
-            NEVER if up_ns is None else up_ns,
-            NEVER if self._device is None else self._device.due_ns,
+            self._down_ns,
+            self._up_ns,
         )
 
     def _step(self, now_ns: int) -> None:
         """What is due now: what arrives before what leaves, the sound before the pictures."""
         way, sender = self._way, self._sender
-        while self._others and self._others[0][0] <= now_ns:
+        while self._others_ns <= now_ns:
             network = self._others.popleft()[1]
+            self._others_ns = self._others[0][0] if self._others else NEVER
             way.become(network)
             self._ours.setting(now_ns, "network", str(network))
-        way.deliver(now_ns)
-        if way.up.wake_at() is not None:
+        if self._down_ns <= now_ns:
+            way.deliver(now_ns)
+        if self._up_ns <= now_ns:
             for data in way.risen(now_ns):
                 self._hear(data, now_ns)
         if self._chunk_ns <= now_ns:
@@ -293,18 +319,16 @@ class Run:
             sender.end(now_ns)
             self._send(now_ns)
         if self._device is not None and self._device.due_ns <= now_ns:
-            reading = self._device.ask()
-            if reading is not None:
-                self._player.heard(reading)
+            self._player.heard(*self._device.ask(now_ns + 1))
         if self._touched or self._player_ns <= now_ns:
             self._see_to_player(now_ns)
 
     def _all_has_come(self, now_ns: int) -> bool:
         """Whether all has come that will, as the player judges by BYE; without one, once nothing is under way."""
-        if self._player.said_goodbye:
-            return self._player.over
         if self._frame is not None or self._chunk_ns != NEVER or self._end_ns != NEVER:
             return False
+        if self._player.said_goodbye:
+            return self._player.over
         idle = self._way.down.wake_at() is None and self._sender_waits_for_nothing()
         return idle and now_ns - self._arrived_ns >= QUIET_NS
 
@@ -379,10 +403,8 @@ class Run:
             return
         pts_ns = self._chunk_ns
         self._sender.send("audio", chunk, pts_ns, now_ns)
-        offered, index, stamp = self._sent.offered, self._chunks, rtp_timestamp(pts_ns, sound.rate, 0)
-        for since_ns, ticks, size in self._parts:
-            timestamp = (stamp + (ticks or 0)) & 0xFFFFFFFF
-            offered(Offered("audio", index, pts_ns + since_ns, timestamp, pts_ns, None, now_ns, size, 1))
+        stamp = rtp_timestamp(pts_ns, sound.rate, 0)
+        self._ours.sound_sent(self._chunks, pts_ns, now_ns, self._parts, pts_ns=pts_ns, timestamp=stamp)
         self._send(now_ns)
         self._chunks += 1
         self._media_ns = max(self._media_ns, pts_ns + CHUNK_NS)
@@ -398,18 +420,15 @@ class Run:
 
     def _send(self, now_ns: int) -> None:
         """All that the sender has to say leaves."""
-        way = self._way
-        told: list[Reported | Doubted | KeyAsked | ClockTold] = []
-        media: list[Sent] = []
-        for event in self._sender.events():
-            if isinstance(event, Sent):
-                media.append(event)
-            else:
-                told.append(event)
-        sent = iter(media)
+        way, sender = self._way, self._sender
+        events, at, count = sender.events(), 0, 0
         clear = way.down.network.clear and way.down.wake_at() is None
-        for path, batch in self._sender.outgoing():
-            leaving = None if path.control else next(sent)
+        for path, batch in sender.outgoing():
+            leaving = None
+            if not path.control:  # each batch of media has its event, in that order
+                while not isinstance(event := events[at], Sent):
+                    at += 1
+                leaving, at, count = event, at + 1, count + 1
             if not clear:
                 way.push(path, leaving, batch, now_ns, stream=path.stream, reliable=path.stream == "audio")
             elif leaving is not None:
@@ -418,16 +437,21 @@ class Run:
                 self.hand_over_rtcp(path, batch.data, now_ns)
         if not clear:
             way.deliver(now_ns)
-        timer_ns = self._sender.timer_at()
+        timer_ns = sender.timer_at()
         self._sender_ns = NEVER if timer_ns is None else timer_ns
-        for event in told:
-            if isinstance(event, KeyAsked):
-                continue  # every picture of a simulated run is one
+        if count < len(events):
+            self._write_what_came(events, now_ns)
+
+    def _write_what_came(self, events: list[SenderEvent], now_ns: int) -> None:
+        """Reports from the client, for the record and for whoever controls the rate."""
+        for event in events:
+            if isinstance(event, Sent | KeyAsked):
+                continue  # every picture of a simulated run is a key picture
             if isinstance(event, Doubted):
                 self._ours.event(now_ns, "report not believed", event.doubt)
             elif isinstance(event, ClockTold):
                 self._sent.clock(event)
-            elif isinstance(event, Reported):
+            else:
                 self._sent.reported(event)
                 if self._adapting is not None:
                     self._adapting.heard(event)
@@ -461,11 +485,21 @@ class Run:
     # ---- the client
 
     def _see_to_player(self, now_ns: int) -> None:
-        player, way = self._player, self._way
+        player = self._player
         self._touched = False
         player.handle_timer(now_ns)
+        if outgoing := player.outgoing():
+            self._answer(outgoing, now_ns)
+        if self._frame is None:
+            self._over = self._all_has_come(now_ns) and player.finished(now_ns)
+        self._tell()
+        timer_ns = player.timer_at()
+        self._player_ns = NEVER if timer_ns is None else timer_ns
+
+    def _answer(self, outgoing: list[tuple[Path, Batch]], now_ns: int) -> None:
+        """What the player has to say leaves."""
+        way = self._way
         # On sockets the connection is read before datagrams are.
-        outgoing = player.outgoing()
         if len(outgoing) > 1:
             outgoing.sort(key=lambda each: each[0].stream != "audio")
         for path, batch in outgoing:
@@ -475,16 +509,15 @@ class Run:
             elif way.rise(path.stream, batch.data, now_ns):
                 for data in way.risen(now_ns):
                     self._hear(data, now_ns)
-        self._over = self._all_has_come(now_ns) and player.finished(now_ns)
-        self._tell()
-        timer_ns = player.timer_at()
-        self._player_ns = NEVER if timer_ns is None else timer_ns
 
     def _tell(self) -> None:
-        seen, whole = self._seen, self._settings.whole
-        while events := self._player.events():
-            for event in events:
-                if isinstance(event, FrameToDecode):  # nobody looks at it
-                    self._player.decoded(event.frame, event.frame, self.clock.now_ns())
-                elif not (whole and isinstance(event, PacketsTaken)):
-                    seen(event)
+        player, whole = self._player, self._settings.whole
+        events = player.events()
+        while events:
+            to_decode = [event.frame for event in events if isinstance(event, FrameToDecode)] if self._coded else ()
+            if whole:
+                events = [event for event in events if not isinstance(event, PacketsTaken)]
+            self._seen.all_of(events)
+            for frame in to_decode:  # nobody looks at it
+                player.decoded(frame, frame, self.clock.now_ns())
+            events = player.events() if to_decode else []

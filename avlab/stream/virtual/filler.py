@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avlab.wire.payloads.formats import L16Format
-from avlab.wire.payloads.jpeg import derived_tables, jfif_header, packed
+from avlab.wire.batch import Batch
+from avlab.wire.payloads.formats import JpegFormat, L16Format
+from avlab.wire.payloads.jpeg import MAX_SCAN, begins_frame, derived_tables, jfif_header, packed
 from avlab.wire.payloads.l16 import packed_sound
-from avlab.wire.rtp import L16_MONO, L16_STEREO, MAX_PACKET, Packed
-from avlab.wire.units import Chunk, Samples
+from avlab.wire.rtp import HEADER_BYTES, L16_MONO, L16_STEREO, MARKER, MAX_PACKET, Packed
+from avlab.wire.units import JPEG_CODING, Chunk, Samples, WireError
 
 EOI = b"\xff\xd9"
 
@@ -23,15 +24,32 @@ CHUNKS_A_SECOND = 50
 
 L16_DYNAMIC = 97
 
+_HEADER_BYTES = 8
+"""Of RTP/JPEG, before a packet's part of the scan: these pictures have no tables of their own."""
+
+
+_AROUND = len(jfif_header(8, 8, 1, bytes(128), 0)) + len(EOI)
+
 
 def picture_bytes(scan: int) -> int:
     """How many bytes a received picture has whose scan has so many."""
-    return len(jfif_header(8, 8, 1, bytes(128), 0)) + scan + len(EOI)
+    return _AROUND + scan
 
 
 @lru_cache(maxsize=MOST_KEPT)
 def picture(scan: int, width: int, quality: int, packet_size: int = MAX_PACKET) -> Packed:
     """A picture whose scan has so many bytes, as a server of that width, quality and packet size sends it."""
+    # Where all is blank, a picture's packets are the first ones of a larger picture's, but for the end of the last.
+    larger, size, _ = _larger(min(MAX_SCAN, 1 << scan.bit_length()), width, quality, packet_size).batch
+    around = HEADER_BYTES + _HEADER_BYTES
+    count = -(-scan // (size - around))
+    data = bytearray(larger[: scan + count * around])
+    data[(count - 1) * size + 1] |= MARKER
+    return Packed(Batch(bytes(data), min(size, len(data))))
+
+
+@lru_cache(maxsize=64)
+def _larger(scan: int, width: int, quality: int, packet_size: int) -> Packed:
     return packed(jpeg(scan, width, quality), packet_size=packet_size)
 
 
@@ -45,6 +63,74 @@ def jpeg(scan: int, width: int, quality: int) -> bytes:
 def whole_picture() -> Packed:
     """A picture that is one packet: for a way that knows of no packets."""
     return picture(1, 8, 50)
+
+
+_BLANK = memoryview(bytes(MAX_SCAN + 4_096))
+
+
+class Blanks(JpegFormat):
+    """RTP/JPEG whose scans are known to be blank: of a packet, only where it belongs and its length are looked at."""
+
+    def assembler(self) -> BlankAssembler:  # type: ignore[override]
+        """See `VideoFormat`."""
+        return BlankAssembler()
+
+
+class BlankAssembler:
+    """Says of the packets of one picture, each of which comes once, what `jpeg.FrameAssembler` says."""
+
+    coding, key = JPEG_CODING, True
+    refused = None
+    __slots__ = ("_begun", "_ended", "_highest", "_lowest", "_numbers", "_octets")
+
+    def __init__(self) -> None:
+        self._numbers: list[range] = []
+        self._lowest = self._highest = self._octets = 0
+        self._begun = self._ended = False  # the first and the last packet are there
+
+    @property
+    def complete(self) -> bool:
+        """Whether the picture is whole."""
+        if not (self._begun and self._ended):
+            return False
+        return sum(map(len, self._numbers)) == self._highest - self._lowest + 1
+
+    def add_run(self, sequence: int, marker: bool, batch: Batch, /) -> tuple[WireError, ...]:
+        """See `Assembler`."""
+        count, data = batch.total, batch.data
+        last = sequence + count - 1
+        if not self._numbers:
+            self._lowest, self._highest = sequence, last
+        else:
+            self._lowest, self._highest = min(self._lowest, sequence), max(self._highest, last)
+        self._numbers.append(range(sequence, last + 1))
+        self._octets += len(data) - (HEADER_BYTES + _HEADER_BYTES) * count
+        self._begun = self._begun or begins_frame(data[HEADER_BYTES : HEADER_BYTES + 4])
+        self._ended = self._ended or marker
+        return ()
+
+    def begins(self, sequence: int, /) -> None:
+        """A packet says so itself."""
+
+    def ends(self, sequence: int, /) -> None:
+        """The last packet has come."""
+        self._ended = self._ended or sequence == self._highest
+
+    def frame(self) -> bytes:
+        """As many bytes as the picture has."""
+        return _BLANK[: picture_bytes(self._octets)]  # type: ignore[return-value]  # nobody but `len` looks at it
+
+    def rescued(self) -> None:
+        """Nothing can be had of a JPEG that is not whole."""
+
+    @property
+    def missing(self) -> list[int]:
+        """The sequence numbers known to be wanting."""
+        if self.complete:
+            return []
+        there = {number for numbers in self._numbers for number in numbers}
+        first, last = self._lowest - (not self._begun), self._highest + (not self._ended)
+        return [number for number in range(first, last + 1) if number not in there]
 
 
 class Sound(NamedTuple):
