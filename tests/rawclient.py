@@ -39,7 +39,7 @@ class RawClient:
         self.socket.connect((parts.hostname, parts.port or 0))
         self.session: str | None = None
         self.packets: list[rtsp.Interleaved] = []
-        self._receiver = rtsp.Receiver()
+        self._receiver = rtsp.MessageReader()
         self._cseq = 0
 
     def __enter__(self) -> Self:

@@ -19,7 +19,7 @@ import avlab
 from avlab.core.budget import FeedbackBudget
 from avlab.core.events import Path as Way
 from avlab.core.sender import Outlet, Sender
-from avlab.measure.numbers.audience import (
+from avlab.measure.numbers.attendance import (
     COLUMNS,
     UNNAMED_S,
     WIFI,

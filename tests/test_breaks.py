@@ -27,7 +27,7 @@ from avlab.core.events import (
 from avlab.measure.numbers import rates
 from avlab.measure.record.trace import Recorder
 from avlab.wire import rtcp
-from avlab.wire.payloads.own import OwnFormat
+from avlab.wire.payloads.ownpayload import OwnFormat
 from avlab.wire.rtp import RtpPacket, SequenceNumbers
 from avlab.wire.units import NS
 

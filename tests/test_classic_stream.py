@@ -33,10 +33,10 @@ import avlab
 from avlab.measure.numbers import metrics
 from avlab.media import synth
 from avlab.media.codec import decode_jpeg, encode_jpeg
-from avlab.media.pcm import stereo
 from avlab.media.sources import ClipSource
-from avlab.stream.classic import audience as classic_server
-from avlab.stream.classic import receiver as classic_client
+from avlab.media.stereo import stereo
+from avlab.stream.classic import classicaudience as classic_server
+from avlab.stream.classic import classicreceiver as classic_client
 from avlab.timing.allowance import Allowance
 from avlab.wire.classic import ForeignPickleError
 from avlab.wire.units import NS, Chunk, WireError

@@ -20,7 +20,7 @@ import avlab
 from avlab.lab.notebook import classroom as module
 from avlab.lab.notebook.classroom import Classroom
 from avlab.lab.rollcall import REDRAWN_S, TABLE_S, RollCall, audience_lines
-from avlab.measure.numbers.audience import Member
+from avlab.measure.numbers.attendance import Member
 from avlab.stream.handle import Handle
 from avlab.stream.server import Server
 from avlab.wire.units import NS

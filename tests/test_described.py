@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import avlab
+from avlab.stream.described.describedreceiver import is_description
 from avlab.stream.described.found import IN_A_ROW, MOST_EARLY, QUIET_NS, SHARE, FoundSender, parted
 from avlab.stream.described.interfaces import open_destination
-from avlab.stream.described.receiver import is_description
 from avlab.stream.sockets.multicast import is_any_group, member_at, speakers
 from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtcp, sdp

@@ -14,7 +14,7 @@ from rawclient import until
 
 import avlab
 from avlab.measure.numbers import metrics
-from avlab.stream.described import receiver
+from avlab.stream.described import describedreceiver as receiver
 from avlab.stream.sockets.links import UdpLink
 from avlab.wire import rtcp
 from avlab.wire.rtp import RtpPacket

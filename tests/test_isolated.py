@@ -39,8 +39,8 @@ from avlab.network.settings import Network
 from avlab.stream.clock import CLOCK_VARIABLE, clock_identity
 from avlab.stream.isolated import child as isolated
 from avlab.stream.isolated.door import Door
+from avlab.stream.isolated.isolatedserver import IsolatedServer
 from avlab.stream.isolated.pipe import packed, packed_error, unpacked, unpacked_error
-from avlab.stream.isolated.server import IsolatedServer
 from avlab.timing.pacing import FeedbackPacer, NoPacing, PiRule, TutorialPacer
 from avlab.wire.units import NS, WireError
 

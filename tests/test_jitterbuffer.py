@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from packing import fragments
 
 from avlab.media.codec import encode_jpeg
-from avlab.timing.jitterbuffer import MAX_BYTES, MAX_FRAMES, WINDOW, Fragment, Frame, JitterBuffer, Run
+from avlab.timing.jitterbuffer import MAX_BYTES, MAX_FRAMES, WINDOW, AssemblingBuffer, Fragment, Frame, Run
 from avlab.timing.stage import Dropped
 
 MS = 1_000_000
@@ -38,7 +38,7 @@ def frame(index: int = 0, *, first: int | None = None, large: bool = False) -> l
     return [Fragment(begin + n, index * TICKS, index * FRAME_NS, n == last, payload) for n, payload in enumerate(parts)]
 
 
-def offer(buffer: JitterBuffer, packet: Fragment, now_ns: int = 0) -> str:
+def offer(buffer: AssemblingBuffer, packet: Fragment, now_ns: int = 0) -> str:
     """As a client does: its fate, and in with it if it is of use."""
     fate = buffer.fate(packet.sequence, packet.ticks)
     if fate == "used":
@@ -56,7 +56,7 @@ def given_up(items: list[Frame | Dropped]) -> list[Frame]:
 
 
 def test_a_frame_is_given_when_its_last_fragment_comes() -> None:
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     packets = frame(large=True)
     assert len(packets) > 10
     for n, packet in enumerate(packets[:-1]):
@@ -78,7 +78,7 @@ def test_a_frame_is_given_when_its_last_fragment_comes() -> None:
 @given(st.lists(st.integers(0, 11), max_size=30), st.randoms(use_true_random=False))
 def test_runs_fare_as_their_packets_do(numbers: list[int], chance: random.Random) -> None:
     packets = [packet for index in range(4) for packet in frame(index)]
-    single, joined = JitterBuffer(), JitterBuffer()
+    single, joined = AssemblingBuffer(), AssemblingBuffer()
     for now_ns, number in enumerate(numbers):
         first = packets[number % len(packets)]
         rest = [each for each in packets if each.ticks == first.ticks and each.sequence >= first.sequence]
@@ -96,7 +96,7 @@ def test_any_order_makes_the_same_picture() -> None:
     assert len(packets) >= 3
     pictures = set()
     for order in permutations(packets):
-        buffer = JitterBuffer()
+        buffer = AssemblingBuffer()
         assert [offer(buffer, packet) for packet in order] == ["used"] * len(packets)
         (out,) = whole(buffer.pull(0))
         pictures.add(out.data)
@@ -104,7 +104,7 @@ def test_any_order_makes_the_same_picture() -> None:
 
 
 def test_frames_that_cross() -> None:
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     mixed = [packet for pair in zip(frame(0), frame(1), strict=False) for packet in reversed(pair)]
     rest = [packet for packet in [*frame(0), *frame(1)] if packet not in mixed]
     assert [offer(buffer, packet) for packet in [*mixed, *rest]] == ["used"] * (len(mixed) + len(rest))
@@ -112,7 +112,7 @@ def test_frames_that_cross() -> None:
 
 
 def test_duplicates_change_nothing() -> None:
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     for packet in frame():
         assert [offer(buffer, packet) for _ in range(3)] == ["used", "duplicate", "duplicate"]
     assert [offer(buffer, packet) for packet in frame()] == ["duplicate"] * len(frame())
@@ -122,7 +122,7 @@ def test_duplicates_change_nothing() -> None:
 
 @pytest.mark.parametrize("lost", range(len(payloads(large=True))))
 def test_the_loss_of_any_fragment_gives_the_frame_up_when_its_time_has_passed(lost: int) -> None:
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     packets = frame(3, large=True)
     for packet in packets:
         if packet is not packets[lost]:
@@ -138,7 +138,7 @@ def test_the_loss_of_any_fragment_gives_the_frame_up_when_its_time_has_passed(lo
 
 
 def test_what_comes_for_a_frame_that_has_left_is_late() -> None:
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     for packet in frame(1):
         offer(buffer, packet)
     assert offer(buffer, Fragment(5_000, TICKS, FRAME_NS, False, b"again, by another number")) == "late"
@@ -149,14 +149,14 @@ def test_what_comes_for_a_frame_that_has_left_is_late() -> None:
 
 
 def test_a_frame_may_arrive_after_later_ones() -> None:
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     for packet in [*frame(2), *frame(1)]:
         assert offer(buffer, packet) == "used"
     assert [out.ticks for out in whole(buffer.pull(0))] == [2 * TICKS, TICKS]
 
 
 def test_flush_gives_up_all_in_order() -> None:
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     for index in (5, 3, 4):
         offer(buffer, frame(index)[0])
     buffer.flush()
@@ -165,7 +165,7 @@ def test_flush_gives_up_all_in_order() -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"short", bytes(8), b"\xff" * 100])
 def test_what_is_no_fragment_counts_and_hurts_nobody(payload: bytes) -> None:
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     stray = Fragment(900, 0, 0, False, payload)
     assert offer(buffer, stray) == "used"
     assert buffer.malformed == 1
@@ -177,7 +177,7 @@ def test_what_is_no_fragment_counts_and_hurts_nobody(payload: bytes) -> None:
 
 
 def test_numbers_that_leap_do_not_make_the_rest_late() -> None:
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     offer(buffer, frame(0)[0])
     assert offer(buffer, Fragment(1_000 + 30_000, 10**9, 10**13, True, b"stray")) == "used"
     for index in range(1, 200):
@@ -185,7 +185,7 @@ def test_numbers_that_leap_do_not_make_the_rest_late() -> None:
     assert len(whole(buffer.pull(0))) == 199
 
 
-def held(buffer: JitterBuffer) -> int:
+def held(buffer: AssemblingBuffer) -> int:
     """Bytes of fragments that the buffer keeps, counted from outside by giving all up."""
     buffer.pull(0)
     buffer.flush()
@@ -194,7 +194,7 @@ def held(buffer: JitterBuffer) -> int:
 
 def test_random_timestamps_hold_no_more_than_the_limit() -> None:
     chance = random.Random(1)
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     exits = Counter[int]()
     used = set()
     for sequence in range(0, 10 * WINDOW, 2):  # with gaps: a frame ends before the next number, whatever it is of
@@ -217,14 +217,14 @@ def test_random_timestamps_hold_no_more_than_the_limit() -> None:
 @pytest.mark.parametrize("frames", [1, 3])
 def test_endless_fragments_hold_no_more_than_the_limit(frames: int) -> None:
     header, rest = payloads(large=True)[1][:8], bytes(60_000)
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     for sequence in range(1500):
         offer(buffer, Fragment(sequence, sequence % frames, 0, False, header + rest))
     assert held(buffer) <= MAX_BYTES
 
 
 def test_fragments_refused_count_against_the_limit_too() -> None:
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     for sequence in range(1500):
         offer(buffer, Fragment(sequence * 20_000, 0, 0, False, payloads(large=True)[1][:8] + bytes(60_000)))
     assert buffer.malformed > 100
@@ -237,7 +237,7 @@ def test_each_packet_has_one_fate_and_each_frame_one_exit(data: st.DataObject) -
     packets = [packet for index in range(data.draw(st.integers(1, 8))) for packet in frame(index)]
     arrivals = data.draw(st.lists(st.sampled_from(packets), max_size=2 * len(packets)))
     passing = data.draw(st.dictionaries(st.integers(0, 60), st.integers(0, 8), max_size=4))
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     used: list[Fragment] = []
     out: list[Frame | Dropped] = []
     for n, packet in enumerate(arrivals):

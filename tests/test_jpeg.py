@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from avlab.media.codec import decode_jpeg, encode_jpeg
 from avlab.stream.playing.tap import Received
 from avlab.wire.classic import ClassicVideo
-from avlab.wire.jpeg import MAX_SCANS, MAX_SIDE, check_jpeg
+from avlab.wire.jpegsize import MAX_SCANS, MAX_SIDE, check_jpeg
 from avlab.wire.units import WireError
 
 IMAGE = np.random.default_rng(3).integers(0, 256, (48, 64, 3), np.uint8)

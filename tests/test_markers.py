@@ -10,7 +10,7 @@ import pytest
 from encoded import access_units
 
 from avlab.media.codec import encode_jpeg
-from avlab.timing.jitterbuffer import Frame, JitterBuffer, Run
+from avlab.timing.jitterbuffer import AssemblingBuffer, Frame, Run
 from avlab.wire.batch import Batch
 from avlab.wire.payloads.bytes import BytesFormat
 from avlab.wire.payloads.formats import H264Format, JpegFormat
@@ -53,7 +53,7 @@ def packets(name: str) -> list[list[Run]]:
 
 def whole(runs: list[Run]) -> list[int]:
     """Which pictures come out of a buffer, in which order."""
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     for run in runs:
         assert buffer.push_run(run, 0) == ["used"]
     frames = [item for item in buffer.pull(0) if isinstance(item, Frame)]
@@ -69,7 +69,7 @@ def test_a_picture_is_whole_when_the_next_one_begins(name: str) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_whole_ones_have_the_bytes_that_were_sent(name: str) -> None:
     pictures = FORMATS[name][1]
-    buffer = JitterBuffer()
+    buffer = AssemblingBuffer()
     for runs in packets(name):
         for run in runs:
             buffer.push_run(run, 0)

@@ -27,7 +27,7 @@ from avlab.media.microphone import Block, MicrophoneSource, SoundLine
 from avlab.media.packets import MediaError
 from avlab.media.sources import open_source
 from avlab.stream.playing.tap import Received
-from avlab.timing.sound import SoundBuffer
+from avlab.timing.soundbuffer import SoundBuffer
 from avlab.wire.units import NS, Samples
 
 MS = 1_000_000

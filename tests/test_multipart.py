@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avlab.wire import multipart
-from avlab.wire.multipart import MAX_HEADERS, MAX_PREAMBLE, MultipartReader, Part, boundary_of, media_type
+from avlab.wire.multipart import MAX_HEADERS, MAX_PREAMBLE, BodyPart, MultipartReader, boundary_of, media_type
 from avlab.wire.units import WireError
 
 
@@ -28,7 +28,7 @@ OURS = multipart.OPENING + b"".join(map(multipart.part, JPEGS)) + multipart.CLOS
 
 def read(body: bytes, boundary: str | None, *, step: int | None = None, most: int = multipart.MAX_PART) -> list[bytes]:
     """The pictures of a body that comes `step` bytes at a time, the end included."""
-    reader, found = MultipartReader(boundary, most=most), list[Part]()
+    reader, found = MultipartReader(boundary, most=most), list[BodyPart]()
     step = len(body) if step is None else step
     for at in range(0, len(body), step):
         found += reader.feed(body[at : at + step])
@@ -56,7 +56,7 @@ def test_a_picture_is_known_to_be_over_before_the_next_one_comes() -> None:
         sent = reader.feed(multipart.OPENING)
         for jpeg in JPEGS:
             sent += reader.feed(multipart.part(jpeg))
-            assert sent[-1] == Part("image/jpeg", jpeg)
+            assert sent[-1] == BodyPart("image/jpeg", jpeg)
     assert multipart.part(JPEGS[0]).endswith(multipart.OPENING)
 
 
@@ -172,7 +172,7 @@ def test_a_part_that_is_too_large_is_passed_over_and_never_kept(length: int | No
     most = len(large) - 1
     told = b"" if length is None else b"Content-Length: %d\r\n" % len(large)
     body = b"--frame\r\n" + told + b"\r\n" + large + b"\r\n" + camera(b"--frame", length=length)
-    reader, found = MultipartReader("frame", most=most), list[Part]()
+    reader, found = MultipartReader("frame", most=most), list[BodyPart]()
     for at in range(0, len(body), step):
         found += reader.feed(body[at : at + step])
         assert reader.held <= most + step + 100
@@ -217,7 +217,7 @@ def test_a_stream_that_is_cut_short_says_so() -> None:
     last = b"--frame\r\n\r\n" + JPEGS[0]  # the last picture is whole, though no boundary follows
     reader = MultipartReader("frame")
     assert reader.feed(last) == []
-    assert reader.end() == ([Part("", JPEGS[0])], False)
+    assert reader.end() == ([BodyPart("", JPEGS[0])], False)
     reader = MultipartReader("frame")
     assert reader.feed(camera(b"--frame")) != []
     assert reader.end() == ([], False)

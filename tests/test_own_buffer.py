@@ -16,7 +16,7 @@ import avlab
 from avlab import Dropped, Packet, PartError, testing, whole
 from avlab.core.events import FrameDecided, PacketsTaken
 from avlab.stream.guard import Guard
-from avlab.timing.jitterbuffer import JitterBuffer, Run
+from avlab.timing.jitterbuffer import AssemblingBuffer, Run
 from avlab.timing.ownbuffer import OwnBuffer
 from avlab.wire.units import NS
 
@@ -192,7 +192,7 @@ def test_whatever_the_network_does_every_packet_and_frame_leaves_once(
     order: list[int], lost: set[int], again: list[int], part: Any
 ) -> None:
     told: list[tuple[int, str]] = []
-    buffer = OwnBuffer(part, JitterBuffer())
+    buffer = OwnBuffer(part, AssemblingBuffer())
     arrivals = [number for number in [*order, *again] if number not in lost]
     left: list[Any] = []
     for at, number in enumerate(arrivals):

@@ -20,7 +20,7 @@ from avlab.core.player import Player
 from avlab.core.sender import Outlet, Sender
 from avlab.media import codec as jpeg_codec
 from avlab.media.codec import Picture
-from avlab.media.own import OwnCodec, codec_name
+from avlab.media.owncodec import OwnCodec, codec_name
 from avlab.parts import Encoded, PartError
 from avlab.stream.guard import Guard
 from avlab.stream.handle import Worker
@@ -29,7 +29,7 @@ from avlab.stream.playing.tap import Received
 from avlab.stream.sending.pictures import FURTHER_TYPE, Pictures
 from avlab.timing.jitterbuffer import Frame
 from avlab.wire.payloads.formats import BytesFormat
-from avlab.wire.payloads.own import OwnFormat
+from avlab.wire.payloads.ownpayload import OwnFormat
 from avlab.wire.rtp import RtpPacket
 from avlab.wire.units import JPEG_CODING, OWN_CODING
 

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avlab.parts import PartError
-from avlab.timing.jitterbuffer import Frame, JitterBuffer, Run
+from avlab.timing.jitterbuffer import AssemblingBuffer, Frame, Run
 from avlab.timing.stage import Dropped
 from avlab.wire import sdp
 from avlab.wire.batch import Batch, batches
 from avlab.wire.payloads.formats import BytesFormat, JpegFormat, L16Format, VideoFormat, fmtp, video_format
 from avlab.wire.payloads.marked import packed_payloads
-from avlab.wire.payloads.own import OwnFormat, check_payload
+from avlab.wire.payloads.ownpayload import OwnFormat, check_payload
 from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, Packed, RtpPacket
 from avlab.wire.units import JPEG_CODING, OWN_CODING, EncodedFrame, WireError
 
@@ -73,7 +73,7 @@ class Stream:
     """Frames of one format on their way into a jitter buffer; numbers that do not wrap, timestamps from 0."""
 
     def __init__(self, form: VideoFormat) -> None:
-        self.form, self.buffer = form, JitterBuffer()
+        self.form, self.buffer = form, AssemblingBuffer()
         self.number = 65_000
 
     def sent(self, frame: EncodedFrame) -> list[tuple[int, int, bool, bytes]]:

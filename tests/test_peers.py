@@ -131,7 +131,7 @@ def record(server: avlab.Server, seconds: float) -> tuple[Capture, int]:
         for link in (rtp, rtcp):
             link.bind(("127.0.0.1", 0))
         tcp_ports = (connection.getsockname()[1], port)
-        receiver, session, answered = rtsp.Receiver(), "", 0
+        receiver, session, answered = rtsp.MessageReader(), "", 0
 
         def heard(data: bytes) -> None:
             nonlocal session, answered

@@ -36,7 +36,7 @@ from avlab.core.player import Player
 from avlab.core.sink import BufferSink
 from avlab.network.parity import ParityEncoder
 from avlab.timing.jitterbuffer import Frame
-from avlab.timing.verdicts import Verdict
+from avlab.timing.verdicts import PictureVerdict
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch, batches
 from avlab.wire.rtp import JPEG, VIDEO_CLOCK, RtpPacket, rtp_timestamp
@@ -403,9 +403,11 @@ def test_a_taker_that_has_pictures_ahead_of_their_time_says_what_became_of_them(
     run.at(0, lambda now_ns: run.player.follow(page, ahead=True, now_ns=now_ns))
     for number in range(4):
         run.picture(number, number * GAP_NS)
-    run.at(110 * MS, lambda _: run.player.presented([Verdict(ready[0][0], 101 * MS)], taker=page))
-    run.at(120 * MS, lambda _: run.player.presented([Verdict(ready[1][0], 120 * MS)], taker=page))  # before its time
-    run.at(400 * MS, lambda _: run.player.presented([Verdict(ready[2][0], None)], taker=page))
+    run.at(110 * MS, lambda _: run.player.presented([PictureVerdict(ready[0][0], 101 * MS)], taker=page))
+    run.at(
+        120 * MS, lambda _: run.player.presented([PictureVerdict(ready[1][0], 120 * MS)], taker=page)
+    )  # before its time
+    run.at(400 * MS, lambda _: run.player.presented([PictureVerdict(ready[2][0], None)], taker=page))
     run.run(NS // 2)
     assert [due_ns for _, due_ns in ready] == [(number * 40 + 100) * MS for number in range(4)]
     assert run.fates() == {0: ("shown", 101), 1: ("shown", 120), 2: ("skipped", None)}

@@ -24,7 +24,7 @@ from avlab.core.events import (
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.stream.recording import PlayerRecording
 from avlab.timing.jitterbuffer import Frame
-from avlab.timing.sound import Played
+from avlab.timing.soundbuffer import Played
 
 FRAME = Frame(2**32 + 90_000, 1_000_000_000, b"jpegs", 5, 3, 1, 10_000_000, 20_000_000)
 

@@ -27,9 +27,9 @@ from avlab.network.impairment import Impairment, InTransit
 from avlab.network.settings import Network
 from avlab.stream import clock as stream_clock
 from avlab.stream.relay import Relay
-from avlab.stream.relaying import places as relay_places
+from avlab.stream.relaying import newcomers as relay_places
 from avlab.stream.relaying import session as relay_session
-from avlab.stream.relaying.dialogue import Dialogue, Track
+from avlab.stream.relaying.relaydialogue import Dialogue, RelayTrack
 from avlab.timing.stage import Dropped
 from avlab.wire import rtsp
 from avlab.wire.rtp import serialize_header
@@ -204,7 +204,7 @@ def test_what_is_under_way_at_the_end_is_in_flight() -> None:
 
 
 def test_messages_are_rewritten() -> None:
-    agreed: list[Track] = []
+    agreed: list[RelayTrack] = []
     dialogue = Dialogue("10.0.0.5:554", bind=lambda: ((6000, 6001), (7000, 7001)), changed=agreed.append)
 
     def ask(method: str, path: str, **headers: str) -> rtsp.Request:
@@ -232,7 +232,7 @@ def test_messages_are_rewritten() -> None:
     granted = "RTP/AVP;unicast;client_port=7000-7001;server_port=9000-9001;source=10.0.0.5;ssrc=0000ABCD"
     transport = answer(Transport=granted).headers["Transport"]
     assert transport == "RTP/AVP;unicast;ssrc=0000ABCD;client_port=5000-5001;server_port=6000-6001"
-    assert agreed == [Track("audio", (5000, 5001), (6000, 6001), (7000, 7001), (9000, 9001))]
+    assert agreed == [RelayTrack("audio", (5000, 5001), (6000, 6001), (7000, 7001), (9000, 9001))]
     ask("SETUP", "/a/b/track2", Transport="RTP/AVP/TCP;unicast;interleaved=2-3")
     interleaved = "RTP/AVP/TCP;unicast;interleaved=2-3"
     assert answer(Transport=interleaved).headers["Transport"] == interleaved

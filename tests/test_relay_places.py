@@ -26,9 +26,9 @@ from avlab.stream import places
 from avlab.stream import relay as module
 from avlab.stream.places import MOST_WAITING
 from avlab.stream.relay import Relay
-from avlab.stream.relaying import places as relay_places
+from avlab.stream.relaying import newcomers as relay_places
 from avlab.stream.relaying import session as relay_session
-from avlab.stream.relaying.places import (
+from avlab.stream.relaying.newcomers import (
     MAX_PER_ADDRESS,
     MAX_SESSIONS,
     Standing,

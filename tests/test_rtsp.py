@@ -19,7 +19,7 @@ from avlab.wire.rtsp import (
     Event,
     Headers,
     Interleaved,
-    Receiver,
+    MessageReader,
     Request,
     Response,
     RtpInfo,
@@ -69,12 +69,12 @@ READ = [with_length(event) for event in DIALOGUE]
 
 
 def test_what_one_side_says_the_other_reads() -> None:
-    assert Receiver().feed(STREAM) == READ
+    assert MessageReader().feed(STREAM) == READ
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50])
 def test_however_the_stream_is_cut_it_reads_alike(size: int) -> None:
-    receiver = Receiver()
+    receiver = MessageReader()
     events = []
     for start in range(0, len(STREAM), size):
         events += receiver.feed(STREAM[start : start + size])
@@ -83,7 +83,7 @@ def test_however_the_stream_is_cut_it_reads_alike(size: int) -> None:
 
 def test_every_cut_in_two_reads_alike() -> None:
     for end in range(len(STREAM)):
-        receiver = Receiver()
+        receiver = MessageReader()
         assert receiver.feed(STREAM[:end]) + receiver.feed(STREAM[end:]) == READ
 
 
@@ -100,14 +100,14 @@ EVENTS = (
 @given(st.lists(EVENTS, max_size=4), st.integers(1, 30))
 def test_any_messages_come_back(events: list[Event], size: int) -> None:
     data = b"".join(event.serialize() for event in events)
-    receiver = Receiver()
+    receiver = MessageReader()
     read = [event for start in range(0, len(data), size) for event in receiver.feed(data[start : start + size])]
     assert read == [with_length(event) for event in events]
 
 
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([b"\r\n", b"\r\n\r\n", b"RTSP/1.0 200 OK", b"$\0\0\1"])))
 def test_any_bytes_are_events_or_a_wire_error(pieces: list[bytes]) -> None:
-    receiver = Receiver()
+    receiver = MessageReader()
     with contextlib.suppress(WireError):
         for piece in pieces:
             receiver.feed(piece)
@@ -115,7 +115,7 @@ def test_any_bytes_are_events_or_a_wire_error(pieces: list[bytes]) -> None:
 
 @given(st.integers(0, len(STREAM) - 1), st.integers(0, 255))
 def test_any_wrong_byte_is_events_or_a_wire_error(place: int, value: int) -> None:
-    receiver = Receiver()
+    receiver = MessageReader()
     with contextlib.suppress(WireError):
         receiver.feed(STREAM[:place] + bytes([value]) + STREAM[place + 1 :])
         receiver.feed(b"")
@@ -166,7 +166,7 @@ def test_a_response_has_the_usual_reason_and_its_bodys_length_once() -> None:
 
 
 def test_blank_lines_bare_line_feeds_and_folded_headers_are_read() -> None:
-    (event,) = Receiver().feed(b"\r\n\n\r\nPLAY rtsp://a RTSP/1.0\nCSeq:7\nRange: npt=0-\n ;x\n\t;y\n\n")
+    (event,) = MessageReader().feed(b"\r\n\n\r\nPLAY rtsp://a RTSP/1.0\nCSeq:7\nRange: npt=0-\n ;x\n\t;y\n\n")
     assert event == Request("PLAY", "rtsp://a", Headers({"CSeq": "7", "Range": "npt=0- ;x ;y"}))
     assert isinstance(event, Request)
     assert event.cseq == 7
@@ -197,7 +197,7 @@ def test_a_message_without_a_number_of_its_own_is_refused(value: str | None) -> 
     ],
 )
 def test_what_is_no_rtsp_is_refused_for_good(data: bytes, status: int, sentence: str) -> None:
-    receiver = Receiver()
+    receiver = MessageReader()
     with pytest.raises(RtspError, match=sentence) as caught:
         receiver.feed(data)
     assert caught.value.status == status
@@ -206,7 +206,7 @@ def test_what_is_no_rtsp_is_refused_for_good(data: bytes, status: int, sentence:
 
 
 def test_events_before_a_fault_are_not_lost() -> None:
-    receiver = Receiver()
+    receiver = MessageReader()
     assert receiver.feed(STREAM + b"hello\r\n\r\n") == READ
     assert receiver.error is not None
     with pytest.raises(RtspError, match="hello"):
@@ -216,7 +216,7 @@ def test_events_before_a_fault_are_not_lost() -> None:
 def test_the_largest_head_and_body_are_read() -> None:
     request = Request("PLAY", "*", Headers({"X": "a" * (MAX_HEADERS - 60)}), bytes(MAX_BODY))
     data = request.serialize()
-    receiver = Receiver()
+    receiver = MessageReader()
     events = [event for start in range(0, len(data), 100) for event in receiver.feed(data[start : start + 100])]
     assert events == [with_length(request)]
 
@@ -229,7 +229,7 @@ def test_a_packet_that_does_not_fit_its_frame_is_refused(channel: int, size: int
 
 def test_an_interleaved_packet_has_four_bytes_before_it() -> None:
     assert interleave(2, b"abc") == b"$\2\0\3abc" == Interleaved(2, b"abc").serialize()
-    assert Receiver().feed(interleave(0, bytes(65535))) == [Interleaved(0, bytes(65535))]
+    assert MessageReader().feed(interleave(0, bytes(65535))) == [Interleaved(0, bytes(65535))]
 
 
 # ---- the values of headers
@@ -407,7 +407,7 @@ def test_a_header_that_comes_twice_keeps_its_lines() -> None:
     assert len(headers) == 3
     told = Response(401, headers=Headers(headers)).serialize()
     assert told.count(b"WWW-Authenticate: ") == 2
-    [read] = Receiver().feed(told)
+    [read] = MessageReader().feed(told)
     assert isinstance(read, Response)
     assert read.headers == headers
     assert list(read.headers.lines()) == list(headers.lines())

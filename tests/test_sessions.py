@@ -352,7 +352,7 @@ class Choosy:
         while True:
             connection, _ = self.listener.accept()
             with connection:
-                receiver, ways = rtsp.Receiver(), list[str]()
+                receiver, ways = rtsp.MessageReader(), list[str]()
                 self.asked.append(ways)
                 while data := connection.recv(4096):
                     if data == b"end":

@@ -10,7 +10,7 @@ import pytest
 from test_own_pictures import Difference, Grey, Numbered, fails, of, spins
 
 import avlab
-from avlab.stream.virtual.own import MOST_ENCODED
+from avlab.stream.virtual.ownpictures import MOST_ENCODED
 
 LOSSY = avlab.Network(loss=0.03, seed=3)
 

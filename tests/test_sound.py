@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from avlab.timing.level import SETTLE, SLACK_NS, LevelControl
 from avlab.timing.playout import ASTRAY_NS, ClockReading, MediaClock
-from avlab.timing.sound import LIMIT_RUNS, Played, SoundBuffer
+from avlab.timing.soundbuffer import LIMIT_RUNS, Played, SoundBuffer
 from avlab.wire.units import NS, Samples
 
 MS = 1_000_000

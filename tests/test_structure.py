@@ -1,4 +1,4 @@
-"""What holds of the code as a whole: how far tests reach into private parts."""
+"""What holds of the code as a whole: one name for one thing, and how far tests reach into private parts."""
 
 from __future__ import annotations
 
@@ -79,3 +79,24 @@ def test_private_names_are_seen_however_a_test_takes_them() -> None:
     assert not private_uses(
         {"test": "class B:\n    def f(self): self._a = other._a\nx._replace()\nx.__dict__\n"}, [module]
     )
+
+
+def modules() -> list[Path]:
+    return sorted((ROOT / "avlab").rglob("*.py"))
+
+
+def test_no_two_files_have_one_name() -> None:
+    named: dict[str, list[Path]] = {}
+    for path in modules():
+        if not path.stem.startswith("__"):
+            named.setdefault(path.name, []).append(path.relative_to(ROOT))
+    assert [paths for paths in named.values() if len(paths) > 1] == []
+
+
+def test_no_two_classes_have_one_name() -> None:
+    named: dict[str, list[Path]] = {}
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                named.setdefault(node.name, []).append(path.relative_to(ROOT))
+    assert {name: paths for name, paths in named.items() if len(paths) > 1} == {}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.network.retransmission import Requester
 from avlab.stream.virtual import filler
-from avlab.timing.sound import SoundBuffer
+from avlab.timing.soundbuffer import SoundBuffer
 from avlab.timing.target import DelayTarget
 from avlab.timing.timeline import Timeline
 from avlab.wire.batch import Batch

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avlab.timing.jitterbuffer import Frame
-from avlab.timing.verdicts import Decision, Verdict, Verdicts
+from avlab.timing.verdicts import Decision, PictureVerdict, Verdicts
 
 MS = 1_000_000
 PAGE, WINDOW = "page", "window"
@@ -50,9 +50,9 @@ def test_a_verdict_counts_before_playout_s_moment_and_after_it_once(first: str) 
     if first == "playout":
         assert ends(verdicts.released(frame(0), 100)) == []
     assert verdicts.waiting
-    assert ends(verdicts.told(PAGE, Verdict(frame(0), 95))) == [(0, "shown", 95)]
+    assert ends(verdicts.told(PAGE, PictureVerdict(frame(0), 95))) == [(0, "shown", 95)]
     assert not verdicts.waiting
-    assert ends(verdicts.told(PAGE, Verdict(frame(0), 1))) == []
+    assert ends(verdicts.told(PAGE, PictureVerdict(frame(0), 1))) == []
     if first == "verdict":
         assert ends(verdicts.released(frame(0), 100)) == []
     assert len(verdicts) == 0
@@ -61,7 +61,7 @@ def test_a_verdict_counts_before_playout_s_moment_and_after_it_once(first: str) 
 def test_what_was_heard_is_handed_on_and_the_picture_itself_is_not_kept() -> None:
     verdicts = led()
     verdicts.give(frame(0))
-    [decision] = verdicts.told(PAGE, Verdict(frame(0), 95, heard_ns=90))
+    [decision] = verdicts.told(PAGE, PictureVerdict(frame(0), 95, heard_ns=90))
     assert decision.heard_ns == 90
     assert decision.frame.data is None
     assert decision.frame.bytes == len(b"jpeg")
@@ -73,23 +73,23 @@ def test_a_picture_that_was_not_seen_is_what_playout_says_of_it(reason: str | No
     verdicts.give(frame(0))
     if reason is not None:
         assert ends(verdicts.dropped(frame(0), reason, 50)) == []
-    assert ends(verdicts.told(PAGE, Verdict(frame(0), None))) == [(0, fate, None)]
+    assert ends(verdicts.told(PAGE, PictureVerdict(frame(0), None))) == [(0, fate, None)]
 
 
 def test_a_picture_that_playout_dropped_may_have_been_seen() -> None:
     verdicts = led()
     verdicts.give(frame(0))
     verdicts.dropped(frame(0), "skipped", 50)
-    assert ends(verdicts.told(PAGE, Verdict(frame(0), 49))) == [(0, "shown", 49)]
+    assert ends(verdicts.told(PAGE, PictureVerdict(frame(0), 49))) == [(0, "shown", 49)]
 
 
 def test_only_whoever_was_given_the_picture_is_heard_or_somebody_without_a_name() -> None:
     verdicts = led()
     verdicts.give(frame(0))
     assert verdicts.holder(frame(0)) == PAGE
-    assert ends(verdicts.told(WINDOW, Verdict(frame(0), 50))) == []
-    assert ends(verdicts.told(None, Verdict(frame(0), 51))) == [(0, "shown", 51)]
-    assert ends(verdicts.told(None, Verdict(frame(1), 52))) == []  # nobody owes that one
+    assert ends(verdicts.told(WINDOW, PictureVerdict(frame(0), 50))) == []
+    assert ends(verdicts.told(None, PictureVerdict(frame(0), 51))) == [(0, "shown", 51)]
+    assert ends(verdicts.told(None, PictureVerdict(frame(1), 52))) == []  # nobody owes that one
 
 
 def test_another_leader_is_given_the_next_picture_and_the_one_before_still_owes() -> None:
@@ -99,7 +99,7 @@ def test_another_leader_is_given_the_next_picture_and_the_one_before_still_owes(
     verdicts.give(frame(0))
     verdicts.give(frame(1))
     assert (verdicts.holder(frame(0)), verdicts.holder(frame(1))) == (PAGE, WINDOW)
-    assert ends(verdicts.told(PAGE, Verdict(frame(0), 60))) == [(0, "shown", 60)]
+    assert ends(verdicts.told(PAGE, PictureVerdict(frame(0), 60))) == [(0, "shown", 60)]
 
 
 @pytest.mark.parametrize("shown", [True, False])
@@ -109,7 +109,7 @@ def test_who_resigns_leaves_what_was_released_as_seen_or_skipped_and_the_rest_to
         verdicts.give(frame(number))
     verdicts.released(frame(0), 100)
     verdicts.dropped(frame(1), "late", 110)
-    assert ends(verdicts.told(PAGE, Verdict(frame(2), 90))) == [(2, "shown", 90)]  # before playout
+    assert ends(verdicts.told(PAGE, PictureVerdict(frame(2), 90))) == [(2, "shown", 90)]  # before playout
     expected = (0, "shown", 100) if shown else (0, "skipped", None)
     assert ends(verdicts.resign(PAGE, shown=shown)) == [expected, (1, "late", None)]
     assert ends(verdicts.resign(WINDOW, shown=shown)) == []
@@ -122,7 +122,7 @@ def test_beyond_the_most_the_oldest_counts_as_skipped() -> None:
     verdicts = led(most=2)
     out = [ends(verdicts.give(frame(number))) for number in range(3)]
     assert out == [[], [], [(0, "skipped", None)]]
-    verdicts.told(PAGE, Verdict(frame(1), 5))  # settled, and playout has it still
+    verdicts.told(PAGE, PictureVerdict(frame(1), 5))  # settled, and playout has it still
     assert ends(verdicts.give(frame(3))) == []
     assert ends(verdicts.released(frame(0), 100)) == []  # it has its end
     assert ends(verdicts.released(frame(1), 133)) == []
@@ -134,7 +134,7 @@ def test_at_the_end_what_is_owed_is_in_flight_or_late() -> None:
     for number in range(3):
         verdicts.give(frame(number))
     verdicts.dropped(frame(1), "late", 60)
-    verdicts.told(PAGE, Verdict(frame(2), 40))
+    verdicts.told(PAGE, PictureVerdict(frame(2), 40))
     assert ends(verdicts.left(frame(0), "in_flight")) == []  # still owed
     assert ends(verdicts.left(frame(7), "in_flight")) == [(7, "in_flight", None)]
     assert ends(verdicts.close()) == [(0, "in_flight", None), (1, "late", None)]
@@ -164,7 +164,7 @@ def test_whatever_happens_in_whatever_order_each_picture_ends_once(steps: list[S
         elif what == "resign":
             take(verdicts.resign([PAGE, WINDOW][number % 2], shown=number > 3))
         elif what == "told":
-            take(verdicts.told([PAGE, WINDOW, None][number % 3], Verdict(picture, 5)))
+            take(verdicts.told([PAGE, WINDOW, None][number % 3], PictureVerdict(picture, 5)))
         elif number not in let_go and what == "give":
             if not given_to.get(number):  # a taker is given a picture once
                 given_to[number] = True

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from avlab.timing.jitterbuffer import Frame
-from avlab.timing.sound import Played
+from avlab.timing.soundbuffer import Played
 from avlab.wire.batch import Batch
 
 

@@ -20,7 +20,7 @@ from avlab.parts import Call, PartError, called
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.playout import ClockReading
 from avlab.timing.target import DelayTarget
-from avlab.timing.verdicts import Verdict
+from avlab.timing.verdicts import PictureVerdict
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch
 from avlab.wire.units import NS, Samples
@@ -165,7 +165,7 @@ class Player:
         """
         return self._presenting.give_waiting(taker)
 
-    def presented(self, verdicts: Iterable[Verdict], *, taker: object | None = None) -> None:
+    def presented(self, verdicts: Iterable[PictureVerdict], *, taker: object | None = None) -> None:
         """What became of pictures, says a taker that was given them; with None, whoever was given each."""
         for verdict in verdicts:
             self._presenting.presented(taker, verdict)

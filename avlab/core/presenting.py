@@ -27,12 +27,12 @@ from avlab.core.events import (
 from avlab.core.sink import SoundSink
 from avlab.parts import Call, PartError, called
 from avlab.timing.decodeorder import DecodeOrder
-from avlab.timing.jitterbuffer import MAX_FRAMES, Frame, JitterBuffer, Run
+from avlab.timing.jitterbuffer import MAX_FRAMES, AssemblingBuffer, Frame, Run
 from avlab.timing.ownbuffer import OwnBuffer, Tell
 from avlab.timing.playout import DEFAULT_DELAY_NS, TARDY_NS, ClockReading, MediaClock, Playout, Start
 from avlab.timing.stage import Dropped
 from avlab.timing.target import DelayTarget, Steering
-from avlab.timing.verdicts import Decision, Verdict, Verdicts
+from avlab.timing.verdicts import Decision, PictureVerdict, Verdicts
 from avlab.wire.units import JPEG_CODING, NS, PREDICTED, Samples, WireError
 
 VERDICT_PATIENCE_NS = NS
@@ -71,9 +71,9 @@ class Presenting:
         """A picture's moment on the sender's wall clock, by its ticks."""
         self._sound: SoundSink | None = None
         self._clock = MediaClock()
-        self._buffer: JitterBuffer | OwnBuffer = JitterBuffer()
+        self._buffer: AssemblingBuffer | OwnBuffer = AssemblingBuffer()
         self._tells_later = False
-        self._make_own: Callable[[JitterBuffer], OwnBuffer] | None = None
+        self._make_own: Callable[[AssemblingBuffer], OwnBuffer] | None = None
         self._quickest_ns: int | None = None  # of the pictures' packets before the start: arrival less media time
         self._playout = Playout(self._clock)
         self._decoding: dict[int, Frame] = {}  # whole pictures that are being decoded, by ticks
@@ -119,7 +119,7 @@ class Presenting:
         Pictures of a wire that is not `timed` are shown as they come; nothing tells how far they are from the sound.
         `size` is their width and height, where a description tells them.
         """
-        usual = JitterBuffer(size=size)
+        usual = AssemblingBuffer(size=size)
         self._buffer = usual if self._make_own is None else self._make_own(usual)
         self._tells_later = isinstance(self._buffer, OwnBuffer)
         self._sound = sound
@@ -292,7 +292,7 @@ class Presenting:
         """A taker will say nothing more; with `shown`, what playout has released counts as seen, else as skipped."""
         self._decide(self._verdicts.resign(taker, shown=shown))
 
-    def presented(self, taker: object | None, verdict: Verdict) -> None:
+    def presented(self, taker: object | None, verdict: PictureVerdict) -> None:
         """A taker's verdict on a picture that it was given; of None, whoever was given it."""
         self._decide(self._verdicts.told(taker, verdict))
 

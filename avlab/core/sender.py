@@ -47,7 +47,7 @@ SENT_BEFORE_NS = NS
 _new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 
-class State(Enum):
+class SendState(Enum):
     """What a client is to be sent: nothing, everything, or, after the end, what it still asks for again.
 
     play: any -> PLAYING        pause: any -> IDLE        end: PLAYING -> ENDED
@@ -162,7 +162,7 @@ class Sender:
     ) -> None:
         self._shared = shared
         self.outlets: dict[str, Outlet] = {}
-        self.state = State.IDLE
+        self.state = SendState.IDLE
         self.spread = 0.0
         """The share of a frame's time over which its packets leave, 0 to 0.95."""
         self.parity = 0.25
@@ -200,19 +200,19 @@ class Sender:
     @property
     def playing(self) -> bool:
         """Whether media goes to the client."""
-        return self.state is State.PLAYING
+        return self.state is SendState.PLAYING
 
     def play(self, now_ns: int, media_ns: int) -> None:
         """Media goes to the client from now on, which is media time `media_ns`; a sender report goes out at once."""
         joins = not self.playing
-        self.state, self._start_ns = State.PLAYING, now_ns - media_ns
+        self.state, self._start_ns = SendState.PLAYING, now_ns - media_ns
         for outlet in self.outlets.values() if joins else ():
             outlet.reported_ns = None
             self._report_if_due(outlet, now_ns)
 
     def pause(self) -> None:
         """No more media goes to the client until the next `play`, but for what is left of a frame."""
-        self.state = State.IDLE
+        self.state = SendState.IDLE
 
     def end(self, now_ns: int) -> None:
         """The clip is over: what is left of it, a last report and BYE (RFC 3550 6.6). Nothing unless it plays."""
@@ -221,7 +221,7 @@ class Sender:
         for outlet in self.outlets.values():
             self._leave(outlet, len(outlet.spreader.flush()), now_ns)
             self._control(outlet, now_ns, self._report(outlet, now_ns), rtcp.Bye((outlet.ssrc,)))
-        self.state = State.ENDED
+        self.state = SendState.ENDED
 
     # ---- media
 
@@ -305,7 +305,7 @@ class Sender:
                     self._events.append(KeyAsked(now_ns, outlet.stream, ssrc))
             for nack in nacks:  # after the end, too: the last frames wait for what is asked for
                 outlet = self._by_ssrc.get(nack.media_ssrc)
-                if outlet is not None and outlet.again is not None and self.state is not State.IDLE:
+                if outlet is not None and outlet.again is not None and self.state is not SendState.IDLE:
                     self._send_again(outlet, outlet.again, nack, now_ns)
 
     # ---- the machine
@@ -317,7 +317,7 @@ class Sender:
             due_ns = outlet.spreader.wake_at() if outlet.waiting else None
             if due_ns is not None and (at_ns is None or due_ns < at_ns):
                 at_ns = due_ns
-            if self.state is State.PLAYING and outlet.reported_ns is not None:
+            if self.state is SendState.PLAYING and outlet.reported_ns is not None:
                 due_ns = outlet.reported_ns + REPORT_NS + SLACK_NS
                 if at_ns is None or due_ns < at_ns:
                     at_ns = due_ns

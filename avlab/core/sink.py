@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from avlab.timing.playout import ClockReading
-from avlab.timing.sound import Played, SoundBuffer
+from avlab.timing.soundbuffer import Played, SoundBuffer
 from avlab.wire.units import Samples
 
 SPARE_NS = 20_000_000

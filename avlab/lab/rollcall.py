@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from avlab.measure.numbers.audience import Member, Roll, total_words
+from avlab.measure.numbers.attendance import Member, Roll, total_words
 from avlab.wire.units import NS
 
 LOOK_S = 1.0

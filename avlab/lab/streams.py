@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from avlab.lab import plots
-from avlab.measure.captures.layers import Flow
+from avlab.measure.captures.layers import AddressPair
 from avlab.measure.record.trace import Trace
 from avlab.wire.text import printable
 
@@ -58,7 +58,7 @@ def _cells(stream: dict[str, Any]) -> tuple[str, ...]:
     lost = f"{stream['lost']:,} ({stream['loss_percent']:.2f} %)" if stream["loss_percent"] is not None else "-"
     return (
         str(stream["number"]),
-        Flow(*stream["flow"]).words,
+        AddressPair(*stream["flow"]).words,
         f"{stream['ssrc']:#010x}",
         printable(f"{stream['payload_type']} {name}{clock}", most=40),
         f"{stream['seconds']:.1f}",

@@ -26,7 +26,7 @@ _KEPT = 5  # pictures that a driver keeps, at most: V4L2 has four buffers in Ope
 _TRIES = 10  # some drivers give nothing at first, and now and then
 
 
-class Capture(Protocol):
+class VideoCapture(Protocol):
     """What of `cv2.VideoCapture` a camera is read through; a stand-in has the same methods."""
 
     def isOpened(self) -> bool: ...  # noqa: N802, D102
@@ -40,12 +40,12 @@ class Capture(Protocol):
     def release(self) -> None: ...  # noqa: D102
 
 
-def open_camera(index: int) -> Capture:
+def open_camera(index: int) -> VideoCapture:
     """The camera of this number, opened by OpenCV."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(0)  # that there is no such camera is said by the error, not on standard error
     try:
-        capture: Capture = cv2.VideoCapture(index)
+        capture: VideoCapture = cv2.VideoCapture(index)
     finally:
         cv2.utils.logging.setLogLevel(level)
     return capture
@@ -80,7 +80,7 @@ class CameraSource:
         *,
         fps: float | None = None,
         microphone: MicrophoneSource | None = None,
-        opener: Callable[[int], Capture] | None = None,
+        opener: Callable[[int], VideoCapture] | None = None,
         now_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         if index < 0:
@@ -158,7 +158,7 @@ class CameraSource:
     def close(self) -> None:
         """Nothing is held open between iterators; each releases its device when it ends or is closed."""
 
-    def _read(self, capture: Capture, index: int) -> NDArray[np.uint8]:
+    def _read(self, capture: VideoCapture, index: int) -> NDArray[np.uint8]:
         for _ in range(_TRIES):
             given, image = capture.read()
             if given and image is not None and image.size:

@@ -18,7 +18,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from avlab.wire.jpeg import check_jpeg, check_size
+from avlab.wire.jpegsize import check_jpeg, check_size
 
 Image = NDArray[np.uint8]
 

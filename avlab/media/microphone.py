@@ -16,7 +16,7 @@ import numpy as np
 from avlab.media.codec import Picture
 from avlab.media.packets import MediaError
 from avlab.media.speaker import quiet_portaudio
-from avlab.timing.sound import stretch
+from avlab.timing.soundbuffer import stretch
 from avlab.wire.units import NS, Chunk, Samples
 
 Microphone: TypeAlias = bool | int | str

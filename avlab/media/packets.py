@@ -147,7 +147,7 @@ class Survey:
 
 
 @dataclass(slots=True)
-class _Run:
+class _PacketRun:
     """Packets from a position in the file on whose timestamps rise; `seen_ns` is each stream's last decoding time."""
 
     position: int
@@ -161,7 +161,7 @@ def survey(container: InputContainer, streams: Sequence[VideoStream | AudioStrea
 
     Pictures without timestamps are counted instead.
     """
-    runs, unstamped, joinable = [_Run(0)], 0, by_position(container)
+    runs, unstamped, joinable = [_PacketRun(0)], 0, by_position(container)
     # A broadcast has a million packets: whole numbers here, which take a third of the time that fractions take.
     bases = {stream.index: ((stream.time_base or Fraction(1)) * NS).as_integer_ratio() for stream in streams}
     steps = {stream.index: round(step * NS) if stream.type == "video" else 0 for stream in streams}
@@ -182,7 +182,7 @@ def survey(container: InputContainer, streams: Sequence[VideoStream | AudioStrea
         jumps = before_ns is not None and not before_ns - _BACK_NS <= now_ns <= max(run.seen_ns.values()) + _AHEAD_NS
         if jumps and joinable and position is not None:
             if run is runs[-1]:
-                runs.append(_Run(position))
+                runs.append(_PacketRun(position))
             else:  # the other stream's packet was handed out first, but this one lies before it
                 runs[-1].position = position
             run = runs[-1]

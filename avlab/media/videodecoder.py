@@ -24,7 +24,7 @@ NAMES = {H264_CODING: "h264", H265_CODING: "hevc"}
 CALLED = {H264_CODING: "H.264", H265_CODING: "H.265"}
 
 
-class Seen(NamedTuple):
+class DecodedPicture(NamedTuple):
     """A decoded picture: which one (the `stamp` that came with its bytes), BGR uint8, whether it needed no other, and
     whether the decoder had to make up a part of it."""
 
@@ -54,7 +54,7 @@ class VideoDecoder:
         """How many pictures are held back, as they are sent in another order than they are seen."""
         return int(self._context.reorder_depth)
 
-    def decode(self, data: bytes, stamp: int) -> list[Seen]:
+    def decode(self, data: bytes, stamp: int) -> list[DecodedPicture]:
         """Feed the bytes of one picture; the pictures that come out by that, in the order in which they are seen.
 
         Raises DecodeError. Whatever comes next may be fed all the same.
@@ -67,19 +67,19 @@ class VideoDecoder:
             raise DecodeError(f"{CALLED[self.coding]} of {len(data):,} bytes is damaged ({error})") from error
         return self._seen(frames)
 
-    def drain(self) -> list[Seen]:
+    def drain(self) -> list[DecodedPicture]:
         """The pictures that were held back: nothing more comes."""
         try:
             return self._seen(self._context.decode(None))
         except (FFmpegError, ValueError, MemoryError):
             return []
 
-    def _seen(self, frames: list[av.VideoFrame]) -> list[Seen]:
+    def _seen(self, frames: list[av.VideoFrame]) -> list[DecodedPicture]:
         out = []
         for frame in frames:
             if frame.pts is None or frame.width * frame.height > MOST_PIXELS:
                 continue
-            out.append(Seen(frame.pts, to_array(frame), bool(frame.key_frame), bool(frame.is_corrupt)))
+            out.append(DecodedPicture(frame.pts, to_array(frame), bool(frame.key_frame), bool(frame.is_corrupt)))
         return out
 
     def _opened(self) -> av.VideoCodecContext:

@@ -18,7 +18,7 @@ MOST_MISSING = 512
 
 
 @dataclass(slots=True)
-class _Gap:
+class _AskedGap:
     since_ns: int
     media_ns: int  # of the packet after it: its own frame's is no later
     asked: int = 0
@@ -36,7 +36,7 @@ class OwnRequester:
     def __init__(self, working: Working) -> None:
         self._working, self._usual = working, Requester()
         self.trip = RoundTrip()
-        self._gaps: dict[int, _Gap] = {}
+        self._gaps: dict[int, _AskedGap] = {}
         self._highest: int | None = None
         self._epoch_ns = 0  # when the first packet came
         self._wake_ns: int | None = None
@@ -64,7 +64,7 @@ class OwnRequester:
             self._epoch_ns = now_ns
         elif sequence > highest + 1:
             for number in range(max(highest + 1, sequence - MOST_MISSING), sequence):
-                self._gaps[number] = _Gap(now_ns, media_ns)
+                self._gaps[number] = _AskedGap(now_ns, media_ns)
             while len(self._gaps) > MOST_MISSING:
                 del self._gaps[next(iter(self._gaps))]
         self._highest = sequence if highest is None else max(highest, sequence)
@@ -123,10 +123,10 @@ class OwnRequester:
             if gap.over and (not gap.asked or now_ns - gap.asked_ns > KEEP_NS):
                 del self._gaps[number]
 
-    def _deadline_ns(self, gap: _Gap) -> int | None:
+    def _deadline_ns(self, gap: _AskedGap) -> int | None:
         return None if self.base_ns is None else self.base_ns + gap.media_ns + TARDY_NS
 
-    def _missing(self, number: int, gap: _Gap) -> Missing:
+    def _missing(self, number: int, gap: _AskedGap) -> Missing:
         deadline_ns, trip_ns = self._deadline_ns(gap), self.trip.smooth_ns
         return Missing(
             number,

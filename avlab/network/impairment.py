@@ -15,7 +15,7 @@ from math import log1p
 from typing import Any, NamedTuple, TypeAlias
 
 from avlab import parts
-from avlab.network.own import seconds_taken, whether_lost
+from avlab.network.ownnetwork import seconds_taken, whether_lost
 from avlab.network.settings import Network
 from avlab.parts import Call, Dropped, called
 from avlab.wire.batch import Batch

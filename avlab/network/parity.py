@@ -160,7 +160,7 @@ KEEP_GROUPS = 128
 
 
 @dataclass(slots=True)
-class _Group:
+class _ParityGroup:
     parity: Parity
     first: int  # unwrapped sequence number of the base
     missing: set[int]
@@ -178,7 +178,7 @@ class ParityDecoder:
         self.recovered = self.nonsense = 0
         self._unwrap = Unwrapper(16)
         self._packets: dict[int, bytes] = {}
-        self._groups: dict[int, _Group] = {}
+        self._groups: dict[int, _ParityGroup] = {}
         self._waiting: dict[int, list[int]] = {}  # a missing packet's number -> the groups that want it
         self._count = 0
 
@@ -205,7 +205,7 @@ class ParityDecoder:
             self.nonsense += 1
             return []
         first = sequence - back
-        group = _Group(parity, first, {first + at for at in parity.offsets if first + at not in self._packets})
+        group = _ParityGroup(parity, first, {first + at for at in parity.offsets if first + at not in self._packets})
         if len(group.missing) == 1:
             return self._recover(group, packet[8:12])
         if group.missing:
@@ -231,7 +231,7 @@ class ParityDecoder:
                     out += self._recover(group, self._packets[sequence][8:12])
         return out
 
-    def _recover(self, group: _Group, ssrc: bytes) -> list[bytes]:
+    def _recover(self, group: _ParityGroup, ssrc: bytes) -> list[bytes]:
         """The one packet that the group lacks, and what comes back with its help."""
         (wanted,) = group.missing
         parity = group.parity

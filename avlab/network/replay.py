@@ -18,7 +18,7 @@ ONE_CLOCK = ("simulation", "relay")
 
 
 @dataclass(frozen=True, slots=True)
-class _Lane:
+class _ReplayLane:
     """A recorded stream, in the order of sending."""
 
     times: NDArray[np.float64]  # since the first packet of all, in seconds
@@ -59,7 +59,7 @@ class Replay:
         times = sent - sent[0]
         steps = np.diff(np.unique(times))
         self._period = float(times[-1] + (steps.mean() if len(steps) else 1.0))
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, _ReplayLane] = {}
         for stream in ("video", "audio"):
             rows = (table["stream"] == stream).to_numpy(bool)
             if rows.any():
@@ -67,7 +67,7 @@ class Replay:
                 own = (
                     np.interp(times[rows], times[rows][known], delays[rows][known]) if known.any() else 0 * times[rows]
                 )
-                self._lanes[stream] = _Lane(times[rows], lost[rows], np.maximum(0.0, own))
+                self._lanes[stream] = _ReplayLane(times[rows], lost[rows], np.maximum(0.0, own))
 
     def replayed_loss(self, packet: Packet, state: dict[Any, Any]) -> bool:
         """Whether the packet that was sent at this time was lost."""
@@ -79,7 +79,7 @@ class Replay:
         lane, at = self._recorded(packet, state)
         return float(lane.delays[at])
 
-    def _recorded(self, packet: Packet, state: dict[Any, Any]) -> tuple[_Lane, int]:
+    def _recorded(self, packet: Packet, state: dict[Any, Any]) -> tuple[_ReplayLane, int]:
         """The packet of the record that a packet stands for: the next one, while the times agree."""
         lane = self._lanes.get(packet.stream.split()[0]) or next(iter(self._lanes.values()))
         if state.get("packet") is packet:

@@ -19,19 +19,19 @@ from avlab.measure.record.join import join
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.tables import UNKNOWN, WITHOUT_NUMBERS
 from avlab.measure.record.trace import Recorder, Trace
-from avlab.media.own import check_codec
+from avlab.media.owncodec import check_codec
 from avlab.network.ownrepair import OwnRepair
 from avlab.network.settings import meant
 from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, named
 from avlab.stream.capturing import Capture, check_capture
-from avlab.stream.classic.receiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
+from avlab.stream.classic.classicreceiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.client_address import credentials_for, refuse_file
 from avlab.stream.client_loop import ClientLoop
 from avlab.stream.clock import MonotonicClock, WallClock
-from avlab.stream.described.receiver import DescribedReceiver, is_description
+from avlab.stream.described.describedreceiver import DescribedReceiver, is_description
 from avlab.stream.ends import Offer, Receiver, SoundOffer
 from avlab.stream.handle import Handle, Worker, running_handles
-from avlab.stream.http import camera
+from avlab.stream.http import httpcamera as camera
 from avlab.stream.http.fetching import is_http
 from avlab.stream.playing.decoding import Decoder, Decoding
 from avlab.stream.playing.predicted import Damaged, PredictedDecoding
@@ -50,7 +50,7 @@ from avlab.timing.jitterbuffer import Frame
 from avlab.timing.ownbuffer import check_own_buffer
 from avlab.timing.playout import DEFAULT_DELAY_NS
 from avlab.timing.target import DelayTarget, OwnTarget, own_target
-from avlab.wire.payloads.own import check_payload
+from avlab.wire.payloads.ownpayload import check_payload
 from avlab.wire.text import check_name, printable
 from avlab.wire.units import NS, PREDICTED
 from avlab.wire.urls import redacted

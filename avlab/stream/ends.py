@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from avlab.measure.numbers.audience import Member
+from avlab.measure.numbers.attendance import Member
 from avlab.wire.rtp import HEADER_BYTES, Packed
 from avlab.wire.units import JPEG_CODING, NS, Chunk, EncodedFrame
 
 
-class Part(NamedTuple):
+class SoundPart(NamedTuple):
     """A run of sound that is lost or heard by itself: a row of the record. `timestamp` is None where there is none."""
 
     pts_ns: int
@@ -24,12 +24,12 @@ class Part(NamedTuple):
     bytes: int
 
 
-def parts_of(packed: Packed, pts_ns: int, timestamp: int, rate: int) -> list[Part]:
+def parts_of(packed: Packed, pts_ns: int, timestamp: int, rate: int) -> list[SoundPart]:
     """What the packets of a chunk carry, whose first has this presentation time and timestamp, of a clock of `rate`."""
     batch, parts = packed.batch, []
     for at in range(batch.total):
         ticks, size = at * packed.ticks, batch.size if at < batch.total - 1 else batch.last
-        parts.append(Part(pts_ns + ticks * NS // rate, (timestamp + ticks) & 0xFFFFFFFF, size - HEADER_BYTES))
+        parts.append(SoundPart(pts_ns + ticks * NS // rate, (timestamp + ticks) & 0xFFFFFFFF, size - HEADER_BYTES))
     return parts
 
 
@@ -88,7 +88,7 @@ class Audience(Protocol):
         FrameTooLargeError when the system would not take it.
         """
 
-    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
+    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[SoundPart]]:
         """Send a chunk to all who play: when the first send began, and what it was cut into."""
 
     def wake_at(self) -> int | None:

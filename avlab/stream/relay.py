@@ -20,20 +20,20 @@ from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.trace import PacketTuple, Recorder, Trace
 from avlab.network.impairment import Copy, Impairment, InTransit
 from avlab.network.offload import Offload
-from avlab.network.own import kept_going
+from avlab.network.ownnetwork import kept_going
 from avlab.network.settings import Network
 from avlab.parts import Dropped, PartError
 from avlab.stream.clock import MonotonicClock, clock_identity
 from avlab.stream.handle import Handle, Worker
 from avlab.stream.places import MOST_WAITING
-from avlab.stream.relaying.places import (
+from avlab.stream.relaying.newcomers import (
     MAX_SESSIONS,
-    Room,
+    Newcomer,
     room_for_connection,
     room_for_datagrams,
     room_for_setup,
 )
-from avlab.stream.relaying.session import MAX_TRACKS, Carried, Handler, RtspSession, Session, Source
+from avlab.stream.relaying.session import MAX_TRACKS, Carried, Handler, RelaySession, RtspSession, Source
 from avlab.stream.sockets.links import SHORTAGES, Address, TcpLink, UdpLink, Waker
 from avlab.stream.sockets.listening import ACCEPTED_A_TURN, OUT_OF_DESCRIPTORS, Arrival, Listener
 from avlab.wire.rtp import HEADER, HEADER_BYTES, L16_MONO, L16_STEREO, VERSION_2, Unwrapper, is_rtcp
@@ -107,12 +107,12 @@ class Relay(Handle):
             "platform": platform.platform(),
             "python": platform.python_version(),
         }
-        self._sessions: list[Session] = []
-        self._by_address: dict[Address, Session] = {}
+        self._sessions: list[RelaySession] = []
+        self._by_address: dict[Address, RelaySession] = {}
         self._numbered = 0
         self._notices = self._recorder.notices
         self._offload = Offload(self._tell_of_offload)
-        self._ways: dict[Impairment, Session] = {}  # those that hold something
+        self._ways: dict[Impairment, RelaySession] = {}  # those that hold something
         self._unwrap: dict[tuple[str, int], Unwrapper] = {}
         self._rows: list[PacketTuple] = []
         self.network = network if network is not None else Network()
@@ -248,7 +248,7 @@ class Relay(Handle):
         finally:
             self._close_books()
 
-    def _guard(self, session: Session, act: Callable[..., None], *args: Any) -> None:
+    def _guard(self, session: RelaySession, act: Callable[..., None], *args: Any) -> None:
         """Do something for a session, and part from it if that fails: it is the one that pays for what it led to."""
         if session.gone:  # since this was found to be due
             return
@@ -283,7 +283,7 @@ class Relay(Handle):
             self._recorder.packets(self._rows)
             self._rows = []
 
-    def _deliver(self, session: Session, way: Impairment, now_ns: int) -> None:
+    def _deliver(self, session: RelaySession, way: Impairment, now_ns: int) -> None:
         """Send on what has come through one of them, in that order: a BYE is not to overtake its packets."""
         run: list[tuple[Carried, bool]] = []  # datagrams in a row from one socket to one address
         said: list[Carried] = []  # on the session's connection
@@ -338,7 +338,7 @@ class Relay(Handle):
         self._recorder.packets(self._rows)
         self._recorder.meta["end_ns"] = self._clock.now_ns()
 
-    def _forget_under_way(self, session: Session) -> None:
+    def _forget_under_way(self, session: RelaySession) -> None:
         for way in (session.down, session.up):
             for dropped in way.flush():
                 self._write(dropped.item.item, None, dropped.reason)
@@ -368,7 +368,7 @@ class Relay(Handle):
         self._sessions.append(session)
         self._guard(session, session.begin)
 
-    def _make(self, room: Room[Session], host: str) -> bool:
+    def _make(self, room: Newcomer[RelaySession], host: str) -> bool:
         """Make room for a client from `host`, as was decided; whether there is some."""
         if room.words:
             self.note("made way" if room.admitted else "client refused", room.words, tell=True, host=host)
@@ -387,7 +387,7 @@ class Relay(Handle):
             if words or session.over or now_ns - session.heard_ns > self.idle_ns:
                 self._part(session)
 
-    def _part(self, session: Session) -> None:
+    def _part(self, session: RelaySession) -> None:
         """Let go of a session and of all that is under way in it."""
         session.gone = True
         if session in self._sessions:
@@ -404,7 +404,14 @@ class Relay(Handle):
     # ---- for the sessions: session.Desk
 
     def push(
-        self, session: Session, way: Impairment, stream: str, carried: Carried, now_ns: int, *, reliable: bool = False
+        self,
+        session: RelaySession,
+        way: Impairment,
+        stream: str,
+        carried: Carried,
+        now_ns: int,
+        *,
+        reliable: bool = False,
     ) -> None:
         """Hand something to the network.
 
@@ -419,7 +426,7 @@ class Relay(Handle):
         way.push(InTransit(stream, len(carried.data), carried, reliable), now_ns)
         self._ways[way] = session
 
-    def has_place(self, session: Session) -> bool:
+    def has_place(self, session: RelaySession) -> bool:
         """Whether there is room for its first track. It takes its place once the peer has granted it.
 
         Args:
@@ -502,17 +509,17 @@ class Relay(Handle):
                 source = Source(session, session.up, session.links[0], self._peer, *address, None, True)
                 self._guard(session, self._take, data, source, now_ns)
 
-    def _admit(self, address: Address, now_ns: int) -> Session | None:
+    def _admit(self, address: Address, now_ns: int) -> RelaySession | None:
         """A session for whoever sends datagrams from an address; None when there is no room or no socket for it."""
         if not self._make(room_for_datagrams(self._sessions, address[0]), address[0]):
             return None
-        session = Session(*self._ways_of_one(), address[0], now_ns, now_ns, address)
+        session = RelaySession(*self._ways_of_one(), address[0], now_ns, now_ns, address)
         self._sessions.append(session)
         self._by_address[address] = session
         self._guard(session, self._reach, session, address)
         return None if session.gone else session
 
-    def _reach(self, session: Session, address: Address) -> None:
+    def _reach(self, session: RelaySession, address: Address) -> None:
         """A socket of a client's own towards the peer."""
         session.links.append(UdpLink(local_address(self._peer)))
         source = Source(session, session.down, self._front, address, *self._peer, None, True)

@@ -14,7 +14,7 @@ from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from avlab.measure.numbers.audience import Member, audience_table
+from avlab.measure.numbers.attendance import Member, audience_table
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.media import codec as jpeg_codec
@@ -23,16 +23,16 @@ from avlab.media.soundencoder import check_opus
 from avlab.media.sources import ClipSource, open_source
 from avlab.media.videoencoder import check_bit_rate, check_key_interval
 from avlab.network.offload import Mode, Offload, check_offload
-from avlab.network.own import kept_going
+from avlab.network.ownnetwork import kept_going
 from avlab.network.ownrepair import own_repairs
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import Choice, RateController, controller_named
 from avlab.network.settings import Network
 from avlab.parts import Pacer, PartError, named
 from avlab.stream.capturing import Capture, check_capture
-from avlab.stream.classic.audience import ClassicAudience
+from avlab.stream.classic.classicaudience import ClassicAudience
 from avlab.stream.clock import MonotonicClock, clock_identity
-from avlab.stream.described.audience import DescribedAudience, refuse_asking
+from avlab.stream.described.describedaudience import DescribedAudience, refuse_asking
 from avlab.stream.ends import Audience
 from avlab.stream.handle import Handle, Worker
 from avlab.stream.invitation import Invitation
@@ -296,7 +296,7 @@ class Server(Handle):
                 self.source, to=to, file=file, name=path.stem if path else "live", **common
             )
         elif wire == "http":
-            from avlab.stream.http.audience import HttpAudience  # its web server is for those who want one
+            from avlab.stream.http.httpaudience import HttpAudience  # its web server is for those who want one
 
             common |= {"name": path.stem if path else "live", "places": places, "spawn": self.spawn}
             del common["system"]
@@ -350,7 +350,9 @@ class Server(Handle):
         """A server that works in this process, or one that has another do it."""
         kind: type[Any] = cls
         if isolated and cls is Server:
-            from avlab.stream.isolated.server import IsolatedServer  # which is a server, and so comes after this
+            from avlab.stream.isolated.isolatedserver import (
+                IsolatedServer,  # which is a server, and so comes after this
+            )
 
             kind = IsolatedServer
         made: Self = object.__new__(kind)

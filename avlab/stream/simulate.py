@@ -22,7 +22,7 @@ from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.trace import Recorder, Trace
 from avlab.media.packets import open_clip, picture_stream, picture_ticks
 from avlab.media.sources import open_source
-from avlab.network.own import kept_going
+from avlab.network.ownnetwork import kept_going
 from avlab.network.ownrepair import OwnRepair
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import RateController, controller_named
@@ -30,11 +30,11 @@ from avlab.network.settings import Network, meant
 from avlab.parts import Call, JitterBuffer, Pacer, PartError, PartWarning, PlayoutDelay, Target, gone_on, named
 from avlab.stream.guard import Guard
 from avlab.stream.recorded_sizes import STAND_IN, frame_bytes, sizes_of
-from avlab.stream.virtual.departures import FrameWork, Offered, departures
+from avlab.stream.virtual.departures import DepartingFrame, FrameWork, departures
 from avlab.stream.virtual.device import Device
-from avlab.stream.virtual.driver import Run, Settings
+from avlab.stream.virtual.driver import RunSettings, VirtualRun
 from avlab.stream.virtual.filler import Sound
-from avlab.stream.virtual.own import OwnPictures
+from avlab.stream.virtual.ownpictures import OwnPictures
 from avlab.timing.ownbuffer import check_own_buffer
 from avlab.timing.pacing import pacer_named
 from avlab.timing.playout import DEFAULT_DELAY_NS
@@ -345,7 +345,7 @@ def _simulating(
                 ours.setting(0, setting, named(part if isinstance(part, type) else type(part)))
         if codec is not None and isinstance(clip, str | Path):
             pictures.encode(clip, width=width, quality=quality)
-    settings = Settings(
+    settings = RunSettings(
         networks=tuple(
             (at_ns, kept_going(way, parts.call, parts.failed("The stream goes on without it")))
             for at_ns, way in networks
@@ -369,9 +369,9 @@ def _simulating(
         packet_size=packet_size,
         call=parts.call,
     )
-    offered = (Offered(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
+    offered = (DepartingFrame(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
     seat = Seat(pace, call=parts.call, failed=parts.failed("Frames are sent by their deadlines now"))
-    run = Run(settings, departures(offered, seat, cost, ours), ours, theirs)
+    run = VirtualRun(settings, departures(offered, seat, cost, ours), ours, theirs)
     parts.record(ours, run.clock.now_ns)
     if controller is not None:
         run.adapt(controller, call=parts.call, failed=parts.failed("Quality and width stay as they are"))

@@ -122,7 +122,7 @@ class _Unfinished:
         return self.form is not None and self.form.rescues
 
 
-class Recent:
+class RecentNumbers:
     """The latest numbers of a kind, `WINDOW` of them at least: those that came together are forgotten together."""
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class Recent:
             self.numbers.difference_update(self._order.popleft())
 
 
-class JitterBuffer:
+class AssemblingBuffer:
     """The frames of one stream, put together from fragments in whatever order they come.
 
     Every packet has one fate and every frame one exit. What a packet is judged by is its own number and its frame's
@@ -156,14 +156,14 @@ class JitterBuffer:
         """Whether a payload is the first of its frame, where it says so itself."""
         self._unfinished: dict[int, _Unfinished] = {}  # by ticks, the one begun first in front
         self._held = 0  # bytes in those
-        self._seen = Recent()  # sequence numbers
-        self._closed = Recent()  # ticks of the frames that have left
+        self._seen = RecentNumbers()  # sequence numbers
+        self._closed = RecentNumbers()  # ticks of the frames that have left
         self._passed_ticks: int | None = None  # the newest frame that playout has passed
         self._refused: list[WireError] = []
         self._out: list[Frame | Dropped] = []
         # For frames that are told apart by markers alone.
-        self._ends = Recent()  # sequence numbers with markers
-        self._between = Recent()  # sequence numbers that are of no frame: parity's
+        self._ends = RecentNumbers()  # sequence numbers with markers
+        self._between = RecentNumbers()  # sequence numbers that are of no frame: parity's
         self._opening: int | None = None  # ticks of the stream's first frame: nothing tells where that begins
 
     def after(self, seen: Iterable[int], closed: Iterable[int]) -> None:

@@ -26,7 +26,7 @@ from avlab.parts import (
     shown,
     whole,
 )
-from avlab.timing.jitterbuffer import WINDOW, Frame, JitterBuffer, Recent, Run
+from avlab.timing.jitterbuffer import WINDOW, AssemblingBuffer, Frame, RecentNumbers, Run
 from avlab.wire.rtp import HEADER_BYTES
 from avlab.wire.units import NS, WireError
 
@@ -64,7 +64,7 @@ class _Held:
 
 
 class OwnBuffer:
-    """A jitter buffer of anyone's own in the place of a `JitterBuffer`; see `avlab.parts`.
+    """A jitter buffer of anyone's own in the place of a `AssemblingBuffer`; see `avlab.parts`.
 
     `part` is a class, made by the first packet. It is asked by `pull` after each packet, at each packet's deadline and
     when its own `wake_at` says so. What it gives is turned into frames by what `usual` has for it, and `usual` takes
@@ -76,7 +76,7 @@ class OwnBuffer:
     def __init__(
         self,
         part: Any,
-        usual: JitterBuffer,
+        usual: AssemblingBuffer,
         *,
         call: Call = called,
         failed: Callable[[PartError], None] | None = None,
@@ -88,9 +88,9 @@ class OwnBuffer:
         self._broken = False
         self._epoch_ns = 0  # when the first packet came
         self._held: dict[int, _Held] = {}  # by the identity of the packet, in order of arrival
-        self._seen = Recent()  # numbers
+        self._seen = RecentNumbers()  # numbers
         self._ends: dict[int, tuple[int, bool]] = {}  # timestamp and marker of the latest packets, by number
-        self._closed = Recent()  # timestamps of the frames that have left
+        self._closed = RecentNumbers()  # timestamps of the frames that have left
         self._deadlines: list[int] = []  # at which it has not been asked yet
         self._promise_ns: int | None = None  # what its wake_at said last
         self._late: dict[int, list[_Held]] = {}  # frames (ticks) of which packets were dropped as late, and no more
@@ -170,7 +170,7 @@ class OwnBuffer:
 
     @property
     def ripe_pts_ns(self) -> int | None:
-        """As of a `JitterBuffer`, once that has taken over: the part has deadlines of its own."""
+        """As of a `AssemblingBuffer`, once that has taken over: the part has deadlines of its own."""
         return self._usual.ripe_pts_ns
 
     def ripen(self, media_ns: int, now_ns: int) -> None:
@@ -183,7 +183,7 @@ class OwnBuffer:
         self._usual.pass_over(sequence, now_ns)
 
     def adjoin(self, before: int, after: int) -> bool:
-        """See `JitterBuffer`."""
+        """See `AssemblingBuffer`."""
         return self._usual.adjoin(before, after)
 
     def expire(self, media_ns: int) -> None:

@@ -17,7 +17,7 @@ MOST_OWED = 2048
 """Verdicts waited for, a minute of 30 fps; beyond it the oldest picture counts as skipped."""
 
 
-class Verdict(NamedTuple):
+class PictureVerdict(NamedTuple):
     """What became of a picture, says whoever was given it: `shown_ns` is when it was seen, None if it was not.
 
     `heard_ns` is the media time that was heard then, where the taker plays the sound itself.
@@ -31,7 +31,7 @@ class Verdict(NamedTuple):
 class Decision(NamedTuple):
     """The end of a picture's way, told once for each: its fate in the ledger's words, and when it was seen, if it was.
 
-    `heard_ns` is as in `Verdict`. A picture that was given away comes without its bytes.
+    `heard_ns` is as in `PictureVerdict`. A picture that was given away comes without its bytes.
     """
 
     frame: Frame
@@ -113,7 +113,7 @@ class Verdicts:
             del self._owed[frame.ticks]
         return ()
 
-    def told(self, taker: object | None, verdict: Verdict) -> Sequence[Decision]:
+    def told(self, taker: object | None, verdict: PictureVerdict) -> Sequence[Decision]:
         """A taker's verdict; of None, whoever was given the picture. One that is not owed changes nothing."""
         frame, shown_ns, heard_ns = verdict
         owed = self._owed.get(frame.ticks)

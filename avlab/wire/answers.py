@@ -1,7 +1,7 @@
 """What a server sends on its RTSP connection, read liberally: answers and packets, and whatever else is between them.
 
-Pure: bytes in, events out. Requests are read by `rtsp.Receiver`, which refuses what this passes over: of an answer a
-client needs a few words, and a server that adds others is still one that plays.
+Pure: bytes in, events out. Requests are read by `rtsp.MessageReader`, which refuses what this passes over: of an answer
+a client needs a few words, and a server that adds others is still one that plays.
 """
 
 from __future__ import annotations

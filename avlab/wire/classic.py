@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from avlab.wire.jpeg import check_jpeg
+from avlab.wire.jpegsize import check_jpeg
 from avlab.wire.units import Chunk, EncodedFrame, FrameTooLargeError, Samples, WireError
 
 PORT, PORT_B = 9688, 9699

@@ -41,7 +41,7 @@ _AFTER_BOUNDARY = b"\r\n\t -"
 _END_OF_IMAGE = b"\xff\xd9"  # ITU-T T.81 B.1.1.3
 
 
-class Part(NamedTuple):
+class BodyPart(NamedTuple):
     """One part: its type in lower case, without parameters, and its bytes."""
 
     kind: str
@@ -120,7 +120,7 @@ class MultipartReader:
         """Bytes that are kept until more of them come."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> list[Part]:
+    def feed(self, data: bytes) -> list[BodyPart]:
         """Take more of the body: the parts that are whole with it. WireError for what is not in parts at all."""
         self._buffer += data
         steps = {
@@ -131,14 +131,14 @@ class MultipartReader:
             _State.SKIPPED: self._skipped,
             _State.BOUNDARY: self._boundary,
         }
-        parts: list[Part] = []
+        parts: list[BodyPart] = []
         while (step := steps.get(self._state)) is not None and step(parts):
             pass
         if self.over:
             self._buffer.clear()
         return parts
 
-    def end(self) -> tuple[list[Part], bool]:
+    def end(self) -> tuple[list[BodyPart], bool]:
         """The body has ended: the last parts, as far as they are whole, and whether one was cut short. WireError."""
         if self._state in (_State.PREAMBLE, _State.HEADERS, _State.OVER):
             return [], False
@@ -147,12 +147,12 @@ class MultipartReader:
         parts = self.feed(b"\n")  # a last line may be without its end
         data = bytes(self._buffer[:-1])
         if self._state is _State.UNCOUNTED and _ends_like_a_jpeg(data):
-            return [*parts, Part(self._kind, data)], False
+            return [*parts, BodyPart(self._kind, data)], False
         return parts, self._state is _State.SKIPPED or (self._state is _State.UNCOUNTED and bool(data.strip()))
 
     # ---- one step in each state: whether it went on to another, or further
 
-    def _preamble(self, parts: list[Part]) -> bool:
+    def _preamble(self, parts: list[BodyPart]) -> bool:
         line = self._line(MAX_PREAMBLE)
         if line is None:
             return False
@@ -170,7 +170,7 @@ class MultipartReader:
             self._likely = said if _like_a_delimiter(said) else b""
         return True
 
-    def _headers(self, parts: list[Part]) -> bool:
+    def _headers(self, parts: list[BodyPart]) -> bool:
         if self._buffer[:2] == b"\xff\xd8":  # no line at all between boundary and picture
             self._begin_part()
             return True
@@ -206,7 +206,7 @@ class MultipartReader:
         else:
             self._state = _State.COUNTED if self._length else _State.UNCOUNTED
 
-    def _counted(self, parts: list[Part]) -> bool:
+    def _counted(self, parts: list[BodyPart]) -> bool:
         if len(self._buffer) < self._length:
             return False
         data = bytes(self._buffer[: self._length])
@@ -214,11 +214,11 @@ class MultipartReader:
             self._state = _State.UNCOUNTED
             return True
         del self._buffer[: self._length]
-        parts.append(Part(self._kind, data))
+        parts.append(BodyPart(self._kind, data))
         self._state = _State.BOUNDARY
         return True
 
-    def _uncounted(self, parts: list[Part]) -> bool:
+    def _uncounted(self, parts: list[BodyPart]) -> bool:
         at = self._find()
         if (len(self._buffer) - len(self._delimiter) - 1 if at is None else at) > self._most + 2:
             self.too_large += 1
@@ -230,11 +230,11 @@ class MultipartReader:
         del self._buffer[:at]
         data = data.removesuffix(b"\n").removesuffix(b"\r")  # which belong to the boundary
         if data:
-            parts.append(Part(self._kind, data))
+            parts.append(BodyPart(self._kind, data))
         self._state = _State.BOUNDARY
         return True
 
-    def _skipped(self, parts: list[Part]) -> bool:
+    def _skipped(self, parts: list[BodyPart]) -> bool:
         at = self._find()
         gone = max(0, len(self._buffer) - len(self._delimiter)) if at is None else at
         del self._buffer[:gone]
@@ -244,7 +244,7 @@ class MultipartReader:
         self._state = _State.BOUNDARY
         return True
 
-    def _boundary(self, parts: list[Part]) -> bool:
+    def _boundary(self, parts: list[BodyPart]) -> bool:
         blanks = len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))
         del self._buffer[:blanks]
         end = self._buffer.find(b"\n", 0, MAX_LINE)

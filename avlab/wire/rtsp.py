@@ -224,7 +224,7 @@ def interleave(channel: int, packet: bytes) -> bytes:
     return b"$" + bytes((channel, len(packet) >> 8, len(packet) & 0xFF)) + packet
 
 
-class Receiver:
+class MessageReader:
     """Turns the bytes of one connection, however cut, into the messages and packets that they hold.
 
     Held at any time are at most one head and one body, or one packet, beside the bytes just fed.

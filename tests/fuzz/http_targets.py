@@ -14,7 +14,7 @@ from avlab.stream.http.gate import Gate
 from avlab.stream.joining import let_class_in
 from avlab.wire import multipart
 from avlab.wire.admission import Admission
-from avlab.wire.jpeg import check_jpeg
+from avlab.wire.jpegsize import check_jpeg
 from avlab.wire.units import WireError
 
 from .running import Target

@@ -47,12 +47,13 @@ from avlab.stream.described.found import SHARE as SENDERS_SHARE
 from avlab.stream.described.found import FoundSender, parted
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.recording import PlayerRecording
-from avlab.stream.relaying.dialogue import Dialogue
+from avlab.stream.relaying.relaydialogue import Dialogue
 from avlab.stream.rtsp.origin import Origin
 from avlab.stream.rtsp.peer import Peer, Track
-from avlab.timing.jitterbuffer import JitterBuffer, Run
+from avlab.timing.jitterbuffer import AssemblingBuffer, Run
 from avlab.timing.stage import Dropped
-from avlab.wire import classic, digest, fields, jpeg, rtcp, rtp, rtsp, sdp, urls
+from avlab.wire import classic, digest, fields, rtcp, rtp, rtsp, sdp, urls
+from avlab.wire import jpegsize as jpeg
 from avlab.wire.admission import Admission
 from avlab.wire.answers import Answers
 from avlab.wire.batch import Batch, batches
@@ -70,7 +71,7 @@ from avlab.wire.payloads.formats import (
     video_format,
 )
 from avlab.wire.payloads.nal import START
-from avlab.wire.payloads.own import OwnFormat
+from avlab.wire.payloads.ownpayload import OwnFormat
 from avlab.wire.units import H264_CODING, H265_CODING, NS, Chunk, EncodedFrame, WireError
 
 from .running import Target
@@ -305,7 +306,7 @@ class _Joined:
 
 def _other_pictures(data: bytes) -> object:
     """Pictures that are no RTP/JPEG, with numbers left out and passed over: each leaves once, and as it was told."""
-    buffer, number, ticks, left = JitterBuffer(), 65_000, 0, []
+    buffer, number, ticks, left = AssemblingBuffer(), 65_000, 0, []
     forms = BytesFormat(codec="grey"), OwnFormat(_Joined(), codec="grey", failed=lambda error: None)
     for piece in pieces(data):
         number += 1 + (piece.kind >> 2 & 1) - 3 * (piece.kind >> 3 & 1)
@@ -357,7 +358,7 @@ def _nal_payloads(coding: str) -> list[bytes]:
 
 def _nal_units(coding: str, data: bytes) -> object:
     """Payloads as pictures, each of which leaves once."""
-    buffer, form, ticks = JitterBuffer(), _CODED[coding][1](), 0
+    buffer, form, ticks = AssemblingBuffer(), _CODED[coding][1](), 0
     for number, piece in enumerate(pieces(data), 1):
         number += piece.kind >> 3  # some are lost
         buffer.push_run(Run.of(number, ticks, ticks, bool(piece.kind & 1), (piece.data or b"x",), form), 0)
@@ -434,7 +435,7 @@ def _cut_up(data: bytes) -> object:
 
 
 def _rtsp(data: bytes) -> object:
-    receiver, events = rtsp.Receiver(), []
+    receiver, events = rtsp.MessageReader(), []
     for part in cut(data):
         fresh = receiver.feed(part)
         events += fresh
@@ -776,7 +777,7 @@ def _relaying(data: bytes) -> object:
         return (port, port + 1), (port + 2, port + 3)
 
     dialogue = Dialogue("127.0.0.1:8554", bind=bind, changed=lambda track: None)
-    asking, answering, passed = rtsp.Receiver(), rtsp.Receiver(), []
+    asking, answering, passed = rtsp.MessageReader(), rtsp.MessageReader(), []
     for piece in pieces(data):
         for event in (answering if piece.kind & 1 else asking).feed(piece.data):
             if isinstance(event, rtsp.Request):

@@ -40,7 +40,7 @@ SHOWN, USED, WAIT_MS, REGAINED = 0.96, 0.65, 60.0, 1.05
 queue; and how much more is sent some seconds after the path has become wide again."""
 
 
-class _Path(NamedTuple):
+class _TestPath(NamedTuple):
     """A run: what the path takes, from `narrow_s` to `wide_s`; before and after that it is wide."""
 
     kbps: float
@@ -86,18 +86,18 @@ def controller(work: Any, *, rate: float | None = None, seconds: float | None = 
     chance = random.Random(seed)
     if rate is not None or seconds is not None:
         length_s = 20.0 if seconds is None else float(seconds)
-        paths = [_Path(3_000.0 if rate is None else float(rate), 0.0, length_s, length_s)]
+        paths = [_TestPath(3_000.0 if rate is None else float(rate), 0.0, length_s, length_s)]
     else:
         paths = []
         rates = [float(chance.randrange(*between)) for between in ((1_800, 2_100), (2_300, 2_700))]
         chance.shuffle(rates)
         ends_s = chance.uniform(12.0, 13.0)
-        paths.append(_Path(rates[0], chance.uniform(1.5, 2.5), ends_s, ends_s + 7.0))
+        paths.append(_TestPath(rates[0], chance.uniform(1.5, 2.5), ends_s, ends_s + 7.0))
         ends_s = chance.uniform(19.0, 20.0)
-        paths.append(_Path(rates[1], chance.uniform(7.0, 8.0), ends_s, ends_s))
+        paths.append(_TestPath(rates[1], chance.uniform(7.0, 8.0), ends_s, ends_s))
         begins_s = chance.uniform(1.5, 2.5)
         ends_s = begins_s + chance.uniform(9.5, 10.0)
-        paths.append(_Path(float(chance.randrange(1_900, 2_200)), begins_s, ends_s, ends_s, LONG_S))
+        paths.append(_TestPath(float(chance.randrange(1_900, 2_200)), begins_s, ends_s, ends_s, LONG_S))
     return judged(work, lambda patience: _controller(work, paths, patience))
 
 
@@ -153,10 +153,10 @@ def _part(trace: Trace, begin: float, end: float) -> _Part:
     return _Part(shown, float(packets.loc[came, "bytes"].sum()) * 8e-3 / (end - begin), wait_ms)
 
 
-def _controller(work: Any, paths: list[_Path], patience: Patience) -> Verdict:
+def _controller(work: Any, paths: list[_TestPath], patience: Patience) -> Verdict:
     who = name(work)
     chosen: set[Choice] = set()
-    parts: list[tuple[_Path, _Part]] = []
+    parts: list[tuple[_TestPath, _Part]] = []
     wrong = ""
     for path in paths:
         try:
@@ -190,18 +190,18 @@ def _controller(work: Any, paths: list[_Path], patience: Patience) -> Verdict:
     )
 
 
-def _judged_part(path: _Path) -> tuple[float, float]:
+def _judged_part(path: _TestPath) -> tuple[float, float]:
     """The seconds of a run that count: once there was time to adapt."""
     end = min(path.wide_s, path.seconds - 1)
     return min(path.narrow_s + ADAPT_S, (path.narrow_s + end) / 2), end
 
 
-def _used(path: _Path, part: _Part) -> float:
+def _used(path: _TestPath, part: _Part) -> float:
     """How far the path is used, of what is possible: the stream itself has no more than it has."""
     return part.kbps / min(path.kbps, FULL_KBPS)
 
 
-def _wrong(who: str, path: _Path, part: _Part, trace: Trace) -> str:
+def _wrong(who: str, path: _TestPath, part: _Part, trace: Trace) -> str:
     """What is wrong with how a controller does on a path; empty when nothing is."""
     if path.long:
         if part.wait_ms <= LONG_WAIT_MS:

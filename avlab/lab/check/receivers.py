@@ -26,7 +26,7 @@ class _Endless(BaseException):
 class _Pieces(io.RawIOBase):
     """The connection as a file, as `makefile` gives it."""
 
-    def __init__(self, stream: _Stream) -> None:
+    def __init__(self, stream: _FedSocket) -> None:
         super().__init__()
         self._stream = stream
 
@@ -37,7 +37,7 @@ class _Pieces(io.RawIOBase):
         return self._stream.recv_into(buffer)
 
 
-class _Stream:
+class _FedSocket:
     """A connected socket, as far as one reads from it: pieces come as they are cut, and nothing after the last."""
 
     family, type, proto = socket.AF_INET, socket.SOCK_STREAM, 0
@@ -120,7 +120,7 @@ class _Stream:
     def close(self) -> None:
         self.closed = True
 
-    def __enter__(self) -> _Stream:
+    def __enter__(self) -> _FedSocket:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -157,7 +157,7 @@ def _receiver(work: Any, chance: random.Random, patience: Patience) -> Verdict:
     for message, pieces, how in _cuts(chance):
         size = len(message)
         for after in (b"", NEXT):
-            stream = _Stream((*pieces[:-1], pieces[-1] + after))
+            stream = _FedSocket((*pieces[:-1], pieces[-1] + after))
             try:
                 given = patience.call(work, stream, size)
             except _Endless:
@@ -196,7 +196,7 @@ def _at_the_end(work: Any, who: str, chance: random.Random, patience: Patience, 
     for size, came in ((10, 4), (chance.randrange(20, 90), 0)):
         ends = f"the connection ends after {came} of {size} bytes"
         right = "recv returns b'' at a connection's end: raise ConnectionError then"
-        stream = _Stream((bytes(chance.randrange(256) for _ in range(came)),) if came else ())
+        stream = _FedSocket((bytes(chance.randrange(256) for _ in range(came)),) if came else ())
         try:
             given = patience.call(work, stream, size)
         except (OSError, EOFError):

@@ -18,7 +18,7 @@ from IPython.display import display
 
 from avlab.lab.notebook.controls import sentence
 from avlab.lab.notebook.live import Post, Shown
-from avlab.measure.numbers.audience import WIFI, Member, Roll, total_kbps, total_words
+from avlab.measure.numbers.attendance import WIFI, Member, Roll, total_kbps, total_words
 from avlab.stream.clock import MonotonicClock, VirtualClock, WallClock
 from avlab.stream.handle import Worker
 from avlab.stream.server import Server

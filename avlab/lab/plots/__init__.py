@@ -1,7 +1,7 @@
 """Plots of a trace, and of what needs none: a figure for each name here."""
 
 from avlab.lab.plots.drawing import Plot
-from avlab.lab.plots.grids import heatmap, pareto
+from avlab.lab.plots.heatmaps import heatmap, pareto
 from avlab.lab.plots.runs import (
     ACCEPTABLE,
     DETECTABLE,

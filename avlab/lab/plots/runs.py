@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from avlab.lab.plots import several
-from avlab.lab.plots.adapting import adaptation, real_against_simulated, reports
 from avlab.lab.plots.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION, plain, plot
 from avlab.lab.plots.drawing import BODY as _BODY
 from avlab.lab.plots.drawing import MANY as _MANY
@@ -31,6 +30,7 @@ from avlab.lab.plots.drawing import titled as _titled
 from avlab.lab.plots.figures import frame_sizes, gaps, levels, packets, pieces, players
 from avlab.lab.plots.networks import delays, frame_loss, playout, raster
 from avlab.lab.plots.several import or_several as _or_several
+from avlab.lab.plots.sides import adaptation, real_against_simulated, reports
 from avlab.measure.numbers import metrics, timelines
 from avlab.measure.numbers import rates as timestamps
 from avlab.measure.numbers.convergence import video_frames

@@ -51,7 +51,7 @@ class Records(NamedTuple):
     """LINKTYPE_ numbers (tcpdump.org/linktypes.html)."""
 
 
-class _Interface(NamedTuple):
+class _CaptureInterface(NamedTuple):
     link: int
     snap: int
     resolution: int  # of the times: as if_tsresol has it
@@ -121,7 +121,7 @@ class CaptureFile:
 
     def _of_pcapng(self) -> Iterator[Records]:
         buffer = b"\n\r\r\n"
-        order, interfaces = "<", list[_Interface]()
+        order, interfaces = "<", list[_CaptureInterface]()
         last_ns = 0
         while part := self._file.read(PART):
             buffer += part
@@ -165,9 +165,9 @@ class CaptureFile:
         self.cut = bool(buffer)
 
 
-def _interface(body: bytes, order: str) -> _Interface:
+def _interface(body: bytes, order: str) -> _CaptureInterface:
     if len(body) < 8:
-        return _Interface(-1, 0, 6, 0)
+        return _CaptureInterface(-1, 0, 6, 0)
     link, _, snap = struct.unpack_from(order + "HHI", body)
     resolution, offset_ns, at = 6, 0, 8
     while at + 4 <= len(body):
@@ -178,11 +178,11 @@ def _interface(body: bytes, order: str) -> _Interface:
         elif code == 14 and size == 8 and len(value) == 8:
             offset_ns = max(-LATEST_NS, min(LATEST_NS, struct.unpack(order + "q", value)[0] * 1_000_000_000))
         at += 4 + size + -size % 4
-    return _Interface(link, snap, resolution, offset_ns)
+    return _CaptureInterface(link, snap, resolution, offset_ns)
 
 
 def _pcapng_records(
-    buffer: bytes, places: list[int], order: str, interfaces: list[_Interface], last_ns: int
+    buffer: bytes, places: list[int], order: str, interfaces: list[_CaptureInterface], last_ns: int
 ) -> Records:
     data, at = _padded(buffer), np.array(places, np.int64)
     head = heads(data, at, 28)
@@ -193,7 +193,7 @@ def _pcapng_records(
     which[simple] = 0
     known = which < len(interfaces)
     which = np.where(known, which, 0)
-    table = interfaces or [_Interface(-1, 0, 6, 0)]
+    table = interfaces or [_CaptureInterface(-1, 0, 6, 0)]
     snap = np.array([each.snap for each in table], np.int64)[which]
     link = np.array([each.link for each in table], np.int64)[which]
     begin = at + np.where(simple, 12, 28)
@@ -212,7 +212,7 @@ def _pcapng_records(
     return Records(data, begin[good], captured[good], size[good], time_ns[good], link[good])
 
 
-def _nanoseconds(ticks: NDArray[np.uint64], interface: _Interface) -> Ints:
+def _nanoseconds(ticks: NDArray[np.uint64], interface: _CaptureInterface) -> Ints:
     """Ticks of an interface's clock as Unix time; a time beyond all reason is as late as there is."""
     power = interface.resolution & 0x7F
     if interface.resolution & 0x80:

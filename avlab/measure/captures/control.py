@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
-from avlab.measure.captures.layers import Flow
+from avlab.measure.captures.layers import AddressPair
 from avlab.measure.record.trace import Recorder
 from avlab.wire import rtcp
 from avlab.wire.units import WireError
@@ -21,7 +21,7 @@ MOST_SENT = 64
 """Sender reports of a source that a receiver's may be about."""
 
 
-class Sent(NamedTuple):
+class SenderClock(NamedTuple):
     """A sender's clocks at one moment, and when its report passed."""
 
     time_ns: int
@@ -40,7 +40,7 @@ class Control:
     """Takes RTCP's datagrams; sources are told apart by the host that they come from."""
 
     def __init__(self) -> None:
-        self.sent: dict[tuple[str, int], list[Sent]] = {}
+        self.sent: dict[tuple[str, int], list[SenderClock]] = {}
         self.names: dict[tuple[str, int], str] = {}
         self.ended: list[tuple[int, int]] = []
         self.unreadable = self.datagrams = 0
@@ -48,7 +48,7 @@ class Control:
         self._recent: dict[tuple[str, int], deque[tuple[int, int]]] = {}
         self._reports = 0
 
-    def hear(self, data: bytes, time_ns: int, flow: Flow, *, whole: bool) -> None:
+    def hear(self, data: bytes, time_ns: int, flow: AddressPair, *, whole: bool) -> None:
         """A datagram, or as much of it as was captured."""
         self.datagrams += 1
         try:
@@ -66,16 +66,16 @@ class Control:
             elif isinstance(packet, rtcp.Bye) and len(self.ended) < MOST_NAMES:
                 self.ended += [(time_ns, ssrc) for ssrc in packet.ssrcs]
 
-    def _hear_sender(self, report: rtcp.SenderReport, time_ns: int, flow: Flow) -> None:
+    def _hear_sender(self, report: rtcp.SenderReport, time_ns: int, flow: AddressPair) -> None:
         self._reports += 1
         if self._reports > MOST_REPORTS or not report.ntp:
             return
         key = flow.source, report.ssrc
-        self.sent.setdefault(key, []).append(Sent(time_ns, rtcp.ntp_to_ns(report.ntp), report.rtp_timestamp))
+        self.sent.setdefault(key, []).append(SenderClock(time_ns, rtcp.ntp_to_ns(report.ntp), report.rtp_timestamp))
         recent = self._recent.setdefault(key, deque(maxlen=MOST_SENT))
         recent.append((report.ntp >> 16 & 0xFFFFFFFF, time_ns))
 
-    def _hear_blocks(self, blocks: tuple[rtcp.ReportBlock, ...], time_ns: int, flow: Flow) -> None:
+    def _hear_blocks(self, blocks: tuple[rtcp.ReportBlock, ...], time_ns: int, flow: AddressPair) -> None:
         for block in blocks:
             if len(self._blocks) >= MOST_REPORTS:
                 return

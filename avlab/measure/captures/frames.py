@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from avlab.measure.captures.control import Control, Sent
+from avlab.measure.captures.control import Control, SenderClock
 from avlab.measure.numbers.folds import Ints
 from avlab.measure.numbers.loss import MAX_DROPOUT
 from avlab.measure.record.tables import (
@@ -84,7 +84,7 @@ class _Clock:
 
     def __init__(self, stream: dict[str, Any], control: Control) -> None:
         self.rate = int(stream["rate"])
-        told: list[Sent] = sorted(control.sent.get((stream["flow"][0], stream["ssrc"]), []))
+        told: list[SenderClock] = sorted(control.sent.get((stream["flow"][0], stream["ssrc"]), []))
         self.told = bool(told)
         self.base_ns: int | None = None
         self._times = np.array([each.time_ns for each in told], np.int64)

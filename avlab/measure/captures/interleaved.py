@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from avlab.measure.captures.streams import Format
+from avlab.measure.captures.rtpstreams import PayloadKind
 
 STARTS = (b"RTSP", b"OPTI", b"DESC", b"SETU", b"PLAY", b"ANNO", b"GET_", b"SET_", b"PAUS", b"TEAR", b"RECO", b"REDI")
 """How what is said in RTSP begins, four letters of it."""
@@ -40,7 +40,7 @@ class Found(NamedTuple):
 class Direction:
     """One direction of a connection."""
 
-    formats: dict[int, Format]
+    formats: dict[int, PayloadKind]
     _next: int | None = None
     _early: dict[int, bytes] = field(default_factory=dict)
     _buffer: bytearray = field(default_factory=bytearray)
@@ -106,4 +106,4 @@ class Direction:
             if (media := _MEDIA.match(line)) is not None:
                 kind = media[1]
             elif (found := _FORMAT.match(line)) and kind in ("audio", "video") and len(self.formats) < MOST_FORMATS:
-                self.formats[int(found[1])] = Format(found[2], kind, int(found[3]) or None)
+                self.formats[int(found[1])] = PayloadKind(found[2], kind, int(found[3]) or None)

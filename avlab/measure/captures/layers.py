@@ -27,7 +27,7 @@ _EXTENSIONS = (0, 43, 60, 135)  # of IPv6: hop-by-hop, routing, destination, mob
 _FRAGMENT = 44
 
 
-class Flow(NamedTuple):
+class AddressPair(NamedTuple):
     """From where to where."""
 
     source: str
@@ -43,7 +43,7 @@ class Flow(NamedTuple):
         return f"{source}:{self.source_port} > {target}:{self.target_port}"
 
 
-class Carried(NamedTuple):
+class CarriedPackets(NamedTuple):
     """What UDP and TCP carried: a row a packet, in order of the capture."""
 
     data: Bytes
@@ -64,13 +64,15 @@ class Carried(NamedTuple):
     ends: Ints
     """Shape (packets, 6): both addresses as two numbers of 64 bits each, and the ports."""
 
-    def flow_of(self, row: int) -> Flow:
+    def flow_of(self, row: int) -> AddressPair:
         """The addresses and ports of a row."""
         words = [int(word) & (1 << 64) - 1 for word in self.ends[row]]
-        return Flow(_host(words[0], words[1]), words[4], _host(words[2], words[3]), words[5], int(self.protocol[row]))
+        return AddressPair(
+            _host(words[0], words[1]), words[4], _host(words[2], words[3]), words[5], int(self.protocol[row])
+        )
 
 
-def carried(records: Records) -> Carried:
+def carried(records: Records) -> CarriedPackets:
     """The UDP datagrams and TCP segments among packets."""
     data = records.data
     most = len(data) - PADDING
@@ -135,7 +137,7 @@ def carried(records: Records) -> Carried:
         ends[:, 2 * place] = np.where(four, 0, column(head, high, ">i8"))
         ends[:, 2 * place + 1] = np.where(four, mapped | column(head, of_four, ">u4"), column(head, high + 8, ">i8"))
         ends[:, 4 + place] = column(segment, 2 * place, ">u2")
-    return Carried(
+    return CarriedPackets(
         data,
         records.time_ns[kept],
         protocol,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from avlab.measure.captures.control import Control
-from avlab.measure.captures.streams import Stream, nearest_rate
+from avlab.measure.captures.rtpstreams import Stream, nearest_rate
 from avlab.measure.numbers.folds import Floats, Ints
 from avlab.measure.numbers.loss import Gaps
 from avlab.measure.record.tables import PACKET_FATES, UNKNOWN, Rows

@@ -46,7 +46,7 @@ def sound_buffered(trace: Trace) -> Series:
 # ---- packets
 
 
-class Timed(NamedTuple):
+class TimedPackets(NamedTuple):
     """Packets that the network delivered, in milliseconds each."""
 
     time: Floats
@@ -99,7 +99,7 @@ def clock_offset(trace: Trace) -> ClockOffset | None:
     return ClockOffset.of_plain(trace.meta.get("clock_offset"))
 
 
-def interarrival_jitter(trace: Trace) -> Timed:
+def interarrival_jitter(trace: Trace) -> TimedPackets:
     """Jitter as receivers report it (RFC 3550, 6.4.1), at each packet: see `metrics.jitter`."""
     import pandas as pd  # which has the smoothing that numpy lacks
 
@@ -107,7 +107,7 @@ def interarrival_jitter(trace: Trace) -> Timed:
     rates[~(rates > 0)] = np.nan
     own = _own_rates(trace)
     step = every(trace.count("packets"))
-    parts: list[Timed] = []
+    parts: list[TimedPackets] = []
     held = np.empty(0, [("lane", "<i8"), ("received", "<i8"), ("timestamp", "<i8"), ("jitter", "<f8")])
     for rows in trace.chunks("packets"):
         rows = rows[arrived(rows) & (rows["timestamp"] != UNKNOWN) & (rows["ssrc"] != UNKNOWN)]
@@ -132,8 +132,8 @@ def interarrival_jitter(trace: Trace) -> Timed:
         told = both[news][::step]
         stream = (told["lane"] % len(STREAMS)).astype(np.int8)
         jitter_ms = told["jitter"] * np.where(np.isnan(clock[news][::step]), np.nan, 1e3)
-        parts.append(Timed(seconds(trace, told["received"]), stream, told["lane"] // len(STREAMS), jitter_ms))
-    return Timed(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        parts.append(TimedPackets(seconds(trace, told["received"]), stream, told["lane"] // len(STREAMS), jitter_ms))
+    return TimedPackets(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _own_rates(trace: Trace) -> dict[int, float]:

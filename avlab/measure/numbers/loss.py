@@ -170,7 +170,7 @@ class Packets:
         return self._media.takes(rows["stream"], rows["ssrc"])
 
 
-class Media(NamedTuple):
+class MediaSources(NamedTuple):
     """Which SSRCs are a stream's own: all but `others`, or, where that is not known, the commonest of each stream."""
 
     others: list[int] | None
@@ -191,11 +191,11 @@ def reckons(trace: Trace) -> bool:
     return bool(trace.meta["side"] in ("client", "capture") and not trace.meta.get("joined"))
 
 
-def media_ssrcs(trace: Trace) -> Media:
+def media_ssrcs(trace: Trace) -> MediaSources:
     """Which SSRCs of a trace are media: meta's `repair_ssrcs` are not; without it, the commonest of a stream is."""
     named = trace.meta.get("repair_ssrcs")
     if isinstance(named, list | tuple) and all(isinstance(ssrc, int) and abs(ssrc) < 2**62 for ssrc in named):
-        return Media(list(named), {})
+        return MediaSources(list(named), {})
     found = [(np.empty(0, np.int64), np.empty(0, np.int64))] * len(STREAMS)
     for rows in trace.chunks("packets"):
         for code, (ssrcs, counts) in enumerate(found):
@@ -203,7 +203,9 @@ def media_ssrcs(trace: Trace) -> Media:
             more, at = np.unique(mine, return_counts=True)
             both, place = np.unique(np.append(ssrcs, more), return_inverse=True)
             found[code] = both, np.bincount(place, np.append(counts, at), len(both)).astype(np.int64)
-    return Media(None, {code: int(ssrcs[counts.argmax()]) for code, (ssrcs, counts) in enumerate(found) if len(ssrcs)})
+    return MediaSources(
+        None, {code: int(ssrcs[counts.argmax()]) for code, (ssrcs, counts) in enumerate(found) if len(ssrcs)}
+    )
 
 
 def tells_loss(trace: Trace) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-class Gaps(NamedTuple):
+class PictureGaps(NamedTuple):
     """The gaps between pictures, in milliseconds, and the mean rate that they make."""
 
     gaps_ms: Floats
@@ -25,11 +25,11 @@ class Gaps(NamedTuple):
         return not len(self.gaps_ms) or float(np.ptp(self.gaps_ms)) < 2000 / 90_000
 
 
-def gaps(times: Iterable[float]) -> Gaps:
+def gaps(times: Iterable[float]) -> PictureGaps:
     """The gaps between pictures that are shown at `times`, in seconds, in any order."""
     ordered = np.sort(np.fromiter(times, np.float64))
     span = float(ordered[-1] - ordered[0]) if len(ordered) else 0.0
-    return Gaps(np.diff(ordered) * 1e3, (len(ordered) - 1) / span if span > 0 else None)
+    return PictureGaps(np.diff(ordered) * 1e3, (len(ordered) - 1) / span if span > 0 else None)
 
 
 class Playing(NamedTuple):

@@ -54,7 +54,7 @@ Spill: TypeAlias = Callable[[Rows], "Rows | Stored"]
 """Puts rows away and gives what stands for them. OSError: they could not be put away."""
 
 
-class Batch(NamedTuple):
+class RowBatch(NamedTuple):
     """Some rows, and between which moments they lie; `UNKNOWN` twice for rows without any time."""
 
     rows: Rows | Stored
@@ -62,7 +62,7 @@ class Batch(NamedTuple):
     newest: int
 
     @classmethod
-    def of(cls, table: Table, rows: Rows) -> Batch:
+    def of(cls, table: Table, rows: Rows) -> RowBatch:
         """A batch of rows in memory."""
         return cls(rows, *table.span(rows))
 
@@ -78,7 +78,7 @@ class Batch(NamedTuple):
         for stop in range(len(self.rows), 0, -SLICE):
             yield self.rows.read(max(0, stop - SLICE), stop)
 
-    def followed_by(self, other: Batch) -> Batch | None:
+    def followed_by(self, other: RowBatch) -> RowBatch | None:
         """Both in one, where they lie one behind the other on a disk and stay small enough; else None."""
         if isinstance(self.rows, np.ndarray) or isinstance(other.rows, np.ndarray):
             return None
@@ -88,10 +88,10 @@ class Batch(NamedTuple):
         if both is None:
             return None
         known = [moment for moment in (self.oldest, other.oldest) if moment != UNKNOWN]
-        return Batch(both, min(known, default=UNKNOWN), max(self.newest, other.newest))
+        return RowBatch(both, min(known, default=UNKNOWN), max(self.newest, other.newest))
 
 
-def chunked(batches: Iterable[Batch], most: int = CHUNK) -> Iterator[Rows]:
+def chunked(batches: Iterable[RowBatch], most: int = CHUNK) -> Iterator[Rows]:
     """The rows of batches in order, some of `most` at a time; a batch that is larger comes in parts."""
     waiting: list[Rows] = []
     count = 0
@@ -167,11 +167,11 @@ class Log:
         self._row_bytes = table.dtype.itemsize
         self._full_at = BATCH * self._row_bytes
         self._spill, self._spill_after_ns, self._lost = spill, spill_after_ns, lost
-        self._stored: tuple[Batch, ...] = ()
+        self._stored: tuple[RowBatch, ...] = ()
         self._held = 0
         self._budget = budget
         self._tell = budget.of(self)
-        self._state: tuple[tuple[Batch, ...], list[Any]] = ((), [])
+        self._state: tuple[tuple[RowBatch, ...], list[Any]] = ((), [])
         self._bytes = 0  # of packed rows in the live list
 
     def append(self, packed: bytes) -> None:
@@ -195,7 +195,7 @@ class Log:
         self._held += rows.nbytes
         self._tell(self._held)
         self._bytes = 0
-        self._state = (self._put_away((*batches, Batch.of(self._table, rows))), [])
+        self._state = (self._put_away((*batches, RowBatch.of(self._table, rows))), [])
 
     def _rows(self, live: list[Any]) -> Rows:
         """The rows of a live list: those of one kind are unfolded together, and each is put where it belongs."""
@@ -217,7 +217,7 @@ class Log:
             return np.frombuffer(b"".join(items), self._table.dtype)
         return self._unfold[kind](items)
 
-    def _put_away(self, batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
+    def _put_away(self, batches: tuple[RowBatch, ...]) -> tuple[RowBatch, ...]:
         """Hand on the oldest batches in memory while there is too much of them: one or two, so the cost is even."""
         if self._spill is None:
             return batches
@@ -238,13 +238,13 @@ class Log:
             batches = (*self._stored, *batches[at + 1 :])
         return batches
 
-    def _has_to_go(self, oldest: Batch, newest: Batch) -> bool:
+    def _has_to_go(self, oldest: RowBatch, newest: RowBatch) -> bool:
         if self._spill_after_ns is not None and oldest.newest < newest.newest - self._spill_after_ns:
             return True
         return self._held > KEPT_BYTES and self._budget.over
 
-    def snapshot(self) -> tuple[Batch, ...]:
+    def snapshot(self) -> tuple[RowBatch, ...]:
         """All rows so far; from any thread."""
         batches, live = self._state
         rows = self._rows(list(live))
-        return (*batches, Batch.of(self._table, rows)) if len(rows) else batches
+        return (*batches, RowBatch.of(self._table, rows)) if len(rows) else batches

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from avlab.measure.record.batches import Batch
+from avlab.measure.record.batches import RowBatch
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.tables import NS, REPORTS, STREAMS, TABLES, UNKNOWN, UNKNOWN8, Rows, Table
 from avlab.measure.record.trace import MOST_LETTERS, SIDES, SettingRow, Trace
@@ -203,7 +203,7 @@ class Rebuilt:
     def __init__(self, epoch_ns: int) -> None:
         self.epoch_ns = epoch_ns
         self._scratch = Scratch()
-        self._batches: dict[str, list[Batch]] = {name: [] for name in TABLES}
+        self._batches: dict[str, list[RowBatch]] = {name: [] for name in TABLES}
         self._waiting: dict[str, list[Rows]] = {name: [] for name in TABLES}
         self.counts = dict.fromkeys(TABLES, 0)
 
@@ -213,13 +213,13 @@ class Rebuilt:
         self._waiting[name].append(rows)
         self.counts[name] += len(rows)
         if self.counts[name] > IN_MEMORY_ROWS and sum(map(len, self._waiting[name])) >= MANY_ROWS:
-            batch = Batch.of(table, np.concatenate(self._waiting[name]))
+            batch = RowBatch.of(table, np.concatenate(self._waiting[name]))
             self._batches[name].append(batch._replace(rows=self._scratch(batch.read())))
             self._waiting[name] = []
 
     def trace(self, meta: Mapping[str, Any], settings: list[SettingRow]) -> Trace:
         """All of it."""
-        tables: dict[str, list[Rows | Batch]] = {}
+        tables: dict[str, list[Rows | RowBatch]] = {}
         for name, table in TABLES.items():
             rest = self._waiting[name]
             rows = np.concatenate(rest) if rest else table.empty()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from avlab.measure.record.batches import BATCH, CHUNK, Batch, Budget, Log, Spill, chunked
+from avlab.measure.record.batches import BATCH, CHUNK, Budget, Log, RowBatch, Spill, chunked
 from avlab.measure.record.folded import (
     FLAG,
     FRAME_CODE,
@@ -478,17 +478,17 @@ class Trace:
     def __init__(
         self,
         *,
-        frames: Sequence[Rows | Batch] = (),
-        packets: Sequence[Rows | Batch] = (),
-        sync: Sequence[Rows | Batch] = (),
-        reports: Sequence[Rows | Batch] = (),
-        clocks: Sequence[Rows | Batch] = (),
+        frames: Sequence[Rows | RowBatch] = (),
+        packets: Sequence[Rows | RowBatch] = (),
+        sync: Sequence[Rows | RowBatch] = (),
+        reports: Sequence[Rows | RowBatch] = (),
+        clocks: Sequence[Rows | RowBatch] = (),
         settings: Sequence[SettingRow] = (),
         meta: Mapping[str, Any],
     ) -> None:
         given = {"frames": frames, "packets": packets, "sync": sync, "reports": reports, "clocks": clocks}
         self._batches = {
-            name: tuple(part if isinstance(part, Batch) else Batch.of(TABLES[name], part) for part in parts)
+            name: tuple(part if isinstance(part, RowBatch) else RowBatch.of(TABLES[name], part) for part in parts)
             for name, parts in given.items()
         }
         self._settings = tuple(settings)
@@ -625,7 +625,7 @@ class Trace:
         batches = self._batches[name]
         if len(batches) != 1 or not isinstance(batches[0].rows, np.ndarray):
             rows = np.concatenate([batch.read() for batch in batches]) if batches else TABLES[name].empty()
-            batches = (Batch.of(TABLES[name], rows),)
+            batches = (RowBatch.of(TABLES[name], rows),)
             self._batches[name] = batches
         return batches[0].read()
 
@@ -641,7 +641,7 @@ class Trace:
             skipped = max(0, first - before)
             before += len(batch.rows)
             if skipped < len(batch.rows):
-                parts.append(batch if not skipped else Batch.of(TABLES[name], batch.read()[skipped:]))
+                parts.append(batch if not skipped else RowBatch.of(TABLES[name], batch.read()[skipped:]))
         return chunked(parts)
 
     def chunks(self, name: str) -> Iterator[Rows]:
@@ -753,7 +753,7 @@ class Trace:
             path: The capture.
             streams: Numbers of streams, as `meta["streams"]` counts them; None for the largest.
         """
-        from avlab.measure.captures.reading import from_pcap
+        from avlab.measure.captures.capturefile import from_pcap
 
         return from_pcap(path, streams)
 
@@ -809,7 +809,7 @@ class Trace:
         return f"<b>{escape(self._title())}</b><table>{lines}</table>"
 
 
-def _late_parts(table: Table, batches: Sequence[Batch], since_ns: int) -> Iterator[Rows]:
+def _late_parts(table: Table, batches: Sequence[RowBatch], since_ns: int) -> Iterator[Rows]:
     """Of batches, the rows of which any time is `since_ns` or later, the last part first."""
     for batch in reversed(batches):
         if len(batch.rows) and batch.newest < since_ns:

@@ -79,7 +79,7 @@ class HttpPlace(NamedTuple):
 class Body:
     """What an answer brings, as it comes."""
 
-    def __init__(self, line: _Line, response: http.client.HTTPResponse, place: HttpPlace) -> None:
+    def __init__(self, line: _HeaderLine, response: http.client.HTTPResponse, place: HttpPlace) -> None:
         self._line, self._response = line, response
         self.place = place
         self.content_type = response.headers.get("Content-Type", "")
@@ -144,7 +144,7 @@ class Fetch:
                 raise
             line.release()
 
-    def _connect(self) -> _Line:
+    def _connect(self) -> _HeaderLine:
         place = self.place
         try:
             connection = self._dialler.connect(place.host, place.port, self._timeout)
@@ -170,9 +170,9 @@ class Fetch:
             reason = getattr(error, "verify_message", "") or getattr(error, "reason", None) or error
             raise OSError(f"{place.where} cannot be reached by https: {printable(reason)}") from error
         until_ns = self._clock.now_ns() + round(self._timeout * NS)
-        return _Line(connection, self._clock, until_ns, lambda: self._dialler.cancelled)
+        return _HeaderLine(connection, self._clock, until_ns, lambda: self._dialler.cancelled)
 
-    def _ask(self, line: _Line) -> http.client.HTTPResponse:
+    def _ask(self, line: _HeaderLine) -> http.client.HTTPResponse:
         place = self.place
         asking = http.client.HTTPConnection(place.host, place.port)
         asking.default_port = PORTS[place.scheme]
@@ -254,7 +254,7 @@ class Fetch:
         )
 
 
-class _Line:
+class _HeaderLine:
     """A connection as `http.client` wants a socket. A read ends at `until_ns` with TimeoutError, and when `stopped()`.
 
     What `http.client` closes stays open until `release`.

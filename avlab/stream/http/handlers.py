@@ -54,12 +54,12 @@ def application(site: Site) -> web.Application:
     given = {"site": site}
     handlers: list[Any] = [
         (start, _Page, given),
-        (rf"{start}stream", _Stream, given),
+        (rf"{start}stream", _PartsResponse, given),
         (rf"{start}live", _Live, given),
         (rf"{start}hello", _Hello, given),
         (rf"{start}join", _Join, given),
         (rf"{start}login", _Login, given),
-        (rf"{start}(page\.css|page\.js|icon\.svg)", _File, given),
+        (rf"{start}(page\.css|page\.js|icon\.svg)", _PageFile, given),
     ]
     if site.gate.token:
         handlers.append((r"/([^/]{1,64})", _Slash, given))
@@ -223,7 +223,7 @@ class _Page(_Handler):
         self.finish(self.site.files["page.html"])
 
 
-class _File(_Handler):
+class _PageFile(_Handler):
     """What the page is made of, the same for everybody."""
 
     open_to_all = True
@@ -274,7 +274,7 @@ class _Login(_Handler):
         self.redirect("./")
 
 
-class _Stream(_Handler):
+class _PartsResponse(_Handler):
     """The pictures in parts."""
 
     async def get(self, token: str) -> None:
@@ -285,7 +285,7 @@ class _Stream(_Handler):
         self.finish()
 
 
-async def _send_parts(handler: _Page | _Stream) -> None:
+async def _send_parts(handler: _Page | _PartsResponse) -> None:
     site = handler.site
     if not site.shown.pictures:
         handler.deny(Denied(404, "There are no pictures in this stream, only sound: open its page."))

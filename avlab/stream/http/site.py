@@ -54,7 +54,7 @@ MOST_TOLD = 200
 """How many refusals and partings the record names."""
 
 
-class Shown(NamedTuple):
+class PageContent(NamedTuple):
     """What there is to see and to hear."""
 
     title: str
@@ -74,7 +74,7 @@ class Site:
     def __init__(
         self,
         gate: Gate,
-        shown: Shown,
+        shown: PageContent,
         *,
         places: Places,
         session_timeout: float,

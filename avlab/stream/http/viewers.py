@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from avlab.measure.numbers.audience import Member, Pulse
+from avlab.measure.numbers.attendance import Member, Pulse
 from avlab.wire import multipart
 from avlab.wire.units import NS, Chunk, EncodedFrame
 

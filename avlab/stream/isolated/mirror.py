@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from avlab.measure.record.batches import Batch
+from avlab.measure.record.batches import RowBatch
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.tables import TABLES, Rows
 from avlab.measure.record.trace import SettingRow, Trace
@@ -24,7 +24,7 @@ class Mirror:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._scratch = Scratch()
-        self._parts: dict[str, list[Batch]] = {name: [] for name in TABLES}
+        self._parts: dict[str, list[RowBatch]] = {name: [] for name in TABLES}
         self._have = dict.fromkeys((*TABLES, "settings"), 0)
         self._settings: list[SettingRow] = []
         self._meta: dict[str, Any] = {}
@@ -54,14 +54,14 @@ class Mirror:
             self._settings += [SettingRow(*row) for row in fresh]
             self._have["settings"] += len(fresh)
 
-    def _with(self, name: str, rows: Rows) -> list[Batch]:
+    def _with(self, name: str, rows: Rows) -> list[RowBatch]:
         """The parts with these rows; what is much goes to the disk, behind what is there already."""
         there = [part for part in self._parts[name] if not isinstance(part.rows, np.ndarray)]
         fresh = [part.rows for part in self._parts[name] if isinstance(part.rows, np.ndarray)] + [rows]
         size = sum(part.nbytes for part in fresh)
         if len(fresh) <= MANY_PARTS and size <= MUCH_BYTES:
-            return [*self._parts[name], Batch.of(TABLES[name], rows)]
-        whole = Batch.of(TABLES[name], np.concatenate(fresh))
+            return [*self._parts[name], RowBatch.of(TABLES[name], rows)]
+        whole = RowBatch.of(TABLES[name], np.concatenate(fresh))
         if size > MUCH_BYTES:
             with contextlib.suppress(OSError):  # a disk without room: then it stays in memory
                 whole = whole._replace(rows=self._scratch(whole.read()))

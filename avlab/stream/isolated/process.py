@@ -19,8 +19,8 @@ from typing import Any
 from avlab.measure.record.tables import TABLES, Rows
 from avlab.measure.record.trace import Trace
 from avlab.stream.isolated.door import Door
+from avlab.stream.isolated.isolatedserver import CHOSEN, READABLE
 from avlab.stream.isolated.pipe import Pipe, packed_error, read_key, unpacked
-from avlab.stream.isolated.server import CHOSEN, READABLE
 from avlab.stream.server import Server
 
 LOOK_SECONDS = 1.0

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from avlab.media.own import OwnCodec
+from avlab.media.owncodec import OwnCodec
 from avlab.parts import Call, PartEndedError, PartError, called
 from avlab.stream.handle import Worker
 from avlab.timing.jitterbuffer import Frame

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from avlab.media.videodecoder import CALLED, DecodeError, Seen, VideoDecoder
+from avlab.media.videodecoder import CALLED, DecodedPicture, DecodeError, VideoDecoder
 from avlab.stream.handle import Worker
 from avlab.stream.playing.decoding import Decoded
 from avlab.timing.jitterbuffer import Frame
@@ -179,7 +179,7 @@ class PredictedDecoding:
         self._places.pop(frame.ticks, None)
         return None if self._inside.pop(frame.ticks, None) is None else Decoded(frame, None)
 
-    def _seen(self, seen: Seen) -> Decoded | None:
+    def _seen(self, seen: DecodedPicture) -> Decoded | None:
         frame, place = self._inside.pop(seen.stamp, None), self._places.pop(seen.stamp, 0)
         if frame is None:
             return None

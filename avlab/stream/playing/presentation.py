@@ -27,7 +27,7 @@ from avlab.stream.playing.sound import Sounding
 from avlab.stream.playing.tap import Tap
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.target import DelayTarget
-from avlab.timing.verdicts import Verdict
+from avlab.timing.verdicts import PictureVerdict
 from avlab.wire.batch import Batch
 from avlab.wire.units import Samples
 
@@ -52,7 +52,7 @@ class Presentation:
         self._notice = notice or (lambda words: None)
         self._sounding: Sounding | None = None
         self.taps: list[Tap] = []
-        self._verdicts: deque[tuple[Tap | None, Verdict]] = deque()
+        self._verdicts: deque[tuple[Tap | None, PictureVerdict]] = deque()
         self._leader: Tap | None = None  # the first tap that decides: its verdicts are the record's
         self._ahead: set[Tap] = set()  # that get pictures before they are due
         self._recent: deque[int] = deque(maxlen=240)  # when the newest pictures were shown
@@ -117,7 +117,7 @@ class Presentation:
 
     def presented(self, frame: Frame, now_ns: int) -> None:
         """A picture was seen at `now_ns`, says whoever shows it."""
-        self._verdicts.append((None, Verdict(frame, now_ns)))
+        self._verdicts.append((None, PictureVerdict(frame, now_ns)))
 
     def close_taps(self) -> None:
         """No more pictures will come."""
@@ -289,7 +289,7 @@ class Presentation:
 
     # ---- taps
 
-    def _told(self, tap: Tap, verdict: Verdict) -> None:
+    def _told(self, tap: Tap, verdict: PictureVerdict) -> None:
         self._verdicts.append((tap, verdict))
 
     def _show(self, event: FrameDue) -> None:

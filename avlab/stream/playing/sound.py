@@ -16,7 +16,7 @@ from avlab.media.speaker import NullSpeaker, Speaker, SpeakerError, open_speaker
 from avlab.stream.clock import Clock
 from avlab.stream.handle import Worker
 from avlab.timing.playout import ClockReading
-from avlab.timing.sound import Played
+from avlab.timing.soundbuffer import Played
 from avlab.wire.units import Samples
 
 Choice = Literal["auto", "speaker", "null"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from avlab.timing.jitterbuffer import Frame
-from avlab.timing.verdicts import Verdict
+from avlab.timing.verdicts import PictureVerdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ class Tap:
 
     def __init__(
         self,
-        told: Callable[[Tap, Verdict], None] | None = None,
+        told: Callable[[Tap, PictureVerdict], None] | None = None,
         *,
         decides: bool = False,
         waiting: int = 1,
@@ -113,12 +113,12 @@ class Tap:
     def presented(self, frame: Frame, now_ns: int, heard_ns: int | None = None) -> None:
         """The taker's verdict: the picture was seen at `now_ns`, when `heard_ns` of media time was heard."""
         if self._told is not None:
-            self._told(self, Verdict(frame, now_ns, heard_ns))
+            self._told(self, PictureVerdict(frame, now_ns, heard_ns))
 
     def skipped(self, frame: Frame) -> None:
         """The taker's verdict: the picture was not seen."""
         if self._told is not None:
-            self._told(self, Verdict(frame, None))
+            self._told(self, PictureVerdict(frame, None))
 
     def resign(self, *, shown: bool) -> None:
         """Decide no more. What is still owed counts as `shown` when playout released it, or as skipped."""

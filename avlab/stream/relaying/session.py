@@ -1,6 +1,6 @@
 """A client's session through a relay: what it holds and, for RTSP, how its two connections and its media pass.
 
-All of it belongs to the relay's thread, which it asks for what it needs (`Desk`).
+All of it belongs to the relay's thread, which it asks for what it needs (`RelayServices`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from avlab.network.impairment import Impairment
-from avlab.stream.relaying.dialogue import Dialogue, PortPair, Track
-from avlab.stream.relaying.places import Standing
+from avlab.stream.relaying.newcomers import Standing
+from avlab.stream.relaying.relaydialogue import Dialogue, PortPair, RelayTrack
 from avlab.stream.sockets.links import Address, TcpLink, UdpLink, udp_pair
 from avlab.wire import rtsp
 from avlab.wire.rtp import HEADER_BYTES, VERSION_2, is_rtcp
@@ -44,7 +44,7 @@ class Carried:
 class Source:
     """Where datagrams of one socket come from, and where they go: from `peer` to `to` by `out`."""
 
-    session: Session
+    session: RelaySession
     way: Impairment
     out: UdpLink
     to: Address
@@ -55,7 +55,7 @@ class Source:
 
 
 @dataclass(slots=True, eq=False)
-class Session:
+class RelaySession:
     """A client, and its ways to the peer and back."""
 
     down: Impairment
@@ -108,19 +108,26 @@ class Session:
 class Handler(NamedTuple):
     """What each socket is registered with: what to do when it is ready, and whose it is. None: the relay's own."""
 
-    session: Session | None
+    session: RelaySession | None
     act: Callable[[], None]
 
 
-class Desk(Protocol):
+class RelayServices(Protocol):
     """What a session asks of its relay."""
 
     def push(
-        self, session: Session, way: Impairment, stream: str, carried: Carried, now_ns: int, *, reliable: bool = False
+        self,
+        session: RelaySession,
+        way: Impairment,
+        stream: str,
+        carried: Carried,
+        now_ns: int,
+        *,
+        reliable: bool = False,
     ) -> None:
         """Hand something to the network."""
 
-    def has_place(self, session: Session) -> bool:
+    def has_place(self, session: RelaySession) -> bool:
         """Whether there is room for its first track."""
 
     def row(self, stream: str, data: bytes, now_ns: int) -> tuple[Any, ...]:
@@ -136,7 +143,7 @@ class Desk(Protocol):
         """The moment."""
 
 
-class RtspSession(Session):
+class RtspSession(RelaySession):
     """A connection taken for RTSP, the connection to the server on its behalf, and the media that belongs to them.
 
     `server` is the peer's address, `name` how it is written. Nothing happens before `begin`.
@@ -151,7 +158,7 @@ class RtspSession(Session):
         *,
         down: Impairment,
         up: Impairment,
-        desk: Desk,
+        desk: RelayServices,
         selector: selectors.BaseSelector,
     ) -> None:
         now_ns = desk.now_ns()
@@ -159,7 +166,7 @@ class RtspSession(Session):
         self._server, self._name, self._desk, self._selector = server, name, desk, selector
         self._ends = {"client": client}
         self._asked = False
-        self._readers: dict[str, rtsp.Receiver] = {}  # none before it is clear that the server is there
+        self._readers: dict[str, rtsp.MessageReader] = {}  # none before it is clear that the server is there
         self._ended: set[str] = set()  # those that will say nothing more
         self._refused = False  # the server cannot be reached
         self._near: dict[PortPair, tuple[UdpLink, UdpLink]] = {}  # towards the client
@@ -223,7 +230,7 @@ class RtspSession(Session):
         if code:
             self._refuse(code)
             return
-        self._readers = {"client": rtsp.Receiver(), "server": rtsp.Receiver()}
+        self._readers = {"client": rtsp.MessageReader(), "server": rtsp.MessageReader()}
         for end in self._readers:
             self._watch(end)
 
@@ -233,7 +240,7 @@ class RtspSession(Session):
             words = f"nothing listens at {self._name}: start it first, or check the port"
         self._desk.note("refused", words, tell=True)
         self._refused = True
-        self._readers = {"client": rtsp.Receiver()}
+        self._readers = {"client": rtsp.MessageReader()}
         self._watch("client")
 
     def _attend(self, end: str) -> None:
@@ -313,7 +320,7 @@ class RtspSession(Session):
             pairs[ports[-1]] = pair
         return ports[0], ports[1]
 
-    def _connect_track(self, track: Track) -> None:
+    def _connect_track(self, track: RelayTrack) -> None:
         """A track has been agreed on: from here on its packets are passed on."""
         self.answered = True
         if track.client_port is None or track.to_client is None or track.to_server is None:

@@ -18,13 +18,13 @@ from urllib.parse import quote
 from avlab.core.budget import FeedbackBudget
 from avlab.core.events import ClockTold, Doubted, KeyAsked, Path
 from avlab.core.sender import Sender
-from avlab.measure.numbers.audience import Member
+from avlab.measure.numbers.attendance import Member
 from avlab.measure.record.trace import Recorder
 from avlab.media.sources import Source
 from avlab.network.ownrepair import OwnRepair, Protection
 from avlab.network.settings import Network
 from avlab.stream.clock import Clock, WallClock
-from avlab.stream.ends import Part
+from avlab.stream.ends import SoundPart
 from avlab.stream.places import REQUEST_NS, Places, one_too_many
 from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.dispatch import Dispatch
@@ -543,7 +543,7 @@ class RtspAudience:
         """Send a frame's packets to every client that plays."""
         return self._to_all("video", unit, pts_ns)
 
-    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
+    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[SoundPart]]:
         """Send a chunk to every client that plays: a packet is a unit of its own to the client."""
         cut = self._packing.cut_sound(chunk)
         sent_ns, count = self._to_all("audio", cut, chunk.pts_ns)

@@ -12,7 +12,7 @@ from typing import Any
 from avlab.media.soundencoder import opus_chunks
 from avlab.media.sources import Source
 from avlab.network.ownrepair import Protection
-from avlab.stream.ends import Part, parts_of
+from avlab.stream.ends import SoundPart, parts_of
 from avlab.stream.rtsp.peer import tracks_of
 from avlab.stream.sending.adapting import Delivery
 from avlab.stream.sending.pictures import Pictures
@@ -121,7 +121,7 @@ class Packing:
         make = partial(track.sound.pack, chunk, payload_type=track.payload_type)
         return Cut(lambda size: make(packet_size=size), self._packet_size())
 
-    def sound_parts(self, chunk: Chunk, cut: Cut) -> Sequence[Part]:
+    def sound_parts(self, chunk: Chunk, cut: Cut) -> Sequence[SoundPart]:
         """What the packets of a chunk carry, for the record."""
         track = self.tracks["audio"]
         return parts_of(cut.at_most(None), chunk.pts_ns, track.timestamp(chunk.pts_ns), track.rate)

@@ -1,6 +1,7 @@
 """Signalling, the server's side: one `Peer` a connection, who gets which track over which transport. RFC 2326.
 
-Bytes come in and go out through a TcpLink; what a request means for the stream is asked of a `Stage`, the audience.
+Bytes come in and go out through a TcpLink; what a request means for the stream is asked of the audience, a
+`PeerAudience`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from avlab.core.sender import Outlet, Sender
-from avlab.measure.numbers.audience import Pulse
+from avlab.measure.numbers.attendance import Pulse
 from avlab.media.sources import Source
 from avlab.network.ownrepair import MOST_OFFERED, Protection, RepairSender
 from avlab.network.parity import ParityEncoder
@@ -162,7 +163,7 @@ class Recipient(Protocol):
         """Send packets over its connection. OSError when it is gone."""
 
 
-class Stage(Protocol):
+class PeerAudience(Protocol):
     """What a peer asks of the audience that it belongs to."""
 
     tracks: dict[str, Track]
@@ -199,7 +200,7 @@ class Peer:
     link: TcpLink
     address: Address
     local: Address
-    stage: Stage
+    stage: PeerAudience
     heard_ns: int  # when anything complete came: a request, a packet, a report
     sender: Sender
     scope: tuple[int, ...] = ()  # of a link-local address, as the system has it: flow and interface
@@ -217,7 +218,7 @@ class Peer:
     proved: bool = False  # it has shown that it may
     sources: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Of streams that it may ask for: the sources that were described, of media and of what is sent again."""
-    _receiver: rtsp.Receiver = field(default_factory=rtsp.Receiver)
+    _receiver: rtsp.MessageReader = field(default_factory=rtsp.MessageReader)
 
     @property
     def playing(self) -> bool:

@@ -17,7 +17,7 @@ from avlab.stream.ends import Offer, SoundOffer
 from avlab.stream.recording import PlayerRecording
 from avlab.stream.rtsp.playable import Playable
 from avlab.wire import sdp
-from avlab.wire.jpeg import check_size
+from avlab.wire.jpegsize import check_size
 from avlab.wire.payloads.formats import (
     AacFormat,
     H264Format,
@@ -28,7 +28,7 @@ from avlab.wire.payloads.formats import (
     sound_format,
     video_format,
 )
-from avlab.wire.payloads.own import OwnFormat, part_name
+from avlab.wire.payloads.ownpayload import OwnFormat, part_name
 from avlab.wire.units import JPEG_CODING, WireError
 
 OVERLOAD = 50

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from avlab.core.events import Reported
 from avlab.core.sender import Hearing, Sender
-from avlab.measure.numbers.audience import Member
+from avlab.measure.numbers.attendance import Member
 from avlab.stream.rtsp.peer import Peer
 from avlab.stream.rtsp.rooms import Room
 from avlab.wire.units import NS

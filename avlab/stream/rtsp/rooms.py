@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from avlab.core.sender import MOST_HEARD, Sender
-from avlab.measure.numbers.audience import Pulse
+from avlab.measure.numbers.attendance import Pulse
 from avlab.stream.rtsp.feedback import Feedback
 from avlab.stream.rtsp.peer import Peer, Recipient, Route, Track, outlet_of
 from avlab.stream.sockets.links import Address

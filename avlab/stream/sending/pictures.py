@@ -11,13 +11,13 @@ from typing import Any
 
 from avlab.media import codec as jpeg_codec
 from avlab.media.codec import Picture
-from avlab.media.own import OwnCodec, check_codec, codec_name
+from avlab.media.owncodec import OwnCodec, check_codec, codec_name
 from avlab.media.sources import ClipSource, Source
 from avlab.media.videoencoder import H264Encoder
 from avlab.parts import Call, PartError, called
 from avlab.wire.payloads.formats import BytesFormat, H264Format, JpegFormat, VideoFormat
 from avlab.wire.payloads.h264 import parameter_sets_in
-from avlab.wire.payloads.own import OwnFormat, check_payload
+from avlab.wire.payloads.ownpayload import OwnFormat, check_payload
 from avlab.wire.rtp import MAX_PACKET, Packed
 from avlab.wire.units import H264_CODING, NS, OWN_CODING, EncodedFrame
 

@@ -71,7 +71,7 @@ def host_of(address: Any) -> str:
     return f"{host}%{scope}" if scope and "%" not in host else host
 
 
-class Tap(Protocol):
+class LinkTap(Protocol):
     """Who wants to know what passes links of datagrams, as a capture does; what it costs is their owner's time."""
 
     def udp(self, batch: Batch, source: Any, target: Any, *, sent: bool) -> None:
@@ -106,7 +106,7 @@ class UdpLink:
         self.offload = True
         """Whether equal packets are handed over many at a time, for the system to cut up (Linux): less work, but a
         capture on this machine sees them before they are cut."""
-        self.tap: Tap | None = None
+        self.tap: LinkTap | None = None
         self._singly: dict[Address, None] = {}  # destinations that are sent each packet by itself, oldest first
         self._failures = 0  # in a row
         self._kernel_dropped = self._told_dropped = 0

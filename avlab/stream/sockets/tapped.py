@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from avlab.stream.sockets import multicast
 from avlab.stream.sockets.dialling import Dialler
-from avlab.stream.sockets.links import Tap, UdpLink, bind_udp, udp_pair
+from avlab.stream.sockets.links import LinkTap, UdpLink, bind_udp, udp_pair
 from avlab.stream.sockets.protocols import Connection, Datagrams, Dialling, Listening
 from avlab.stream.sockets.system import Sockets
 
@@ -28,7 +28,7 @@ class TcpTap(Protocol):
         """This side has closed it."""
 
 
-class AnyTap(Tap, Protocol):
+class AnyTap(LinkTap, Protocol):
     """Who wants to know what passes any link."""
 
     def connection(self, local: Any, remote: Any, *, opened: bool) -> TcpTap:

@@ -19,7 +19,7 @@ class FrameWork(NamedTuple):
     send_ns: int
 
 
-class Offered(NamedTuple):
+class DepartingFrame(NamedTuple):
     """A frame of the clip."""
 
     index: int  # type: ignore[assignment]  # tuple has a method of this name, which nobody misses
@@ -42,7 +42,7 @@ class Departure(NamedTuple):
 
 
 def departures(
-    frames: Iterator[Offered], pacer: Seat, work: Callable[[], FrameWork], recorder: Recorder
+    frames: Iterator[DepartingFrame], pacer: Seat, work: Callable[[], FrameWork], recorder: Recorder
 ) -> Iterator[Departure]:
     """Frames as the server's loop sends them: it takes a frame, waits as the pacer says, sends, goes on.
 

@@ -31,7 +31,7 @@ class Device:
                 raise ValueError(f"a device's {name} must be a number from {least:g} to {most:,g}, not {value!r:.60}")
 
 
-class Asking:
+class WorkingDevice:
     """The device at work: `due_ns` is when it asks next, `ask` has it do so."""
 
     def __init__(self, device: Device, *, rate: int, channels: int) -> None:

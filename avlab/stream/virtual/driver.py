@@ -40,8 +40,8 @@ from avlab.stream.recording import PlayerRecording, SenderRecording
 from avlab.stream.sending.adapting import Adapting
 from avlab.stream.virtual import filler
 from avlab.stream.virtual.departures import Departure
-from avlab.stream.virtual.device import Asking, Device
-from avlab.stream.virtual.own import OwnPictures
+from avlab.stream.virtual.device import Device, WorkingDevice
+from avlab.stream.virtual.ownpictures import OwnPictures
 from avlab.stream.ways import Way
 from avlab.timing.target import DelayTarget
 from avlab.wire.batch import Batch
@@ -71,7 +71,7 @@ Failed = Callable[[PartError], None]
 
 
 @dataclass(slots=True)
-class Settings:
+class RunSettings:
     """What a run is like; see `simulate`."""
 
     networks: tuple[tuple[int, Network], ...]
@@ -102,7 +102,7 @@ class Settings:
     call: Call = called
 
 
-class Encoding:
+class VirtualEncoding:
     """What is encoded at which moment: a `sending.adapting.Encoding`."""
 
     def __init__(self, quality: int, width: int) -> None:
@@ -125,12 +125,12 @@ class Encoding:
         return choice
 
 
-class Run:
+class VirtualRun:
     """A server and its one client. `ours` is what the server's record is written to, `theirs` the client's."""
 
-    def __init__(self, settings: Settings, leaving: Iterator[Departure], ours: Recorder, theirs: Recorder) -> None:
+    def __init__(self, settings: RunSettings, leaving: Iterator[Departure], ours: Recorder, theirs: Recorder) -> None:
         self.clock = VirtualClock()
-        self.encoding = Encoding(settings.quality, settings.width)
+        self.encoding = VirtualEncoding(settings.quality, settings.width)
         self._adapting: Adapting | None = None
         self._settings, self._leaving, self._ours = settings, leaving, ours
         self._sent, self._seen = SenderRecording(ours), PlayerRecording(theirs)
@@ -213,7 +213,7 @@ class Run:
             described = pictures.described(**known)
         player.add("video", described)
         streams = {"video"}
-        self._device: Asking | None = None
+        self._device: WorkingDevice | None = None
         if sound is not None:
             streams.add("audio")
             form = filler.Silence(sound.rate, sound.channels)
@@ -222,7 +222,7 @@ class Run:
                 "audio",
                 Described(sound.payload_type, sound.rate, channels=channels, ssrc=AUDIO, sound=form, tells_times=True),
             )
-            self._device = Asking(settings.device, rate=sound.rate, channels=sound.channels)
+            self._device = WorkingDevice(settings.device, rate=sound.rate, channels=sound.channels)
         if settings.buffer is not None:
             buffer, failed = settings.buffer
             player.buffer_by(buffer, call=settings.call, failed=failed)

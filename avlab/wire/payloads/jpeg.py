@@ -292,7 +292,7 @@ def packed(jpeg: bytes, *, payload_type: int = JPEG, packet_size: int = MAX_PACK
 # ---- packets to a JPEG
 
 
-class Fragment(NamedTuple):
+class JpegFragment(NamedTuple):
     """One RTP payload's part of a frame. A named tuple, as 20,000 are made in a second."""
 
     offset: int
@@ -311,7 +311,7 @@ class NoSizeError(WireError):
     """A picture whose size neither its packets nor the session's description tells."""
 
 
-def parse_fragment(payload: bytes, size: tuple[int, int] | None = None) -> Fragment:
+def parse_fragment(payload: bytes, size: tuple[int, int] | None = None) -> JpegFragment:
     """Read one RTP payload. Raises WireError when it is not RFC 2435, or not what this receiver can rebuild.
 
     `size` is the pictures' width and height where the session's description tells them: a header that has no room for
@@ -350,7 +350,7 @@ def parse_fragment(payload: bytes, size: tuple[int, int] | None = None) -> Fragm
             f"An RTP/JPEG fragment of {len(data)} bytes at {offset} is empty or ends past {MAX_SCAN} bytes."
         )
     # Past the named tuple's own constructor, as in RtpPacket.parse.
-    return tuple.__new__(Fragment, (offset, kind, q, width, height, restart_interval, tables, data))
+    return tuple.__new__(JpegFragment, (offset, kind, q, width, height, restart_interval, tables, data))
 
 
 def _read_tables(payload: bytes, start: int, q: int) -> tuple[bytes | None, int]:
@@ -407,7 +407,7 @@ class FrameAssembler:
         self._cache: MutableMapping[int, bytes] = {} if tables is None else tables
         self._spans: dict[int, _Span] = {}  # by the first one's sequence number
         self._numbers: set[int] = set()
-        self._shape: Fragment | None = None  # the fragment that came first, for what all of a frame share
+        self._shape: JpegFragment | None = None  # the fragment that came first, for what all of a frame share
         self._kind = b""  # the header's bytes that all fragments of a frame share
         self._bare = False  # whether nothing stands between that header and the data
         self._tables: bytes | None = None
@@ -567,7 +567,7 @@ class FrameAssembler:
         tail = b"" if ordered[-1][-2:] == _EOI else _EOI
         return b"".join((header, *ordered, tail))
 
-    def _find_tables(self, first: Fragment) -> bytes:
+    def _find_tables(self, first: JpegFragment) -> bytes:
         if first.q < 128:
             return derived_tables(first.q)
         if first.tables is None:

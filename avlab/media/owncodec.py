@@ -10,7 +10,7 @@ import numpy as np
 
 from avlab.media.codec import Image
 from avlab.parts import Call, Encoded, PartError, called, missing_methods, named, shown
-from avlab.wire.jpeg import MAX_SIDE
+from avlab.wire.jpegsize import MAX_SIDE
 from avlab.wire.payloads.jpeg import MAX_SCAN
 
 LONGEST_NAME = 32

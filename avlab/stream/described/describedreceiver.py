@@ -60,7 +60,7 @@ def is_description(name: str | os.PathLike[str]) -> bool:
 
 
 @dataclass(slots=True)
-class _Way:
+class _DescribedWay:
     """How one stream comes."""
 
     stream: str
@@ -95,7 +95,7 @@ class DescribedReceiver:
         self._system = Sockets() if system is None else system
         self._incoming = presentation.player.streams
         self._links: list[Datagrams] = []
-        self.ways: dict[str, _Way] = {}
+        self.ways: dict[str, _DescribedWay] = {}
         self._play_ns = self._looked_ns = 0
         self._named: set[str] = set()
         self._silent = False
@@ -141,7 +141,7 @@ class DescribedReceiver:
                 self._notice("address", opened.words)
             kinds = {media.payload_type, *(number for number, _ in media.others)}
             sender = FoundSender(kinds=kinds, sources=to.sources, ssrc=to.ssrc)
-            self.ways[stream] = _Way(stream, to, opened, sender)
+            self.ways[stream] = _DescribedWay(stream, to, opened, sender)
             player.add(stream, self._reading.described(stream, media)._replace(ssrc=to.ssrc))
             way = "multicast" if opened.multicast else "udp"
             self._recording.setting(self._clock.now_ns(), f"{stream}_over", way)
@@ -208,7 +208,7 @@ class DescribedReceiver:
 
     # ---- what arrives
 
-    def attend(self, what: _Way, link: Any) -> None:
+    def attend(self, what: _DescribedWay, link: Any) -> None:
         """A socket is ready: packets, reports, or both."""
         datagrams = link.receive_batches()
         now_ns = self._clock.now_ns()
@@ -274,7 +274,7 @@ class DescribedReceiver:
     def _where(self, stream: str) -> str:
         return self.ways[stream].opened.where
 
-    def _send_rtcp(self, way: _Way, batch: Batch) -> None:
+    def _send_rtcp(self, way: _DescribedWay, batch: Batch) -> None:
         to = way.sender.reports_to
         if to is not None and way.sender.affords(len(batch.data)):
             with contextlib.suppress(OSError):

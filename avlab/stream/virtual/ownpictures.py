@@ -12,7 +12,7 @@ from avlab.media.sources import ClipSource
 from avlab.parts import Call, PartError
 from avlab.stream.sending.pictures import Pictures
 from avlab.stream.virtual import filler
-from avlab.wire.payloads.own import OwnFormat
+from avlab.wire.payloads.ownpayload import OwnFormat
 from avlab.wire.rtp import VIDEO_CLOCK, Packed
 from avlab.wire.units import JPEG_CODING, EncodedFrame
 

@@ -19,9 +19,9 @@ from avlab.measure.captures.blocks import CaptureFile, Records, column, heads
 from avlab.measure.captures.control import Control
 from avlab.measure.captures.frames import frames_and_sync
 from avlab.measure.captures.interleaved import STARTS, Direction
-from avlab.measure.captures.layers import READ, TCP, UDP, Carried, Flow, carried, keyed
+from avlab.measure.captures.layers import READ, TCP, UDP, AddressPair, CarriedPackets, carried, keyed
 from avlab.measure.captures.numbers import measured
-from avlab.measure.captures.streams import ITEM, MOST_STREAMS, Format, Stream
+from avlab.measure.captures.rtpstreams import ITEM, MOST_STREAMS, PayloadKind, Stream
 from avlab.measure.numbers.loss import Heard
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.tables import PACKET_FATES, STREAMS, Rows
@@ -37,7 +37,7 @@ _STARTS = np.array([int.from_bytes(start, "big") for start in STARTS], np.int64)
 def from_pcap(path: str | os.PathLike[str], streams: Iterable[int] | None = None) -> Trace:
     """The trace of a capture file; see `Trace.from_pcap`."""
     source = Path(path)
-    reading = Reading(source.name)
+    reading = CaptureReading(source.name)
     with _opened(source) as file:
         capture = CaptureFile(file, name=str(source))
         for records in capture:
@@ -58,7 +58,7 @@ def _opened(source: Path) -> Any:
         yield file
 
 
-class Reading:
+class CaptureReading:
     """Takes a capture's packets some at a time, and gives its trace."""
 
     def __init__(self, name: str) -> None:
@@ -67,7 +67,7 @@ class Reading:
         self._heard = Heard()
         self._streams: dict[int, Stream] = {}
         self._names: dict[int, int] = {}  # how many streams have an SSRC
-        self._formats: dict[int, Format] = {}
+        self._formats: dict[int, PayloadKind] = {}
         self._control = Control()
         self._directions: dict[int, Direction] = {}
         self._packets = self._datagrams = 0
@@ -96,7 +96,7 @@ class Reading:
             signalled = set()
         self._sort_out(packets, rows, items, keys, signalled)
 
-    def _candidates(self, packets: Carried) -> tuple[Any, Any, Any]:
+    def _candidates(self, packets: CarriedPackets) -> tuple[Any, Any, Any]:
         """What may be RTP in datagrams: rows, items and the numbers of their streams. RTCP is taken in."""
         udp = np.flatnonzero((packets.protocol == UDP) & (packets.have >= 8))
         head = heads(packets.data, packets.at[udp], 12)
@@ -114,14 +114,14 @@ class Reading:
         items["ssrc"] = column(head, 8, ">u4")
         return rows, items, keyed(packets.flow[rows], items["ssrc"])
 
-    def _hear(self, packets: Carried, row: int) -> None:
+    def _hear(self, packets: CarriedPackets, row: int) -> None:
         at, have = int(packets.at[row]), int(packets.have[row])
         whole = have == int(packets.size[row])
         self._control.hear(
             packets.data[at : at + have].tobytes(), int(packets.time_ns[row]), packets.flow_of(row), whole=whole
         )
 
-    def _of_connections(self, packets: Carried) -> list[tuple[int, int, Any]]:
+    def _of_connections(self, packets: CarriedPackets) -> list[tuple[int, int, Any]]:
         """RTP within RTSP: the rows that complete packets, the numbers of their streams, and the packets."""
         tcp = np.flatnonzero((packets.protocol == TCP) & (packets.have > 0))
         if not len(tcp):
@@ -153,7 +153,7 @@ class Reading:
                     found.append((row, key, item))
         return found
 
-    def _sort_out(self, packets: Carried, rows: Any, items: Any, keys: Any, signalled: set[int]) -> None:
+    def _sort_out(self, packets: CarriedPackets, rows: Any, items: Any, keys: Any, signalled: set[int]) -> None:
         """Give each stream its packets, and write down those of the ones that are believed."""
         if not len(rows):
             return
@@ -252,5 +252,5 @@ def _main(found: list[dict[str, Any]], chosen: list[int] | None) -> dict[str, di
 
 
 def _way(stream: dict[str, Any]) -> tuple[str, str]:
-    flow: Flow = Flow(*stream["flow"])
+    flow: AddressPair = AddressPair(*stream["flow"])
     return flow.source, flow.target

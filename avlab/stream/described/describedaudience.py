@@ -18,14 +18,14 @@ from typing import Any
 from avlab.core.budget import FeedbackBudget
 from avlab.core.events import ClockTold, Doubted, KeyAsked, Path
 from avlab.core.sender import MOST_HEARD, Sender
-from avlab.measure.numbers.audience import Member
+from avlab.measure.numbers.attendance import Member
 from avlab.measure.record.trace import Recorder
 from avlab.media.sources import Source
 from avlab.network.settings import Network
 from avlab.stream.clock import Clock, WallClock
+from avlab.stream.described.describedreceiver import is_description
 from avlab.stream.described.interfaces import resolved, written
-from avlab.stream.described.receiver import is_description
-from avlab.stream.ends import Part
+from avlab.stream.ends import SoundPart
 from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.dispatch import Dispatch
 from avlab.stream.rtsp.feedback import Feedback
@@ -390,7 +390,7 @@ class DescribedAudience:
         """Send a frame's packets."""
         return self._to_all("video", unit, pts_ns)
 
-    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
+    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[SoundPart]]:
         """Send a chunk."""
         cut = self._packing.cut_sound(chunk)
         sent_ns, count = self._to_all("audio", cut, chunk.pts_ns)

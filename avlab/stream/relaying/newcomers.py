@@ -41,7 +41,7 @@ class Guest(Protocol):
 G = TypeVar("G", bound=Guest)
 
 
-class Room(NamedTuple, Generic[G]):
+class Newcomer(NamedTuple, Generic[G]):
     """What is decided about a newcomer: who goes for it, or why it is refused. Either leads to the notice `words`."""
 
     admitted: bool
@@ -55,31 +55,31 @@ MADE_WAY = "clients whose datagrams the peer had not answered made way for other
 HUNG_UP = f"of more than {MOST_WAITING} connections on which nothing was set up the oldest were closed"
 
 
-def room_for_connection(there: Sequence[G], host: str) -> Room[G]:
+def room_for_connection(there: Sequence[G], host: str) -> Newcomer[G]:
     """Whether a connection is taken. One that has set up nothing goes for it: the oldest of `host` when that
     has too many, else the oldest of the address that has the most."""
     asking = sorted((guest for guest in there if guest.standing is Standing.ASKING), key=lambda guest: guest.since_ns)
     if _crowded(there, host):
         own = next((guest for guest in asking if guest.host == host), None)
-        return Room(own is not None, own, CROWDED)
+        return Newcomer(own is not None, own, CROWDED)
     leaves = one_too_many([*(guest.host for guest in asking), host])
-    return Room(True) if leaves is None else Room(True, asking[leaves], HUNG_UP)
+    return Newcomer(True) if leaves is None else Newcomer(True, asking[leaves], HUNG_UP)
 
 
-def room_for_datagrams(there: Sequence[G], host: str) -> Room[G]:
+def room_for_datagrams(there: Sequence[G], host: str) -> Newcomer[G]:
     """Whether datagrams from `host` are passed on. Of those unanswered, whoever has been silent longest goes first."""
     if _crowded(there, host):
         own = _longest_silent(guest for guest in there if guest.host == host)
-        return Room(own is not None, own, CROWDED)
+        return Newcomer(own is not None, own, CROWDED)
     return room_for_setup(there)
 
 
-def room_for_setup(there: Sequence[G]) -> Room[G]:
+def room_for_setup(there: Sequence[G]) -> Newcomer[G]:
     """Whether another client can have a place at all."""
     if sum(guest.standing is not Standing.ASKING for guest in there) < MAX_SESSIONS:
-        return Room(True)
+        return Newcomer(True)
     leaves = _longest_silent(there)
-    return Room(False, None, FULL) if leaves is None else Room(True, leaves, MADE_WAY)
+    return Newcomer(False, None, FULL) if leaves is None else Newcomer(True, leaves, MADE_WAY)
 
 
 def _crowded(there: Iterable[G], host: str) -> bool:

@@ -25,18 +25,18 @@ def stereo(chunks: Iterable[Chunk], *, rate: int, size: int) -> Iterator[Chunk]:
 
 
 def _cut(chunks: Iterable[Chunk], rate: int, size: int) -> Iterator[tuple[int, Samples]]:
-    line: _Line | None = None
+    line: _SoundLine | None = None
     for chunk in chunks:
         if line is None or abs(chunk.pts_ns - line.ends_ns) > APART_NS or chunk.rate != line.source_rate:
             if line is not None:
                 yield from line.rest()
-            line = _Line(chunk.pts_ns, chunk.rate, rate, size)
+            line = _SoundLine(chunk.pts_ns, chunk.rate, rate, size)
         yield from line.take(chunk)
     if line is not None:
         yield from line.rest()
 
 
-class _Line:
+class _SoundLine:
     """A run of sound without a gap: what is given continues from `pts_ns` by its own count of samples."""
 
     def __init__(self, pts_ns: int, source_rate: int, rate: int, size: int) -> None:

@@ -60,7 +60,7 @@ class Played(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Run:
+class _SoundRun:
     position: int  # in samples of media time
     end: int
     samples: Samples
@@ -82,7 +82,7 @@ class SoundBuffer:
         self.underruns = 0  # how often sound broke off for want of samples, the end of a stream included
         self.corrected = 0  # samples taken out less samples put in
         self.cuts = 0  # how often sound was left out, or silence put in, at a stroke
-        self._runs: deque[_Run] = deque()  # by position
+        self._runs: deque[_SoundRun] = deque()  # by position
         self._played: list[Played] = []
         self._limit = LIMIT_NS * rate // NS
         self._base_ns: int | None = None
@@ -120,7 +120,7 @@ class SoundBuffer:
         """A run of int16 samples (n, channels) whose first is media time `pts_ns`; False if it comes too late."""
         position = (pts_ns * self.rate + NS // 2) // NS
         end, here = position + len(samples), self._position
-        run = _Run(position, end, samples, ticks, pts_ns, now_ns)
+        run = _SoundRun(position, end, samples, ticks, pts_ns, now_ns)
         if here is not None and here < end and position - here <= self._limit:
             self._astray_ns = None
         elif not self._in_reach(run, now_ns):
@@ -169,7 +169,7 @@ class SoundBuffer:
                 self._astray_ns = None
                 if control.arrival(moment_ns - last[0] - now_ns + last[1]):
                     self._catch_up()
-                runs.append(_Run(position, end, samples, ticks, moment_ns, now_ns))
+                runs.append(_SoundRun(position, end, samples, ticks, moment_ns, now_ns))
                 out.append(True)
             ticks += step
         return out
@@ -279,7 +279,7 @@ class SoundBuffer:
 
     # ---- where sound is placed
 
-    def _in_reach(self, run: _Run, now_ns: int) -> bool:
+    def _in_reach(self, run: _SoundRun, now_ns: int) -> bool:
         """Whether a run can still be heard, and soon; when nothing could be for a while, playout goes to the sender."""
         if self._position is None:
             return not self._runs or abs(run.position - self._runs[0].position) <= self._limit
@@ -461,7 +461,7 @@ class SoundBuffer:
         while self._runs:
             self._finish(self._runs.popleft(), reason)
 
-    def _finish(self, run: _Run, reason: str) -> None:
+    def _finish(self, run: _SoundRun, reason: str) -> None:
         if reason == "shown" and run.heard_ns is None:
             reason = "skipped"  # passed over: by the start, by a shift, or in favour of a run at the same place
         heard_ns = run.heard_ns if reason == "shown" else None

@@ -23,7 +23,7 @@ MAX_ASKED = 64
 
 
 @dataclass(slots=True)
-class Track:
+class RelayTrack:
     """One stream of a session: its UDP ports at both ends and the relay's own between them, or its channels."""
 
     stream: str
@@ -42,12 +42,12 @@ class Dialogue:
     """
 
     def __init__(
-        self, server: str, *, bind: Callable[[], tuple[PortPair, PortPair]], changed: Callable[[Track], None]
+        self, server: str, *, bind: Callable[[], tuple[PortPair, PortPair]], changed: Callable[[RelayTrack], None]
     ) -> None:
-        self.tracks: dict[str, Track] = {}
+        self.tracks: dict[str, RelayTrack] = {}
         self._server, self._bind, self._changed = server, bind, changed
         self._relay = server  # as the client addresses it
-        self._asked: dict[str, tuple[str, Track | None]] = {}
+        self._asked: dict[str, tuple[str, RelayTrack | None]] = {}
         self._kinds: list[tuple[str, str]] = []  # each stream of the description: how its address ends, video or audio
 
     def request(self, message: rtsp.Request) -> rtsp.Request:
@@ -91,13 +91,13 @@ class Dialogue:
         """The stream whose RTP packets come on a channel of the connection."""
         return next((t.stream for t in self.tracks.values() if t.channels and t.channels[0] == channel), None)
 
-    def _track(self, uri: str) -> Track:
+    def _track(self, uri: str) -> RelayTrack:
         """A track by its address: its kind as described, else after how many there are."""
         taken = set(self.tracks)
         for control, kind in self._kinds:
             if uri.rstrip("/").endswith(control):
-                return Track(kind)
-        return Track("audio" if "video" in taken else "video")
+                return RelayTrack(kind)
+        return RelayTrack("audio" if "video" in taken else "video")
 
     def _described(self, body: bytes) -> bytes:
         text = body.decode("utf-8", "replace")
@@ -110,7 +110,7 @@ class Dialogue:
         # A description without an absolute address goes through byte by byte.
         return _to(self._relay, text).encode("utf-8", "replace") if b"rtsp" in body.lower() else body
 
-    def _offered(self, track: Track, offer: str) -> str:
+    def _offered(self, track: RelayTrack, offer: str) -> str:
         """One transport as the server is to be offered it: the relay's ports in the place of the client's."""
         parsed = next(iter(rtsp.parse_transport(offer)), None)
         if parsed is None or parsed.client_port is None:
@@ -120,7 +120,7 @@ class Dialogue:
         track.client_port = parsed.client_port
         return _parameters(offer, client_port=track.to_server, destination=None)
 
-    def _granted(self, track: Track, transport: str) -> str:
+    def _granted(self, track: RelayTrack, transport: str) -> str:
         """The transport that the server grants, with the ports that the client knows and those it is to send to."""
         given = next(iter(rtsp.parse_transport(transport)), None)
         if given is None or given.lower == "TCP" or track.client_port is None:

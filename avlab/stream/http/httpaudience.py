@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from avlab.measure.numbers.audience import Member
+from avlab.measure.numbers.attendance import Member
 from avlab.measure.record.trace import Recorder
 from avlab.media.sources import Source
 from avlab.stream.clock import Clock, WallClock
-from avlab.stream.ends import Part
+from avlab.stream.ends import SoundPart
 from avlab.stream.http.gate import Gate
-from avlab.stream.http.site import Shown, Site
+from avlab.stream.http.site import PageContent, Site
 from avlab.stream.http.viewers import Unit, picture_of, sound_of
 from avlab.stream.places import Places
 from avlab.stream.sockets.links import Waker, host_of
@@ -57,7 +57,7 @@ class HttpAudience:
         self._clock, self._start, self._notice, self._spawn = clock, play, notice, spawn
         self._gate = Gate(host, admission=admission, by_code=by_code, by_name=by_name)
         sound = source.has_audio
-        shown = Shown(
+        shown = PageContent(
             printable(name, most=200),
             float(source.fps) if source.fps else None,
             source.has_video,
@@ -192,13 +192,13 @@ class HttpAudience:
         self._site.show(unit)
         return now_ns, 1
 
-    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
+    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[SoundPart]]:
         """Hand over a chunk, for all who listen."""
         if not any(viewer.hears for viewer in list(self._site.viewers.values())):
             return None, ()
         now_ns = self._clock.now_ns()
         self._site.hear(sound_of(chunk))
-        return now_ns, (Part(chunk.pts_ns, None, chunk.samples.nbytes),)
+        return now_ns, (SoundPart(chunk.pts_ns, None, chunk.samples.nbytes),)
 
     def say_goodbye(self, now_ns: int) -> None:
         """The stream is over for all who look; who comes from now on is there for the next one."""

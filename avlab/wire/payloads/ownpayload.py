@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from avlab.parts import Call, PartEndedError, PartError, called, missing_methods, named, shown
-from avlab.wire.jpeg import check_jpeg
+from avlab.wire.jpegsize import check_jpeg
 from avlab.wire.payloads.jpeg import MAX_FRAGMENTS, MAX_SCAN
 from avlab.wire.payloads.marked import MarkedAssembler, packed_payloads
 from avlab.wire.rtp import FIRST_DYNAMIC, HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, VIDEO_CLOCK, Packed

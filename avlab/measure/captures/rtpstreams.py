@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from avlab.measure.captures.blocks import Ints
-from avlab.measure.captures.layers import Flow
+from avlab.measure.captures.layers import AddressPair
 from avlab.measure.record.tables import PACKETS, STREAMS, UNKNOWN, Rows
 
 NS = 1_000_000_000
@@ -48,7 +48,7 @@ RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 90_000)
 """Media clocks that are met, in ticks a second."""
 
 
-class Format(NamedTuple):
+class PayloadKind(NamedTuple):
     """What a payload type stands for."""
 
     name: str
@@ -56,18 +56,18 @@ class Format(NamedTuple):
     rate: int | None
 
 
-def _static() -> dict[int, Format]:
+def _static() -> dict[int, PayloadKind]:
     """RFC 3551, tables 4 and 5."""
     sound = {0: "PCMU", 3: "GSM", 4: "G723", 5: "DVI4", 7: "LPC", 8: "PCMA", 9: "G722", 12: "QCELP", 13: "CN"}
     sound |= {15: "G728", 18: "G729"}
-    known = {number: Format(name, "audio", 8_000) for number, name in sound.items()}
+    known = {number: PayloadKind(name, "audio", 8_000) for number, name in sound.items()}
     for number, name, rate in (
         (6, "DVI4", 16_000), (10, "L16", 44_100), (11, "L16", 44_100), (14, "MPA", 90_000), (16, "DVI4", 11_025),
         (17, "DVI4", 22_050),
     ):  # fmt: skip
-        known[number] = Format(name, "audio", rate)
+        known[number] = PayloadKind(name, "audio", rate)
     pictures = {25: "CelB", 26: "JPEG", 28: "nv", 31: "H261", 32: "MPV", 33: "MP2T", 34: "H263"}
-    return known | {number: Format(name, "video", 90_000) for number, name in pictures.items()}
+    return known | {number: PayloadKind(name, "video", 90_000) for number, name in pictures.items()}
 
 
 STATIC = _static()
@@ -79,7 +79,7 @@ def counts_on(items: Any) -> bool:
     return bool(len(steps)) and bool(((np.abs(steps) <= 100) & (steps != 0)).mean() >= 0.6)
 
 
-def format_of(items: Any, formats: dict[int, Format]) -> Format | None:
+def format_of(items: Any, formats: dict[int, PayloadKind]) -> PayloadKind | None:
     """What a source sends: by its payload type, by a captured description, or by its clock; None: not clear yet."""
     kind = int(np.bincount(items["type"]).argmax())
     known = STATIC.get(kind) or formats.get(kind)
@@ -91,7 +91,7 @@ def format_of(items: Any, formats: dict[int, Format]) -> Format | None:
     return guessed(items)
 
 
-def guessed(items: Any) -> Format:
+def guessed(items: Any) -> PayloadKind:
     """Several packets with one timestamp are a picture; the clock is the usual one that the timestamps fit.
 
     Where there is too little to go by, large packets are taken for pictures'.
@@ -101,7 +101,7 @@ def guessed(items: Any) -> Format:
     span = int(items["time"][-1] - items["time"][0]) / NS
     rate = nearest_rate(abs(int(ticks.sum(dtype=np.int64))) / span) if span > 0.2 else None
     video = video or rate == 90_000 or (rate is None and float(items["size"].mean()) > 400)
-    return Format("", "video" if video else "audio", 90_000 if video else rate)
+    return PayloadKind("", "video" if video else "audio", 90_000 if video else rate)
 
 
 def nearest_rate(ticks_a_second: float) -> int | None:
@@ -114,12 +114,12 @@ def nearest_rate(ticks_a_second: float) -> int | None:
 class Stream:
     """A source of packets between two addresses."""
 
-    flow: Flow
+    flow: AddressPair
     ssrc: int
     key: int
     signalled: bool = False  # an RTSP connection carries it: no doubt
     believed: bool | None = None
-    format: Format | None = None
+    format: PayloadKind | None = None
     code: int = UNKNOWN
     """Its name in a trace: the SSRC, with 2**32 for each stream before it that has the same."""
     types: Counter[int] = field(default_factory=Counter)
@@ -127,7 +127,7 @@ class Stream:
     _count: int = 0
     _last: int | None = None  # the number of its last packet, unwrapped
 
-    def offer(self, items: Any, formats: dict[int, Format]) -> Any:
+    def offer(self, items: Any, formats: dict[int, PayloadKind]) -> Any:
         """Take packets in the order in which they came; those that are to be written down, if it is clear by now."""
         if self.believed is False:
             return None
@@ -139,11 +139,11 @@ class Stream:
             return None
         return self._decided(formats, last=self._count >= UNDECIDED)
 
-    def settle(self, formats: dict[int, Format]) -> Any:
+    def settle(self, formats: dict[int, PayloadKind]) -> Any:
         """No more packets come: those that are to be written down."""
         return self._decided(formats, last=True) if self.believed is None and self._held else None
 
-    def _decided(self, formats: dict[int, Format], *, last: bool) -> Any:
+    def _decided(self, formats: dict[int, PayloadKind], *, last: bool) -> Any:
         items = self._held[0] if len(self._held) == 1 else np.concatenate(self._held)
         self._held = [items]
         if not self.signalled and not (counts_on(items) and len(items) >= ENOUGH - 1):

@@ -21,7 +21,7 @@ from avlab.stream.sockets.links import Waker
 from avlab.timing.jitterbuffer import Frame
 from avlab.wire import multipart
 from avlab.wire.digest import Credentials
-from avlab.wire.jpeg import check_jpeg
+from avlab.wire.jpegsize import check_jpeg
 from avlab.wire.text import printable
 from avlab.wire.units import NS, WireError
 
@@ -174,7 +174,7 @@ class HttpReceiver:
             self._ended = True
             self._waker.wake()
 
-    def _put(self, parts: list[multipart.Part], waker: Waker) -> None:
+    def _put(self, parts: list[multipart.BodyPart], waker: Waker) -> None:
         now_ns = self._clock.now_ns()
         for part in parts:
             if part.picture:

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from avlab.measure.numbers.audience import Member, Pulse
+from avlab.measure.numbers.attendance import Member, Pulse
 from avlab.measure.record.trace import PacketTuple, Recorder
-from avlab.media.pcm import stereo
 from avlab.media.sources import Source
+from avlab.media.stereo import stereo
 from avlab.stream.clock import Clock, WallClock
-from avlab.stream.ends import Part
+from avlab.stream.ends import SoundPart
 from avlab.stream.sockets import listening
 from avlab.stream.sockets.links import Address, TcpLink, UdpLink, bind_udp, interest, largest_datagram
 from avlab.stream.sockets.tapped import TappedSockets
@@ -66,7 +66,7 @@ EVENTS_TOLD = 200
 
 
 @dataclass(slots=True, eq=False)
-class Listener:
+class SoundListener:
     """A connection for sound."""
 
     link: TcpLink
@@ -77,12 +77,12 @@ class Listener:
 
 
 @dataclass(slots=True, eq=False)
-class Viewer:
+class ClassicViewer:
     """Somewhere that a datagram came from."""
 
     address: Address
     since_ns: int
-    listener: Listener | None = None
+    listener: SoundListener | None = None
     doubtful_ns: int | None = None  # when its connection closed
     guessed_ns: int | None = None  # when a connection was taken for its own, long after its hello
     number: int = 0
@@ -115,8 +115,8 @@ class ClassicAudience:
         self._patience_ns = round(session_timeout * NS)
         self._clock, self._recorder, self._start, self._notice = clock, recorder, play, notice
         self.video, self._sound = ClassicVideo(), ClassicSound()
-        self.viewers: dict[Address, Viewer] = {}
-        self.listeners: list[Listener] = []
+        self.viewers: dict[Address, ClassicViewer] = {}
+        self.listeners: list[SoundListener] = []
         self._allowance = Allowance()
         self.waiting: dict[Address, int] = {}  # said hello, and is sent nothing until it connects; since when
         self._picture_ns: int | None = None  # the last picture's pts
@@ -226,14 +226,14 @@ class ClassicAudience:
                 self._hear(what, now_ns)
 
     @contextmanager
-    def _session(self, peer: Address | Listener, now_ns: int) -> Iterator[None]:
+    def _session(self, peer: Address | SoundListener, now_ns: int) -> Iterator[None]:
         """Whatever goes wrong with one peer is recorded, and ends with it: the others go on."""
         try:
             yield
         except Exception as error:
-            host = peer.host if isinstance(peer, Listener) else peer[0]
+            host = peer.host if isinstance(peer, SoundListener) else peer[0]
             self._tell(now_ns, "client failed", f"{host}: {type(error).__name__}: {error}")
-            if isinstance(peer, Listener):
+            if isinstance(peer, SoundListener):
                 self._hang_up(peer, now_ns)
             else:
                 self._drop(peer, now_ns, "it could not be served")
@@ -263,7 +263,7 @@ class ClassicAudience:
             if now_ns - since_ns > WAITING_NS:
                 del self.waiting[address]
 
-    def _look_after(self, listener: Listener, now_ns: int) -> None:
+    def _look_after(self, listener: SoundListener, now_ns: int) -> None:
         link = listener.link
         stalled = link.progress_ns is not None and now_ns - link.progress_ns > self._patience_ns
         unmet = not listener.leaving and self._viewer_of(listener) is None
@@ -294,9 +294,9 @@ class ClassicAudience:
                     self._tell(now_ns, "client waits", f"{address[0]}: for its connection for sound")
                 self._wait(address, now_ns)
                 return
-        self._serve(Viewer(address, now_ns, free), now_ns)
+        self._serve(ClassicViewer(address, now_ns, free), now_ns)
 
-    def _serve(self, viewer: Viewer, now_ns: int) -> None:
+    def _serve(self, viewer: ClassicViewer, now_ns: int) -> None:
         self.waiting.pop(viewer.address, None)
         self._met += 1
         viewer.number = self._met
@@ -312,7 +312,7 @@ class ClassicAudience:
             if len(crowd) > most:
                 self.waiting.pop(crowd[0], None)
 
-    def _guessed(self, host: str, now_ns: int) -> Listener | None:
+    def _guessed(self, host: str, now_ns: int) -> SoundListener | None:
         """A connection that was lately taken for that of an older hello, which may be forged: it is free again."""
         for viewer in self.viewers.values():
             if viewer.address[0] == host and viewer.guessed_ns is not None and now_ns - viewer.guessed_ns < GUESS_NS:
@@ -321,7 +321,7 @@ class ClassicAudience:
                 return viewer.listener
         return None
 
-    def _put_off(self, viewer: Viewer, now_ns: int, reason: str) -> None:
+    def _put_off(self, viewer: ClassicViewer, now_ns: int, reason: str) -> None:
         """No more for one who has proved nothing, unless its connection still comes, or came for another."""
         listener = self._guessed(viewer.address[0], now_ns)
         if listener is not None:
@@ -335,7 +335,7 @@ class ClassicAudience:
         if len(self.listeners) >= MAX_VIEWERS:
             arrival.link.close()
             return
-        listener = Listener(arrival.link, arrival.address[0], now_ns)
+        listener = SoundListener(arrival.link, arrival.address[0], now_ns)
         self.listeners.append(listener)
         self._selector.register(listener.link, selectors.EVENT_READ, listener)
         with self._session(listener, now_ns):
@@ -345,7 +345,7 @@ class ClassicAudience:
                 self._tell(now_ns, "client refused", f"{unmet[0].host}: too many connections ask for nothing")
                 self._hang_up(unmet[0], now_ns)
 
-    def _hear(self, listener: Listener, now_ns: int) -> None:
+    def _hear(self, listener: SoundListener, now_ns: int) -> None:
         """Nothing that a listener says means anything but that it is there."""
         try:
             listener.link.flush(now_ns)
@@ -356,20 +356,20 @@ class ClassicAudience:
         except OSError:
             self._hang_up(listener, now_ns)
 
-    def _free(self) -> list[Listener]:
+    def _free(self) -> list[SoundListener]:
         taken = {id(viewer.listener) for viewer in self.viewers.values()}
         return [listener for listener in self.listeners if id(listener) not in taken and not listener.leaving]
 
-    def _free_at(self, host: str, now_ns: int) -> Listener | None:
+    def _free_at(self, host: str, now_ns: int) -> SoundListener | None:
         """The connection that a hello from there may be of: in their order when they came lately, else the last."""
         here = [listener for listener in self._free() if listener.host == host]
         lately = [listener for listener in here if now_ns - listener.since_ns < LATELY_NS]
         return lately[0] if lately else here[-1] if here else None
 
-    def _viewer_of(self, listener: Listener) -> Viewer | None:
+    def _viewer_of(self, listener: SoundListener) -> ClassicViewer | None:
         return next((viewer for viewer in self.viewers.values() if viewer.listener is listener), None)
 
-    def _match(self, listener: Listener, now_ns: int, *, doubtful: bool) -> None:
+    def _match(self, listener: SoundListener, now_ns: int, *, doubtful: bool) -> None:
         """A connection vouches for the viewer at its address that has waited longest for one, else for the last hello.
 
         A hello and its connection follow each other closely, and what waits longer may be forged.
@@ -383,9 +383,9 @@ class ClassicAudience:
                 return
         waiting = next((address for address in reversed(self.waiting) if address[0] == listener.host), None)
         if waiting is not None and len(self.viewers) < MAX_VIEWERS:
-            self._serve(Viewer(waiting, now_ns, listener, guessed_ns=now_ns), now_ns)
+            self._serve(ClassicViewer(waiting, now_ns, listener, guessed_ns=now_ns), now_ns)
 
-    def _hang_up(self, listener: Listener, now_ns: int) -> None:
+    def _hang_up(self, listener: SoundListener, now_ns: int) -> None:
         """A connection is closed: its viewer goes too, unless it may have been the connection of another."""
         if listener not in self.listeners:
             return
@@ -460,7 +460,7 @@ class ClassicAudience:
             return pts_ns - before_ns
         return round(NS / (self._source.fps or 30))
 
-    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[Part]]:
+    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[SoundPart]]:
         """Send a chunk to every viewer's listener."""
         messages = self._sound.pack(chunk)
         first_ns: int | None = None
@@ -476,7 +476,7 @@ class ClassicAudience:
             first_ns = first_ns or now_ns
             rows += [_row("audio", len(message), now_ns, "socket_dropped" if stalled else None) for message in messages]
         self._recorder.packets(rows)
-        parts = (Part(chunk.pts_ns, None, chunk.samples.nbytes),)
+        parts = (SoundPart(chunk.pts_ns, None, chunk.samples.nbytes),)
         return first_ns, parts if first_ns is not None else ()
 
     def say_goodbye(self, now_ns: int) -> None:
@@ -491,7 +491,7 @@ class ClassicAudience:
         self.viewers.clear()
         self.waiting.clear()
 
-    def _push(self, listener: Listener, data: bytes, now_ns: int) -> None:
+    def _push(self, listener: SoundListener, data: bytes, now_ns: int) -> None:
         try:
             listener.link.send(data, now_ns)
             self.sent_bytes += len(data)
