@@ -6,11 +6,13 @@ import json
 import math
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tools
 
 import avlab
 from avlab import Challenge, metrics
@@ -281,10 +283,14 @@ for number in range(30):
 
 def test_lines_of_several_processes_are_all_whole(tmp_path: Path) -> None:
     path = tmp_path / "b.jsonl"
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name, Challenge(WORD).key]) for name in "ABCD"
-    ]
-    assert [writer.wait(120) for writer in writers] == [0, 0, 0, 0]
+    with ExitStack() as all_ended:
+        writers = [
+            all_ended.enter_context(tools.started(sys.executable, "-c", WRITER, path, name, Challenge(WORD).key))
+            for name in "ABCD"
+        ]
+        said = [writer.communicate(timeout=tools.SECONDS)[1] for writer in writers]
+    assert said == [""] * 4
+    assert [writer.returncode for writer in writers] == [0] * 4
     board = Challenge(WORD).leaderboard(path)
     assert len(board.table) == 120
     assert board.ignored == 0
