@@ -246,7 +246,7 @@ def evil(target: str) -> Iterator[str]:
             yield f"http://lab.example:{made.server_port}/"
         finally:
             made.shutdown()
-            thread.join()
+            thread.join(60)
 
 
 def test_a_page_of_another_origin_gets_nothing(chromium: Browser, clip: Path) -> None:

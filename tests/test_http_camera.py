@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tools
 from rawclient import until
 
 from avlab.media.codec import decode_jpeg
@@ -60,7 +61,7 @@ class Camera:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._thread.join()
+        self._thread.join(60)
 
     def _run(self) -> None:
         while True:
@@ -297,10 +298,9 @@ def test_an_address_is_read_or_refused(url: str, place: HttpPlace | None) -> Non
 def certificate(tmp_path: Path) -> Path:
     """A certificate of 127.0.0.1 by itself, with its key."""
     path = tmp_path / "camera.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(tmp_path / "cert.pem")],
-        check=True, capture_output=True,
+    tools.run(
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", tmp_path / "cert.pem",
     )  # fmt: skip
     path.write_bytes(path.read_bytes() + (tmp_path / "cert.pem").read_bytes())
     return path
