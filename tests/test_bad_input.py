@@ -111,7 +111,9 @@ def test_a_port_in_use(short: Path, taken: int) -> None:
 
 
 PLAYS = [
-    ("http://127.0.0.1:80/", "'http://127.0.0.1:80/' is no address to play: write it as rtsp://host:port/path"),
+    ("ftp://127.0.0.1:80/", "'ftp://127.0.0.1:80/' is no address to play: write it as rtsp://host:port/path"),
+    ("http://127.0.0.1:9/", "nothing listens at 127.0.0.1:9: start the server first, or check the port"),
+    ("http://127.0.0.1:99999/x", "is no address to play: write it as http://host:port/path"),
     ("count.mp4", "'count.mp4' is a file, and a client plays an address: serve it"),
     ("/films/A Film.MKV", "'/films/A Film.MKV' is a file, and a client plays an address"),
     ("server.local", "'server.local' is no address to play: write it as rtsp://host:port/path"),
@@ -290,7 +292,7 @@ def test_values_of_the_wrong_kind_get_a_sentence() -> None:
 
 
 def test_a_picture_shows_itself_in_a_line() -> None:
-    assert repr(Received(b"\xff" * 10_000, 1.5)) == "Received(pts=1.5)"
+    assert repr(Received(b"\xff" * 10_000, 1.5)) == "Received(pts=1.5, captured=None)"
 
 
 def test_plots_that_cannot_be_kept_are_refused_before_streaming(tmp_path: Path) -> None:
