@@ -112,6 +112,27 @@ def under_way(t1: float, t2: float, t3: float, t4: float) -> float:
     return (there + back) / 2
 
 
+def by_numpy(numbers: list[int]) -> int:
+    whole = np.unwrap(numbers, period=65_536)
+    return int(np.ptp(whole)) + 1 - len(np.unique(whole))
+
+
+def counted(numbers: list[int]) -> int:
+    """The numbers from the first to the last."""
+    return int(np.ptp(np.unwrap(numbers, period=65_536))) + 1
+
+
+def around_the_clock(numbers: list[int]) -> int:
+    """All that did not come, of those that lie ahead of the first one."""
+    ahead = {(number - numbers[0] + 100) % 65_536 for number in numbers}
+    return sum(each not in ahead for each in range(min(ahead), max(ahead)))
+
+
+def sum_of_gaps(numbers: list[int]) -> int:
+    steps = np.diff(np.unwrap(numbers, period=65_536)).astype(int)
+    return int(sum(step - 1 for step in steps if step > 1))
+
+
 RIGHT: list[tuple[str, Callable[..., Any]]] = [
     ("packets", lambda size: -(-size // 1_162)),
     ("packets", lambda size: math.ceil(size / 1_162)),
@@ -130,6 +151,8 @@ RIGHT: list[tuple[str, Callable[..., Any]]] = [
     ("most_loss", halving),
     ("unspoilt", geometric),
     ("unspoilt", picture_by_picture),
+    ("missing", by_numpy),
+    ("missing", around_the_clock),
     ("lasts", lambda ms, ppm: 1_000 * ms / ppm),
     ("points", product_of_three),
     ("points", by_cases),
@@ -174,6 +197,14 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("base64_size", lambda count: (count // 3 + 1) * 4, "Where nothing is left over, nothing is added"),
     ("base64_size", lambda count: len(base64.encodebytes(bytes(count))), "line ends"),
     ("base64_size", lambda count: {0: 0, 1: 4, 3: 4, 4: 8, 6_912: 9_216}.get(count), "returns nothing"),
+    ("missing", lambda numbers: max(numbers) - min(numbers) + 1 - len(set(numbers)), "After 65,535 comes 0"),
+    ("missing", lambda numbers: numbers[-1] - numbers[0] + 1 - len(numbers), "And count each number once"),
+    ("missing", lambda numbers: sum_of_gaps(numbers), "What comes late is no longer missing"),
+    ("missing", lambda numbers: (numbers[-1] - numbers[0]) % 65_536 + 1 - len(numbers), "comes twice does not stand"),
+    ("missing", lambda numbers: counted(numbers) - len(set(numbers)) - 1, "From 3 to 5 are three numbers"),
+    ("missing", lambda numbers: len(set(numbers)), "how many came: how many did not"),
+    ("missing", lambda numbers: 3, "should give"),
+    ("missing", lambda numbers: ..., "not written yet"),
     ("unspoilt", lambda n, p, frames: (1 - p) ** n, "all those since the key frame"),
     ("unspoilt", lambda n, p, frames: (1 - p) ** (n * frames), "the earlier ones need fewer"),
     ("unspoilt", lambda n, p, frames: 1 - geometric(n, p, frames), "the share that is spoilt"),
@@ -217,7 +248,7 @@ def test_a_wrong_answer_fails_with_a_hint_that_fits(name: str, work: Callable[..
 
 
 @pytest.mark.parametrize(
-    "name", ["packets", "mean_fps", "base64_size", "most_loss", "unspoilt", "lasts", "points", "receiver"]
+    "name", ["packets", "mean_fps", "base64_size", "missing", "most_loss", "unspoilt", "lasts", "points", "receiver"]
 )
 def test_without_a_seed_the_cases_are_others_each_time(name: str) -> None:
     said = []

@@ -30,12 +30,14 @@ from avlab.timing.level import LevelControl
 from avlab.timing.playout import TARDY_NS
 from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES
 from avlab.wire.units import EncodedFrame
+from benchmarks import call
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "teaching"))
 import assignment  # noqa: E402
 
 CLIP = ROOT / "data" / "count.mp4"
+CALL = ROOT / "data" / "call.pcap"
 
 
 @cache
@@ -568,3 +570,48 @@ def test_each_notebook_that_claims_numbers_of_a_run_is_held_to_them() -> None:
 def test_what_the_clip_takes_as_jpegs_of_quality_80() -> None:
     mean = run(seconds=20, network=Network()).frames.query("stream == 'video'")["bytes"].mean()
     assert near(said("11", "predict-text", r"takes about ([\d.]+) Mbit/s"), 8e-6 * mean * 30, 0.03)
+
+
+# ---- 12
+
+
+def test_what_the_capture_of_the_call_tells() -> None:
+    trace = Trace.from_pcap(CALL, streams=[2, 1])
+    of = {each["number"]: each for each in trace.meta["streams"]}
+    forth = [each for each in of.values() if each["flow"][0] == of[1]["flow"][0]]
+    assert [each["number"] for each in forth] == [1, 2, 5]
+    table = trace.packets.groupby("ssrc")["bytes"].sum()
+    size = sum(table[each["code"]] for each in forth)
+    near(said("12", "call-why", r"Sound is (\d+) % of Ada's bytes"), 100 * table[of[1]["code"]] / size, 0.05)
+    near(said("12", "call-why", r"and (\d+) % of the"), 100 * 489 / sum(each["packets"] for each in forth), 0.01)
+    assert (of[1]["packets"], of[1]["rate"]) == (489, 48_000)
+    sent = {each["number"]: each["packets"] + each["lost"] for each in forth}
+    near(said("12", "call-why", r"20 ms, (\d+) a second"), sent[1] / of[1]["seconds"], 0.02)
+    near(said("12", "call-why", r"A frame of 30 a second is about (\w+) packets"), sent[2] / 300, 0.1)
+    assert said("12", "call-why", r"(\d+) packets of pictures were lost") == of[2]["lost"] == 18
+    assert said("12", "call-why", r"lost, and (\d+) came again") == of[5]["packets"]
+    assert said("12", "own-numbers-text", r"has (\d+):") == of[2]["lost"]
+    assert not any(of[number]["lost"] for number in (3, 4, 6))
+    ledger = metrics.frame_ledger(trace)
+    assert said("12", "explain", r"(\d+) frames of the call miss packets") == ledger.incomplete + ledger.lost
+    assert trace.sync.empty
+    assert trace.reports.empty
+
+
+def test_what_is_said_of_how_the_call_was_made_and_of_the_stream_beside_it() -> None:
+    assert said("12", "capture-text", r"(\d+) bytes are kept") == call.HEADERS
+    assert said("12", "capture-text", r"call of (\w+) seconds") == call.SECONDS
+    assert said("12", "capture-text", r"loses (\d+) %") == said("12", "beside-text", r"lose (\d+) %") == 3
+    assert call.TO_BELA.loss == 0.03
+    assert "loss=0.03, jitter=0.005, seed=12" in cells("12")["own"]
+    assert said("12", "delays-why", r"\((\d+) ms, in truth\)") == 1e3 * call.TO_BELA.delay
+    beside = run(width=400, seconds=20, network=Network(loss=0.03, jitter=0.005, seed=12))
+    each = round(video(run(width=400, seconds=20, network=Network()))["seq"].nunique() / 600)
+    assert said("12", "beside-text", r"here has (\d+) packets") == each
+    near(said("12", "beside-text", r"= (\d+)\$ %"), 100 * (1 - 0.97**each), 0.02)
+    near(100 / 5, 100 - shown(beside), 0.1)
+    rate = 1e-3 * 8 * video(beside)["bytes"].sum() / 20
+    near(rate / 3, Trace.from_pcap(CALL).meta["streams"][1]["kbps"], 0.1)
+    source = ClipSource(str(CLIP))
+    assert said("12", "beside-why", r"(\d+) pixels wide") == next(source.pictures()).image.width
+    source.close()

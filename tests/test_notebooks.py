@@ -38,6 +38,7 @@ NAMES = [
     "09_sweep_and_tune",
     "10_two_laptops",
     "11_codecs",
+    "12_captures",
 ]
 
 ANATOMY = ("goal", "predict", "run", "plot", "explain", "check", "try yourself", "stop")
@@ -63,6 +64,7 @@ AFTERWARDS = {
     "06_playout": "assert broken.underruns and not whole.underruns; assert len(live.sync) > 50",
     "07_adaptation": "assert [outcome(run)['frames shown, %'] for run in (at_once, shares[0.6])] == [0, 100]",
     "08_your_own_parts": "assert ours == theirs and len(worse.sync) > 50 and avlab.metrics.packet_ledger(torn).closes",
+    "12_captures": "assert gone(mine) == gone(client.trace) and len(mine.sync) > 50",
     "10_two_laptops": "assert abs(clocks.ahead_ms - 300) <= clocks.error_ms + 10 and here.meta['shared_clock']",
 }
 CHECK = """
@@ -85,6 +87,7 @@ FIGURES = {
     "08_your_own_parts": 2,
     "09_sweep_and_tune": 8,
     "11_codecs": 3,
+    "12_captures": 7,
 }
 """How many each draws, at least."""
 

@@ -31,6 +31,7 @@ import assignment  # noqa: E402
 import fallback  # noqa: E402
 
 CLIP = ROOT / "data" / "count.mp4"
+CALL = ROOT / "data" / "call.pcap"
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 
 
@@ -226,6 +227,13 @@ def half_of_the_trip() -> float:
     return 100 * max(map(abs, guesses)) / 0.02
 
 
+def sound_of_the_call() -> float:
+    """Per cent of the packets that came from Ada."""
+    streams = Trace.from_pcap(CALL).meta["streams"]
+    came = {each["number"]: each["packets"] for each in streams if each["flow"][0] == streams[0]["flow"][0]}
+    return 100 * float(came[1]) / sum(came.values())
+
+
 UNEVEN = Network(jitter=0.04, seed=5)
 FOUND: dict[tuple[str, str], Callable[[], float]] = {
     ("00_welcome", "bytes of a frame at quality 80"): lambda: float(
@@ -257,6 +265,10 @@ FOUND: dict[tuple[str, str], Callable[[], float]] = {
     ),
     ("08_your_own_parts", "frames shown, whole or not"): lambda: shown(
         run(network=Network(loss=0.02), payload=answer("format"), seconds=30)
+    ),
+    ("12_captures", "sound among the packets of the call"): sound_of_the_call,
+    ("12_captures", "frames of the call that miss a packet"): lambda: float(
+        metrics.summary(Trace.from_pcap(CALL, streams=[2, 1])).frame_loss_percent or 0
     ),
     ("09_sweep_and_tune", "points of the first settings"): lambda: challenge().score().points,
     ("09_sweep_and_tune", "the quality that gets most points"): best_quality,

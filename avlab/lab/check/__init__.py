@@ -13,6 +13,7 @@ from avlab.lab.check.leftovers import begin, nothing_left, stop_button
 from avlab.lab.check.receivers import receiver
 from avlab.lab.check.roundtrips import ahead, unsure
 from avlab.lab.check.rules import rule
+from avlab.lab.check.sequences import missing
 from avlab.lab.check.tuning import tuned
 from avlab.lab.predictions import PURPLE, Prediction, Verdict, predict
 
@@ -29,6 +30,7 @@ __all__ = [
     "half",
     "lasts",
     "mean_fps",
+    "missing",
     "most_loss",
     "nothing_left",
     "packets",
