@@ -218,19 +218,29 @@ def test_the_client_asks_for_the_profile_that_is_described(repair: str | None, s
     assert "x-repair" not in setups["1"]
 
 
-@pytest.mark.parametrize("over", ["udp", "tcp"])
-def test_a_server_that_describes_feedback_and_does_not_grant_it_is_asked_for_the_plain_profile(over: str) -> None:
+@pytest.mark.parametrize(
+    ("over", "refuses", "asked_for"),
+    [
+        ("udp", "RTP/AVPF", ["RTP/AVPF", "RTP/AVP"]),
+        ("tcp", "RTP/AVPF", ["RTP/AVP"]),  # where nothing is sent again, it is asked first, for whoever reads captures
+        ("tcp", "RTP/AVP", ["RTP/AVP", "RTP/AVPF"]),
+    ],
+)
+def test_a_server_that_does_not_grant_the_one_profile_is_asked_for_the_other(
+    over: str, refuses: str, asked_for: list[str]
+) -> None:
     with OddServer(described=description(FOREIGN, AUDIO)) as server:
 
         def guard(asked: Asked) -> bytes | None:
-            refused = "RTP/AVPF" in asked.headers.get("transport", "")
+            profile = asked.headers.get("transport", "").partition(";")[0].removesuffix("/TCP")
+            refused = profile == refuses and asked.uri.endswith("0")
             return reply(asked, status="461 Unsupported Transport") if refused else None
 
         server.guard = guard
         with avlab.Client(server.url, audio="null", video_over=over, audio_over=over) as client:
             until(lambda: len(client.trace.frames.query("fate == 'shown'")) > 5)
         asked = [asked.headers["transport"] for asked in server.asked if asked.method == "SETUP"]
-    assert [words.partition(";")[0].removesuffix("/TCP") for words in asked] == ["RTP/AVPF", "RTP/AVP", "RTP/AVP"]
+    assert [words.partition(";")[0].removesuffix("/TCP") for words in asked] == [*asked_for, "RTP/AVP"]
 
 
 # ---- GStreamer

@@ -401,7 +401,8 @@ class Session:
         here = host_of(self._connection.getsockname())
         host = host_of(self._connection.getpeername())
         links = None
-        wish = rtsp.Transport(profile=sdp.FEEDBACK if media.feedback else sdp.PLAIN)
+        # Over TCP nothing is sent again, and what takes captures apart knows RTP/AVP alone there.
+        wish = rtsp.Transport(profile=sdp.FEEDBACK if media.feedback and over != "tcp" else sdp.PLAIN)
         if over == "udp":
             links = bind(here)
             wish = replace(wish, lower="UDP", client_port=(links[0].port, links[1].port))
@@ -413,7 +414,7 @@ class Session:
         wishes = {}
         if repairs or (media.feedback and over == "udp"):  # else feedback alone would say that lost packets are wanted
             wishes[rtsp.REPAIR_HEADER] = ", ".join(repairs) or rtsp.NO_REPAIR
-        answer = self._ask_transport(self._streams[stream], wish, wishes)
+        answer = self._ask_transport(self._streams[stream], wish, wishes, either=media.feedback)
         self._take_session(answer.headers.get("Session", ""))
         given = _transport(answer.headers.get("Transport", ""), wish)
         if given is None:
@@ -438,15 +439,17 @@ class Session:
             | rtsp.repair_ssrcs(answer.headers.get(rtsp.REPAIR_HEADER, "")),
         )
 
-    def _ask_transport(self, url: str, wish: rtsp.Transport, headers: Mapping[str, str]) -> rtsp.Response:
-        """SETUP. A server that describes RTP/AVPF, and does not know it here, is asked for RTP/AVP."""
+    def _ask_transport(
+        self, url: str, wish: rtsp.Transport, headers: Mapping[str, str], *, either: bool
+    ) -> rtsp.Response:
+        """SETUP. With `either`, a server that refuses the one profile is asked for the other, RTP/AVP or RTP/AVPF."""
         try:
             return self._ask("SETUP", url, {"Transport": wish.serialize(), **headers})
         except RefusedError as error:
-            if wish.profile == sdp.PLAIN or error.status not in OTHER_WAY:
+            if not either or error.status not in OTHER_WAY:
                 raise
-        plain = replace(wish, profile=sdp.PLAIN)
-        return self._ask("SETUP", url, {"Transport": plain.serialize(), **headers})
+        other = replace(wish, profile=sdp.PLAIN if wish.profile == sdp.FEEDBACK else sdp.FEEDBACK)
+        return self._ask("SETUP", url, {"Transport": other.serialize(), **headers})
 
     def _resolved(self, source: str, host: str) -> tuple[str, ...]:
         """The addresses that `source=` stands for, of the host's family: itself, or what its name leads to."""
