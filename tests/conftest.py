@@ -16,6 +16,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -81,6 +82,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[TURNS].close()
     if FOLDER in config.stash:
         config.stash[FOLDER].cleanup()
+
+
+FIRST = ("test_notebooks.py",)
+"""Files that take minutes, of which a process is not to begin one when the others are about to end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, then those of many tests."""
+    count = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name not in FIRST, -count[item.path], item.path))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
