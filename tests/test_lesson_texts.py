@@ -372,22 +372,23 @@ def test_who_listens_shows_nearly_every_frame() -> None:
     assert shown(steered) > 97
 
 
-def test_who_waits_for_loss_takes_twice_as_much_of_a_bottleneck_that_two_share(
+def test_who_waits_for_loss_takes_what_it_wants_of_a_bottleneck_that_two_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT / "notebooks")
     scope: dict[str, Any] = {"avlab": avlab, "Network": Network, "Choice": avlab.Choice, "clip": str(CLIP)}
     exec(cells("07")["share"].rpartition("\n")[0], scope)
 
-    def got(both: dict[str, Trace]) -> list[float]:
-        """Kilobits a second that came of each stream, from the tenth second on."""
-        rates = [metrics.bitrate(trace).query("time >= 10 and time < 40")["video"] for trace in both.values()]
+    def got(both: dict[str, Trace], begin: int = 30, end: int = 60) -> list[float]:
+        """Kilobits a second that came of each stream."""
+        rates = [metrics.bitrate(trace).query(f"time >= {begin} and time < {end}")["video"] for trace in both.values()]
         return [float(each.mean()) for each in rates]
 
     first = got(scope["both"])
-    near(said("07", "share-why", r"about \*\*([\d,]+)\*\* kbit/s"), first[0], 0.15)
-    near(said("07", "share-why", r"waits for loss \*\*([\d,]+)\*\*"), first[1], 0.1)
-    near(2, first[1] / first[0], 0.25)
+    near(said("07", "share-why", r"about \*\*([\d,]+)\*\* kbit/s"), first[0], 0.1)
+    near(said("07", "share-why", r"waits for loss \*\*([\d,]+)\*\*"), first[1], 0.05)
+    watching, waiting = got(scope["both"], 2, 8)
+    assert watching > 1.4 * waiting, "at first, the other one gives way"
     near(said("07", "share-why", r"takes ([\d,]+) kbit/s"), scope["shared"].bottleneck.rate, 0)
     wish = float(metrics.bitrate(run(audio=False, network=Network(), seconds=20))["video"].median())
     near(said("07", "share-why", r"would like ([\d,]+)"), wish, 0.03)
@@ -396,8 +397,8 @@ def test_who_waits_for_loss_takes_twice_as_much_of_a_bottleneck_that_two_share(
     delay, loss = scope["streams"].values()
     slower = str(CLIP.with_name("count-29.97.mp4"))
     swapped = {"loss": loss | {"seed": 7, "clip": CLIP}, "delay": delay | {"seed": 8, "clip": slower}}
-    other = got(avlab.simulate_together(swapped, audio=False, network=scope["shared"], seconds=40))
-    assert other[0] > 1.6 * other[1]
+    other = got(avlab.simulate_together(swapped, audio=False, network=scope["shared"], seconds=60))
+    assert other[0] > 1.8 * other[1]
 
 
 def test_what_the_notebook_has_for_a_controller_is_still_to_be_mended() -> None:
