@@ -465,7 +465,7 @@ def test_gstreamer_plays_through_the_relay_at_two_percent_loss(data: Path, tmp_p
         Relay(server.url, network=network, one_way=True) as relay,
     ):
         tools.gst_launch(
-            f"rtspsrc location={relay.url} protocols={transport} latency=500 do-retransmission=false name=s "
+            f"rtspsrc location={relay.url} protocols={transport} latency=2000 do-retransmission=false name=s "
             f"s. ! rtpjpegdepay ! multifilesink location={tmp_path}/%05d.jpg "
             f"s. ! rtpL16depay ! filesink location={tmp_path}/sound.raw"
         )

@@ -57,7 +57,8 @@ def test_most_of_what_is_lost_comes_back(data: Path, repair: str, spread: float,
     assert ledger.recovered > 10
     # The last row of a run may be a loss that nobody has seen yet; parity does not bring back two of a group.
     media = trace.packets.query("stream == 'video' and fate in ('lost', 'recovered')")
-    assert (media["fate"] == "recovered").mean() > (0.8 if repair == "rtx" else 0.4)
+    least = 0.4 if repair == "fec" else 0.8 if delay != "adaptive" else 0.6  # which is short at first
+    assert (media["fate"] == "recovered").mean() > least
     assert metrics.frame_ledger(trace).closes
     assert trace.packets["bytes"].max() <= MAX_PACKET
     assert metrics.summary(trace).packet_loss_percent == pytest.approx(5, abs=3)
