@@ -270,7 +270,8 @@ def test_the_end_of_a_clip_is_the_end() -> None:
         assert client.wait(60)
         assert client.error is None
     assert breaks(client.trace) == []
-    assert metrics.frame_ledger(client.trace).shown == 10
+    ledger = metrics.frame_ledger(client.trace)
+    assert ledger.shown + ledger.skipped == ledger.offered == 10  # a busy machine skips
 
 
 # ---- ways that end
