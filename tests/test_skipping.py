@@ -185,6 +185,12 @@ def test_a_clip_that_cannot_be_decoded_in_time_is_left_unread_up_to_pictures_tha
             clock.sleep_until(clock.now_ns() + 20 * MS)
             sending.send_due(clock.now_ns())
 
+    def fed() -> bool:
+        """Whether all places are taken, so that nothing goes on by reading; else whoever reads takes the turns."""
+        with turns:
+            sending.take(clock.now_ns())  # as when a server is told that something has come
+        return audience.waiting >= 3
+
     clip.while_reading, clip.read_ms = turn, read_ms
     feed = sending.feeds["video"]
     worker = Worker("feed", feed.run, wake=feed.wake)
@@ -192,8 +198,7 @@ def test_a_clip_that_cannot_be_decoded_in_time_is_left_unread_up_to_pictures_tha
     try:
         sending.play(clock.now_ns())
         while clock.now_ns() < 40 * NS:
-            # By the one that reads, or by all; whoever reads may have failed, and is then said to.
-            until(lambda: clock.now_ns() >= 40 * NS or audience.waiting >= 3 or feed.error is not None)
+            until(lambda: clock.now_ns() >= 40 * NS or fed() or feed.error is not None)
             assert feed.error is None
             turn()
     finally:
