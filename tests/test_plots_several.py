@@ -223,3 +223,12 @@ def test_several_runs_of_such_a_clip_have_its_timestamps_for_a_target_and_of_sev
     mixed = plots.fps({"a": changing(), "b": other})
     assert "target" not in words(mixed)
     assert not bands(mixed)
+
+
+@pytest.mark.parametrize("gap", [1e-5, 1e-3])
+def test_two_frames_that_come_at_once_do_not_flatten_several_rates(gap: float) -> None:
+    """Such as those of captures, whose nominal rates differ a little."""
+    burst = avlab.simulate([0.0, gap, *np.arange(1 / 25, 4, 1 / 25)], seconds=4, work=1e-6)
+    even = avlab.simulate(np.arange(0, 4, 1 / 30).tolist(), seconds=4, work=1e-6)
+    figure = plots.fps({"burst": burst, "even": even})
+    assert figure.axes[0].get_ylim()[1] < 100
