@@ -179,6 +179,7 @@ def test_a_run_is_its_seeds_to_the_bit(sound: bool) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_run_on_sockets_and_its_simulation_agree() -> None:
     """The same losses, packet by packet; as many lost in the end; about as many asked for; about the same fates."""
     network = Network(loss=0.05, burst=2, delay=0.02, seed=11)

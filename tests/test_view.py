@@ -23,7 +23,7 @@ from avlab.measure.record.trace import Trace
 from avlab.stream.client import Client
 from avlab.stream.clock import VirtualClock
 from avlab.stream.handle import Handle
-from avlab.stream.playing.tap import Tap, Verdict
+from avlab.stream.playing.tap import PictureVerdict, Tap
 from avlab.timing.jitterbuffer import Frame
 from avlab.wire.units import NS
 
@@ -205,7 +205,7 @@ class FakeClient(Handle):
     def __init__(self) -> None:
         super().__init__()
         self.taps: list[Tap] = []
-        self.verdicts: queue.Queue[Verdict] = queue.Queue()
+        self.verdicts: queue.Queue[PictureVerdict] = queue.Queue()
         self.presentation = Presented()
         self.trace = traces.run(seconds=5, loss=0.1, sound=False).client
 
@@ -230,7 +230,7 @@ class FakeClient(Handle):
     def fails(self, error: Exception | None) -> None:
         self._error = error
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> PictureVerdict:
         return self.verdicts.get(timeout=60)
 
 

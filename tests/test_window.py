@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import avlab
 from avlab.lab import window
-from avlab.stream.playing.tap import Tap, Verdict
+from avlab.stream.playing.tap import PictureVerdict, Tap
 from avlab.timing.jitterbuffer import Frame
 from benchmarks import observe
 
@@ -110,7 +110,7 @@ def test_without_a_display_a_window_is_refused_in_a_sentence(monkeypatch: pytest
 
 
 def test_a_picture_that_does_not_decode_is_skipped_and_the_window_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    verdicts: list[Verdict] = []
+    verdicts: list[PictureVerdict] = []
     tap = Tap(lambda _tap, verdict: verdicts.append(verdict), decides=True)
     monkeypatch.setattr(window, "check_display", lambda: None)
     monkeypatch.setitem(
@@ -129,4 +129,4 @@ def test_a_picture_that_does_not_decode_is_skipped_and_the_window_stays(monkeypa
     )
     tap.put(damaged)
     assert shown.step(0)
-    assert verdicts == [Verdict(damaged, None)]
+    assert verdicts == [PictureVerdict(damaged, None)]

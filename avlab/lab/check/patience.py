@@ -20,13 +20,17 @@ from avlab.stream.guard import Guard
 Error = TypeVar("Error", bound=BaseException)
 
 LIMIT_S = 1.0
-"""How long one call of a student's work may take, and how long all of a check's calls may take together, seconds."""
+"""How long one call of a student's work may take, and how much of a processor all of a check's calls together, seconds;
+so long they may sleep, too."""
 
 ASLEEP = 0.2
 """Work that uses less of a processor than this share of its time is asleep."""
 
 FAST_ASLEEP = 0.05
 """Work that uses less than this share is asleep even where other programs leave it little of a processor."""
+
+HOPELESS = 4
+"""After so many times the limit a check ends, whoever keeps its calls from the processor."""
 
 NAP_S = 0.008
 """A call that sleeps takes longer."""
@@ -72,9 +76,14 @@ class Patience:
             self._calls += 1
             self._taken_s += time.perf_counter() - began_s
             self._worked_s += time.thread_time() - worked_s
-        if self._taken_s > LIMIT_S and self._calls > 2 and (not busy or self._naps()):
+        if self._taken_s > LIMIT_S and self._calls > 2 and (self._naps() if busy else self._dawdles()):
             raise WrongError(self._too_slow())
         return given
+
+    def _dawdles(self) -> bool:
+        """Whether it is its own fault that it took so long: other programs, too, keep a call from the processor."""
+        asleep = self._worked_s < FAST_ASLEEP * self._taken_s
+        return asleep or self._worked_s > LIMIT_S or self._taken_s > HOPELESS * LIMIT_S
 
     def _naps(self) -> bool:
         """Whether its time went by in sleep: others' programs, too, keep a call from the processor, for less."""
