@@ -21,7 +21,7 @@ from avlab.lab.notebook.view import AHEAD_NS, ENDED, ENDED_BESIDE_PANEL, View, f
 from avlab.measure.numbers import metrics
 from avlab.measure.record.trace import Trace
 from avlab.stream.client import Client
-from avlab.stream.clock import VirtualClock
+from avlab.stream.clock import MonotonicClock, VirtualClock
 from avlab.stream.handle import Handle
 from avlab.stream.playing.tap import PictureVerdict, Tap
 from avlab.timing.jitterbuffer import Frame
@@ -204,6 +204,7 @@ class FakeClient(Handle):
 
     def __init__(self) -> None:
         super().__init__()
+        self.clock = MonotonicClock()
         self.taps: list[Tap] = []
         self.verdicts: queue.Queue[PictureVerdict] = queue.Queue()
         self.presentation = Presented()

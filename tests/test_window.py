@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import avlab
 from avlab.lab import window
+from avlab.stream.clock import MonotonicClock
 from avlab.stream.playing.tap import PictureVerdict, Tap
 from avlab.timing.jitterbuffer import Frame
 from benchmarks import observe
@@ -116,7 +117,7 @@ def test_a_picture_that_does_not_decode_is_skipped_and_the_window_stays(monkeypa
     monkeypatch.setitem(
         sys.modules, "cv2", MagicMock(**{"pollKey.return_value": -1, "getWindowProperty.return_value": 1.0})
     )
-    shown = window.Window(cast(Any, SimpleNamespace(tap=lambda decides: tap)))
+    shown = window.Window(cast(Any, SimpleNamespace(tap=lambda decides: tap, clock=MonotonicClock())))
     damaged = Frame(
         ticks=0,
         pts_ns=0,
