@@ -216,6 +216,7 @@ def test_answers_to_other_requests_are_no_sign_of_life(answers: str) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.alone
 @pytest.mark.parametrize("closes", [True, False])
 @pytest.mark.parametrize("told", ["PLAY", "description"])
 def test_a_film_whose_server_says_no_bye_ends_where_its_range_does(closes: bool, told: str) -> None:
@@ -232,8 +233,7 @@ def test_a_film_whose_server_says_no_bye_ends_where_its_range_does(closes: bool,
         client = client_of(server).start()
         assert client.wait(20)
         client.stop()
-    counts = metrics.summary(client.trace)
-    assert counts.shown + counts.late > 50  # late where the machine has other things to do
+    assert metrics.summary(client.trace).shown > 50
 
 
 @pytest.mark.parametrize("headers", [("Range: npt=0-",), ("Range: npt=0-60",), ()])
