@@ -6,20 +6,17 @@ leaves as `Dropped(frame, "incomplete")`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from avlab.timing.recentnumbers import WINDOW, RecentNumbers, RecentRuns
 from avlab.timing.stage import Dropped
 from avlab.wire.batch import Batch
 from avlab.wire.payloads.formats import Assembler, VideoFormat
 from avlab.wire.payloads.jpeg import MAX_SCAN, FrameAssembler, begins_frame
 from avlab.wire.rtp import HEADER_BYTES
 from avlab.wire.units import JPEG_CODING, WireError
-
-WINDOW = 4096
-"""How many of the latest packets, and of the latest frames, are remembered."""
 
 MAX_FRAMES = 64
 MAX_BYTES = 4 * MAX_SCAN
@@ -122,21 +119,6 @@ class _Unfinished:
         return self.form is not None and self.form.rescues
 
 
-class RecentNumbers:
-    """The latest numbers of a kind, `WINDOW` of them at least: those that came together are forgotten together."""
-
-    def __init__(self) -> None:
-        self.numbers: set[int] = set()
-        self._order: deque[Sequence[int]] = deque()
-
-    def add(self, numbers: Sequence[int]) -> None:
-        """Numbers that are not among them."""
-        self.numbers.update(numbers)
-        self._order.append(numbers)
-        while len(self.numbers) - len(self._order[0]) >= WINDOW:
-            self.numbers.difference_update(self._order.popleft())
-
-
 class AssemblingBuffer:
     """The frames of one stream, put together from fragments in whatever order they come.
 
@@ -156,7 +138,7 @@ class AssemblingBuffer:
         """Whether a payload is the first of its frame, where it says so itself."""
         self._unfinished: dict[int, _Unfinished] = {}  # by ticks, the one begun first in front
         self._held = 0  # bytes in those
-        self._seen = RecentNumbers()  # sequence numbers
+        self._seen = RecentRuns()  # sequence numbers
         self._closed = RecentNumbers()  # ticks of the frames that have left
         self._passed_ticks: int | None = None  # the newest frame that playout has passed
         self._refused: list[WireError] = []
@@ -167,17 +149,23 @@ class AssemblingBuffer:
         self._opening: int | None = None  # ticks of the stream's first frame: nothing tells where that begins
 
     def after(self, seen: Iterable[int], closed: Iterable[int]) -> None:
-        """Go on from another buffer of the same stream: packets that it has seen, frames (ticks) that have left it."""
-        self._seen.add(sorted(seen))
+        """Go on from another buffer of the same stream: packets that it has seen, frames (ticks) that have left it.
+
+        Numbers ascend.
+        """
+        for number in seen:
+            self._seen.add(number, number)
         self._closed.add(sorted(closed))
 
     def fate(self, sequence: int, ticks: int) -> str:
         """What becomes of a packet, to be asked before `push`: used, duplicate or late."""
-        if sequence in self._seen.numbers:
+        if sequence in self._seen:
             return "duplicate"
-        if ticks in self._closed.numbers or (self._passed_ticks is not None and ticks <= self._passed_ticks):
-            return "late"
-        return "used"
+        return "late" if self._is_late(ticks) else "used"
+
+    def _is_late(self, ticks: int) -> bool:
+        """Whether a frame has left, or playout has passed it."""
+        return ticks in self._closed.numbers or (self._passed_ticks is not None and ticks <= self._passed_ticks)
 
     def push(self, item: Fragment, now_ns: int, /) -> None:
         """Take a packet whose fate is 'used'. One that is no part of its frame counts as `malformed`."""
@@ -187,15 +175,16 @@ class AssemblingBuffer:
     def push_run(self, run: Run, now_ns: int, /) -> list[str]:
         """Judge packets that came together, and take those that are used; the fate of each."""
         sequence, ticks, media_ns, marker, batch, form = run
-        numbers = range(sequence, sequence + batch.total)
-        if self.fate(sequence, ticks) == "used" and self._seen.numbers.isdisjoint(numbers):
+        count = batch.total
+        if not self._is_late(ticks) and self._seen.lack(sequence, sequence + count - 1):
             self._push(run, now_ns)
-            return ["used"] * len(numbers)
+            return ["used"] * count
+        numbers = range(sequence, sequence + count)
         fates = []
         for at, number in enumerate(numbers):
             fates.append(fate := self.fate(number, ticks))
             if fate == "late" and marker and number == numbers[-1] and form is not None and form.by_marker:
-                self._seen.add((number,))
+                self._seen.add(number, number)
                 self._ends.add((number,))
                 self._look_for_starts(now_ns)
             if fate == "used":
@@ -205,22 +194,25 @@ class AssemblingBuffer:
 
     def _push(self, run: Run, now_ns: int) -> None:
         sequence, ticks, media_ns, marker, batch, form = run
-        self._seen.add(range(sequence, sequence + batch.total))
+        count = batch.total
+        last = sequence + count - 1
+        self._seen.add(sequence, last)
         frame = self._unfinished.get(ticks)
         if frame is None:
             assembler = self.assembler() if form is None else form.assembler()
-            frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, assembler, form, sequence, sequence)
-        size = len(batch.data) - HEADER_BYTES * batch.total
-        frame.packets += batch.total
+            frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, assembler, form, sequence, last)
+        elif last > frame.highest:
+            frame.highest = last
+        size = len(batch.data) - HEADER_BYTES * count
+        frame.packets += count
         frame.bytes += size
-        frame.highest = max(frame.highest, sequence + batch.total - 1)
         self._held += size
         if refused := frame.assembler.add_run(sequence, marker, batch):
             self.malformed += len(refused)
             self._refused += refused[: MAX_REFUSALS - len(self._refused)]
         if len(self._unfinished) > 1:
             self._look_for_ends(run, frame, now_ns)
-        if frame.by_marker:
+        if form is not None and frame.by_marker:
             self._follow_markers(run, frame, now_ns)
         if frame.assembler.complete:
             self._finish(ticks, now_ns)
@@ -234,7 +226,7 @@ class AssemblingBuffer:
 
         RFC 3550 leaves to a profile what a marker means, so that a timestamp is what frames are told apart by.
         """
-        if frame.highest + 1 in self._seen.numbers:
+        if frame.highest + 1 in self._seen:
             frame.assembler.ends(frame.highest)
         for ticks, other in list(self._unfinished.items()):
             if other is not frame and other.highest == run.sequence - 1:
@@ -273,8 +265,8 @@ class AssemblingBuffer:
             while before in self._between.numbers:
                 before -= 1
             # With one packet missing after a packet of another frame that is not its last, that one is.
-            other = before - 1 in self._seen.numbers and before not in self._seen.numbers
-            known = before in self._seen.numbers or before in self._ends.numbers  # of another frame
+            other = before - 1 in self._seen and before not in self._seen
+            known = before in self._seen or before in self._ends.numbers  # of another frame
             known = known or (other and bool(self._ends.numbers) and before - 1 not in self._ends.numbers)
             if known or ticks == self._opening:
                 frame.begun = True
@@ -290,7 +282,7 @@ class AssemblingBuffer:
         if not frame.by_marker or frame.begun or self._between.numbers:
             return
         for before in range(frame.lowest - 1, frame.lowest - WINDOW, -1):
-            if before in self._seen.numbers:
+            if before in self._seen:
                 end = before in self._ends.numbers
                 frame.begun = True
                 frame.assembler.begins(min(frame.lowest, before + (1 if end else 2)))

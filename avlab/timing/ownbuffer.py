@@ -26,7 +26,8 @@ from avlab.parts import (
     shown,
     whole,
 )
-from avlab.timing.jitterbuffer import WINDOW, AssemblingBuffer, Frame, RecentNumbers, Run
+from avlab.timing.jitterbuffer import AssemblingBuffer, Frame, Run
+from avlab.timing.recentnumbers import WINDOW, RecentNumbers, RecentRuns
 from avlab.wire.rtp import HEADER_BYTES
 from avlab.wire.units import NS, WireError
 
@@ -88,7 +89,7 @@ class OwnBuffer:
         self._broken = False
         self._epoch_ns = 0  # when the first packet came
         self._held: dict[int, _Held] = {}  # by the identity of the packet, in order of arrival
-        self._seen = RecentNumbers()  # numbers
+        self._seen = RecentRuns()  # numbers
         self._ends: dict[int, tuple[int, bool]] = {}  # timestamp and marker of the latest packets, by number
         self._closed = RecentNumbers()  # timestamps of the frames that have left
         self._deadlines: list[int] = []  # at which it has not been asked yet
@@ -108,7 +109,7 @@ class OwnBuffer:
         fates = []
         for at in range(run.batch.total):
             one = run.part(at)
-            fates.append("duplicate" if one.sequence in self._seen.numbers else "used")
+            fates.append("duplicate" if one.sequence in self._seen else "used")
             if self._broken:
                 [fate] = self._usual.push_run(one, now_ns)
                 if tell is not None:
@@ -116,7 +117,7 @@ class OwnBuffer:
             else:
                 self._push(one, at, now_ns, deadline_ns, tell)
             if fates[-1] == "used":
-                self._seen.add((one.sequence,))
+                self._seen.add(one.sequence, one.sequence)
         if not self._broken:
             self._guarded(lambda: self._ask(now_ns), now_ns)
         return fates
@@ -424,7 +425,7 @@ class OwnBuffer:
         """The one that comes with avlab from here on, with all that is held."""
         self._broken = True
         left = {held.run.sequence for held in self._held.values()}
-        self._usual.after(self._seen.numbers - left, self._closed.numbers)
+        self._usual.after(self._seen.without(left), self._closed.numbers)
         for held in self._held.values():
             [fate] = self._usual.push_run(held.run, held.arrived_ns)
             held.settle(fate)

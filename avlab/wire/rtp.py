@@ -639,10 +639,12 @@ class ReceiverStats:
                 self._jitter_16ths += ticks - ((self._jitter_16ths + 8) >> 4)
             self._transit = (transit - (count - 1) * ticks) & 0xFFFFFFFF
             return number
+        jitter_16ths = self._jitter_16ths
         for _ in range(count - 1):
-            if self._jitter_16ths < 8:
+            if jitter_16ths < 8:
                 break
-            self._jitter_16ths -= (self._jitter_16ths + 8) >> 4
+            jitter_16ths -= (jitter_16ths + 8) >> 4
+        self._jitter_16ths = jitter_16ths
         return number
 
     def clock_stepped(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from avlab.core.events import (
     DecodeEnds,
@@ -63,6 +64,16 @@ class Presentation:
         self._fps: float | None = None
         self._decoding: Decoder | None = None
         self._decoders: list[Decoder] = []  # that one, and those that it has replaced
+        self._undecoded: list[Frame] = []  # that nobody is there to decode
+        self._hands: dict[type, Callable[[Any], None]] = {
+            FrameToDecode: self._have_decoded,
+            DecodeEnds: self._end_decoding,
+            FrameReady: self._give_ahead,
+            FrameDue: self._show,
+            FrameDecided: self._count,
+            SyncRead: self._read_sync,
+            Notice: lambda event: self._notice(event.words),
+        }
 
     def begin(
         self,
@@ -255,48 +266,57 @@ class Presentation:
 
     def pump(self) -> None:
         """Hand on what happened: to the record, to taps, and to those who look at numbers."""
-        undecoded: list[Frame] = []
-        for event in self.player.events():
-            self._record(event)
-            match event:
-                case FrameToDecode(frame):
-                    if self._decoding is not None:
-                        self._decoding.put(frame)
-                    else:
-                        undecoded.append(frame)
-                case DecodeEnds():
-                    if self._decoding is not None:
-                        self._decoding.end()
-                case FrameReady(frame, due_ns):
-                    for tap in self._ahead:
-                        tap.put(frame, due_ns)
-                case FrameDue():
-                    self._show(event)
-                case FrameDecided(_, fate, shown_ns, _):
-                    self._fates[fate] += 1
-                    if shown_ns is not None:
-                        self._recent.append(shown_ns)
-                    else:
-                        self._dropped += fate != "in_flight"
-                case SyncRead(_, video_pts_ns, audio_pts_ns, _, _):
-                    self._offset_ns = audio_pts_ns - video_pts_ns
-                case Notice(_, _, words):
-                    self._notice(words)
-        for frame in undecoded:
-            self.player.decoded(frame, None, frame.complete_ns or 0)
-        if undecoded:
+        events = self.player.events()
+        if not events:
+            return
+        record, hands = self._record, self._hands
+        for event in events:
+            record(event)
+            if (hand := hands.get(type(event))) is not None:
+                hand(event)
+        if self._undecoded:
+            undecoded, self._undecoded = self._undecoded, []
+            for frame in undecoded:
+                self.player.decoded(frame, None, frame.complete_ns or 0)
             self.pump()
 
-    # ---- taps
+    # ---- events
 
-    def _told(self, tap: Tap, verdict: PictureVerdict) -> None:
-        self._verdicts.append((tap, verdict))
+    def _have_decoded(self, event: FrameToDecode) -> None:
+        if self._decoding is not None:
+            self._decoding.put(event.frame)
+        else:
+            self._undecoded.append(event.frame)
+
+    def _end_decoding(self, event: DecodeEnds) -> None:
+        if self._decoding is not None:
+            self._decoding.end()
+
+    def _give_ahead(self, event: FrameReady) -> None:
+        for tap in self._ahead:
+            tap.put(event.frame, event.due_ns)
 
     def _show(self, event: FrameDue) -> None:
         """A picture is to be seen now: for all taps but those that had it ahead of its time."""
         for tap in list(self.taps):
             if (event.at_once or tap not in self._ahead) and tap is not event.holder:
                 tap.put(event.frame)
+
+    def _count(self, event: FrameDecided) -> None:
+        _, fate, shown_ns, _ = event
+        self._fates[fate] += 1
+        if shown_ns is not None:
+            self._recent.append(shown_ns)
+        else:
+            self._dropped += fate != "in_flight"
+
+    def _read_sync(self, event: SyncRead) -> None:
+        self._offset_ns = event.audio_pts_ns - event.video_pts_ns
+
+    # ---- taps
+
+    def _told(self, tap: Tap, verdict: PictureVerdict) -> None:
+        self._verdicts.append((tap, verdict))
 
     def _follow_taps(self, now_ns: int) -> None:
         """A tap has begun or ceased to decide, or to be given pictures ahead of their time."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -80,24 +81,33 @@ class Tap:
         self.resigned_shown = False
         """What becomes of the verdicts still owed when `decides` is taken back: shown when released, or skipped."""
         self._told = told
-        self._frames: deque[tuple[Frame, int | None]] = deque()
+        # Whoever waits at it is woken by the system alone, and not by Python: this is on the way of each picture.
+        self._frames: queue.SimpleQueue[tuple[Frame, int | None] | None] = queue.SimpleQueue()  # None: it was closed
         self._waiting = waiting
         self._closed = False
-        self._changed = threading.Condition()
+        self._closing = threading.Lock()
 
     def put(self, frame: Frame, due_ns: int | None = None) -> None:
         """Offer a picture, from the client's thread; `due_ns` is when it is to be seen, None for now."""
-        missed = []
-        with self._changed:
+        missed: Sequence[Frame] = ()
+        with self._closing:
             if self._closed:
-                missed.append(frame)
+                missed = (frame,)
             else:
-                while len(self._frames) >= (AHEAD if self.ahead and self.decides else self._waiting):
-                    missed.append(self._frames.popleft()[0])
-                self._frames.append((frame, due_ns))
-                self._changed.notify()
+                most = AHEAD if self.ahead and self.decides else self._waiting
+                if self._frames.qsize() >= most:
+                    missed = self._oldest_but(most - 1)
+                self._frames.put((frame, due_ns))
         for each in missed:
             self.skipped(each)
+
+    def _oldest_but(self, kept: int) -> list[Frame]:
+        """Those that wait are taken away, the oldest first, until so many are left."""
+        out = []
+        with contextlib.suppress(queue.Empty):  # somebody else has taken the last
+            while self._frames.qsize() > kept and (oldest := self._frames.get_nowait()) is not None:
+                out.append(oldest[0])
+        return out
 
     def take(self, timeout: float | None = None) -> Frame | None:
         """The next picture not taken yet; None after `timeout` seconds without one, or when the tap is closed."""
@@ -106,9 +116,13 @@ class Tap:
 
     def take_due(self, timeout: float | None = None) -> tuple[Frame, int | None] | None:
         """As `take`, and when the picture is due: None for now."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._frames or self._closed, timeout)
-            return self._frames.popleft() if self._frames else None
+        try:
+            taken = self._frames.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if taken is None:
+            self._frames.put(None)  # for whoever asks next
+        return taken
 
     def presented(self, frame: Frame, now_ns: int, heard_ns: int | None = None) -> None:
         """The taker's verdict: the picture was seen at `now_ns`, when `heard_ns` of media time was heard."""
@@ -127,14 +141,15 @@ class Tap:
 
     def close(self) -> None:
         """No more pictures will come."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._frames.put(None)
 
     @property
     def held(self) -> int:
         """How many pictures wait to be taken."""
-        return len(self._frames)
+        return self._frames.qsize() - self._closed
 
     @property
     def closed(self) -> bool:

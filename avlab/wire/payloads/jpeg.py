@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import struct
+from bisect import bisect_right
 from collections.abc import MutableMapping
 from typing import NamedTuple
 
@@ -381,7 +382,10 @@ class _Span(NamedTuple):
 
     total: int
     offset: int
-    data: bytes
+    size: int
+    """Bytes of the data."""
+    data: tuple[bytes, ...]
+    """The data, in pieces."""
 
 
 def begins_frame(payload: bytes) -> bool:
@@ -405,8 +409,9 @@ class FrameAssembler:
     ) -> None:
         self._size_told = size
         self._cache: MutableMapping[int, bytes] = {} if tables is None else tables
-        self._spans: dict[int, _Span] = {}  # by the first one's sequence number
-        self._numbers: set[int] = set()
+        self._firsts: list[int] = []  # the first sequence number of each span, ascending
+        self._spans: list[_Span] = []
+        self._count = 0  # fragments in those
         self._shape: JpegFragment | None = None  # the fragment that came first, for what all of a frame share
         self._kind = b""  # the header's bytes that all fragments of a frame share
         self._bare = False  # whether nothing stands between that header and the data
@@ -423,7 +428,7 @@ class FrameAssembler:
         A fragment already there changes nothing. Raises WireError for one that is no part of this frame, and stays
         as it was.
         """
-        if sequence in self._numbers:
+        if not self._lacks(sequence, sequence):
             return self.complete
         if self._bare and payload[4:8] == self._kind:
             # Checked with the frame's first: what is left is where it belongs, and the data.
@@ -433,7 +438,7 @@ class FrameAssembler:
         else:
             offset, data = self._read(payload)
         self._check_span(sequence, sequence)
-        self._take(sequence, marker, _Span(1, offset, data))
+        self._take(sequence, marker, _Span(1, offset, len(data), (data,)))
         self._see_whether_complete()
         return self.complete
 
@@ -446,61 +451,79 @@ class FrameAssembler:
         data, size, count = batch
         at = 0
         while at < count:
-            length = 1
-            if count - at > 1 and (offset := self._follow_on(sequence + at, batch, at)) is not None:
-                length = count - at
-                # Payloads are taken out in one copy, but for the last, which may be shorter.
-                start, rest = HEADER_BYTES + _HEADER.size, length - 1
-                rows = np.frombuffer(data, np.uint8, rest * size, at * size).reshape(rest, size)[:, start:]
-                self._take(sequence + at, False, _Span(rest, offset, rows.tobytes()))
-                last = _Span(1, offset + rest * (size - start), data[(count - 1) * size + start :])
-                self._take(sequence + count - 1, marker, last)
-            else:
-                start = at * size + HEADER_BYTES
-                try:
-                    self.add(sequence + at, marker and at == count - 1, data[start : at * size + size])
-                except WireError as error:
-                    refused.append(error)
-            at += length
-        self._see_whether_complete()
+            if count - at > 1 and (span := self._follow_on(sequence + at, batch, at)) is not None:
+                self._take(sequence + at, marker, span)
+                self._see_whether_complete()
+                return refused
+            start = at * size + HEADER_BYTES
+            try:
+                self.add(sequence + at, marker and at == count - 1, data[start : at * size + size])
+            except WireError as error:
+                refused.append(error)
+            at += 1
         return refused
 
-    def _follow_on(self, sequence: int, batch: Batch, at: int) -> int | None:
-        """Where the data of a batch's fragments from `at` on belongs, when each follows on the one before, checked at
-        once; None where they are to be read one by one.
+    def _follow_on(self, sequence: int, batch: Batch, at: int) -> _Span | None:
+        """The data of a batch's fragments from `at` on, when each follows on the one before, checked at once; None
+        where they are to be read one by one.
         """
         data, size, total = batch
         count, start, step = total - at, HEADER_BYTES + _HEADER.size, size - HEADER_BYTES - _HEADER.size
-        if not self._bare or step <= 0 or batch.last <= start:
-            return None
         header = at * size + HEADER_BYTES
-        if any(data[header + place :: size] != self._kind[place - 4 : place - 3] * count for place in range(4, 8)):
+        last = len(data) - (total - 1) * size - start
+        if step <= 0 or last <= 0:
+            return None
+        if not self._count:
+            try:
+                self._read(data[header : header + size - HEADER_BYTES])
+            except WireError:
+                return None
+        kind = self._kind
+        if not self._bare or data[header + 4 : header + 8] != kind:
+            return None
+        # All are compared with the first, a byte of each at once.
+        if any(data[header + place :: size] != kind[place - 4 : place - 3] * count for place in (4, 5, 6, 7)):
             return None
         offset = int.from_bytes(data[header + 1 : header + 4], "big")
-        if offset + (count - 1) * step + batch.last - start > MAX_SCAN:
+        held = (count - 1) * step + last
+        if offset + held > MAX_SCAN:
             return None
-        if tuple(data[header + place :: size] for place in range(1, 4)) != _columns(offset, step, count):
+        high, middle, low = _columns(offset, step, count)
+        if data[header + 3 :: size] != low or data[header + 2 :: size] != middle or data[header + 1 :: size] != high:
             return None
-        if not self._numbers.isdisjoint(range(sequence, sequence + count)):
+        if not self._lacks(sequence, sequence + count - 1) or not self._is_near(sequence, sequence + count - 1):
             return None
-        try:
-            self._check_span(sequence, sequence + count - 1)
-        except WireError:
-            return None
-        return offset
+        # Payloads are taken out in one copy, but for the last, which may be shorter.
+        rows = np.frombuffer(data, np.uint8, (count - 1) * size, at * size).reshape(count - 1, size)[:, start:]
+        return _Span(count, offset, held, (rows.tobytes(), data[len(data) - last :]))
+
+    def _lacks(self, first: int, last: int) -> bool:
+        """Whether there is no fragment from one number to the other."""
+        if not self._count or first > self._highest or last < self._lowest:
+            return True
+        at = bisect_right(self._firsts, last) - 1
+        return at < 0 or self._firsts[at] + self._spans[at].total <= first
 
     def _take(self, sequence: int, marker: bool, span: _Span) -> None:
         last = sequence + span.total - 1
-        if not self._numbers:
+        if not self._count:
             self._lowest, self._highest = sequence, last
+        if sequence >= self._highest:
+            self._firsts.append(sequence)
+            self._spans.append(span)
         else:
-            self._lowest, self._highest = min(self._lowest, sequence), max(self._highest, last)
-        self._numbers.update(range(sequence, last + 1))
-        self._spans[sequence] = span
-        self._held += len(span.data)
+            at = bisect_right(self._firsts, sequence)
+            self._firsts.insert(at, sequence)
+            self._spans.insert(at, span)
+        if last > self._highest:
+            self._highest = last
+        if sequence < self._lowest:
+            self._lowest = sequence
+        self._count += span.total
+        self._held += span.size
         if marker:
             self._last = last
-            self._size = span.offset + len(span.data)
+            self._size = span.offset + span.size
 
     def _see_whether_complete(self) -> None:
         # Bytes are counted first: only when their number is right are they worth putting in order.
@@ -510,7 +533,7 @@ class FrameAssembler:
     def _read(self, payload: bytes) -> tuple[int, bytes]:
         """Where a fragment's data belongs, and the data; the frame's first says what all of them share."""
         fragment = parse_fragment(payload, self._size_told)
-        if not self._numbers:
+        if not self._count:
             self._shape, self._kind = fragment, payload[4:8]
             self._bare = fragment.q < 128 and not fragment.restart_interval and payload[4] < _RESTART
         elif payload[4:8] != self._kind:
@@ -520,8 +543,11 @@ class FrameAssembler:
         return fragment.offset, fragment.data
 
     def _check_span(self, first: int, last: int) -> None:
-        if self._numbers and max(self._highest, last) - min(self._lowest, first) >= MAX_FRAGMENTS:
+        if not self._is_near(first, last):
             raise WireError(f"An RTP/JPEG frame has at most {MAX_FRAGMENTS} fragments; this one would have more.")
+
+    def _is_near(self, first: int, last: int) -> bool:
+        return not self._count or max(self._highest, last) - min(self._lowest, first) < MAX_FRAGMENTS
 
     def begins(self, sequence: int, /) -> None:
         """A fragment with an offset of 0 says so itself."""
@@ -530,9 +556,9 @@ class FrameAssembler:
         """See `formats.Assembler`."""
         if self._last is not None or sequence != self._highest:
             return
-        for first, span in self._spans.items():
-            if first + span.total - 1 == sequence:
-                self._last, self._size = sequence, span.offset + len(span.data)
+        if self._count:
+            span = self._spans[-1]
+            self._last, self._size = sequence, span.offset + span.size
         self._see_whether_complete()
 
     def rescued(self) -> None:
@@ -541,7 +567,7 @@ class FrameAssembler:
     @property
     def fragments(self) -> int:
         """How many fragments are there."""
-        return len(self._numbers)
+        return self._count
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -550,18 +576,25 @@ class FrameAssembler:
         Those between the lowest and the highest that came; the one before when the frame's beginning is wanting
         and the one after when its end is, as at least one packet is there.
         """
-        if not self._numbers or self.complete:
+        if not self._count or self.complete:
             return ()
-        first = self._lowest - (self._spans[self._lowest].offset != 0)
-        last = self._highest + (self._last is None)
-        return tuple(number for number in range(first, last + 1) if number not in self._numbers)
+        wanting: list[int] = []
+        if self._spans[0].offset != 0:
+            wanting.append(self._lowest - 1)
+        follows = self._lowest
+        for first, span in zip(self._firsts, self._spans, strict=True):
+            wanting += range(follows, first)
+            follows = first + span.total
+        if self._last is None:
+            wanting.append(follows)
+        return tuple(wanting)
 
     def frame(self) -> bytes:
         """The frame as a JFIF file. Raises WireError while it is incomplete."""
         shape = self._shape
         if not self.complete or self._tables is None or shape is None:
-            raise WireError(f"The frame is incomplete: {len(self._numbers)} fragments came, and not all of it.")
-        ordered = [self._spans[number].data for number in sorted(self._spans)]
+            raise WireError(f"The frame is incomplete: {self._count} fragments came, and not all of it.")
+        ordered = [piece for span in self._spans for piece in span.data]
         header = jfif_header(shape.width, shape.height, shape.type, self._tables, shape.restart_interval)
         # Some senders send the EOI marker and some do not (3.1.9 leaves it open).
         tail = b"" if ordered[-1][-2:] == _EOI else _EOI
@@ -580,11 +613,10 @@ class FrameAssembler:
 
     def _contiguous(self) -> bool:
         position = 0
-        for number in sorted(self._spans):
-            span = self._spans[number]
+        for span in self._spans:
             if span.offset != position:
                 return False
-            position += len(span.data)
+            position += span.size
         return True
 
 
