@@ -94,6 +94,10 @@ ACCEPTED: dict[str, dict[str, Answer]] = {
     "Continue first": {"OPTIONS": raw("RTSP/1.0 100 Continue\nCSeq: {cseq}\n\nRTSP/1.0 200 OK\nCSeq: {cseq}\n\n")},
     "OPTIONS unknown": {"OPTIONS": raw("RTSP/1.0 501 Not Implemented\nCSeq: {cseq}\n\n")},
     "OPTIONS not allowed": {"OPTIONS": raw("RTSP/1.0 405 No\nCSeq: {cseq}\n\n")},
+    "OPTIONS forbidden": {"OPTIONS": raw("RTSP/1.0 403 Forbidden\nCSeq: {cseq}\n\n")},
+    "OPTIONS that end in an error of the server": {
+        "OPTIONS": raw("RTSP/1.0 500 Internal Server Error\nCSeq: {cseq}\n\n")
+    },
     "no Content-Base": {"DESCRIBE": sdp_answer("Content-Type: application/sdp")},
     "an empty Content-Base": {"DESCRIBE": sdp_answer("Content-Base:")},
     "a blank Content-Base": {"DESCRIBE": sdp_answer("Content-Base:  ", "Content-Location: ")},

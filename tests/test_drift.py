@@ -81,6 +81,27 @@ def test_reports_may_speak_of_any_moment() -> None:
     assert line.media_ns("video", 5_000 + 7 * VIDEO) == 9 * NS
 
 
+@pytest.mark.parametrize("first", ["video", "audio"])
+@pytest.mark.parametrize("wrong", ["video", "audio"])
+@pytest.mark.parametrize("off_s", [-30.0, -1.5, 1.5, 3.0, 30.0])
+@pytest.mark.parametrize("media_ns", [0, 100 * NS])
+def test_rtp_info_that_does_not_fit_misplaces_nothing_whatever_comes_first(
+    media_ns: int, off_s: float, wrong: str, first: str
+) -> None:
+    """Reports come before any packet, and what RTP-Info says of one stream is off by seconds."""
+    starts, rates = {"video": 5_000, "audio": 77_000}, {"video": VIDEO, "audio": AUDIO}
+    line = timeline(media_ns=media_ns)
+    line.anchor(wrong, starts[wrong] - round(off_s * rates[wrong]), media_ns)
+    line.begin(media_ns, 0)
+    second = "audio" if first == "video" else "video"
+    for stream in starts:
+        line.report(stream, starts[stream], WALL, 10 * MS)
+    for stream, now_ns in ((first, 20 * MS), (second, 30 * MS)):
+        line.arrived(stream, starts[stream], now_ns)
+        assert line.media_ns(stream, starts[stream]) == pytest.approx(media_ns, abs=20 * MS)
+    assert line.media_ns("video", starts["video"]) == line.media_ns("audio", starts["audio"])  # as the reports say
+
+
 def test_pictures_follow_the_sound_of_a_sender_whose_clocks_part() -> None:
     """The sender's sound card is 200 ppm fast, its video clock exact: after an hour they are 720 ms apart."""
     line = timeline(video_start=0, audio_start=0)

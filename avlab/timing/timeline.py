@@ -331,9 +331,20 @@ class Timeline:
         reference_ns = reference.report.sender_ns + ticks_to_ns(since_ns, reference.rate)
         by_ns = reference.anchor.media_ns + sender_ns - reference_ns - own.anchor.media_ns
         if own.newest is None or reference.newest is None:
-            return by_ns if abs(by_ns) <= BELIEVED_NS else 0
+            return by_ns if abs(by_ns) <= BELIEVED_NS and self._can_be_played(own, own.anchor, by_ns) else 0
         apart_ns = own.recent.value_ns() - by_ns - reference.recent.value_ns()
         return by_ns if abs(by_ns) <= APART_NS or abs(apart_ns) <= APART_NS else 0
+
+    def _can_be_played(self, own: _Stream, anchor: _Anchor, by_ns: int) -> bool:
+        """Whether what has come of a stream, put later by so much, is of the moments that are sent since the beginning.
+
+        For as long as nothing of the reference has come: what RTP-Info says of it may be wrong.
+        """
+        if own.newest is None or self._begin_ns is None:
+            return True
+        earliest_ns = self._begin_ns - self._first_media_ns - FITS_NS  # arrival less media time
+        first_ns = anchor.media_ns + by_ns
+        return first_ns >= self._first_media_ns - FITS_NS and own.recent.value_ns() - by_ns >= earliest_ns
 
     def _freeze(self) -> None:
         """What streams have by following the reference becomes their own: it will leap, or they will."""

@@ -353,7 +353,7 @@ class Session:
             if options.status in (301, 302):
                 self._move(options)
                 continue
-            if options.status >= 500 and options.status not in (501, 551):
+            if options.status in (502, 503, 504):  # nothing else will be answered either
                 raise RefusedError(self.where, "OPTIONS", options)
             if options.status == 401 and self._credentials is not None:
                 raise self._refused("OPTIONS", options)  # to ask once more would be a second wrong guess
