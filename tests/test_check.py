@@ -190,7 +190,7 @@ def broken(delay: float, measured_fps: float, target_fps: float) -> Any:
         (hasty, False, "hasty lets its wait run out in"),
         (lazy, False, "lazy never settles within 2 % of 30 fps"),
         (nudge, False, "nudge settles, but slides: at 24 fps it falls behind by"),
-        (nothing, False, "The rule nothing returned None as its delay"),
+        (nothing, False, "nothing returns nothing: is there a return?"),
         (later, False, "later is not written yet"),
         (broken, False, "NameError: name 'missing' is not defined"),
         (lambda delay: delay, False, "must take (delay, measured_fps, target_fps)"),

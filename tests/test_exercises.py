@@ -15,6 +15,8 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -191,12 +193,33 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("mean_fps", lambda times: 1 / statistics.median(gaps(times)), "the gap in the middle"),
     ("mean_fps", lambda times: (max(times) - min(times)) / (len(times) - 1), "frames a second are wanted"),
     ("mean_fps", lambda times: (len(times) - 1) / (max(times) - min(times)) / 1_000, "a thousand times too little"),
+    ("packets", lambda size: -(-size // 1_182), "1,182 bytes, but not all of them are the frame's"),
+    ("packets", lambda size: math.ceil(size / 1_180), "1,180 bytes, but not all of them are the frame's"),
+    ("packets", lambda size: math.ceil(size / 1_500), "1,500 bytes are not what avlab has in a packet"),
+    ("packets", lambda size: str(-(-size // 1_162)), "That is text: a number is wanted"),
+    ("packets", lambda size: range(0, size, 1_162), "as len says it"),
+    ("packets", lambda size: 12, "It says the same whatever it is given."),
+    ("mean_fps", lambda times: round((len(times) - 1) / (max(times) - min(times)), 2), "Leave out the rounding"),
+    ("mean_fps", lambda times: (len(times) - 1) / max(times), "The first time need not be 0"),
+    ("mean_fps", lambda times: 1 / np.mean(np.abs(np.diff(times))), "sort it before you take differences"),
+    ("mean_fps", lambda times: len(times), "how many there are, whatever time they take"),
     ("mean_fps", lambda times: {3: 10, 4: 10}.get(len(times), 10), "should give"),
     ("base64_size", lambda count: count * 4 / 3, "Three begun are four whole ones"),
     ("base64_size", lambda count: count // 3 * 4, "take four as well: round up"),
     ("base64_size", lambda count: (count // 3 + 1) * 4, "Where nothing is left over, nothing is added"),
     ("base64_size", lambda count: len(base64.encodebytes(bytes(count))), "line ends"),
     ("base64_size", lambda count: {0: 0, 1: 4, 3: 4, 4: 8, 6_912: 9_216}.get(count), "returns nothing"),
+    ("base64_size", lambda count: 1.33 * count, "three become four exactly"),
+    ("base64_size", lambda count: math.ceil(count * 3 / 4), "The other way round: three bytes become four"),
+    ("base64_size", lambda count: base64.b64encode(bytes(count)), "as len says it"),
+    ("base64_size", lambda count: 32 * math.ceil(count / 3), "eight times too much: bits?"),
+    (
+        "missing",
+        lambda numbers: (numbers[-1] - numbers[0]) % 65_536 + 1 - len(set(numbers)),
+        "need not be the earliest",
+    ),
+    ("missing", lambda numbers: sum(b - a - 1 for a, b in pairwise(sorted(set(numbers)))), "After 65,535 comes 0"),
+    ("missing", lambda numbers: 0, "It says the same whatever it is given."),
     ("missing", lambda numbers: max(numbers) - min(numbers) + 1 - len(set(numbers)), "After 65,535 comes 0"),
     ("missing", lambda numbers: numbers[-1] - numbers[0] + 1 - len(numbers), "And count each number once"),
     ("missing", lambda numbers: sum_of_gaps(numbers), "What comes late is no longer missing"),
@@ -210,6 +233,12 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("unspoilt", lambda n, p, frames: 1 - geometric(n, p, frames), "the share that is spoilt"),
     ("unspoilt", lambda n, p, frames: geometric(n, p, frames) / (1 - p) ** n, "own packets have to be there"),
     ("unspoilt", lambda n, p, frames: 100 * geometric(n, p, frames), "a hundred times too much"),
+    ("unspoilt", lambda n, p, frames: (1 - p) ** (n * frames / 2), "the mean of powers is not the power of the mean"),
+    ("unspoilt", lambda n, p, frames: 1 - n * p * frames / 2, "Chances multiply, they do not add up"),
+    ("unspoilt", lambda n, p, frames: sum((1 - p) ** (n * at) for at in range(1, frames)) / frames, "one picture is"),
+    ("most_loss", lambda n, shown: 1 - shown**1 / n, "1 / n wants parentheses"),
+    ("most_loss", lambda n, shown: -math.log(shown) / n, "take the n-th root"),
+    ("most_loss", lambda shown, n: 1 - shown ** (1 / n), "taken for each other"),
     ("most_loss", lambda n, shown: 1 - shown, "Asked is that of packets".lower()),
     ("most_loss", lambda n, shown: (1 - shown) / n, "chances multiply, they do not add up"),
     ("most_loss", lambda n, shown: shown ** (1 / n), "the share of packets that have to arrive"),
@@ -219,6 +248,18 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("lasts", lambda ms, ppm: 1e6 * ms / ppm, "those are milliseconds"),
     ("lasts", lambda ms, ppm: 1_000 * ms / ppm / 60, "those are minutes"),
     ("lasts", lambda ms, ppm: ms * ppm / 1_000, "Does a buffer last longer when the clocks differ by more?"),
+    ("lasts", lambda ms, ppm: ms * ppm, "Does a buffer last longer when the clocks differ by more?"),
+    ("lasts", lambda ms, ppm: ppm / ms, "Upside down."),
+    ("lasts", lambda ms, ppm: 1_000 * ms // ppm, "Leave out the rounding"),
+    ("lasts", lambda ppm, ms: 1_000 * ms / ppm, "Upside down."),
+    ("lasts", lambda ms, ppm: 500, "It says the same whatever it is given."),
+    ("points", lambda shown, size, delay: product_of_three(1, size, delay), "however many frames are shown"),
+    ("points", lambda shown, size, delay: 100 * product_of_three(shown, size, delay), "Points go to 100."),
+    (
+        "points",
+        lambda shown, size, delay: min(1, size / 32_000) * product_of_three(shown, 32_000, delay),
+        "Not each byte adds as much",
+    ),
     ("points", as_a_mean, "they are multiplied"),
     ("points", without_limits, "stay between 0 and 1"),
     ("points", by_another_logarithm, "the logarithm to the base 2"),
@@ -233,6 +274,10 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("ahead", lambda t1, t2, t3, t4: ((t4 - t1) - (t3 - t2)) / 2, "how unsure the answer is"),
     ("ahead", lambda t1, t2, t3, t4: ((t2 - t1) + (t3 - t4)) * 500, "a thousand times too much: milliseconds?"),
     ("ahead", lambda t1, t2, t3, t4: 0.3, "should give"),
+    ("ahead", lambda t1, t2, t3, t4: t2 - t4, "compare the middles"),
+    ("unsure", lambda t1, t2, t3, t4: t3 - t2, "That is how long the answer was kept"),
+    ("unsure", lambda t1, t2, t3, t4: ((t4 - t1) + (t3 - t2)) / 2, "take it off"),
+    ("unsure", lambda t1, t2, t3, t4: -((t4 - t1) - (t3 - t2)) / 2, "not less than 0"),
     ("unsure", lambda t1, t2, t3, t4: (t4 - t1) - (t3 - t2), "Twice too much"),
     ("unsure", lambda t1, t2, t3, t4: (t4 - t1) / 2, "The time that the answer was kept"),
     ("unsure", lambda t1, t2, t3, t4: ((t2 - t1) + (t3 - t4)) / 2, "asked is by how much it can be wrong"),
@@ -245,6 +290,24 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
 @pytest.mark.parametrize(("name", "work", "words"), WRONG)
 def test_a_wrong_answer_fails_with_a_hint_that_fits(name: str, work: Callable[..., Any], words: str, seed: int) -> None:
     wrong(getattr(check, name)(work, seed=seed), words)
+
+
+def test_a_hint_is_not_taken_from_a_single_small_case() -> None:
+    """Of 1 byte many a mistake makes the same: what is wrong elsewhere decides, or nothing is said."""
+    verdict = check.packets(lambda size: max(1, size // 2_000), seed=1)
+    wrong(verdict, "should give")
+    assert "round up" not in verdict.text
+    assert "bytes" not in verdict.text
+
+
+def test_two_numbers_that_look_alike_are_shown_in_full() -> None:
+    verdict = check.function(lambda number: number * (1 + 3e-6), {24.0: 24.0})
+    wrong(verdict, "gives 24.000072 and should give 24.0")
+
+
+def test_a_right_answer_may_be_of_another_kind_of_number() -> None:
+    assert check.lasts(lambda ms, ppm: Decimal(1_000 * ms) / ppm, seed=1).passed
+    assert check.lasts(lambda ms, ppm: Fraction(1_000 * ms, ppm), seed=1).passed
 
 
 @pytest.mark.parametrize(
@@ -322,6 +385,8 @@ def for_thirty(delay: float, measured_fps: float, target_fps: float) -> float:
         (for_thirty, "never settles within 2 % of 24 fps"),
         (lambda delay, measured_fps, target_fps: delay, "The delay stays as it is"),
         (lambda delay, measured_fps, target_fps: 33.3, "is it in milliseconds? Seconds are wanted."),
+        (lambda delay, measured_fps, target_fps: target_fps, "those are frames a second. The next delay is wanted"),
+        (lambda delay, measured_fps, target_fps: None, "returns nothing: is there a return?"),
         (lambda delay, measured_fps, target_fps: delay + 1, "is it in milliseconds? Seconds are wanted."),
     ],
     ids=without_addresses,
@@ -594,7 +659,33 @@ def test_a_controller_that_does_not_listen_is_told_so(work: Any, words: str, see
 
 
 def test_a_controller_may_be_tried_on_one_path() -> None:
-    wrong(check.controller(WaitsForLoss, rate=2_500), "WaitsForLoss lets the queue overflow: on a path of 2,500 kbit/s")
+    wrong(check.controller(WaitsForLoss, seconds=20, rate=2_500), "WaitsForLoss lets the queue overflow: when the path")
+    wrong(check.controller(WaitsForLoss, full=True, rate=2_500), "the queue overflow: on a path of 2,500 kbit/s")
+
+
+@pytest.mark.parametrize("rate", [1_700, 2_000, 2_500, 3_000])
+def test_a_controller_is_judged_alike_whatever_the_bottlenecks_take(rate: float) -> None:
+    for sensible in (Halves, Aimd):
+        verdict = check.controller(sensible, rate=rate)
+        assert verdict.passed, verdict
+    for mistaken in (Always, WaitsForLoss, CreepsBack, OnlyDown):
+        assert check.controller(mistaken, rate=rate).passed is False
+
+
+def test_what_has_never_seen_a_short_round_trip_is_told_that_and_not_that_it_does_not_look() -> None:
+    wrong(check.controller(Halves, rate=2_000, full=True), "How would it know a round trip that is short")
+    assert check.controller(Aimd, rate=1_000, full=True).passed
+
+
+def test_quality_alone_does_not_go_down_far_enough_for_a_very_narrow_path() -> None:
+    wrong(check.controller(Halves, rate=900), "Can the picture become narrower as well?")
+    assert check.controller(Aimd, rate=1_000).passed
+
+
+@pytest.mark.parametrize("rate", [0, -5, 3_300, 5_000])
+def test_where_the_whole_stream_has_room_nothing_is_to_be_judged(rate: float) -> None:
+    with pytest.raises(ValueError, match="the stream has 3,300 kbit/s, so a bottleneck takes less"):
+        check.controller(Aimd, rate=rate)
 
 
 # ---- settings of a challenge: notebook 09

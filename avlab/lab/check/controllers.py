@@ -35,6 +35,12 @@ later: it takes time to drain. Whoever waits for a loss has twice as much by the
 ADAPT_S = 6.0
 """So long after a bottleneck has come it may still cost frames: two reports a second are all that a controller has."""
 
+BEGINS_WITH = Choice(80, 640)
+"""Quality and width at first."""
+
+LITTLE = 15
+"""A quality below which little is saved any more."""
+
 SHOWN, USED, WAIT_MS, REGAINED = 0.96, 0.65, 60.0, 1.05
 """What is asked for: the share of frames shown, that of the path used, of what is possible; the usual wait in the
 queue; and how much more is sent some seconds after the path has become wide again."""
@@ -54,6 +60,12 @@ class _TestPath(NamedTuple):
         """Whether nothing is lost before it, however long the queue becomes."""
         return self.queue_s == LONG_S
 
+    @property
+    def most_wait_ms(self) -> float:
+        """The usual wait that may be left in a long queue: more where it grows more quickly."""
+        grows = FULL_KBPS / self.kbps - 1
+        return LONG_WAIT_MS * min(1.0, grows / 0.5) * max(1.0, grows / 0.74)
+
     def __str__(self) -> str:
         if not self.narrow_s:
             return f"on a path of {self.kbps:,.0f} kbit/s"
@@ -66,38 +78,45 @@ class _TestPath(NamedTuple):
         return begins + ([(self.wide_s, wide)] if self.wide_s < self.seconds else [])
 
 
-def controller(work: Any, *, rate: float | None = None, seconds: float | None = None, seed: int = 1) -> Verdict:
+def controller(
+    work: Any, *, rate: float | None = None, full: bool = False, seconds: float | None = None, seed: int = 1
+) -> Verdict:
     """Let a student's rate controller meet bottlenecks in simulated time, and say what is wrong, or how well it does.
 
     What it must be is told by `RateController`: a class or object with `update(report)`, which returns a `Choice` or
     None. It streams over three paths that are wide at first: one becomes a bottleneck after two seconds, and wide again
     after twelve; the other one stays wide for longer, and then narrow, so that no timetable does for both. A third has
     so long a queue that nothing is ever lost, and a controller which waits for that never learns of it. The bottlenecks
-    take 1,800 to 2,700 kbit/s, as `seed` draws it. With `rate`, in kbit/s, or `seconds`, there is one path, of that
-    rate (3,000 by default) from the beginning, for so long (20). Frames are to be shown, packets not to wait, and the
-    path to be used, as far as it is possible there. Of a class one object is made for each path; an object is copied.
+    take 1,800 to 2,700 kbit/s, as `seed` draws it, or `rate`. With `full` or `seconds` there is one path, narrow to the
+    end of its run (20 s): `full` from the first moment on, so that nobody has ever seen its short round trip. Frames
+    are to be shown, packets not to wait, and the path to be used, as far as it is possible there. Of a class one object
+    is made for each path; an object is copied. ValueError for a rate that the whole stream has room in.
 
     Args:
         work: The rate controller, an object or its class.
-        rate: Kilobits a second through the one bottleneck; None for the three paths.
+        rate: Kilobits a second that the bottlenecks take; None for what `seed` draws.
+        full: Whether there is one path, and its bottleneck from the beginning.
         seconds: Length of the one path's run; None for 20, or for the three paths.
         seed: Draws the bottlenecks and the losses.
     """
+    if rate is not None and not 0 < rate < FULL_KBPS:
+        text = f"the stream has {FULL_KBPS:,.0f} kbit/s, so a bottleneck takes less, and more than 0"
+        raise ValueError(f"{text}, and not {rate:,.0f}")
     chance = random.Random(seed)
-    if rate is not None or seconds is not None:
+    rates = [float(chance.randrange(*between)) for between in ((1_800, 2_100), (2_300, 2_700))]
+    chance.shuffle(rates)
+    first, second, third = (*rates, float(chance.randrange(1_900, 2_200))) if rate is None else (float(rate),) * 3
+    if full or seconds is not None:
         length_s = 20.0 if seconds is None else float(seconds)
-        paths = [_TestPath(3_000.0 if rate is None else float(rate), 0.0, length_s, length_s)]
+        paths = [_TestPath(first, 0.0 if full else min(2.0, length_s / 4), length_s, length_s)]
     else:
-        paths = []
-        rates = [float(chance.randrange(*between)) for between in ((1_800, 2_100), (2_300, 2_700))]
-        chance.shuffle(rates)
         ends_s = chance.uniform(12.0, 13.0)
-        paths.append(_TestPath(rates[0], chance.uniform(1.5, 2.5), ends_s, ends_s + 7.0))
+        paths = [_TestPath(first, chance.uniform(1.5, 2.5), ends_s, ends_s + 7.0)]
         ends_s = chance.uniform(19.0, 20.0)
-        paths.append(_TestPath(rates[1], chance.uniform(7.0, 8.0), ends_s, ends_s))
+        paths.append(_TestPath(second, chance.uniform(7.0, 8.0), ends_s, ends_s))
         begins_s = chance.uniform(1.5, 2.5)
         ends_s = begins_s + chance.uniform(9.5, 10.0)
-        paths.append(_TestPath(float(chance.randrange(1_900, 2_200)), begins_s, ends_s, ends_s, LONG_S))
+        paths.append(_TestPath(third, begins_s, ends_s, ends_s, LONG_S))
     return judged(work, lambda patience: _controller(work, paths, patience))
 
 
@@ -107,10 +126,16 @@ class _Judged:
     def __init__(self, work: Any, patience: Patience) -> None:
         self.name = name(type(work))
         self.choices: set[Choice] = set()
+        self.chosen: list[tuple[float, Choice]] = []
         self._patience = patience
         self._update = getattr(work, "update", None)
         if not callable(self._update):
             raise WrongError(f"{short(work)} is no controller: it wants a class with a method update(self, report).")
+
+    def usual(self, begin: float, end: float) -> Choice:
+        """What it had chosen in the middle of a stretch of a run, from the least to the most."""
+        between = sorted(choice for time, choice in self.chosen if begin <= time < end)
+        return between[len(between) // 2] if between else BEGINS_WITH
 
     def update(self, report: Report, /) -> Choice | None:
         assert self._update is not None
@@ -132,6 +157,7 @@ class _Judged:
             text = "it is to return Choice(quality=..., width=...), or None"
             raise WrongError(f"{self.name}.update returned {short(given)}: {text}. {sentence(said(error))}") from error
         self.choices.add(Choice(quality, width))
+        self.chosen.append((report.time, Choice(quality, width)))
         return Choice(quality, width)
 
 
@@ -173,11 +199,14 @@ def _controller(work: Any, paths: list[_TestPath], patience: Patience) -> Verdic
             return Verdict(False, f"{who} never chooses anything. Return a Choice when a report is bad.")
         chosen |= judge.choices
         parts.append((path, _part(trace, *_judged_part(path))))
-        wrong = wrong or _wrong(who, path, parts[-1][1], trace)
+        wrong = wrong or _wrong(who, path, parts[-1][1], trace, judge.usual(*_judged_part(path)))
     if len(chosen) == 1:
         [(quality, width)] = chosen
-        words = f"{who} always chooses quality {quality} and width {width}, whatever the report says"
-        return Verdict(False, f"{words}. What does it do when the path becomes another?")
+        words = f"{who} always chooses quality {quality} and width {width}"
+        if (quality, width) == BEGINS_WITH and not paths[0].narrow_s:
+            # It may well look at what it is told, and has never been told anything else.
+            return Verdict(False, f"{words}, which is too much {paths[0]} from the beginning: {_NEVER_SHORT}")
+        return Verdict(False, f"{words}, whatever the report says. What does it do when the path becomes another?")
     if wrong:
         return Verdict(False, wrong)
     parts = [(path, part) for path, part in parts if not path.long]
@@ -201,10 +230,14 @@ def _used(path: _TestPath, part: _Part) -> float:
     return part.kbps / min(path.kbps, FULL_KBPS)
 
 
-def _wrong(who: str, path: _TestPath, part: _Part, trace: Trace) -> str:
+def _wrong(who: str, path: _TestPath, part: _Part, trace: Trace, usual: Choice) -> str:
     """What is wrong with how a controller does on a path; empty when nothing is."""
+    if part.wait_ms > WAIT_MS and part.kbps > 0.95 * path.kbps and usual.quality <= LITTLE:
+        size = f"at quality {usual.quality} and a width of {usual.width} pixels it is still too much"
+        if not path.long or part.wait_ms > path.most_wait_ms:
+            return f"{who} goes down, but not far enough: {path}, and {size}. Can the picture become narrower as well?"
     if path.long:
-        if part.wait_ms <= LONG_WAIT_MS:
+        if part.wait_ms <= path.most_wait_ms:
             return ""
         words = f"{who} waits for losses, and a long queue has none: {path}, packets wait {part.wait_ms:,.0f} ms in it"
         return f"{words}. {_SOONER}"
@@ -223,6 +256,10 @@ def _wrong(who: str, path: _TestPath, part: _Part, trace: Trace) -> str:
     return ""
 
 
+_NEVER_SHORT = (
+    "the queue was full before the first report came. How would it know a round trip that is short, if it has seen "
+    "none?"
+)
 _AGAIN = "Try more again while the round trip is short."
 _SOONER = "The round trip grows before anything is lost: go down when it does."
 

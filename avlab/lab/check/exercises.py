@@ -109,6 +109,7 @@ def points(work: Any, *, seed: int | None = None) -> Verdict:
 
 def _sizes(chance: random.Random) -> Iterator[Case]:
     yield from ((1,), (PACKET_BYTES,), (PACKET_BYTES + 1,))
+    yield (chance.randrange(900_000, 1_000_000),)  # tells packets of 1,180 bytes from those of 1,182
     for _ in range(4):
         whole = chance.randrange(2, 40)
         yield (whole * PACKET_BYTES,)
@@ -129,6 +130,13 @@ _PACKETS = Exercise(
                 f"Each packet has {each:,} bytes, but not all of them are the frame's: {PACKET_BYTES:,} are.",
             )
             for each in (1_200, 1_188, 1_182, 1_180)
+        ),
+        *(
+            (
+                lambda size, each=each: -(-size // each),
+                f"{each:,} bytes are not what avlab has in a packet: of each, {PACKET_BYTES:,} are the frame's.",
+            )
+            for each in (1_500, 1_480, 1_472, 1_460, 1_400, 1_024, 1_000, 65_507)
         ),
     ),
 )
@@ -195,7 +203,21 @@ _MEAN_FPS = Exercise(
             lambda times: (max(times) - min(times)) / (len(times) - 1),
             "That is seconds a frame: frames a second are wanted.",
         ),
-        (lambda times: len(times) / max(times), "The first time need not be 0: how long is it from the first to last?"),
+        *(
+            (
+                lambda times, fewer=fewer: (len(times) - fewer) / max(times),
+                "The first time need not be 0: how long is it from the first to the last?",
+            )
+            for fewer in (0, 1)
+        ),
+        (
+            lambda times: 1 / statistics.fmean(abs(after - before) for before, after in pairwise(times)),
+            "The list is in any order: sort it before you take differences.",
+        ),
+        *(
+            (lambda times, count=count: float(count(times)), "That is how many there are, whatever time they take.")
+            for count in (len, lambda times: len(times) - 1)
+        ),
     ),
     unit="fps",
 )
@@ -224,7 +246,22 @@ _BASE64 = Exercise(
             lambda count: -(-count // 3) * 4 + -(-count // 57),
             "Those are base64's line ends, which encodebytes adds: the wire has none.",
         ),
-        (lambda count: -(-count // 4) * 3, "The other way round: three bytes become four."),
+        *(
+            (mistaken, "The other way round: three bytes become four.")
+            for mistaken in (
+                lambda count: -(-count // 4) * 3,
+                lambda count: count * 3 / 4,
+                lambda count: count * 3 // 4,
+                lambda count: -(-count * 3 // 4),
+            )
+        ),
+        *(
+            (
+                lambda count, times=times: times * count,
+                "Nearly, but three become four exactly, and what is begun is whole: round up the threes.",
+            )
+            for times in (1.33, 1.3, 1.333, 1.34, 1.35, 1.37)
+        ),
     ),
     unit="bytes",
 )
@@ -253,7 +290,15 @@ _MOST_LOSS = Exercise(
         ),
         (lambda n, shown: 1 - shown**n, "That goes from packets to frames, and asked is the way back."),
         (lambda n, shown: (1 - shown) ** (1 / n), "Which of the two is it that is multiplied n times: (1 - p)^n = ?"),
-        (lambda n, shown: 1 - shown / n, "Chances multiply: from shown = (1 - p)^n, what is p?"),
+        (
+            lambda n, shown: 1 - shown / n,
+            "Chances multiply: from shown = (1 - p)^n, what is p? (shown ** 1 / n is (shown ** 1) / n: 1 / n wants "
+            "parentheses.)",
+        ),
+        (
+            lambda n, shown: -math.log(shown) / n,
+            "Nearly, where little is lost. But that is for losses without end: take the n-th root of shown.",
+        ),
     ),
     within=1e-3,
     unit="share",
@@ -299,6 +344,28 @@ _UNSPOILT = Exercise(
             "A picture has n packets, and needs each of them.",
         ),
         (lambda n, p, frames: frames * _whole(n, p, frames), "That is how many pictures: a share of all is wanted."),
+        (
+            lambda n, p, frames: (1 - p) ** (n * frames / 2),
+            "Nearly. But the mean of powers is not the power of the mean: work out each picture, then their mean.",
+        ),
+        *(
+            (
+                lambda n, p, frames, count=count: 1 - n * p * count(frames),
+                "Chances multiply, they do not add up: a picture of n packets is whole with (1 - p)^n.",
+            )
+            for count in (lambda frames: 1, lambda frames: frames, lambda frames: frames / 2)
+        ),
+        *(
+            (
+                lambda n, p, frames, count=count: sum((1 - p) ** (n * at) for at in range(1, frames)) / count(frames),
+                "range(1, frames) ends before frames: one picture is missing.",
+            )
+            for count in (lambda frames: frames, lambda frames: frames - 1)
+        ),
+        (
+            lambda n, p, frames: p**n,
+            "That is how likely all packets of a picture are lost: one of them is enough to spoil it.",
+        ),
     ),
     within=1e-3,
     unit="share",
@@ -326,7 +393,18 @@ _LASTS = Exercise(
         (lambda ms, ppm: ms * ppm / 1_000, "Does a buffer last longer when the clocks differ by more?"),
         (lambda ms, ppm: ms / 1_000 * ppm, "Does a buffer last longer when the clocks differ by more?"),
         (lambda ms, ppm: ms / 1_000 * ppm / 1e6, "That is by how much they drift apart meanwhile: divide instead."),
-        (lambda ms, ppm: ppm / (1_000 * ms), "Upside down."),
+        *(
+            (
+                lambda ms, ppm, times=times: times * ms * ppm,
+                "Does a buffer last longer when the clocks differ by more?",
+            )
+            for times in (1.0, 1_000.0)
+        ),
+        *((lambda ms, ppm, times=times: times * ppm / ms, "Upside down.") for times in (1e-6, 1.0, 1_000.0)),
+        (
+            lambda ms, ppm: 1_000 * ms / ppm / 3_600,
+            "3,600 times too little: those are hours. Seconds are wanted.",
+        ),
         (lambda ms, ppm: math.ceil(1_000 * ms / ppm), "No rounding: a part of a second is one, too."),
     ),
     unit="s",
@@ -404,6 +482,27 @@ _POINTS = Exercise(
         (
             lambda shown, size, delay: 100 * math.prod(_worth(shown, size, delay, between=(0.0, 0.4))),
             "Promptness is 1 up to 0.15 s, and falls from there on.",
+        ),
+        (
+            lambda shown, size, delay: 100 * math.prod((shown, min(1.0, size / 32_000), _worth(1, 1, delay)[2])),
+            "Not each byte adds as much, but each doubling: that is a logarithm.",
+        ),
+        (
+            lambda shown, size, delay: 100 * math.prod((shown, *_worth(1, 1_000 * (size / 1_000) ** 5, delay)[1:])),
+            "Each doubling adds a fifth, and not a whole.",
+        ),
+        (lambda shown, size, delay: 10_000 * math.prod(_worth(shown, size, delay)), "Points go to 100."),
+        (
+            lambda shown, size, delay: 100 * math.prod(_worth(1.0, size, delay)),
+            "It says the same however many frames are shown.",
+        ),
+        (
+            lambda shown, size, delay: 100 * math.prod(_worth(shown, 32_000, delay)),
+            "It says the same however large a frame is. The size is in bytes, and one of 1,000 has no detail.",
+        ),
+        (
+            lambda shown, size, delay: 100 * math.prod((*_worth(shown, size, 0.0)[:2], float(delay < 0.4))),
+            "Promptness falls along a straight line from 0.15 to 0.4 s.",
         ),
         (
             lambda shown, size, delay: 100 * math.prod(_worth(shown, size, 0.0)),

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,6 +20,10 @@ Case: TypeAlias = tuple[Any, ...]
 
 Mistake: TypeAlias = tuple[Callable[..., Any], str]
 """What is easily mistaken for the right function, and what is to be said of it."""
+
+
+MOST = 2 / 3
+"""A mistake that explains so many of the wrong answers is hinted at."""
 
 
 class Answer(NamedTuple):
@@ -51,16 +56,31 @@ class Exercise:
         return judged(work, lambda patience: _held(work, right, self.within, patience, self._hint))
 
     def _hint(self, answers: Sequence[Answer]) -> str:
-        """What fits all answers; else all that are wrong; else the first of these."""
+        """What fits all answers; else all that are wrong; else most of those."""
         wrong = [answer for answer in answers if not answer.same]
-        for some in (answers, wrong, wrong[:1]):
+        for some in (answers, wrong):
             for mistaken, words in self.mistakes:
-                if all(_alike(mistaken, case, given, self.within) for case, given, *_ in some):
+                if all(_alike(mistaken, answer, self.within) for answer in some):
                     return words
-            found = {factor(given, right, self.unit, within=self.within) for _, given, right, _ in some}
-            if len(found) == 1 and (words := found.pop()):
-                return f"That is {words}"
-        return ""
+            if words := self._usual(some):
+                return words
+        fits = [sum(_alike(mistaken, answer, self.within) for answer in wrong) for mistaken, _ in self.mistakes]
+        most = max(fits, default=0)
+        # One case alone fits many a mistake: small numbers are alike.
+        return self.mistakes[fits.index(most)][1] if most > 1 and most >= MOST * len(wrong) else ""
+
+    def _usual(self, answers: Sequence[Answer]) -> str:
+        """What goes wrong with any function, as a hint; empty when it is none of that."""
+        for mistaken, words in USUAL:
+            try:
+                if len(answers) > 1 and all(mistaken(self.right, answer, self.within) for answer in answers):
+                    return words
+            except Exception:  # what is given is nothing to be reckoned with
+                continue
+        if len(answers) > 1 and _one(answer.given for answer in answers):
+            return "It says the same whatever it is given." if not _one(answer.right for answer in answers) else ""
+        found = {factor(given, right, self.unit, within=self.within) for _, given, right, _ in answers}
+        return f"That is {words}" if len(found) == 1 and (words := found.pop()) else ""
 
 
 def function(work: Any, cases: Mapping[Any, Any], *, within: float = 1e-6) -> Verdict:
@@ -108,7 +128,9 @@ def _held(
             text = f"{call} should give {_shown(right)}; what it gives cannot be compared with that"
             return _stopped(error) or Verdict(False, f"{text}: it fails with {told(error)}.")
         if not same:
-            first = first or f"{call} gives {_shown(given)} and should give {_shown(right)}."
+            alike = _shown(given) == _shown(right)
+            show = repr if alike else _shown
+            first = first or f"{call} gives {show(given)} and should give {show(right)}."
         answers.append(Answer(arguments, given, right, bool(same)))
     if first:
         return Verdict(False, f"{first} {hint(answers)}".rstrip())
@@ -119,15 +141,56 @@ def _stopped(error: Exception) -> Verdict | None:
     return Verdict(False, str(error)) if isinstance(error, WrongError) else None
 
 
-def _alike(mistaken: Callable[..., Any], case: Case, given: Any, within: float) -> bool:
+def _alike(mistaken: Callable[..., Any], answer: Answer, within: float) -> bool:
     """Whether a mistake gives just this."""
     try:
-        return _same(given, mistaken(*copy.deepcopy(case)), within)
+        return _same(answer.given, mistaken(*copy.deepcopy(answer.case)), within)
     except Exception:  # what is given is nothing to be compared, or the mistake divides by zero here
         return False
 
 
+def _one(values: Iterable[Any]) -> bool:
+    """Whether all are one number."""
+    first, *rest = values
+    return isinstance(first, Real) and all(isinstance(value, Real) and value == first for value in rest)
+
+
+def _rounded(right: Callable[..., Any], answer: Answer, within: float) -> bool:
+    """Whether it is right but for what rounding takes off, which may be nothing."""
+    if not isinstance(answer.given, Real):
+        return False
+    whole = math.floor(answer.right), math.ceil(answer.right)
+    return answer.given in whole or any(answer.given == round(float(answer.right), digits) for digits in range(1, 5))
+
+
+def _swapped(right: Callable[..., Any], answer: Answer, within: float) -> bool:
+    first, second = answer.case
+    return _same(answer.given, right(second, first), within)
+
+
+USUAL: tuple[tuple[Callable[[Callable[..., Any], Answer, float], bool], str], ...] = (
+    (
+        lambda _, answer, within: isinstance(answer.given, str) and _same(float(answer.given), answer.right, within),
+        "That is text: a number is wanted, without quotes.",
+    ),
+    (
+        lambda _, answer, within: _same(len(answer.given), answer.right, within),
+        "Those are the things themselves: asked is how many they are, as len says it.",
+    ),
+    (_swapped, "The two are taken for each other: look at the order in which the function is given them."),
+    (
+        lambda _, answer, within: bool(answer.right) and _same(answer.given, -answer.right, within),
+        "The sign is the other one.",
+    ),
+    (lambda _, answer, within: _same(answer.given, 1 / answer.right, within), "Upside down."),
+    (_rounded, "Leave out the rounding: the number is wanted as it is."),
+)
+"""What may be mistaken whatever is asked for: of the right function and an answer, and what is to be said of it."""
+
+
 def _same(given: Any, right: Any, within: float) -> bool:
+    if isinstance(given, Decimal):
+        given = float(given)
     if isinstance(given, Real) and isinstance(right, Real):
         return math.isclose(given, right, rel_tol=within, abs_tol=within)
     same = given == right

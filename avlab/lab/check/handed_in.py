@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Any
+
+import numpy as np
 
 from avlab import testing
 from avlab.lab.check.patience import Patience, WrongError, judged
@@ -196,15 +199,54 @@ def _delays(chance: random.Random) -> Iterator[list[float]]:
     yield [chance.uniform(0.05, 0.2) for _ in range(150)] + [chance.uniform(0, 0.01) for _ in range(350)]
 
 
+def _between(delays: Sequence[float], share: float) -> float:
+    """What a share of them keeps to, as np.quantile has it."""
+    return float(np.quantile(delays, share))
+
+
 _WAITS: tuple[tuple[Callable[[list[float]], float], str], ...] = (
     (max, "That waits for the slowest of all: one in 20 may come too late."),
     (min, "That is the quickest of all: it waits for nobody."),
     (lambda delays: delays[-1], "That is the last one's delay alone."),
     (lambda delays: sum(delays) / len(delays), "That is the mean, and many are slower than that."),
     (lambda delays: sorted(delays)[len(delays) // 2], "That is the middle: half of them are slower."),
+    (lambda delays: statistics.median(delays), "That is the middle: half of them are slower."),
+    (
+        lambda delays: _between(delays, 0.0095),
+        "That is the share 0.0095: np.percentile counts to 100, and np.quantile to 1.",
+    ),
+    *(
+        (
+            lambda delays, share=share: _between(delays, share),
+            f"That is what {100 * share:g} % of them keep to: 19 of 20 are 95 %.",
+        )
+        for share in (0.75, 0.8, 0.9, 0.98, 0.99)
+    ),
+    *(
+        (
+            lambda delays, times=times, spread=spread: statistics.fmean(delays) + times * spread(delays),
+            "The mean and some deviations do for one distribution only: count.",
+        )
+        for times in (1, 2, 3)
+        for spread in (statistics.stdev, statistics.pstdev)
+    ),
+    *(
+        (
+            lambda delays, last=last: _between(delays[-last:], 0.95),
+            "That is of the last few alone: all delays that are given count.",
+        )
+        for last in (10, 20, 50, 100)
+    ),
     (lambda delays: delays[len(delays) * 19 // 20], "They stand in the order in which they came: sort them first."),
     (lambda delays: sorted(delays)[len(delays) // 20], "That is from the wrong end: 19 of 20 are slower."),
     (lambda delays: 0.95 * max(delays), "That is a share of the longest delay, not what a share of them keeps to."),
+    *(
+        (
+            lambda delays, times=times: times * sum(delays) / len(delays),
+            "A multiple of the mean does for one distribution only.",
+        )
+        for times in (1.5, 2, 2.5, 3, 4, 5)
+    ),
     (lambda delays: 1.95 * sum(delays) / len(delays), "A multiple of the mean does for one distribution only."),
 )
 """What is easily mistaken for the right rule, and what is to be said of it."""
@@ -260,8 +302,13 @@ def _why_wrong(answers: Sequence[tuple[list[float], float]]) -> str:
 
 
 def _half(work: Any, chance: random.Random, patience: Patience) -> str:
-    testing.check_payload(work)
     who = name(work)
+    try:
+        testing.check_payload(work)
+    except AssertionError as failed:
+        if "makes something else" in said(failed):
+            _judge_whole(who, work, chance, patience)
+        raise
     made = _asked(patience, who, work) if isinstance(work, type) else work
     whole = saved = 0
     for size in (2 * 1_180, 4_000, 6_500, 11_000, 14_000, 25_000):
@@ -279,6 +326,24 @@ def _half(work: Any, chance: random.Random, patience: Patience) -> str:
             saved += 1
         whole += 1
     return f"{who} saves what came before a gap, in all {saved} cases, and gives up where that is less than half."
+
+
+def _judge_whole(who: str, work: Any, chance: random.Random, patience: Patience) -> None:
+    """Whether a frame of which all has come gets an end that it has already; what else is wrong, the contract tells."""
+    frame = b"\xff\xd8" + chance.randbytes(5_000) + END
+    try:
+        made = patience.call(work) if isinstance(work, type) else work
+        pieces = list(patience.call(made.pack, frame, 1_180))
+        back = patience.call(made.unpack, pieces)
+    except WrongError:
+        raise
+    except Exception:
+        return
+    if isinstance(back, bytes) and back == frame + END:
+        raise WrongError(
+            f"{who}.unpack() of all {len(pieces)} pieces puts an end after a frame that has one: when nothing is "
+            "missing, join them and leave it at that."
+        )
 
 
 def _gaps(chance: random.Random, count: int) -> Iterator[set[int]]:

@@ -75,6 +75,8 @@ _AHEAD_MISTAKES: tuple[Mistake, ...] = (
     (lambda *t: 2 * _middle(*t), _HALVE),
     (_half, "That is half of the round trip: it says how unsure the answer is, and not what it is."),
     (lambda *t: 2 * _half(*t), "That is the round trip: clocks do not matter to it at all."),
+    (lambda t1, t2, t3, t4: t2 - t4, "What is under way back, and kept, is in that: compare the middles."),
+    (lambda t1, t2, t3, t4: t3 - t1, "What is under way there, and kept, is in that: compare the middles."),
     (lambda t1, t2, t3, t4: (t2 + t3) / 2 - t1, "What is in the middle of t2 and t3 is to be compared with t1 and t4."),
 )
 
@@ -92,6 +94,8 @@ _UNSURE = Exercise(
         (_there, "Two clocks are in that, and it can be less than 0: compare each clock with itself alone."),
         (lambda *t: abs(_there(*t)), "Two clocks are in that: compare each clock with itself alone."),
         (lambda *t: -_half(*t), "It is a size, and not less than 0."),
+        (lambda t1, t2, t3, t4: t3 - t2, "That is how long the answer was kept: how long was all under way?"),
+        *((lambda t1, t2, t3, t4, parts=parts: ((t4 - t1) + (t3 - t2)) / parts, _KEPT) for parts in (1, 2)),
     ),
     unit="s",
 )

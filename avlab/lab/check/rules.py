@@ -63,6 +63,11 @@ class _Watched:
     def __call__(self, delay: float, measured_fps: float, target_fps: float) -> Any:
         given = self._patience.call(self._rule, delay, measured_fps, target_fps)
         if isinstance(given, int | float) and math.isfinite(given):
+            if given in (measured_fps, target_fps) and given > 2:
+                raise WrongError(
+                    f"{self.__name__} returned {given:.4g}: those are frames a second. The next delay is wanted, in "
+                    "seconds."
+                )
             if given > max(0.9, 15 * delay):
                 raise WrongError(
                     f"{self.__name__} returned {given:.4g}, and the delay before was {delay:.4g}: is it in "
@@ -111,6 +116,8 @@ def _failed(who: str, error: Exception) -> str:
     """What is said of a rule that raises, or returns what it may not."""
     let_through(error)
     words = said(error)
+    if "returned None" in words:
+        return f"{who} returns nothing: is there a return? The next delay is wanted, in seconds."
     if "returned Ellipsis" in words:
         return f"{who} is not written yet: put your own in place of ..."
     # What a `reset` or a constructor raises comes as it is, and its words alone would not say whose they are.

@@ -28,7 +28,7 @@ def missing(work: Any, *, seed: int | None = None) -> Verdict:
 
 
 def _arrivals(chance: random.Random) -> Iterator[Case]:
-    def came(first: int, *, lost: int = 0, late: int = 0, twice: int = 0) -> Case:
+    def came(first: int, *, lost: int = 0, late: int = 0, twice: int = 0, ends_late: bool = False) -> Case:
         count = chance.randrange(30, 50)
         gone = chance.sample(range(3, count - 3), lost)
         numbers = [(first + at) % NUMBERS for at in range(count) if at not in gone]
@@ -36,6 +36,8 @@ def _arrivals(chance: random.Random) -> Iterator[Case]:
             numbers[at], numbers[at + 1] = numbers[at + 1], numbers[at]
         for at in chance.sample(range(1, len(numbers) - 1), twice):
             numbers.insert(at, numbers[at])
+        if ends_late:  # the first packet, and the last but one
+            numbers[:2], numbers[-2:] = numbers[1::-1], numbers[:-3:-1]
         return (numbers,)
 
     def inside() -> int:
@@ -50,6 +52,8 @@ def _arrivals(chance: random.Random) -> Iterator[Case]:
     yield came(inside(), lost=2, late=chance.randrange(2, 5))
     yield came(inside(), lost=1, twice=chance.randrange(1, 4))
     yield came(over(), lost=3, late=2, twice=2)
+    yield came(inside(), lost=2, ends_late=True)
+    yield came(over(), lost=chance.randrange(2, 5), ends_late=True)
 
 
 def _unwrapped(numbers: Sequence[int]) -> list[int]:
@@ -59,9 +63,18 @@ def _unwrapped(numbers: Sequence[int]) -> list[int]:
     return found
 
 
+def _off_by_one(numbers: Sequence[int]) -> list[int]:
+    around = max(numbers) - min(numbers) > NUMBERS // 2
+    return [number + NUMBERS - 1 if around and number < NUMBERS // 2 else number for number in numbers]
+
+
 _HALF_WAY = "What comes late is no longer missing: not every step back and forth is a loss."
 _TWICE = "A packet that comes twice does not stand for another: count each number once."
 _WRAPS = "After 65,535 comes 0: a number far below the one before it is 65,536 further on."
+
+_ENDS = (
+    "The first that comes need not be the earliest, nor the last one the latest: what comes late comes after others."
+)
 
 _MISSING = Exercise(
     right=lambda numbers: max(whole := _unwrapped(numbers)) - min(whole) + 1 - len(set(whole)),
@@ -75,6 +88,14 @@ _MISSING = Exercise(
         ),
         (lambda numbers: max(whole := _unwrapped(numbers)) - min(whole) + 1 - len(whole), _TWICE),
         (lambda numbers: (numbers[-1] - numbers[0]) % NUMBERS + 1 - len(numbers), _TWICE),
+        (lambda numbers: (numbers[-1] - numbers[0]) % NUMBERS + 1 - len(set(numbers)), _ENDS),
+        (
+            lambda numbers: max(whole := _off_by_one(numbers)) - min(whole) + 1 - len(set(whole)),
+            "After 65,535 comes 0, so there are 65,536 numbers: a number beyond the last is that much further on.",
+        ),
+        (lambda numbers: sum(b - a - 1 for a, b in pairwise(sorted(set(numbers)))), _WRAPS),
+        (lambda numbers: sum(b - a - 1 for a, b in pairwise(numbers)), _WRAPS),
+        (lambda numbers: sum(b - a > 1 for a, b in pairwise(sorted(numbers))), "A gap may be of several packets."),
         (lambda numbers: sum(b - a - 1 for a, b in pairwise(_unwrapped(numbers)) if b > a + 1), _HALF_WAY),
         (lambda numbers: sum((b - a) % NUMBERS - 1 for a, b in pairwise(numbers) if b != a), _HALF_WAY),
         (lambda numbers: sum(b != a + 1 for a, b in pairwise(_unwrapped(numbers))), "A gap may be of several packets."),
