@@ -323,8 +323,11 @@ def test_what_a_server_says_reaches_no_terminal_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("media", "said"),
     [
-        ((["m=audio 0 RTP/AVP 97", "a=rtpmap:97 L16/1"],), "carries L16/1: avlab plays"),
-        ((["m=audio 0 RTP/AVP 97", "a=rtpmap:97 L16/8000/200"],), "carries L16/8000/200"),
+        ((["m=audio 0 RTP/AVP 97", "a=rtpmap:97 L16/1"],), r"carries L16/1 \(its clock has 1 ticks a second"),
+        (
+            (["m=audio 0 RTP/AVP 97", "a=rtpmap:97 L16/8000/200"],),
+            r"carries L16/8000/200 \(it has 200 channels, and 8 are the most",
+        ),
         ((["m=audio 0 RTP/AVP 97", "a=rtpmap:97 L16/1000000000"],), "carries L16/1000000000"),
         ((["m=video 0 RTP/AVP 26", "a=rtpmap:26 JPEG/1"],), "carries JPEG/1"),
         ((["m=video 0 RTP/AVP 96", "a=rtpmap:96 VP8/90000"],), "carries VP8: avlab plays"),

@@ -70,6 +70,21 @@ def test_sound_whose_decoder_takes_nothing_of_what_is_described_is_left_out(conf
     assert "\n" not in words
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["m=audio 0 RTP/AVP 97", "a=rtpmap:97 L16/1"], "L16, is left out: its clock has 1 ticks a"),
+        (["m=audio 0 RTP/AVP 97", "a=rtpmap:97 L16/8000/9"], "L16, is left out: it has 9 channels"),
+        (["m=audio 0 RTP/AVP 97", "a=rtpmap:97 G726-32/8000"], "is G726-32, which avlab does not"),
+        (["m=audio 0 RTP/AVP 97"], "is payload type 97, which avlab does not"),
+    ],
+)
+def test_sound_that_cannot_be_played_is_named_with_what_is_wrong_with_it(lines: list[str], words: str) -> None:
+    kinds, said = choice("\n".join(["v=0", "m=video 0 RTP/AVP 26", *lines, ""]))
+    assert kinds == ["video"]
+    assert [words in one for one in said] == [True]
+
+
 @pytest.mark.slow
 def test_a_client_without_a_decoder_plays_the_other_track(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with avlab.Server(data / "count-15.mp4", width=320, codec="h264", audio_codec="opus", loop=True) as server:

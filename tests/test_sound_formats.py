@@ -89,6 +89,20 @@ def test_a_unit_of_aac_in_several_packets_is_one() -> None:
     assert form.units(aac_payload([b"abc", b"de"])) == [b"abc", b"de"]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"sizelength": "", "indexlength": "", "indexdeltalength": ""},
+        {"indexdeltalength": ""},
+        {"mode": ""},
+        {"mode": "aac-HBR"},
+        {"mode": '"AAC-hbr"', "config": '"1190"'},
+    ],
+)
+def test_a_description_of_aac_that_leaves_out_what_the_rest_says_is_understood(odd: dict[str, str]) -> None:
+    assert AacFormat(48_000, 2, HBR | odd).setup == bytes.fromhex("1190")
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_opus_is_decoded_at_its_time(channels: int) -> None:
     packets, _ = encoded("libopus", channels=channels)
@@ -131,7 +145,9 @@ def test_whatever_comes_as_opus_is_sound_or_refused(payload: bytes) -> None:
     ("encoding", "rate", "channels", "parameters", "words"),
     [
         ("MPEG4-GENERIC", 48_000, 2, {}, "in the mode AAC-hbr alone"),
-        ("MPEG4-GENERIC", 48_000, 2, HBR | {"mode": "AAC-lbr"}, "this is aac-lbr"),
+        ("MPEG4-GENERIC", 48_000, 2, HBR | {"mode": "AAC-lbr"}, "this is AAC-lbr"),
+        ("MPEG4-GENERIC", 48_000, 2, HBR | {"sizelength": "6"}, "has sizelength=13 .*, and this has 6"),
+        ("MPEG4-GENERIC", 48_000, 2, HBR | {"mode": "", "indexlength": ""}, "this is none"),
         ("MPEG4-GENERIC", 48_000, 2, HBR | {"config": ""}, "without the configuration"),
         ("MPEG4-GENERIC", 48_000, 2, HBR | {"config": "xyz"}, "without the configuration"),
         ("OPUS", 16_000, 2, {}, "48000 Hz"),

@@ -152,6 +152,14 @@ def _unfit(media: sdp.Media, number: int, form: sdp.Format) -> str:
 
 
 def _why(media: sdp.Media) -> str:
+    if media.encoding.upper() in KNOWN.get(media.kind, ()):
+        clocks = CLOCKS[media.kind]
+        if media.clock_rate not in clocks:
+            return (
+                f"its clock has {media.clock_rate:,} ticks a second, and {clocks[0]:,} to {clocks[-1]:,} can be played"
+            )
+        if not 1 <= media.channels <= MAX_CHANNELS:
+            return f"it has {media.channels:,} channels, and {MAX_CHANNELS} are the most that can be played"
     return _unfit(media, media.payload_type, sdp.Format(media.encoding, media.clock_rate, media.channels))
 
 
@@ -159,7 +167,7 @@ def _name(media: sdp.Media) -> str:
     """What a medium carries, for a sentence: with its clock, when it is that which cannot be."""
     if not media.encoding:
         return f"payload type {media.payload_type}"
-    odd = media.encoding in KNOWN.get(media.kind, ())
+    odd = media.encoding.upper() in KNOWN.get(media.kind, ())
     channels = f"/{media.channels}" if media.channels != 1 else ""
     return printable(f"{media.encoding}/{media.clock_rate}{channels}" if odd else media.encoding)
 

@@ -21,6 +21,8 @@ MOST_UNIT = 8_191
 
 _DYNAMIC = 97
 
+_MODE, _LENGTHS = "AAC-hbr", {"sizelength": "13", "indexlength": "3", "indexdeltalength": "3"}
+
 
 class AacFormat:
     """MPEG4-GENERIC in the mode AAC-hbr: access units behind their sizes (RFC 3640 3.3.6).
@@ -34,11 +36,17 @@ class AacFormat:
 
     def __init__(self, rate: int, channels: int, parameters: Mapping[str, str]) -> None:
         self.clock_rate, self.channels = rate, channels
-        mode = parameters.get("mode", "").strip().lower()
-        lengths = [parameters.get(name, "").strip() for name in ("sizelength", "indexlength", "indexdeltalength")]
-        if mode != "aac-hbr" or lengths != ["13", "3", "3"]:
-            raise WireError(f"MPEG4-GENERIC is played in the mode AAC-hbr alone, and this is {mode[:40] or 'none'}.")
-        config = parameters.get("config", "").strip().strip('"')
+        said = {name: parameters.get(name, "").strip(" \t\"'") for name in ("mode", *_LENGTHS, "config")}
+        lengths = [(name, said[name]) for name in _LENGTHS if said[name] not in ("", _LENGTHS[name])]
+        # Either says the other: the mode means these lengths, and no other mode has them.
+        if said["mode"].lower() != _MODE.lower() and (said["mode"] or not all(said[name] for name in _LENGTHS)):
+            raise WireError(
+                f"MPEG4-GENERIC is played in the mode {_MODE} alone, and this is {said['mode'][:40] or 'none'}."
+            )
+        if lengths:
+            name, value = lengths[0]
+            raise WireError(f"{_MODE} has {name}={_LENGTHS[name]} (RFC 3640 3.3.6), and this has {value[:40]}.")
+        config = said["config"]
         if not re.fullmatch(r"(?:[0-9A-Fa-f]{2}){2,64}", config):
             raise WireError("AAC is described without the configuration of its decoder (config=).")
         self.setup = bytes.fromhex(config)
