@@ -23,6 +23,7 @@ from avlab.measure.record.tables import TABLES
 FOUND: list[tuple[str, bytes]] = [
     ("a session through a relay", b"IONS r://] RTSP/1.1\n\n"),
     ("an address", b"rtsp://" + b"%" * 64_000),
+    ("RTP packets in runs, counted", b'\x00\x00\x00"\x04\xa4\x80\n\x00\x04\x00\x00\x01&\x00\x00\x124'),
 ]
 """Inputs that let something else than the documented errors out: a target, and the bytes as `make fuzz` prints them."""
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from packets import stored
 from packing import L16Packetizer
 
-from avlab.wire.batch import batches
+from avlab.wire.batch import Batch, batches
 from avlab.wire.payloads.l16 import packed_sound, parse_l16
 from avlab.wire.rtp import (
     HEADER_BYTES,
@@ -320,6 +320,21 @@ def test_runs_hold_what_the_packets_held(items: list[int | tuple[int, int] | Rtp
             assert run.part(at, at + 1).timestamp == stamp
     assert found == wanted
     assert came == sizes
+
+
+@pytest.mark.parametrize("size", range(1, 2 * HEADER_BYTES))
+@pytest.mark.parametrize("spaced", [False, True])
+def test_datagrams_that_end_within_a_header_are_refused_each_by_itself(size: int, spaced: bool) -> None:
+    """As the system hands them over: of one size, the last perhaps shorter."""
+    for more in range(size):
+        for count in (1, 2, 5, 40):
+            data = (b"\x80" * size) * count + b"\x80" * more
+            found = list(runs(Batch(data, size), spaced=spaced))
+            refused = sum(isinstance(run, WireError) for run in found)
+            short = count if size < HEADER_BYTES else 0
+            assert refused == short + (0 < more < HEADER_BYTES)
+            whole = [run.batch.total for run in found if isinstance(run, RtpRun)]
+            assert sum(whole) == count + (more > 0) - refused
 
 
 def test_a_frame_that_came_in_one_piece_is_one_run() -> None:

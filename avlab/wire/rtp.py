@@ -225,7 +225,7 @@ def _spaced(data: bytes, size: int, first: int, after: int) -> tuple[int, int] |
 def _alike(data: bytes, size: int, first: int, after: int) -> int:
     """How many packets from `first` on are one run; 0 when that one is to be read by itself."""
     start = first * size
-    if len(data) < start + HEADER_BYTES or data[start] != VERSION_2:
+    if size < HEADER_BYTES or len(data) < start + HEADER_BYTES or data[start] != VERSION_2:
         return 0
     if len(data) - (after - 1) * size < HEADER_BYTES:  # the last one ends within its header
         after -= 1
