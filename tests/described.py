@@ -18,6 +18,8 @@ SENT: dict[str, str] = {
     "jpeg": "mjpeg -huffman default -pix_fmt yuvj420p -force_duplicated_matrix 1 -q:v 5",
     "h264": "libx264 -preset ultrafast -tune zerolatency -g 8",
     "h265": "libx265 -preset ultrafast -tune zerolatency -x265-params keyint=8:log-level=none",
+    "h264-b": "libx264 -preset ultrafast -g 12 -bf 4 -x264-params b-adapt=0:b-pyramid=normal:open-gop=1",
+    "h265-b": "libx265 -preset ultrafast -x265-params keyint=12:bframes=4:b-adapt=0:log-level=none",
     "l16": "pcm_s16be -ar 44100 -ac 2",
     "aac": "aac -ar 44100 -ac 2",
     "opus": "libopus -ar 48000 -ac 2",

@@ -9,14 +9,23 @@ import numpy as np
 
 
 def access_units(
-    count: int, *, size: tuple[int, int] = (64, 48), key_every: int = 10, name: str = "libx264", b: int = 0
+    count: int,
+    *,
+    size: tuple[int, int] = (64, 48),
+    key_every: int = 10,
+    name: str = "libx264",
+    b: int = 0,
+    more: str = "",
 ) -> list[tuple[int, bytes]]:
-    """The number of each picture and its bytes, in the order of decoding; pictures brighten from one to the next."""
+    """The number of each picture and its bytes, in the order of decoding; pictures brighten from one to the next.
+
+    `more` is further options of the encoder, as in ":open-gop=1".
+    """
     context = av.CodecContext.create(name, "w")
     context.width, context.height, context.pix_fmt = *size, "yuv420p"
     context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
     context.gop_size, context.max_b_frames = key_every, b
-    lean = f"bframes={b}:b-adapt=0:scenecut=0:log-level=0"
+    lean = f"bframes={b}:b-adapt=0:scenecut=0:log-level=0{more}"
     context.options = (
         {"preset": "ultrafast", "x265-params": lean}
         if name == "libx265"

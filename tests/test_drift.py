@@ -37,6 +37,20 @@ def test_rtp_info_alone_aligns_streams(media_ns: int, video_start: int, audio_st
     assert line.media_ns("video", video_start - VIDEO) == media_ns - NS  # what came before the range
 
 
+@pytest.mark.parametrize("fps", [5, 15, 25, 60])
+@pytest.mark.parametrize("order", [(0, 2, 1), (0, 4, 2, 1, 3), (0, 5, 3, 1, 2, 4), (0, 3, 1, 2)])
+def test_pictures_that_are_sent_in_another_order_than_they_are_seen_have_not_leapt(fps: int, order: tuple[int]) -> None:
+    line = Timeline(reference="audio")
+    line.add("video", VIDEO, reordered=True)
+    stamps = [0] + [(lap * (len(order) - 1) + number) * VIDEO // fps for lap in range(6) for number in order[1:]]
+    for at, stamp in enumerate(stamps):
+        now_ns = at * NS // fps
+        assert not line.leaps("video", stamp, now_ns)
+        line.arrived("video", stamp, now_ns)
+        assert line.media_ns("video", stamp) == round(stamp * NS / VIDEO)
+    assert line.leaps("video", stamps[-1] - 2 * VIDEO, now_ns)
+
+
 def test_an_anchor_comes_first() -> None:
     line = Timeline(reference="audio")
     line.add("video", VIDEO)

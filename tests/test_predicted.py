@@ -19,6 +19,8 @@ from avlab.stream.playing.predicted import PredictedDecoding
 from avlab.timing.decodeorder import LAST_NS, LEAD_NS, MOST_WAITING, DecodeOrder
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.stage import Dropped
+from avlab.wire.payloads import h264, h265
+from avlab.wire.payloads.nal import START
 from avlab.wire.units import H264_CODING, H265_CODING
 
 MS = 1_000_000
@@ -164,6 +166,41 @@ def test_pictures_sent_in_another_order_than_they_are_seen_are_all_seen() -> Non
     assert seen == list(range(20))
 
 
+JOINED = [  # what is in the packets' order other than it is seen, or has no key frames that all else ends at
+    (H264_CODING, "libx264", 3, ":b-pyramid=normal"),
+    (H264_CODING, "libx264", 8, ":ref=8"),
+    (H264_CODING, "libx264", 2, ":open-gop=1"),
+    (H264_CODING, "libx264", 0, ":intra-refresh=1"),
+    (H264_CODING, "libx264", 0, ":intra-refresh=1:slices=3"),
+    (H265_CODING, "libx265", 3, ":open-gop=1"),
+    (H265_CODING, "libx265", 4, ":open-gop=1:b-pyramid=1"),
+    (H265_CODING, "libx265", 0, ":open-gop=0"),
+]
+
+
+@pytest.mark.parametrize(("coding", "name", "b", "more"), JOINED)
+@pytest.mark.parametrize("missed", [0, 3, 14])
+def test_a_stream_is_joined_wherever_it_is(coding: str, name: str, b: int, more: str, missed: int) -> None:
+    units = access_units(60, key_every=12, name=name, b=b, more=more, size=(128, 96))
+    out = decoded(PredictedDecoding(coding), [whole(n, data) for n, data in units[missed:]])
+    assert len(out) == 60 - missed
+    seen = [each.frame.ticks for each in out if each.image is not None]
+    assert seen == list(range(seen[0], 60))
+    assert seen[0] - missed <= (24 if "refresh" in more else 12) * bool(missed)
+    assert not any(each.frame.damaged for each in out)
+
+
+@pytest.mark.parametrize(("coding", "name", "b", "more"), JOINED)
+def test_a_loss_spoils_no_more_than_until_pictures_are_whole_again(coding: str, name: str, b: int, more: str) -> None:
+    units = access_units(60, key_every=12, name=name, b=b, more=more, size=(128, 96))
+    frames = [whole(n, data, after_loss=at == 15) for at, (n, data) in enumerate(units) if at != 14]
+    out = decoded(PredictedDecoding(coding), frames)
+    spoilt = [each.frame.ticks for each in out if each.frame.damaged or each.image is None]
+    assert spoilt
+    assert len(spoilt) <= (24 if "refresh" in more else 15)
+    assert max(spoilt) < 42
+
+
 def test_what_follows_a_loss_is_damaged_until_a_key_frame() -> None:
     units = access_units(30)
     frames = [whole(n, data, after_loss=n == 4) for n, data in units if n != 3]
@@ -209,6 +246,24 @@ def test_pictures_that_are_too_large_are_not_decoded_and_a_sentence_says_so() ->
     assert [each.image for each in out] == [None] * 12
     [words] = told
     assert "4096x2304 at the most" in words
+
+
+@given(st.binary(max_size=60))
+def test_messages_of_strangers_tell_a_number_or_nothing(data: bytes) -> None:
+    for recovers, header in ((h264.recovers_in, b"\x06"), (h265.recovers_in, b"\x4e\x01")):
+        for body in (data, b"\x06" + data, b"\x01\x02ab\x06\x04" + data):
+            found = recovers(START + header + body)
+            assert found is None or 0 <= found < 1 << 17
+
+
+@pytest.mark.parametrize(
+    ("said", "h264_count", "h265_count"),
+    [(b"\x80", 0, 0), (b"\x50", 1, 1), (b"\x60", 2, 0), (b"\x20", 3, 2), (b"\x0f\x00", 29, 15), (b"", None, None)],
+)
+def test_recovery_points(said: bytes, h264_count: int | None, h265_count: int | None) -> None:
+    message = b"\x05\xff\x01" + bytes(256).replace(b"\0\0", b"\1\1") + b"\x06" + bytes((len(said),)) + said + b"\x80"
+    assert h264.recovers_in(START + b"\x09\xf0" + START + b"\x06" + message) == h264_count
+    assert h265.recovers_in(START + b"\x4e\x01" + message) == h265_count
 
 
 @pytest.mark.parametrize("coding", [H264_CODING, H265_CODING])

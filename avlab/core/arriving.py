@@ -30,13 +30,13 @@ from avlab.core.repairing import Asking, Rebuilding, Repair, Repairing, repairin
 from avlab.network.ownrepair import OwnRepair, Recovered, RepairReceiver
 from avlab.timing.jitterbuffer import Run
 from avlab.timing.ownbuffer import Tell
-from avlab.timing.timeline import Timeline
+from avlab.timing.timeline import REORDERED_NS, Timeline
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch
 from avlab.wire.payloads.formats import L16Format, SoundReader, VideoFormat
 from avlab.wire.payloads.jpeg import NoSizeError
 from avlab.wire.rtp import HEADER_BYTES, ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, chunk, runs
-from avlab.wire.units import NS, Samples, WireError
+from avlab.wire.units import NS, PREDICTED, Samples, WireError
 
 PROBATION = 3
 """So many packets with consecutive numbers make a source (RFC 3550 8.2 and A.1 leave the count open): one stray packet
@@ -111,6 +111,11 @@ class Described(NamedTuple):
     """The payload formats of pictures, by payload type; one that is not there is RTP/JPEG."""
     sound: SoundReader | None = None
     """The payload format of sound; None for L16."""
+
+    @property
+    def reordered(self) -> bool:
+        """Whether its pictures may be sent in another order than they are seen, as predicted ones are."""
+        return any(form.assembler().coding in PREDICTED for form in self.pictures.values())
 
     def repairing(self, ssrcs: Mapping[str, int]) -> Repairing | None:
         """The repair from its start, whose sources are known as far as `ssrcs` has them; None without one."""
@@ -203,7 +208,7 @@ class Arriving:
         again, own = (SequenceNumbers(rate, above=each, adjoining=each is not None) for each in last[1:])
         incoming = Incoming(stream, described, stats, again, own, repairing)
         if before is None:
-            self._timeline.add(stream, rate)
+            self._timeline.add(stream, rate, reordered=described.reordered)
         else:
             incoming.ticks, incoming.media_ns = before.ticks, before.media_ns
             incoming.first = 1 + (last[0] or 0)
@@ -525,7 +530,9 @@ class Arriving:
             self._timeline.leaps(incoming.stream, incoming.ticks.peek(each.timestamp), now_ns) for each in (held, run)
         )
         step = ((run.timestamp - held.timestamp + 0x8000_0000) & 0xFFFFFFFF) - 0x8000_0000
-        return held_leaps == leaps and 0 <= step <= SLIDE_S * incoming.described.rate
+        rate, described = incoming.described.rate, incoming.described
+        back = REORDERED_NS * rate // NS if described.reordered else 0
+        return held_leaps == leaps and -back <= step <= SLIDE_S * rate
 
     def _use(self, incoming: Incoming, run: RtpRun, sequence: int, arrived_ns: int, now_ns: int) -> None:
         """Packets of media, numbered: to whom they are for, into the record, and to the repair."""

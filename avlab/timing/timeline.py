@@ -32,6 +32,10 @@ AHEAD_NS = NS
 """A newer packet whose timestamp is so much older than the one before, or so much further ahead than the time that
 passed, and than any packet of late was, is on another stretch of the sender's clock: a film begins again, a seek."""
 
+REORDERED_NS = NS
+"""So much older may it be where pictures are sent in another order than they are seen: one that is predicted from a
+later one comes after it, 16 pictures at the most (H.264 A.3.1, H.265 A.4.2) and mostly three to five."""
+
 STEADY_NS = NS // 10
 """A packet that comes so near the moment at which the next one was due goes on where the one before it ended."""
 
@@ -107,6 +111,7 @@ class _Quickest:
 @dataclass(slots=True)
 class _Stream:
     rate: int
+    back_ns: int  # so much older than the one before is no leap
     anchor: _Anchor | None = None
     report: _Report | None = None  # the newest sender report, if it is believed
     heard: _Report | None = None  # the newest sender report
@@ -145,9 +150,13 @@ class Timeline:
         self._excess_ns: int | None = None  # by how much RTP-Info named the beginning too early
         self._leap: tuple[str, int, int] | None = None  # the newest: of which stream, when, and by how much
 
-    def add(self, stream: str, rate: int) -> None:
-        """Make a stream known; `rate` is its RTP clock in Hz."""
-        self._streams[stream] = _Stream(rate, ahead=rate * AHEAD_NS // NS)
+    def add(self, stream: str, rate: int, *, reordered: bool = False) -> None:
+        """Make a stream known; `rate` is its RTP clock in Hz.
+
+        `reordered` is whether what it sends may come in another order than that of its timestamps.
+        """
+        back_ns = REORDERED_NS if reordered else BACK_NS
+        self._streams[stream] = _Stream(rate, back_ns, ahead=rate * AHEAD_NS // NS)
 
     def begin(self, media_ns: int, now_ns: int) -> None:
         """From `now_ns` on the clip is sent, from `media_ns` on: what arrives is checked against that."""
@@ -222,7 +231,7 @@ class Timeline:
         if 0 <= step <= own.ahead and now_ns >= newest.now_ns:  # as most are
             return False
         step_ns = ticks_to_ns(step, own.rate)
-        if step_ns < -BACK_NS:
+        if step_ns < -own.back_ns:
             return True
         early_ns = own.anchor.ns(ticks) - (now_ns - own.quickest.value_ns())
         return step_ns - (now_ns - newest.now_ns) > AHEAD_NS and early_ns > AHEAD_NS

@@ -1,6 +1,6 @@
 """Where pictures are decoded that are predicted from others: every one, in order, on a thread of its own.
 
-What a loss has spoilt is marked, until a picture comes that needs no other.
+What a loss has spoilt is marked, until a picture comes that needs no other, or one that is said to be whole by then.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from avlab.media.videodecoder import CALLED, DecodedPicture, DecodeError, VideoD
 from avlab.stream.handle import Worker
 from avlab.stream.playing.decoding import Decoded
 from avlab.timing.jitterbuffer import Frame
+from avlab.wire.payloads import h264, h265
+from avlab.wire.units import H264_CODING, H265_CODING
 
 MOST_WAITING = 64
 """Pictures that wait to be decoded; of more, all are given up to the next that needs no other."""
 
 MOST_REORDERED = 17
 """Pictures that a decoder may hold back (H.264 A.3.1 and H.265 A.4.2 let it have 16)."""
+
+NONE_OUT = -(1 << 62)
+"""Before the ticks of any picture."""
 
 FAILURES = 3
 """So many key frames of which none could be decoded, and a sentence says so. Others may only want what was lost."""
@@ -30,6 +35,8 @@ CORRUPT = 10
 
 UNKEYED = 300
 """So many pictures, some ten seconds, and none of them needs no other: a sentence says so."""
+
+_RECOVERS = {H264_CODING: h264.recovers_in, H265_CODING: h265.recovers_in}
 
 Damaged = Literal["show", "freeze"]
 
@@ -66,7 +73,9 @@ class PredictedDecoding:
         self._spoilt: bool | None = None  # by a loss; None before the first picture that needs no other
         self._since = 0  # the place in the order of the newest loss
         self._fed = 0
+        self._whole_at: int | None = None  # the place from which on pictures are whole again, without a key frame
         self._places: dict[int, int] = {}  # of those inside
+        self._out = NONE_OUT  # the ticks of the newest that has come out
         self._failed = 0  # in a row
         self._corrupt = 0  # of which nothing was lost
         self._told = self._told_unkeyed = False
@@ -135,7 +144,8 @@ class PredictedDecoding:
 
     def _begin(self, decoder: VideoDecoder) -> None:
         self._decoder, self._called = decoder, CALLED[decoder.coding]
-        self._spoilt, self._since, self._fed = None, 0, 0
+        self._spoilt, self._since, self._fed, self._out = None, 0, 0, NONE_OUT
+        self._whole_at = None
         self._failed, self._told = 0, False
 
     def _fed_with(self, frame: Frame) -> list[Decoded]:
@@ -151,6 +161,9 @@ class PredictedDecoding:
                 f"{UNKEYED} pictures of {self._called} have come, and none that needs no other: there is nothing to "
                 "show before one. Have the server send key frames every few seconds",
             )
+        if self._spoilt is not False and self._whole_at is None:
+            count = _RECOVERS[frame.coding](frame.data) if frame.coding in _RECOVERS else None
+            self._whole_at = None if count is None else self._fed + count
         self._inside[frame.ticks] = frame
         self._places[frame.ticks] = self._fed
         try:
@@ -159,11 +172,24 @@ class PredictedDecoding:
             self._lose()
             self._fail(frame, str(error))
             out = [self._given_up(frame)]
-        held = min(MOST_REORDERED, self._decoder.reorders)
-        for overdue in list(self._inside.values())[: max(0, len(self._inside) - held)]:
+        for overdue in self._overdue():
             self._fail(overdue, "")
             out.append(self._given_up(overdue))
         return [each for each in out if each is not None]
+
+    def _overdue(self) -> list[Frame]:
+        """The pictures inside that will not come out any more: the decoder gives them in the order in which they are
+        seen, and holds one back for no more than so many that are seen after it. Pictures before a key frame that are
+        predicted from what came before it are passed over without a word, and hold up nothing.
+        """
+        held = min(MOST_REORDERED, self._decoder.reorders)
+        inside = list(self._inside.values())
+        overdue = []
+        for at, frame in enumerate(inside):
+            later = sum(each.ticks > frame.ticks for each in inside[at + 1 :])
+            if later >= held or frame.ticks < self._out or len(inside) - at > MOST_REORDERED:
+                overdue.append(frame)
+        return overdue
 
     def _drained(self) -> list[Decoded]:
         out = [self._seen(seen) for seen in self._decoder.drain()]
@@ -171,7 +197,7 @@ class PredictedDecoding:
         return [each for each in out if each is not None]
 
     def _lose(self) -> None:
-        self._since = self._fed
+        self._since, self._whole_at = self._fed, None
         if self._spoilt is False:
             self._spoilt = True
 
@@ -181,10 +207,12 @@ class PredictedDecoding:
 
     def _seen(self, seen: DecodedPicture) -> Decoded | None:
         frame, place = self._inside.pop(seen.stamp, None), self._places.pop(seen.stamp, 0)
+        self._out = seen.stamp
         if frame is None:
             return None
-        if seen.key and place >= self._since:
-            self._spoilt = False
+        recovered = self._whole_at is not None and place >= self._whole_at and not seen.corrupt
+        if place >= self._since and (seen.key or recovered):
+            self._spoilt, self._whole_at = False, None
         if self._spoilt is None:
             return Decoded(frame, None)
         if seen.corrupt and not self._spoilt:

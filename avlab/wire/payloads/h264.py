@@ -7,11 +7,20 @@ import binascii
 from collections.abc import Mapping
 
 from avlab.wire.payloads.marked import packed_payloads
-from avlab.wire.payloads.nal import MAX_PARAMETERS, Fragments, NalAssembler, aggregated, joined, split
+from avlab.wire.payloads.nal import (
+    MAX_PARAMETERS,
+    Fragments,
+    NalAssembler,
+    aggregated,
+    exp_golomb,
+    joined,
+    recovery_message,
+    split,
+)
 from avlab.wire.rtp import FIRST_DYNAMIC, HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, VIDEO_CLOCK, Packed
 from avlab.wire.units import H264_CODING, EncodedFrame, WireError
 
-IDR, SPS, PPS, STAP_A, FU_A = 5, 7, 8, 24, 28
+IDR, SEI, SPS, PPS, STAP_A, FU_A = 5, 6, 7, 8, 24, 28
 """Types of NAL units (H.264 table 7-1) and of packets (RFC 6184 table 1)."""
 
 BASELINE_4 = "42C028"
@@ -118,6 +127,17 @@ def parameter_sets(text: str) -> bytes:
         if unit:
             units.append(unit)
     return joined(units)
+
+
+def recovers_in(data: bytes) -> int | None:
+    """How many pictures from that of a byte stream on it takes until they are whole, for who begins to decode with it:
+    encoders that refresh pictures bit by bit say so, and those whose key frames are none that all else ends at. None
+    where nothing is said.
+    """
+    for unit in split(data):
+        if unit[0] & 31 == SEI and (told := recovery_message(unit[1:])) is not None:
+            return exp_golomb(told)
+    return None
 
 
 def parameter_sets_in(data: bytes) -> bytes:

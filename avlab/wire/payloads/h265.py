@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from avlab.wire.payloads.h264 import parameter_sets
 from avlab.wire.payloads.marked import packed_payloads
-from avlab.wire.payloads.nal import Fragments, NalAssembler, aggregated, split
+from avlab.wire.payloads.nal import Fragments, NalAssembler, aggregated, exp_golomb, recovery_message, split
 from avlab.wire.rtp import FIRST_DYNAMIC, HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, VIDEO_CLOCK, Packed
 from avlab.wire.units import H265_CODING, EncodedFrame, WireError
 
-VPS, SPS, PPS, AP, FU, PACI = 32, 33, 34, 48, 49, 50
+VPS, SPS, PPS, SEI, AP, FU, PACI = 32, 33, 34, 39, 48, 49, 50
 """Types of NAL units (H.265 table 7-1) and of packets (RFC 7798 4.4)."""
 
 KEYS = range(16, 24)
@@ -85,6 +85,15 @@ def _kind(unit: bytes) -> int:
 def is_key(unit: bytes) -> bool:
     """Whether a unit is of a picture at which decoding may begin."""
     return _kind(unit) in KEYS
+
+
+def recovers_in(data: bytes) -> int | None:
+    """As in H.264: how many pictures it takes until they are whole, where a recovery point says so; None for none."""
+    for unit in split(data):
+        if _kind(unit) == SEI and (told := recovery_message(unit[2:])) is not None:
+            number = exp_golomb(told)  # of a number with a sign (9.2.2): 1, -1, 2, -2, ...
+            return None if number is None else max(0, (number + 1) // 2 if number % 2 else 0)
+    return None
 
 
 def units_of(payloads: list[bytes]) -> list[bytes]:

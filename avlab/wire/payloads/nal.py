@@ -17,6 +17,9 @@ START = b"\0\0\0\1"
 
 _STARTS = re.compile(b"\0\0\1")
 
+RECOVERY_POINT = 6
+"""The message that tells when pictures will be whole again for who begins to decode here, without a key frame."""
+
 MAX_PARAMETERS = 1 << 16
 """Bytes of the parameter sets that a description may tell."""
 
@@ -47,6 +50,34 @@ def aggregated(data: bytes) -> list[bytes]:
     if not units:
         raise WireError("An aggregation packet has no NAL unit.")
     return units
+
+
+def recovery_message(sei: bytes) -> bytes | None:
+    """What the recovery point message of a unit of such messages says (H.264 D.1.8, H.265 D.2.8); None without one.
+
+    `sei` is the unit behind its header.
+    """
+    body, at = sei.replace(b"\0\0\3", b"\0\0"), 0
+    while at + 2 <= len(body):
+        numbers = []
+        for _ in range(2):  # kind and size: each 255 per byte that is full, and what is left
+            full = at
+            while at < len(body) and body[at] == 0xFF:
+                at += 1
+            numbers.append(255 * (at - full) + (body[at] if at < len(body) else 0))
+            at += 1
+        kind, size = numbers
+        if kind == RECOVERY_POINT:
+            return body[at : at + size]
+        at += size
+    return None
+
+
+def exp_golomb(data: bytes) -> int | None:
+    """The number ue(v) that bits begin with (H.264 9.1); None for none of up to 16 bits."""
+    bits = f"{int.from_bytes(data[:5], 'big'):0{8 * len(data[:5])}b}"
+    zeros = len(bits) - len(bits.lstrip("0"))
+    return int(bits[zeros : 2 * zeros + 1], 2) - 1 if zeros <= 16 and len(bits) > 2 * zeros else None
 
 
 class Fragments:
