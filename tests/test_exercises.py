@@ -854,7 +854,15 @@ def test_a_prediction_without_its_question_gets_a_sentence() -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("14 kB", "14_000"), ("1.5", "1.5"), ("22 %", "22"), ("3 Mbit/s", "3_000_000"), ("12,000 bytes", "12_000")],
+    [
+        ("14 kB", "14_000"),
+        ("1.5", "1.5"),
+        ("22 %", "22"),
+        ("3 Mbit/s", "3_000_000"),
+        ("12,000 bytes", "12_000"),
+        ("14 KB", "14_000"),
+        ("1.5e3", "1_500"),
+    ],
 )
 def test_a_prediction_with_its_unit_in_quotes_is_told_how_to_write_it(text: str, number: str) -> None:
     with pytest.raises(TypeError, match=f"instead of '{text}', write {number}$"):

@@ -70,6 +70,30 @@ def test_a_playout_delay_in_milliseconds_is_asked_about_live_and_simulated() -> 
             run()
 
 
+def test_milliseconds_are_asked_about_wherever_seconds_are_wanted() -> None:
+    for asks, meant in (
+        (lambda: avlab.simulate(30, seconds=1, work=40), "0.04"),
+        (lambda: avlab.simulate(30, seconds=1, work=lambda _chance: 25.0), "0.025"),
+        (lambda: avlab.FeedbackPacer(avlab.pi_rule, start=16.7), "0.0167"),
+        (lambda: avlab.simulate(30, seconds=1, delay=80), "0.08"),
+    ):
+        with pytest.raises(ValueError, match=rf"did you mean {meant} s\?"):
+            asks()
+
+
+@pytest.mark.parametrize(("per_cent", "share"), [(5, "0.05"), (2.5, "0.025"), (50, "0.5")])
+def test_per_cent_are_asked_about_where_a_share_is_wanted(per_cent: float, share: str) -> None:
+    with pytest.raises(ValueError, match=rf"from 0 to 1, not {per_cent}: did you mean {share}\?"):
+        avlab.Network(loss=per_cent)
+
+
+def test_a_quality_or_width_that_cannot_be_is_refused_without_a_network_too() -> None:
+    for made in ({"quality": 500}, {"quality": 0}, {"width": 1}):
+        for network in (None, avlab.Network(loss=0.1)):
+            with pytest.raises(ValueError, match=f"{next(iter(made))} must be"):
+                avlab.simulate(30, seconds=1, network=network, **made)
+
+
 @pytest.mark.parametrize(("name", "near"), [("wifi", "home-wifi"), ("4G", "4g"), ("class-room", "classroom")])
 def test_a_preset_that_is_none_is_told_with_those_there_are(name: str, near: str) -> None:
     with pytest.raises(KeyError) as told:

@@ -228,19 +228,21 @@ def _real(value: Any, what: str) -> float:
     return float(value)
 
 
-_PREFIXES = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
+_PREFIXES = {"k": 1_000, "K": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 
 
 def _meant(value: Any) -> str | None:
     """A number that is written with its unit, such as "14 kB", as it is to be written."""
     found = (
-        re.fullmatch(r"\s*([-+]?[\d_,]*\.?\d+)\s*([kMG]?)(?:\s*[A-Za-z%/]+)?\s*", value)
+        re.fullmatch(r"\s*([-+]?[\d_,]*\.?\d+(?:[eE][-+]?\d{1,3})?)\s*([kKMG]?)(?:\s*[A-Za-z%/]+)?\s*", value)
         if isinstance(value, str)
         else None
     )
     if found is None:
         return None
     number = float(found[1].replace(",", "").replace("_", "")) * _PREFIXES.get(found[2], 1)
+    if not math.isfinite(number):
+        return None
     return f"{int(number):_}" if number == int(number) else f"{number:g}"
 
 

@@ -103,7 +103,8 @@ class Network:
             if name == "loss" and callable(self.loss):
                 continue
             if not _number(value := getattr(self, name)) or not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a share of packets from 0 to 1, not {_said(value)}")
+                asked = f": did you mean {value / 100:g}?" if _number(value) and 1 < value <= 100 else ""
+                raise ValueError(f"{name} must be a share of packets from 0 to 1, not {_said(value)}{asked}")
         if not _number(self.burst) or not self.burst >= 1:
             raise ValueError(f"burst must be 1 packet or more, not {_said(self.burst)}")
         if self.burst > LONGEST_BURST:

@@ -26,7 +26,7 @@ from avlab.network.ownnetwork import kept_going
 from avlab.network.ownrepair import OwnRepair
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import RateController, controller_named
-from avlab.network.settings import Network, meant
+from avlab.network.settings import MOST_S, Network, meant
 from avlab.parts import Call, JitterBuffer, Pacer, PartError, PartWarning, PlayoutDelay, Target, gone_on, named
 from avlab.stream.guard import Guard
 from avlab.stream.recorded_sizes import STAND_IN, frame_bytes, sizes_of
@@ -319,8 +319,8 @@ def _simulating(
     ours.setting(0, "pacer", pacer_name(pace))
     said = named(playout_delay if callable(playout_delay) else type(playout_delay)) if own_delay else playout_delay
     ours.setting(0, "playout_delay", said)
+    frame_bytes(STAND_IN, width, quality)  # ValueError for a width or quality that cannot be
     if network is not None:
-        frame_bytes(STAND_IN, width, quality)  # ValueError for a width or quality that cannot be
         made = {"width": width, "quality": quality, "network": str(networks[0][1]), "spread": spread}
         made |= {"packet_size": packet_size}
         made["repair"] = named(repair) if isinstance(repair, type) else repair
@@ -446,6 +446,8 @@ def recorded_costs() -> dict[int, tuple[FrameWork, ...]]:
 def _work_ns(seconds: float) -> int:
     if not 0 <= seconds < math.inf:
         raise ValueError(f"work must be 0 or more seconds a frame, not {seconds}")
+    if seconds > MOST_S:
+        raise ValueError(f"work must be at most {MOST_S} seconds a frame, not {seconds}{meant(seconds, MOST_S)}")
     return round(seconds * NS)
 
 

@@ -31,6 +31,10 @@ class Timed(Protocol):
         """Presentation time in nanoseconds from the start of the clip."""
 
 
+MOST_START_S = 10
+"""The longest first delay, in seconds: what is more was milliseconds."""
+
+
 class DeadlinePacer:
     """Each frame at start + pts on an absolute clock: an error in one frame's moment never reaches the next.
 
@@ -148,6 +152,9 @@ class FeedbackPacer:
             raise ValueError(f"fps must be more than 0 and finite, not {fps}")
         if start is not None and not 0 <= start < math.inf:
             raise ValueError(f"start must be 0 or more seconds and finite, not {start}")
+        if start is not None and start > MOST_START_S:
+            text = f"start must be at most {MOST_START_S} seconds, not {start}"
+            raise ValueError(f"{text}: did you mean {start / 1_000:g} s?")
         if stall not in get_args(Stall):
             raise ValueError(f"stall must be 'report' or 'real', not {stall!r}")
         self.rule = _ready(rule)
