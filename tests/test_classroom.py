@@ -184,11 +184,14 @@ def test_a_table_has_a_line_a_client_within_the_terminals_width() -> None:
     assert all(len(line) <= 30 for line in audience_lines(members, columns=30, most=50))
     assert "and 2 more" in audience_lines(members, columns=200, most=1)
     assert audience_lines([], columns=80, most=5) == ["Nobody plays."]
+    for columns in (40, 80):  # the sum is a sentence, and is not cut
+        said = " ".join(audience_lines(members, columns=columns, most=50)[4:])
+        assert said.endswith("for a whole room."), said
 
 
 def called(steps: Sequence[tuple[float, Sequence[Member]]], *, redraw: bool) -> str:
     out, here = io.StringIO(), list[Member]()
-    roll = RollCall(lambda: here, lambda text: cast(None, out.write(text)), redraw=redraw, size=lambda: (100, 12))
+    roll = RollCall(lambda: here, lambda text: cast(None, out.write(text)), redraw=redraw, size=lambda: (140, 12))
     for now_s, members in steps:
         here[:] = members
         roll.look(now_s, BEGAN + round(now_s * NS))
@@ -212,7 +215,7 @@ def test_a_terminals_table_takes_the_place_of_the_one_before() -> None:
     assert said.count("\x1b[3A\x1b[J") == 2, "a heading, a line and the sum"
     assert re.sub(r"\x1b\[[0-9]*[A-Z]|\r", "", said).count("Bob (10.0.0.2) joined") == 1
     many = [member(number, f"n{number}") for number in range(1, 40)]
-    assert "and 33 more" in called([(0.0, many)], redraw=True)
+    assert "and 35 more" in called([(0.0, many)], redraw=True)
 
 
 @pytest.mark.slow

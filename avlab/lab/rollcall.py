@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -58,7 +59,7 @@ class RollCall:
         table: list[str] = []
         if shows or (self._redraw and self._drawn):
             columns, lines = self._size() if self._redraw else (10_000, 10_000)
-            table = audience_lines(members, columns=columns - 1, most=max(1, lines - 6))
+            table = audience_lines(members, columns=columns - 1, most=max(1, lines - 8))
             self._table_s, self._empty = now_s, not members
         if self._redraw:
             out.append("\r\x1b[K" + (f"\x1b[{self._drawn}A\x1b[J" if self._drawn else ""))
@@ -71,7 +72,7 @@ class RollCall:
 
 
 def audience_lines(members: Sequence[Member], *, columns: int, most: int) -> list[str]:
-    """A heading, a line for each of the first `most` clients, and the sum; none longer than `columns` cells."""
+    """A heading, a line for each of the first `most` clients, and the sum, in lines of at most `columns` cells."""
     rows = [_HEADS, *map(_cells, members[:most])]
     widths = [max(_width(row[at]) for row in rows) for at in range(len(_HEADS))]
     lines = []
@@ -83,7 +84,7 @@ def audience_lines(members: Sequence[Member], *, columns: int, most: int) -> lis
         lines.append("  ".join(cells).rstrip())
     if len(members) > most:
         lines.append(f"and {len(members) - most} more")
-    return [_cut(line, columns) for line in (*lines, total_words(members))]
+    return [_cut(line, columns) for line in (*lines, *textwrap.wrap(total_words(members), max(20, columns)))]
 
 
 def _cells(member: Member) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def total_words(members: Sequence[Member]) -> str:
     said = f"{count} sent {_mbps(mbps)} Mbit/s"
     fits = [(name, carries) for name, carries in WIFI if mbps <= carries]
     if len(fits) == len(WIFI):
-        return f"{said}: any Wi-Fi carries that ({WIFI[0][0]}: about {WIFI[0][1]:.0f} Mbit/s for a whole room)."
+        return f"{said}: any Wi-Fi carries that, {WIFI[0][0]} about {WIFI[0][1]:.0f} Mbit/s for a whole room."
     if fits:
         name, carries = WIFI[0]
         return (
