@@ -67,6 +67,31 @@ def test_a_picture_in_countless_passes_is_not_decoded(scans: int) -> None:
     assert time.process_time() - before < 1
 
 
+@pytest.mark.parametrize("kind", [0xC0, 0xC1, 0xC2])
+@pytest.mark.parametrize("planes", [1, 2, 3])
+def test_scans_of_some_planes_each_are_counted_whatever_the_coding(kind: int, planes: int) -> None:
+    """A decoder goes on with the next scan where the first has not all planes, or each has some of the bits."""
+    start = SOI + frame_header(64, 48, kind=kind, colours=3)
+    scan = segment(0xDA, bytes((planes,)) + b"".join(bytes((n + 1, 0)) for n in range(planes)) + b"\0\x3f\0") + b"\0"
+    assert check_jpeg(start + MAX_SCANS * scan) == (64, 48)
+    many = start + (MAX_SCANS + 1) * scan + EOI
+    if planes == 3 and kind != 0xC2:  # all that comes after the first is passed over
+        assert check_jpeg(many) == (64, 48)
+        return
+    with pytest.raises(WireError, match=f"this JPEG has {MAX_SCANS + 1} scans"):
+        check_jpeg(many)
+
+
+def test_scans_after_a_picture_in_one_pass_are_not_decoded() -> None:
+    """Two thousand of them would take a decoder a second, and are refused at the second one."""
+    jpeg = encode_jpeg(np.resize(IMAGE, (1536, 2048, 3)))[0]
+    again = jpeg[:-2] + 2_000 * jpeg[jpeg.index(b"\xff\xda") :][:2_000] + EOI
+    before = time.process_time()
+    with pytest.raises(ValueError, match="no whole JPEG"):
+        decode_jpeg(again)
+    assert time.process_time() - before < 1
+
+
 @pytest.mark.parametrize(("width", "height"), [(65_535, 65_535), (MAX_SIDE + 1, 16), (16, 65_500), (0, 16), (16, 0)])
 @pytest.mark.parametrize("kind", [0xC0, 0xC1, 0xC2, 0xC9])
 def test_a_size_that_is_only_claimed_takes_no_memory(width: int, height: int, kind: int) -> None:
