@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from rawclient import until
 
 from avlab.stream.handle import Worker
-from avlab.stream.sending.feed import Feed
+from avlab.stream.sending.feed import Feed, Line
 
 
 class Run:
@@ -150,17 +149,15 @@ def test_a_unit_that_comes_just_after_the_look_is_told_of(run: Callable[..., Run
         yield 7
         gone_on.set()  # the unit is in the queue, and `ready` was called or never will be
 
-    class Slow(queue.Queue[Any]):
-        def get_nowait(self) -> Any:
-            try:
-                return super().get_nowait()
-            except queue.Empty:
+    class Slow(Line[Any]):
+        def take(self) -> Any:
+            if (unit := super().take()) is None:
                 looked.set()
                 assert gone_on.wait(60)
-                raise
+            return unit
 
     feed = run(source)
-    feed.feed.queue = Slow(maxsize=2)
+    feed.feed.line = Slow(2)
     assert feed.feed.take() is None
     assert feed.ready.is_set()
     assert feed.take() == 7

@@ -360,17 +360,10 @@ class Presenting:
             elif self._tells_later:
                 self._take_frames(now_ns)
         due_ns = playout.wake_at()
-        for item in playout.pull(now_ns) if due_ns is not None and due_ns <= now_ns else ():
-            if isinstance(item, Dropped):
-                self._see_that_it_keeps_up(item.item, item.reason, now_ns)
-                self._decide(self._verdicts.dropped(item.item, item.reason, now_ns))
-            else:
-                self._see_that_it_keeps_up(item, "shown", now_ns)
-                self._release(item, now_ns)
+        if due_ns is not None and due_ns <= now_ns:
+            self._present(now_ns)
         self._moved_ns = now_ns
-        if not buffer.idle and playout.shown_pts_ns is not None:
-            buffer.expire(playout.shown_pts_ns)
-            self._take_frames(now_ns)
+        self._expire(now_ns)
         if self._order.waiting:
             self._decode(now_ns)
         if sound is not None:
@@ -502,8 +495,29 @@ class Presenting:
 
     def _play(self, frame: Frame, now_ns: int) -> None:
         self._push(frame, now_ns)
-        if self._clock.running and not self._playout.at_once:
+        if not self._clock.running:
+            return
+        if self._playout.at_once:  # now, and not when the driver comes round to it
+            self._present(now_ns)
+            self._expire(now_ns)
+        else:
             self._offer(frame, self._clock.when_ns(frame.pts_ns))
+
+    def _present(self, now_ns: int) -> None:
+        """What playout lets go of by now is seen, or is not."""
+        for item in self._playout.pull(now_ns):
+            if isinstance(item, Dropped):
+                self._see_that_it_keeps_up(item.item, item.reason, now_ns)
+                self._decide(self._verdicts.dropped(item.item, item.reason, now_ns))
+            else:
+                self._see_that_it_keeps_up(item, "shown", now_ns)
+                self._release(item, now_ns)
+
+    def _expire(self, now_ns: int) -> None:
+        """Give up what is incomplete and older than what was seen."""
+        if not self._buffer.idle and self._playout.shown_pts_ns is not None:
+            self._buffer.expire(self._playout.shown_pts_ns)
+            self._take_frames(now_ns)
 
     def _push(self, frame: Frame, now_ns: int) -> None:
         """Hand a picture to playout; where that follows a sender that stood still, sound does, too."""

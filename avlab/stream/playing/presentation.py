@@ -269,11 +269,12 @@ class Presentation:
         events = self.player.events()
         if not events:
             return
-        record, hands = self._record, self._hands
-        for event in events:
-            record(event)
+        hands = self._hands
+        for event in events:  # whoever waits for a picture first: writing it down can wait
             if (hand := hands.get(type(event))) is not None:
                 hand(event)
+        for event in events:
+            self._record(event)
         if self._undecoded:
             undecoded, self._undecoded = self._undecoded, []
             for frame in undecoded:

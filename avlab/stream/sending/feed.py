@@ -37,6 +37,39 @@ class Supply(Protocol[Unit_co]):
         """Start the clip again from its beginning."""
 
 
+class Line(Generic[Unit]):
+    """At most `places` units on their way from one thread to another.
+
+    Waiting and waking are the system's, not Python's: each picture comes by here.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._units: queue.SimpleQueue[Unit] = queue.SimpleQueue()
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(places):
+            self._places.put(None)
+
+    def put(self, unit: Unit, timeout: float) -> bool:
+        """Whether there was a place for it within `timeout` seconds."""
+        try:
+            self._places.get(timeout=timeout)
+        except queue.Empty:
+            return False
+        self._units.put(unit)
+        return True
+
+    def take(self) -> Unit | None:
+        """The one that was put first; None when there is none."""
+        if self._units.empty():  # as it mostly is: an exception would cost ten times as much
+            return None
+        try:
+            unit = self._units.get_nowait()
+        except queue.Empty:
+            return None
+        self._places.put(None)
+        return unit
+
+
 class Feed(Generic[Unit]):
     """Runs `passes()` - a fresh iterator over the clip each time - and keeps at most `ahead` units ready.
 
@@ -52,7 +85,7 @@ class Feed(Generic[Unit]):
         self._passes = passes
         self._ready = ready
         self._live, self._wanted = live, not live
-        self.queue: queue.Queue[tuple[int, Unit | _End]] = queue.Queue(maxsize=ahead)
+        self.line: Line[tuple[int, Unit | _End]] = Line(ahead)
         self._generation = 0
         self._rewound = threading.Event()
         self._hungry = False
@@ -63,10 +96,9 @@ class Feed(Generic[Unit]):
         """The next unit, or None when none is ready or the clip has ended (`ended` tells)."""
         self._hungry = True  # before looking: what is put after the look must find it set
         while not self.ended:
-            try:
-                generation, unit = self.queue.get_nowait()
-            except queue.Empty:
+            if (taken := self.line.take()) is None:
                 return None
+            generation, unit = taken
             if generation != self._generation:
                 continue
             self._hungry = False
@@ -125,9 +157,7 @@ class Feed(Generic[Unit]):
 
     def _put(self, worker: Worker, generation: int, unit: Unit | _End) -> bool:
         while generation == self._generation and not worker.stopping.is_set():
-            try:
-                self.queue.put((generation, unit), timeout=1.0)
-            except queue.Full:
+            if not self.line.put((generation, unit), timeout=1.0):
                 continue
             if self._hungry:
                 self._ready()
@@ -135,8 +165,5 @@ class Feed(Generic[Unit]):
         return False
 
     def _drain(self) -> None:
-        try:
-            while True:
-                self.queue.get_nowait()
-        except queue.Empty:
-            return
+        while self.line.take() is not None:
+            pass
