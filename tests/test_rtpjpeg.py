@@ -32,6 +32,7 @@ from avlab.wire.payloads.jpeg import (
     jfif_header,
     packed,
     parse_fragment,
+    whole_frame,
 )
 from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, RtpPacket
 from avlab.wire.units import EncodedFrame, WireError
@@ -463,3 +464,33 @@ def test_a_fragment_that_is_not_where_it_says_is_no_part_of_a_batch() -> None:
     assembler = FrameAssembler()
     assembler.add_run(0, True, Batch(bytes(wrong), batch.size))
     assert not assembler.complete
+
+
+@given(
+    st.sampled_from([(16, 8), (64, 48), (320, 240)]),
+    st.sampled_from([0, 3]),
+    st.integers(20, 100),
+    st.sampled_from([576, 600, 1200, 8000]),
+    st.integers(0, 1 << 32),
+)
+def test_a_frame_that_came_whole_is_what_an_assembler_makes_of_it(
+    sides: tuple[int, int], restart: int, quality: int, size: int, seed: int
+) -> None:
+    """As sent, and with any byte of a header changed: put together at once as it would be, or left to an assembler."""
+    chance = random.Random(seed)
+    data = jpeg(width=sides[0], height=sides[1], quality=quality, restart=restart)
+    batch = packed(data, packet_size=size).stamped(sequence=7, timestamp=90, ssrc=7)
+    plain = whole_frame(batch)
+    assert (plain is None) == (batch.total == 1 or restart > 0 or quality == 100)
+    for place in (None, *(chance.randrange(HEADER_BYTES, HEADER_BYTES + 8) for _ in range(8))):
+        spoilt = bytearray(batch.data)
+        if place is not None:
+            spoilt[chance.randrange(batch.total) * batch.size + place] ^= 1 << chance.randrange(8)
+        given = Batch(bytes(spoilt), batch.size)
+        told = chance.choice([None, (320, 240)])
+        assembler = FrameAssembler(size=told)
+        assembler.add_run(0, True, given)
+        at_once = whole_frame(given, told)
+        assert at_once is None or (assembler.complete and at_once == assembler.frame())
+    cut = batch.part(1, batch.total)
+    assert not cut.data or whole_frame(cut) is None

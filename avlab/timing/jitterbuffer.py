@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from avlab.timing.recentnumbers import WINDOW, RecentNumbers, RecentRuns
 from avlab.timing.stage import Dropped
 from avlab.wire.batch import Batch
-from avlab.wire.payloads.formats import Assembler, VideoFormat
+from avlab.wire.payloads.formats import Assembler, JpegFormat, VideoFormat
 from avlab.wire.payloads.jpeg import MAX_SCAN, FrameAssembler, begins_frame
 from avlab.wire.rtp import HEADER_BYTES
 from avlab.wire.units import JPEG_CODING, WireError
@@ -177,7 +177,8 @@ class AssemblingBuffer:
         sequence, ticks, media_ns, marker, batch, form = run
         count = batch.total
         if not self._is_late(ticks) and self._seen.lack(sequence, sequence + count - 1):
-            self._push(run, now_ns)
+            if not (marker and isinstance(form, JpegFormat) and self._push_whole(run, form, now_ns)):
+                self._push(run, now_ns)
             return ["used"] * count
         numbers = range(sequence, sequence + count)
         fates = []
@@ -191,6 +192,20 @@ class AssemblingBuffer:
                 last = marker and number == numbers[-1]
                 self._push(Run(number, ticks, media_ns, last, batch.part(at, at + 1), form), now_ns)
         return fates
+
+    def _push_whole(self, run: Run, form: JpegFormat, now_ns: int) -> bool:
+        """Packets that may be all of their frame, as most are where nothing is lost: whether they were, and it left."""
+        if self._unfinished or (data := form.whole(run.batch)) is None:
+            return False
+        sequence, ticks, media_ns, _, batch, _ = run
+        count = batch.total
+        last = sequence + count - 1
+        self._seen.add(sequence, last)
+        self._closed.add((ticks,))
+        octets = len(batch.data) - HEADER_BYTES * count
+        frame = Frame(ticks, media_ns, data, octets, count, 0, now_ns, now_ns, numbers=(sequence, last))
+        self._out.append(frame)
+        return True
 
     def _push(self, run: Run, now_ns: int) -> None:
         sequence, ticks, media_ns, marker, batch, form = run

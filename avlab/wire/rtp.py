@@ -5,9 +5,12 @@ Pure: packets go in and come out as bytes; arrival times are integer nanoseconds
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
+
+import numpy as np
 
 from avlab.wire.batch import Batch
 from avlab.wire.units import NS, WireError
@@ -244,11 +247,16 @@ def _alike(data: bytes, size: int, first: int, after: int) -> int:
         and kinds[-1] & 0x7F == kinds[0]
         and lows == _COUNTING[low : low + count]
         and data[start + 2 : end : size] == highs
-        and all(data[start + at : end : size] == data[start + at : start + at + 1] * count for at in range(4, 12))
+        and strided(data, start + 4, 8, size, count) == data[start + 4 : start + HEADER_BYTES] * count
     ):
         return count
     # Where they differ is found one by one: in a burst of several frames, say.
     return _alike_one_by_one(data, size, start, count)
+
+
+def strided(data: bytes, first: int, width: int, stride: int, count: int) -> bytes:
+    """`count` pieces of `width` bytes end to end: the first at `first`, each `stride` after the one before."""
+    return np.ndarray((count, width), np.uint8, data, first, (stride, 1)).tobytes()
 
 
 def _alike_one_by_one(data: bytes, size: int, start: int, count: int) -> int:
@@ -576,6 +584,30 @@ class Reception(NamedTuple):
     """From that sender report's arrival to this report, in 65,536ths of a second."""
 
 
+def _decayed(jitter_16ths: int, packets: int) -> int:
+    """The jitter after so many packets more that came as far apart as they were sent (RFC 3550 A.8)."""
+    while packets >= STRIDE and 8 <= jitter_16ths < len(eight := _decays()):
+        jitter_16ths = eight[jitter_16ths]
+        packets -= STRIDE
+    while packets > 0 and jitter_16ths >= 8:
+        jitter_16ths -= (jitter_16ths + 8) >> 4
+        packets -= 1
+    return jitter_16ths
+
+
+STRIDE = 8
+
+
+@functools.cache
+def _decays() -> list[int]:
+    """`_decayed` of each jitter by `STRIDE` packets: a large picture has a hundred."""
+    jitter = np.arange(1 << 16)
+    for _ in range(STRIDE):
+        jitter -= (jitter + 8) >> 4
+    out: list[int] = jitter.tolist()
+    return out
+
+
 class ReceiverStats:
     """Counts one source's packets for receiver reports (RFC 3550 A.1, A.3, A.8). `rate` is the media clock's, in hertz.
 
@@ -639,12 +671,7 @@ class ReceiverStats:
                 self._jitter_16ths += ticks - ((self._jitter_16ths + 8) >> 4)
             self._transit = (transit - (count - 1) * ticks) & 0xFFFFFFFF
             return number
-        jitter_16ths = self._jitter_16ths
-        for _ in range(count - 1):
-            if jitter_16ths < 8:
-                break
-            jitter_16ths -= (jitter_16ths + 8) >> 4
-        self._jitter_16ths = jitter_16ths
+        self._jitter_16ths = _decayed(self._jitter_16ths, count - 1)
         return number
 
     def clock_stepped(self) -> None:

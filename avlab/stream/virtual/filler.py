@@ -71,6 +71,14 @@ _BLANK = memoryview(bytes(MAX_SCAN + 4_096))
 class Blanks(JpegFormat):
     """RTP/JPEG whose scans are known to be blank: of a packet, only where it belongs and its length are looked at."""
 
+    def whole(self, batch: Batch) -> bytes | None:
+        """See `JpegFormat`."""
+        data, _, count = batch
+        if not begins_frame(data[HEADER_BYTES : HEADER_BYTES + 4]):
+            return None
+        octets = len(data) - (HEADER_BYTES + _HEADER_BYTES) * count
+        return _BLANK[: picture_bytes(octets)]  # type: ignore[return-value]  # as below
+
     def assembler(self) -> BlankAssembler:  # type: ignore[override]
         """See `VideoFormat`."""
         return BlankAssembler()

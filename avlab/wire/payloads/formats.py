@@ -147,6 +147,10 @@ class JpegFormat:
         """See `VideoFormat`."""
         return jpeg.begins_frame(payload)
 
+    def whole(self, batch: Batch) -> bytes | None:
+        """A picture all of whose packets came together, in their order; None for what an assembler is to look at."""
+        return jpeg.whole_frame(batch, self._size)
+
     def assembler(self) -> jpeg.FrameAssembler:
         """See `VideoFormat`."""
         return jpeg.FrameAssembler(self._tables, size=self._size)

@@ -23,6 +23,7 @@ from avlab.wire.rtp import (
     REPAIR_BYTES,
     VERSION_2,
     Packed,
+    strided,
 )
 from avlab.wire.units import JPEG_CODING, WireError
 
@@ -40,6 +41,7 @@ _RESTART = 64
 """Types 64 to 127 are types 0 to 63 with a restart header (RFC 2435 3.1.3)."""
 
 _HEADER = struct.Struct("!IBBBB")  # type-specific (8 bits) and fragment offset (24), type, Q, width / 8, height / 8
+_DATA = HEADER_BYTES + _HEADER.size  # where a packet's data begins that has nothing more
 _OFFSET = struct.Struct("!I")  # the first four bytes of that
 _TABLES_HEADER = struct.Struct("!BBH")  # must be zero, precision, length
 
@@ -388,6 +390,57 @@ class _Span(NamedTuple):
     """The data, in pieces."""
 
 
+def _in_step(data: bytes, size: int, at: int, count: int) -> int | None:
+    """Where the data of `count` packets from `at` on, two or more, belongs: the first one's offset, where each follows
+    on the one before and all have the same header besides; None where they do not.
+
+    Nothing but that header stands before the data; all are compared with the first at once, a byte of each.
+    """
+    header = at * size + HEADER_BYTES
+    step, last = size - _DATA, len(data) - (at + count - 1) * size - _DATA
+    if step <= 0 or last <= 0:
+        return None
+    offset = int.from_bytes(data[header + 1 : header + 4], "big")
+    if offset + (count - 1) * step + last > MAX_SCAN:
+        return None
+    high, middle, low = _columns(offset, step, count)
+    if data[header + 3 :: size] != low or data[header + 2 :: size] != middle or data[header + 1 :: size] != high:
+        return None
+    return offset if strided(data, header + 4, 4, size, count) == data[header + 4 : header + 8] * count else None
+
+
+def _data_of(data: bytes, size: int, at: int, count: int) -> tuple[bytes, bytes]:
+    """The data of `count` packets, the last of a batch, in one copy; that of the last one, which may be shorter."""
+    rows = np.frombuffer(data, np.uint8, (count - 1) * size, at * size).reshape(count - 1, size)[:, _DATA:]
+    return rows.tobytes(), data[(at + count - 1) * size + _DATA :]
+
+
+@functools.lru_cache(maxsize=64)
+def _opening(header: bytes, size: tuple[int, int] | None) -> bytes | None:
+    """What stands before the scan of a frame whose first packet has this payload header; None where it has more."""
+    offset, kind, q, columns, rows = _HEADER.unpack(header)
+    width, height = (columns * 8, rows * 8) if columns and rows else size or (0, 0)
+    if offset & 0xFFFFFF or kind > 1 or not 1 <= q <= 99 or not width or not height:
+        return None
+    return jfif_header(width, height, kind, derived_tables(q), 0)
+
+
+def whole_frame(batch: Batch, size: tuple[int, int] | None = None) -> bytes | None:
+    """A frame as a JFIF file, all of whose packets a batch has, in their order, the marker on the last one.
+
+    None for what a `FrameAssembler` is to look at: it would say the same of the others, in three times the time. `size`
+    is as for `parse_fragment`.
+    """
+    data, step, count = batch
+    if count < 2:
+        return None
+    opening = _opening(data[HEADER_BYTES:_DATA], size) if len(data) >= _DATA else None
+    if opening is None or _in_step(data, step, 0, count) != 0:
+        return None
+    first, last = _data_of(data, step, 0, count)
+    return b"".join((opening, first, last, b"" if last[-2:] == _EOI else _EOI))
+
+
 def begins_frame(payload: bytes) -> bool:
     """Whether a payload is the first of its frame: its fragment offset is 0 (RFC 2435 3.1.2)."""
     return payload[1:4] == b"\0\0\0"
@@ -468,34 +521,21 @@ class FrameAssembler:
         where they are to be read one by one.
         """
         data, size, total = batch
-        count, start, step = total - at, HEADER_BYTES + _HEADER.size, size - HEADER_BYTES - _HEADER.size
-        header = at * size + HEADER_BYTES
-        last = len(data) - (total - 1) * size - start
-        if step <= 0 or last <= 0:
-            return None
+        count, header = total - at, at * size + HEADER_BYTES
         if not self._count:
             try:
                 self._read(data[header : header + size - HEADER_BYTES])
             except WireError:
                 return None
-        kind = self._kind
-        if not self._bare or data[header + 4 : header + 8] != kind:
+        if not self._bare or data[header + 4 : header + 8] != self._kind:
             return None
-        # All are compared with the first, a byte of each at once.
-        if any(data[header + place :: size] != kind[place - 4 : place - 3] * count for place in (4, 5, 6, 7)):
-            return None
-        offset = int.from_bytes(data[header + 1 : header + 4], "big")
-        held = (count - 1) * step + last
-        if offset + held > MAX_SCAN:
-            return None
-        high, middle, low = _columns(offset, step, count)
-        if data[header + 3 :: size] != low or data[header + 2 :: size] != middle or data[header + 1 :: size] != high:
+        offset = _in_step(data, size, at, count)
+        if offset is None:
             return None
         if not self._lacks(sequence, sequence + count - 1) or not self._is_near(sequence, sequence + count - 1):
             return None
-        # Payloads are taken out in one copy, but for the last, which may be shorter.
-        rows = np.frombuffer(data, np.uint8, (count - 1) * size, at * size).reshape(count - 1, size)[:, start:]
-        return _Span(count, offset, held, (rows.tobytes(), data[len(data) - last :]))
+        pieces = _data_of(data, size, at, count)
+        return _Span(count, offset, len(pieces[0]) + len(pieces[1]), pieces)
 
     def _lacks(self, first: int, last: int) -> bool:
         """Whether there is no fragment from one number to the other."""
