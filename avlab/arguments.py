@@ -175,7 +175,9 @@ def parser() -> argparse.ArgumentParser:
     _capture_option(play)
     play.add_argument("--seconds", type=_seconds, metavar="S", help="end after so long")
     play.add_argument("--trace", metavar="FILE", help="save the record")
-    play.add_argument("--json", action="store_true", help="print one JSON line at the end")
+    play.add_argument(
+        "--json", action="store_true", help="print one JSON line at the end; its delay_ms is half of the round trip"
+    )
 
     relay = command(
         "relay",

@@ -557,7 +557,10 @@ def _as_json(summary: Summary | None, error: BaseException | None, trace: Trace 
         from avlab.measure.numbers import metrics
 
         values["jitter_ms"] = metrics.spread(metrics.media_jitter(trace)["jitter_ms"]).median_ms
-        values["round_trip_ms"] = metrics.spread(metrics.reports(trace)["round_trip_ms"]).median_ms
+        trip_ms = metrics.spread(metrics.round_trips(trace)["round_trip_ms"]).median_ms
+        values["round_trip_ms"] = trip_ms
+        if values["delay_ms"] is None and trip_ms is not None:  # of a client alone: the middle of what it can be
+            values["delay_ms"] = trip_ms / 2
     return json.dumps(values | {"error": None if error is None else _sentence(error)})
 
 

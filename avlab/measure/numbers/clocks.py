@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
+
 from avlab.measure.numbers.convergence import Printed
 from avlab.measure.numbers.delays import clock_offset
 from avlab.measure.record.clock_offset import ClockOffset, Side, told_alone
-from avlab.measure.record.tables import UNKNOWN
 from avlab.measure.record.trace import Trace
 
 
@@ -52,15 +54,30 @@ def clocks(trace: Trace) -> Clocks | None:
     """
     offset, joined = clock_offset(trace), bool(trace.meta.get("joined"))
     rows = trace.rows("clocks")
-    told = rows["echo"] != UNKNOWN
-    trips = (rows["time"] - rows["echo"] - rows["held"])[told] / 1e6
-    least = max(0.0, float(trips.min())) if len(trips) else None
+    trips = round_trips(trace)["round_trip_ms"]
+    least = float(trips.min()) if len(trips) else None
     if joined and trace.meta.get("shared_clock"):
         return Clocks(ahead_ms=0.0, error_ms=0.0, drift_ppm=0.0, drift_error_ppm=0.0, round_trip_ms=least,
                       reports=len(rows), consistent=True)  # fmt: skip
     if not joined and trace.meta["side"] == "client":
         offset = told_alone(Side(rows, trace.meta.get("unix_offset_ns")))
     return None if offset is None else _summed(offset, least, len(rows))
+
+
+def round_trips(trace: Trace) -> pd.DataFrame:
+    """How long it was to the other side and back: a row a report that answers one of this side's, as it came.
+
+    A server knows it by what receiver reports say of its sender reports (RFC 3550, 6.4.1), a client by what is said of
+    its receiver reference times (RFC 3611, 4.5). Columns: `time` in seconds, `stream`, `round_trip_ms`, at least 0.
+
+    Args:
+        trace: A run's record, of either side or of both.
+    """
+    told = trace.clocks
+    answers = told[told["echo"].notna()]
+    trips = 1e3 * np.maximum(0.0, answers["time"] - answers["echo"] - answers["held"])
+    made = {"time": answers["time"], "stream": answers["stream"], "round_trip_ms": trips}
+    return pd.DataFrame(made).reset_index(drop=True)
 
 
 def _summed(offset: ClockOffset, least: float | None, reports: int) -> Clocks:

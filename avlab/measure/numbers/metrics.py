@@ -13,7 +13,7 @@ import numpy as np
 
 from avlab.measure.numbers import delays, rates
 from avlab.measure.numbers.adaptation import reports
-from avlab.measure.numbers.clocks import Clocks, clocks
+from avlab.measure.numbers.clocks import Clocks, clocks, round_trips
 from avlab.measure.numbers.compare import compare
 from avlab.measure.numbers.convergence import (
     Convergence,
@@ -88,6 +88,7 @@ __all__ = [
     "packets_a_frame",
     "predicted_late",
     "reports",
+    "round_trips",
     "score",
     "settling_time",
     "spread",
