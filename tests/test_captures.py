@@ -106,6 +106,30 @@ def test_simple_packet_blocks_have_the_time_of_the_one_before(tmp_path: Path) ->
     assert trace.packets["received"].iloc[-1] == trace.packets["received"].iloc[-2]
 
 
+NAMELESS = block(6, struct.pack("<IIIII", 7, 0, 0, 4, 4) + b"none")
+"""A packet of an interface that nobody described."""
+
+
+@pytest.mark.parametrize("odd", [NAMELESS, NAMELESS * 3, block(6, b""), block(2, bytes(8))], ids=len)
+@pytest.mark.parametrize("before", [b"", pcapng(over_udp(film(0.2, ssrc=7)))], ids=["first", "between"])
+def test_a_section_without_a_packet_that_can_be_read_hides_no_other(before: bytes, odd: bytes, tmp_path: Path) -> None:
+    header = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    with pytest.raises(ValueError, match="it has no packets"):
+        read(tmp_path / "none", header + odd + header + odd)
+    trace = read(tmp_path / "some", before + header + odd + pcapng(over_udp(film(1))) + header + odd)
+    assert [each["packets"] for each in trace.meta["streams"]] == [20, 100][not before :]
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_a_stream_is_found_where_each_packet_was_captured_several_times(copies: int, kind: str, tmp_path: Path) -> None:
+    packets = over_udp(film() if kind == "video" else sound())
+    again = [(time_ns + at * 20_000, data) for time_ns, data in packets for at in range(copies)]
+    found = only(read(tmp_path / "mirrored", pcap(sorted(again, key=lambda each: each[0]))))
+    assert (found["kind"], found["packets"], found["lost"]) == (kind, copies * len(packets), 0)
+    assert found["duplicates"] == (copies - 1) * len(packets)
+
+
 @pytest.mark.parametrize("whole", [pcap(over_udp(film(0.6))), pcapng(over_udp(film(0.6)))], ids=["pcap", "pcapng"])
 @given(cut=st.floats(0, 1), spoil=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=6))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

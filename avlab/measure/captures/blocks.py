@@ -50,6 +50,10 @@ class Records(NamedTuple):
     link: Ints
     """LINKTYPE_ numbers (tcpdump.org/linktypes.html)."""
 
+    def last_ns(self, before_ns: int) -> int:
+        """The time of the last packet; `before_ns` where there is none."""
+        return int(self.time_ns[-1]) if len(self.time_ns) else before_ns
+
 
 class _CaptureInterface(NamedTuple):
     link: int
@@ -134,7 +138,7 @@ class CaptureFile:
                 if kind == _SECTION:
                     if places:
                         batch = _pcapng_records(buffer, places, order, interfaces, last_ns)
-                        last_ns = int(batch.time_ns[-1])
+                        last_ns = batch.last_ns(last_ns)
                         yield batch
                         places.clear()
                     order = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(buffer[at + 8 : at + 12], "")
@@ -156,8 +160,7 @@ class CaptureFile:
                 at += size
             if places:
                 batch = _pcapng_records(buffer, places, order or "<", interfaces, last_ns)
-                if len(batch.time_ns):
-                    last_ns = int(batch.time_ns[-1])
+                last_ns = batch.last_ns(last_ns)
                 yield batch
             if self.cut:
                 return
