@@ -21,6 +21,7 @@ from avlab.lab.plots.drawing import Plot
 from avlab.measure.numbers import metrics
 from avlab.measure.record.join import join
 from avlab.measure.record.trace import FrameRow, Recorder, Trace
+from avlab.network.settings import Network
 from avlab.stream.simulate import simulate
 from avlab.timing.pacing import TutorialPacer
 
@@ -159,6 +160,12 @@ def test_bitrate_counts_whole_seconds_of_packets() -> None:
     figure = plots.bitrate(joined(seconds=5))
     assert title(figure).endswith("kbit/s in half of the seconds, or less")
     assert words(figure) == "video | sound"
+
+
+@pytest.mark.parametrize(("audio", "named"), [(True, "video | sound"), (False, "video")])
+def test_bitrate_has_no_line_for_what_a_run_has_not(data: Path, audio: bool, named: str) -> None:
+    trace = simulate(data / "count.mp4", seconds=3, network=Network(), audio=audio)
+    assert words(plots.bitrate(trace)) == named
 
 
 def labels(figure: Figure, row: int) -> list[str]:

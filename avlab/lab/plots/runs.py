@@ -350,10 +350,13 @@ def bitrate(trace: Trace, *, ax: Axes | None = None) -> Figure:
     if usual.median_ms is None:
         return _missing(figure, ax, "No packet was received", "the bit rate needs a trace in which packets came")
     edges = np.append(table["time"], table["time"].iloc[-1] + 1)
-    for column, colour in (("video", BLUE), ("audio", ORANGE)):
-        ax.stairs(table[column], edges, baseline=None, color=colour, linewidth=2)
+    labels = []
+    for column, colour, label in (("video", BLUE, ("video", BLUE)), ("audio", ORANGE, ("sound", "#8A5F00"))):
+        if table[column].any():
+            ax.stairs(table[column], edges, baseline=None, color=colour, linewidth=2)
+            labels.append(label)
     ax.set_ylim(0, 1.3 * max(1.0, float(table[["video", "audio"]].max().max())))
-    _label(ax, ("video", BLUE), ("sound", "#8A5F00"))
+    _label(ax, *labels)
     return _titled(figure, ax, f"{usual.median_ms:,.0f} kbit/s in half of the seconds, or less")
 
 
