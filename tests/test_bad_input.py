@@ -111,7 +111,14 @@ def test_a_port_in_use(short: Path, taken: int) -> None:
 
 
 PLAYS = [
-    ("ftp://127.0.0.1:80/", "'ftp://127.0.0.1:80/' is no address to play: write it as rtsp://host:port/path"),
+    (
+        "ftp://127.0.0.1:80/",
+        "'ftp://127.0.0.1:80/' is no address to play: write it as rtsp://host:port/path, http://host:port/path for a "
+        "camera that sends JPEG, or the name of a session description (session.sdp)",
+    ),
+    ("rtsps://ada:secret@camera/live", "camera/live' is no address to play: write it as rtsp://host:port/path, http"),
+    ("rtp://239.255.1.1:5004", "or the name of a session description (session.sdp)"),
+    ("http:/camera/stream", "'http:/camera/stream' is no address to play"),
     ("http://127.0.0.1:9/", "nothing listens at 127.0.0.1:9: start the server first, or check the port"),
     ("http://127.0.0.1:99999/x", "is no address to play: write it as http://host:port/path"),
     ("count.mp4", "'count.mp4' is a file, and a client plays an address: serve it"),

@@ -25,7 +25,7 @@ from avlab.network.settings import meant
 from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, named
 from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.classicreceiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
-from avlab.stream.client_address import credentials_for, refuse_file
+from avlab.stream.client_address import credentials_for, refuse_file, refuse_other
 from avlab.stream.client_loop import ClientLoop
 from avlab.stream.clock import MonotonicClock, WallClock
 from avlab.stream.described.describedreceiver import DescribedReceiver, is_description
@@ -156,6 +156,7 @@ class Client(Handle):
         described = isinstance(url, str | os.PathLike) and is_description(url)
         if not described:
             refuse_file(url)
+            refuse_other(url)
         address: Any = os.fspath(url) if described else url
         self.url: str = redacted(address) if isinstance(address, str) else address
         self._audio: Literal["auto", "speaker", "null"] = audio

@@ -8,7 +8,7 @@ from typing import Any
 
 from avlab.stream.joining import CLASS_USER, read_code
 from avlab.wire.digest import Credentials
-from avlab.wire.urls import login_of
+from avlab.wire.urls import login_of, redacted
 
 _CLIPS = (
     ".mp4",
@@ -26,6 +26,9 @@ _CLIPS = (
     ".ogg",
     ".flac",
 )
+
+
+_PLAYED = ("rtsp://", "http://", "https://", "classic://")
 
 
 def credentials_for(url: Any, class_code: str | None, *, allow_basic: bool) -> Credentials | None:
@@ -48,4 +51,13 @@ def refuse_file(url: Any) -> None:
         raise ValueError(
             f"{name!r} is a file, and a client plays an address: serve it, with avlab.Server({name!r}) or 'avlab "
             "serve', and play the server's url"
+        )
+
+
+def refuse_other(url: Any) -> None:
+    """ValueError, naming what is played, for an address of another kind."""
+    if isinstance(url, str) and not url.strip().lower().startswith(_PLAYED):
+        raise ValueError(
+            f"{redacted(url)!r} is no address to play: write it as rtsp://host:port/path, http://host:port/path for a "
+            "camera that sends JPEG, or the name of a session description (session.sdp)"
         )
