@@ -201,13 +201,12 @@ class DescribedAudience:
             return ""
         address = f"{self._there}/{TTL}" if self._group and ":" not in self._there else self._there
         media = []
-        for told, route in zip(self._packing.media(), self._room.routes.values(), strict=True):
-            assert route.addresses is not None
+        for at, (told, route) in enumerate(zip(self._packing.media(), self._room.routes.values(), strict=True)):
             kinds = {told.payload_type, *self._pictures.further}
             attributes = (one for one in told.attributes if _stands_alone(one, kinds))
             described = replace(
                 told,
-                port=route.addresses[0][1],
+                port=self._port_of(at),
                 control="",
                 others=tuple(one for one in told.others if one[0] in kinds),
                 attributes=(*attributes, ("ssrc", f"{route.ssrc} cname:{SERVER_NAME}")),
@@ -223,6 +222,10 @@ class DescribedAudience:
             attributes=(("tool", "avlab"),),
         )
         return sdp.serialize(description)
+
+    def _port_of(self, at: int) -> int:
+        """Where the packets of a track go, the first of which is 0; its reports go to the port above."""
+        return self._port + 2 * at
 
     # ---- sockets
 
@@ -241,7 +244,7 @@ class DescribedAudience:
         self._room.address = there, self._port
         self._check_file()
         for at, (stream, track) in enumerate(self.tracks.items()):
-            port = self._port + 2 * at
+            port = self._port_of(at)
             self._bind(stream, track, ((there, port), (there, port + 1)), selector)
         self._packing.largest = self._system.largest_datagram(local, PACKET_SIZES[-1])
         if self._file is not None:

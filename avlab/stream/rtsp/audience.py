@@ -31,7 +31,7 @@ from avlab.stream.rtsp.dispatch import Dispatch
 from avlab.stream.rtsp.feedback import Feedback
 from avlab.stream.rtsp.media_sockets import MediaSockets
 from avlab.stream.rtsp.packing import Cut, Packing
-from avlab.stream.rtsp.peer import SERVER_NAME, Peer, Recipient, Route, Track
+from avlab.stream.rtsp.peer import SERVER_NAME, GroupRoute, Peer, Recipient, Route, Track
 from avlab.stream.rtsp.roll import members_of, take_pulses
 from avlab.stream.rtsp.rooms import Room, Rooms
 from avlab.stream.sending.adapting import Delivery
@@ -229,7 +229,7 @@ class RtspAudience:
         """A peer has made a wrong guess at how to join, or too many."""
         self._tell(self._clock.now_ns(), "client refused", f"{peer.address[0]}: {words}")
 
-    def group_route(self, peer: Peer, track: Track) -> Route | None:
+    def group_route(self, peer: Peer, track: Track) -> GroupRoute | None:
         """How a track comes by multicast at the address that a peer has asked; None where it does not."""
         if not self._multicast or ":" in peer.local[0]:
             return None
@@ -242,7 +242,7 @@ class RtspAudience:
 
     def set_up(self, peer: Peer, route: Route) -> None:
         """Let a peer have a route, and the sockets for it. RtspError when there are none left."""
-        if route.shared is not None:
+        if isinstance(route, GroupRoute):
             self._clients.setdefault(peer.address[0], {})[route.ssrc] = self._rooms.enter(peer, route)
             return
         if route.addresses is not None:
@@ -258,7 +258,7 @@ class RtspAudience:
 
     def tear_down(self, peer: Peer, route: Route) -> None:
         """A route is used no more."""
-        if route.shared is not None:
+        if isinstance(route, GroupRoute):
             room = self._rooms.leave(peer, route)
             if room is not None and room.has(peer.address[0], route.track.stream):
                 return
@@ -266,7 +266,7 @@ class RtspAudience:
         mine.pop(route.ssrc, None)
         if not mine:
             self._clients.pop(peer.address[0], None)
-        if route.links is not None and route.shared is None:
+        if route.links is not None and not isinstance(route, GroupRoute):
             route.links = None
             self._sockets.give_back(route.track.stream, peer.local[0])
 

@@ -13,11 +13,11 @@ from avlab.media.soundencoder import opus_chunks
 from avlab.media.sources import Source
 from avlab.network.ownrepair import Protection
 from avlab.stream.ends import SoundPart, parts_of
-from avlab.stream.rtsp.peer import tracks_of
+from avlab.stream.rtsp.peer import sound_of, tracks_of
 from avlab.stream.sending.adapting import Delivery
 from avlab.stream.sending.pictures import Pictures
 from avlab.wire import sdp
-from avlab.wire.payloads.formats import OpusFormat, fmtp
+from avlab.wire.payloads.formats import fmtp
 from avlab.wire.rtp import PACKET_SIZES, Packed
 from avlab.wire.units import Chunk, EncodedFrame, WireError
 
@@ -69,12 +69,14 @@ class Packing:
     ) -> None:
         self._source, self._chance, self._pictures = source, chance, pictures
         self._audio_codec, self._delivery, self._notice = audio_codec, delivery, notice
+        sound = sound_of(source, audio_codec)
+        self._sound = {} if sound is None else {"audio": sound}  # what a chunk is, by its track
         self.tracks = tracks_of(
             source,
             chance,
             pictures=pictures.form,
             further=pictures.further,
-            sound=None if audio_codec is None else OpusFormat(),
+            sound=sound,
             protections=protections,
         )
         self.largest = PACKET_SIZES[-1]
@@ -116,9 +118,8 @@ class Packing:
 
     def cut_sound(self, chunk: Chunk) -> Cut:
         """A chunk cut into packets: each is a unit of its own to a client."""
-        track = self.tracks["audio"]
-        assert track.sound is not None
-        make = partial(track.sound.pack, chunk, payload_type=track.payload_type)
+        form = self._sound["audio"]
+        make = partial(form.pack, chunk, payload_type=form.payload_type)
         return Cut(lambda size: make(packet_size=size), self._packet_size())
 
     def sound_parts(self, chunk: Chunk, cut: Cut) -> Sequence[SoundPart]:

@@ -25,7 +25,15 @@ from avlab.stream.sockets.multicast import TTL
 from avlab.stream.sockets.protocols import Datagrams
 from avlab.wire import rtsp, sdp
 from avlab.wire.admission import FORBIDDEN, Admission
-from avlab.wire.payloads.formats import H264Format, JpegFormat, L16Format, SoundFormat, VideoFormat, fmtp
+from avlab.wire.payloads.formats import (
+    H264Format,
+    JpegFormat,
+    L16Format,
+    OpusFormat,
+    SoundFormat,
+    VideoFormat,
+    fmtp,
+)
 from avlab.wire.rtp import HEADER_BYTES, PACKET_SIZES, rtp_timestamp
 from avlab.wire.units import NS, WireError
 
@@ -57,7 +65,6 @@ class Track:
     channels: int
     timestamp_offset: int
     media: sdp.Media
-    sound: SoundFormat | None = None  # what a chunk of sound is
     protections: Mapping[str, Protection] = field(default_factory=dict)
     """Repairs of anyone's own that are offered, by name."""
 
@@ -72,6 +79,13 @@ class Track:
             protection.restart()
 
 
+def sound_of(source: Source, codec: str | None) -> SoundFormat | None:
+    """What a source's sound is in packets: L16, or Opus where that is its codec; None where it has none."""
+    if source.rate is None or source.channels is None:
+        return None
+    return L16Format(source.rate, source.channels) if codec is None else OpusFormat()
+
+
 def tracks_of(
     source: Source,
     chance: random.Random,
@@ -84,7 +98,7 @@ def tracks_of(
     """What a source has, as it is described and sent: video, audio or both; each timestamp's start is drawn.
 
     `pictures` is what pictures are in packets, RTP/JPEG by default; `further`, by payload type, is what they may come
-    to be in mid-stream. `sound` is what sound is in packets, L16 by default. `protections` are repairs of anyone's own,
+    to be in mid-stream. `sound` is what sound is in packets (`sound_of`). `protections` are repairs of anyone's own,
     offered for the pictures.
     """
     tracks = {}
@@ -111,13 +125,8 @@ def tracks_of(
             **offer,
         )
         tracks["video"] = Track("video", kind, clock, 1, chance.getrandbits(32), media, protections=protections)
-    if source.has_audio:
-        rate, channels = source.rate, source.channels
-        assert rate is not None
-        assert channels is not None
-        sound = L16Format(rate, channels) if sound is None else sound
-        channels = sound.channels
-        kind, clock = sound.payload_type, sound.clock_rate
+    if sound is not None:
+        kind, clock, channels = sound.payload_type, sound.clock_rate, sound.channels
         media = sdp.Media(
             kind="audio",
             payload_type=kind,
@@ -127,7 +136,7 @@ def tracks_of(
             control="audio",
             attributes=fmtp(kind, sound) + sdp.TIMES_ASKED,
         )
-        tracks["audio"] = Track("audio", kind, clock, channels, chance.getrandbits(32), media, sound=sound)
+        tracks["audio"] = Track("audio", kind, clock, channels, chance.getrandbits(32), media)
     return tracks
 
 
@@ -143,7 +152,16 @@ class Route:
     url: str = ""  # by which the client has asked for it
     profile: str = sdp.PLAIN  # RTP/AVP or RTP/AVPF, as it was asked for
     packet_size: int | None = None  # bytes of its packets at the most, where it has asked for a size
-    shared: Outlet | None = None  # by multicast: what its whole group gets of the track, from one sender
+
+
+@dataclass(slots=True)
+class GroupRoute(Route):
+    """How one track gets to a group of clients by multicast, told to each of them: it is set up for all at once."""
+
+    addresses: tuple[Address, Address] = field(kw_only=True)
+    links: tuple[Datagrams, Datagrams] = field(kw_only=True)
+    shared: Outlet = field(kw_only=True)
+    """What the whole group gets of the track, from one sender."""
 
 
 class Recipient(Protocol):
@@ -183,7 +201,7 @@ class PeerAudience(Protocol):
     def tear_down(self, peer: Peer, route: Route) -> None:
         """A route is used no more."""
 
-    def group_route(self, peer: Peer, track: Track) -> Route | None:
+    def group_route(self, peer: Peer, track: Track) -> GroupRoute | None:
         """How a track comes by multicast at the address that a peer has asked; None where it does not."""
 
     def play(self, peer: Peer, now_ns: int) -> int:
@@ -354,16 +372,17 @@ class Peer:
         route.url = request.uri
         route.packet_size = asked_size(request)
         again_ssrc = self.stage.chance.getrandbits(32)
-        if stream in self.sources and route.shared is None:
+        group = isinstance(route, GroupRoute)
+        if stream in self.sources and not group:
             route.ssrc, again_ssrc = self.sources[stream]
         self.stage.set_up(self, route)
-        if route.shared is None:
+        if not group:
             self.sources.pop(stream, None)  # set up once more, it is another source (RFC 3550 8.1)
         if stream in self.routes:
             self.stage.tear_down(self, self.routes[stream])
         self.routes[stream] = route
         self.session = self.session or secrets.token_hex(8)
-        if route.shared is not None:
+        if isinstance(route, GroupRoute):
             self.sender.remove(stream)
             return {"Transport": _of_group(route).serialize()}, b""
         outlet = outlet_of(route, sequence=self.stage.chance.getrandbits(16))
@@ -390,7 +409,10 @@ class Peer:
             for stream, outlet in self.sender.outlets.items():
                 outlet.timestamp_offset = self.routes[stream].track.timestamp_offset
         self.sender.play(now_ns, media_ns)
-        outlets = [(route, route.shared or self.sender.outlets[stream]) for stream, route in self.routes.items()]
+        outlets = [
+            (route, route.shared if isinstance(route, GroupRoute) else self.sender.outlets[stream])
+            for stream, route in self.routes.items()
+        ]
         infos = [rtsp.RtpInfo(route.url, outlet.next_sequence, outlet.timestamp(media_ns)) for route, outlet in outlets]
         self.has_played = True
         # All share the clip: nobody seeks it, and nobody plays it faster (RFC 2326 12.29, 12.34).
@@ -401,8 +423,8 @@ class Peer:
         if offer.profile not in PROFILES or offer.mode not in ("", "PLAY"):
             return None
         if not offer.unicast:
-            route = self.stage.group_route(self, track) if offer.lower == "UDP" else None
-            return None if route is None else replace(route, profile=offer.profile)
+            group = self.stage.group_route(self, track) if offer.lower == "UDP" else None
+            return None if group is None else replace(group, profile=offer.profile)
         route = Route(track, self.stage.chance.getrandbits(32), profile=offer.profile)
         if offer.lower == "TCP":
             taken = {c for other in self.routes.values() if other.track is not track for c in other.channels or ()}
@@ -452,10 +474,8 @@ def outlet_of(route: Route, *, sequence: int) -> Outlet:
     )
 
 
-def _of_group(route: Route) -> rtsp.Transport:
+def _of_group(route: GroupRoute) -> rtsp.Transport:
     """How a client is told of its group (RFC 2326 12.39); reports may go there, or to the server's own port."""
-    assert route.addresses is not None
-    assert route.links is not None
     (group, rtp_port), (_, rtcp_port) = route.addresses
     return rtsp.Transport(
         profile=route.profile,

@@ -11,12 +11,12 @@ import random
 import selectors
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from avlab.core.sender import MOST_HEARD, Sender
 from avlab.measure.numbers.attendance import Pulse
 from avlab.stream.rtsp.feedback import Feedback
-from avlab.stream.rtsp.peer import Peer, Recipient, Route, Track, outlet_of
+from avlab.stream.rtsp.peer import GroupRoute, Peer, Recipient, Route, Track, outlet_of
 from avlab.stream.sockets.links import Address
 from avlab.stream.sockets.protocols import Datagrams, System
 
@@ -76,6 +76,7 @@ class Rooms:
         self._system, self._feedback, self._chance, self._make = system, feedback, chance, make
         self._selector: selectors.BaseSelector  # from `open` on
         self._links: list[Datagrams] = []
+        self._routes: dict[tuple[str, str], GroupRoute] = {}  # by the address of ours, and the stream
         self.by_address: dict[str, Room] = {}
 
     def __iter__(self) -> Iterator[Room]:
@@ -85,17 +86,17 @@ class Rooms:
         """Before the first is asked for."""
         self._selector = selector
 
-    def route(self, local: str, track: Track) -> Route:
+    def route(self, local: str, track: Track) -> GroupRoute:
         """How a track goes to the group of an address, for one who has asked for it there. OSError: it cannot."""
         room = self.by_address.get(local)
         if room is None:
             # Of this site alone (RFC 2365 6.1); which one is chance, so that servers of one network are apart.
             group = f"239.255.{self._chance.randrange(255)}.{self._chance.randrange(1, 255)}"
             room = self.by_address[local] = Room((group, 0), self._make())
-        found = room.routes.get(track.stream)
+        found = self._routes.get((local, track.stream))
         if found is None:
-            found = room.routes[track.stream] = self._bound(room, local, track)
-        return Route(track, found.ssrc, addresses=found.addresses, links=found.links, shared=found.shared)
+            found = self._routes[local, track.stream] = room.routes[track.stream] = self._bound(room, local, track)
+        return replace(found)  # each member asks for it in its own way
 
     def of(self, peer: Peer) -> Room | None:
         """The room that a peer is a member of."""
@@ -109,13 +110,13 @@ class Rooms:
                 del who.reporters[next(iter(who.reporters))]
             who.reporters[reporter] = host
 
-    def enter(self, peer: Peer, route: Route) -> Room:
+    def enter(self, peer: Peer, route: GroupRoute) -> Room:
         """A peer is a member from now on."""
         room = next(room for room in self.by_address.values() if route.shared in room.sender.outlets.values())
         room.members.setdefault(peer, set()).add(route.track.stream)
         return room
 
-    def leave(self, peer: Peer, route: Route) -> Room | None:
+    def leave(self, peer: Peer, route: GroupRoute) -> Room | None:
         """A peer gets a stream of its room no more."""
         room = self.of(peer)
         if room is not None:
@@ -129,7 +130,7 @@ class Rooms:
         for link in self._links:
             link.close()
 
-    def _bound(self, room: Room, local: str, track: Track) -> Route:
+    def _bound(self, room: Room, local: str, track: Track) -> GroupRoute:
         group = room.address[0]
         ports = self._system.free_ports(local)
         links = self._system.speakers(local)
@@ -139,7 +140,7 @@ class Rooms:
         for link in (*links, reports):
             self._feedback.watch(link, self._selector)
         addresses = (group, ports[0]), (group, ports[1])
-        route = Route(track, self._chance.getrandbits(32), addresses=addresses, links=links)
-        route.shared = outlet_of(route, sequence=self._chance.getrandbits(16))
-        room.sender.add(route.shared)
-        return route
+        plain = Route(track, self._chance.getrandbits(32), addresses=addresses, links=links)
+        outlet = outlet_of(plain, sequence=self._chance.getrandbits(16))
+        room.sender.add(outlet)
+        return GroupRoute(track, plain.ssrc, addresses=addresses, links=links, shared=outlet)
