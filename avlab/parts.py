@@ -143,16 +143,29 @@ class Pacer(Protocol):
     """
 
     def restart(self, start_ns: int, /) -> None:
-        """Forget what waits; presentation time 0 falls on `start_ns`."""
+        """Forget what waits: the stream begins, or begins again.
+
+        Args:
+            start_ns: The moment that presentation time 0 falls on, in ns on the sender's monotonic clock.
+        """
 
     def push(self, item: Any, now_ns: int, /) -> None:
-        """Take a frame; its presentation time is `item.pts_ns`."""
+        """Take a frame.
+
+        Args:
+            item: The frame, of which nothing but its presentation time, `item.pts_ns`, in ns, is to be read.
+            now_ns: The moment at which it is handed over, in ns; no earlier than that of the call before.
+        """
 
     def wake_at(self) -> int | None:
         """When the next frame is due; None when none waits. Asks nothing of a clock and changes nothing."""
 
     def pull(self, now_ns: int, /) -> list[Any]:
-        """What is due by now: `Due(item, due_ns)`, or the item itself; `Dropped(item, "skipped")` is never sent."""
+        """What is due by now: `Due(item, due_ns)`, or the item itself; `Dropped(item, "skipped")` is never sent.
+
+        Args:
+            now_ns: The moment at which it is asked, in ns: that which `wake_at` named, or a little later.
+        """
 
 
 Rule: TypeAlias = Callable[[float, float, float], float]
@@ -172,10 +185,20 @@ class PlayoutDelay(Protocol):
     """Decides how long what has come waits before it is presented: `Client(playout_delay=)`, in its full form."""
 
     def observe(self, stream: str, delay: float, now: float, /) -> None:
-        """Something of a stream came `delay` seconds later than the quickest of all."""
+        """Something of a stream arrived.
+
+        Args:
+            stream: "video" or "audio".
+            delay: Seconds by which it came later than the quickest of all, 0 or more.
+            now: When it arrived, in seconds on the client's monotonic clock.
+        """
 
     def target(self, now: float, /) -> float | None:
-        """The playout delay in seconds, kept within 0 to 5; None for the one that holds. Asked each half second."""
+        """The playout delay in seconds, kept within 0 to 5; None for the one that holds. Asked each half second.
+
+        Args:
+            now: The moment at which it is asked, in seconds, as `observe` has it.
+        """
 
 
 class JitterBuffer(Protocol):
@@ -187,12 +210,20 @@ class JitterBuffer(Protocol):
     """
 
     def push(self, packet: Packet, now: float, /) -> None:
-        """A packet has arrived, in whatever order; one that was lost and repaired, too."""
+        """A packet has arrived, in whatever order; one that was lost and repaired, too.
+
+        Args:
+            packet: The packet: `number` counts without wrapping round, times are in seconds.
+            now: When it arrived, in seconds on the client's monotonic clock.
+        """
 
     def pull(self, now: float, /) -> list[list[Packet] | Dropped]:
         """Whole frames in order; `Dropped(packets, reason)`: "incomplete", "late" or "duplicate".
 
         Asked after each `push`, at each packet's deadline, and when `wake_at` says so.
+
+        Args:
+            now: The moment at which it is asked, in seconds, as `push` has it.
         """
 
     def wake_at(self) -> float | None:
@@ -206,10 +237,19 @@ class PayloadFormat(Protocol):
     """Letters, digits and hyphens."""
 
     def pack(self, frame: bytes, most: int, /) -> list[bytes]:
-        """Payloads of 1 to `most` bytes that carry a frame."""
+        """Payloads that carry a frame, in the order in which they are to be sent, at least one.
+
+        Args:
+            frame: The encoded frame, at least 1 byte.
+            most: Bytes that a payload may have at the most; each has 1 or more.
+        """
 
     def unpack(self, payloads: list[bytes | None], /) -> bytes | None:
-        """The frame, from payloads in order, None for one that is lost; None when it cannot be had."""
+        """The frame, as `pack` was given it; None when it cannot be had of what came.
+
+        Args:
+            payloads: The frame's payloads in order, None for each that is lost.
+        """
 
 
 class Codec(Protocol):
@@ -219,10 +259,19 @@ class Codec(Protocol):
     """
 
     def encode(self, image: Any, quality: int, /) -> bytes:
-        """A picture, BGR uint8 of (height, width, 3), as bytes; quality is from 1 to 100."""
+        """A picture as bytes, at least 1.
+
+        Args:
+            image: The picture, BGR, uint8, of shape (height, width, 3).
+            quality: From 1 to 100; what it means is the codec's.
+        """
 
     def decode(self, data: bytes, /) -> Any:
-        """The picture, BGR uint8 of (height, width, 3)."""
+        """The picture, BGR, uint8, of shape (height, width, 3).
+
+        Args:
+            data: The bytes that `encode` made of it.
+        """
 
 
 class Repair(Protocol):
@@ -236,23 +285,38 @@ class Repair(Protocol):
     """Letters, digits and hyphens; case makes no difference, and "rtx" and "fec" are taken."""
 
     def protect(self, payloads: list[bytes], /) -> list[bytes]:
-        """Payloads to send beside those of a frame, of 1,180 bytes each at the most."""
+        """Payloads to send beside those of a frame, of 1,180 bytes each at the most; none is an answer, too.
+
+        Args:
+            payloads: The payloads of one frame, in order.
+        """
 
     def recover(self, payloads: list[bytes | None], repairs: list[bytes | None], /) -> list[bytes | None]:
         """The payloads of a frame again, with those that could be brought back in place of None.
 
-        Of the payloads and of what `protect` made of them, None stands for what has not come, or not yet.
+        Args:
+            payloads: The payloads of one frame, in order; None for each that has not come, or not yet.
+            repairs: What `protect` made of them, in order; None likewise.
         """
 
     def ask(self, missing: list[Missing], now: float, /) -> list[int]:
-        """The numbers, of those missing, to ask for again now: called when packets come, and each 10 ms."""
+        """The numbers, of those missing, to ask for again now: called when packets come, and each 10 ms.
+
+        Args:
+            missing: What is missing, in order of its numbers, which count without wrapping round.
+            now: The moment, in seconds on the client's monotonic clock, as the times in `missing` are.
+        """
 
 
 class RateController(Protocol):
     """Decides what is sent: `Server(rate_control=)`. Anyone's own has this one method."""
 
     def update(self, report: Report, /) -> Choice | None:
-        """A report came; what to send from now on, or None to go on as before."""
+        """A report came; what to send from now on, or None to go on as before.
+
+        Args:
+            report: What a client says that it received, and what was sent to it meanwhile.
+        """
 
 
 # ---- what became of a part
@@ -281,7 +345,12 @@ class PartWarning(UserWarning):
 
 
 def gone_on(error: PartError, instead: str) -> str:
-    """In two sentences, what a part failed of and what there is `instead`."""
+    """In two sentences, what a part failed of and what there is instead.
+
+    Args:
+        error: What the part failed of.
+        instead: The second sentence.
+    """
     words = str(error)
     return f"{words}{'' if words.endswith(('.', '?', '!')) else '.'} {instead}"
 
@@ -294,7 +363,16 @@ The pure floors are handed one by a driver that has a clock, and so sees to it t
 
 
 def called(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a part, as long as it takes; what it raises becomes a `PartError` that names it."""
+    """Call a part, as long as it takes, and give what it returns.
+
+    Args:
+        what: What the part is called, for a sentence.
+        function: Its method, or the part itself.
+        arguments: What it is called with.
+
+    Raises:
+        PartError: The part raised something, which is the cause.
+    """
     try:
         return function(*arguments)
     except PartError:
@@ -304,7 +382,11 @@ def called(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def described(error: BaseException) -> str:
-    """An error's kind and words, whatever a student's own class does when it is asked for them."""
+    """An error's kind and words, whatever a student's own class does when it is asked for them.
+
+    Args:
+        error: The error.
+    """
     try:
         said = str(error)
     except Exception:
@@ -313,7 +395,11 @@ def described(error: BaseException) -> str:
 
 
 def named(part: Any) -> str:
-    """What a function, class or object is called."""
+    """What a function, class or object is called.
+
+    Args:
+        part: The function, class or object.
+    """
     try:
         return str(getattr(part, "__name__", None) or type(part).__name__)
     except Exception:
@@ -321,7 +407,11 @@ def named(part: Any) -> str:
 
 
 def number(value: Any) -> float | None:
-    """A number as a float, numpy's too; None for anything else, True and nan among it."""
+    """A number as a float, numpy's too; None for anything else, True and nan among it.
+
+    Args:
+        value: Anything.
+    """
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     seconds = float(value)
@@ -329,7 +419,11 @@ def number(value: Any) -> float | None:
 
 
 def shown(value: Any) -> str:
-    """A value as a sentence shows it, however long it is and whatever it does when it is asked."""
+    """A value as a sentence shows it, however long it is and whatever it does when it is asked.
+
+    Args:
+        value: Anything.
+    """
     try:
         text = " ".join(repr(value).split())
     except Exception as error:
@@ -338,7 +432,12 @@ def shown(value: Any) -> str:
 
 
 def missing_methods(part: Any, names: Sequence[str]) -> list[str]:
-    """Which of a part's methods it does not have."""
+    """Which of a part's methods it does not have.
+
+    Args:
+        part: An object or a class.
+        names: The methods' names.
+    """
 
     def has(name: str) -> bool:
         try:

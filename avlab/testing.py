@@ -105,6 +105,9 @@ def check_pacer(pacer: Any) -> None:
 
     Args:
         pacer: An object, or its class.
+
+    Raises:
+        AssertionError: What is wrong, in a sentence.
     """
     said = f"the pacer {named(pacer if isinstance(pacer, type) else type(pacer))}"
 
@@ -149,6 +152,9 @@ def check_network(network: Network | None = None, *, loss: Any = None, delay: An
         network: A network whose functions are checked.
         loss: The function alone, `lost(packet, state)`.
         delay: The function alone, `delay(packet, state)`.
+
+    Raises:
+        AssertionError: What is wrong, in a sentence.
     """
 
     def check(call: Call) -> None:
@@ -191,6 +197,9 @@ def check_delay(delay: Any) -> None:
 
     Args:
         delay: A function, or a class.
+
+    Raises:
+        AssertionError: What is wrong, in a sentence.
     """
 
     def check(call: Call) -> None:
@@ -227,6 +236,9 @@ def check_controller(controller: Any) -> None:
 
     Args:
         controller: An object, or its class.
+
+    Raises:
+        AssertionError: What is wrong, in a sentence.
     """
     said = f"the rate controller {named(controller if isinstance(controller, type) else type(controller))}"
 
@@ -262,6 +274,9 @@ def check_jitter_buffer(buffer: Any) -> None:
 
     Args:
         buffer: A class.
+
+    Raises:
+        AssertionError: What is wrong, in a sentence.
     """
     said = f"the jitter buffer {named(buffer if isinstance(buffer, type) else type(buffer))}"
     assert isinstance(buffer, type), f"{said} is to be handed in as a class: one is made for each stream"
@@ -405,6 +420,9 @@ def check_payload(payload: Any) -> None:
 
     Args:
         payload: An object, or its class.
+
+    Raises:
+        AssertionError: What is wrong, in a sentence.
     """
     said = f"the payload format {named(payload if isinstance(payload, type) else type(payload))}"
 
@@ -462,6 +480,9 @@ def check_codec(codec: Any) -> None:
 
     Args:
         codec: An object, or its class.
+
+    Raises:
+        AssertionError: What is wrong, in a sentence.
     """
     said = f"the codec {named(codec if isinstance(codec, type) else type(codec))}"
 
@@ -524,6 +545,9 @@ def check_repair(repair: Any) -> None:
 
     Args:
         repair: A class.
+
+    Raises:
+        AssertionError: What is wrong, in a sentence.
     """
     said = f"the repair {named(repair if isinstance(repair, type) else type(repair))}"
 

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import avlab
+from avlab import parts
 
 # ---- a line for each parameter
 
@@ -35,6 +36,13 @@ def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
                     ours = str(getattr(function, "__module__", "")).startswith("avlab")
                     if ours and not method.startswith("_") and method not in STAGE:
                         yield f"{said}.{method}", function
+    for name, found in vars(parts).items():
+        if not name.startswith("_") and getattr(found, "__module__", "") == parts.__name__ and callable(found):
+            if not getattr(found, "_is_protocol", False):  # nobody makes one of those
+                yield f"parts.{name}", found
+            for method, function in vars(found).items() if inspect.isclass(found) else ():
+                if inspect.isfunction(function) and not method.startswith("_"):
+                    yield f"parts.{name}.{method}", function
 
 
 def described_fields(kind: type) -> set[str]:
@@ -64,6 +72,32 @@ def test_every_parameter_of_what_is_public_has_its_line() -> None:
     said = {name: found for name, function in public_callables() if (found := undescribed(function))}
     assert len(dict(public_callables())) > 120
     assert not said
+
+
+def unnamed_errors(function: Callable[..., Any]) -> set[str]:
+    """The errors that a function itself raises and its docstring does not name; of a class, its `__init__`."""
+    made = vars(function).get("__init__") if inspect.isclass(function) else function
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(made)))  # type: ignore[arg-type]
+    except (OSError, TypeError):  # of a dataclass, which has no text
+        return set()
+    raised = [each.exc for each in ast.walk(body) if isinstance(each, ast.Raise)]
+    kinds = {each.func.id for each in raised if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)}
+    return {kind for kind in kinds if kind not in (inspect.getdoc(function) or "")}
+
+
+def test_every_error_that_something_public_raises_is_named() -> None:
+    said = {name: found for name, function in public_callables() if (found := unnamed_errors(function))}
+    assert not said
+
+
+def test_an_error_that_is_not_named_is_seen() -> None:
+    def one() -> None:
+        """ValueError, and nothing else."""
+        raise ValueError("named")
+        raise TypeError("not named")
+
+    assert unnamed_errors(one) == {"TypeError"}
 
 
 def test_a_parameter_without_its_line_is_seen() -> None:

@@ -86,6 +86,11 @@ class Challenge:
             rate_control: None, "aimd" or your own controller.
             pacer: When frames leave; as `simulate` has it.
             jitter_buffer: A class of your own in place of avlab's.
+
+        Raises:
+            TypeError: The seed is no whole number.
+            ValueError: A setting is none that can be.
+            PartError: A part of your own has failed.
         """
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise TypeError(f"a seed is a whole number, not {shown(seed)}")
@@ -128,6 +133,9 @@ class Challenge:
             name: What you want to be called: at most 40 characters, for all to read.
             settings: As `run` has them, {"quality": 50, "repair": "rtx"}.
             to: The leaderboard's file, as "leaderboard.jsonl".
+
+        Raises:
+            TypeError: The settings are no dict.
         """
         if not isinstance(settings, Mapping):
             raise TypeError(f'settings are a dict, as {{"quality": 50, "repair": "rtx"}}, not {shown(settings)}')

@@ -73,10 +73,14 @@ class Prediction:
             figure: A figure, or axes.
             axis: "x" or "y".
             panel: Which axes of a figure, counted from 0.
+
+        Raises:
+            ValueError: The axes were removed from their figure.
         """
         ax = figure if isinstance(figure, Axes) else figure.axes[panel]
         whole = ax.get_figure(root=True)
-        assert whole is not None
+        if whole is None:
+            raise ValueError("these axes are in no figure any more: give a figure, or axes of one")
         if self.value is None:
             return whole
         text = f"you said {_number(self.value, self.unit)}"

@@ -37,6 +37,9 @@ class Aimd:
         increase_kbps: Kilobits a second, each second, more than 0.
         decrease: A share, between 0 and 1.
         least_width: Pixels, below which no width is chosen.
+
+    Raises:
+        ValueError: A number is out of its range.
     """
 
     believed_only = True

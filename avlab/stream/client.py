@@ -470,6 +470,9 @@ class Client(Handle):
 
         Args:
             waiting: Pictures that wait at most, 1 or more.
+
+        Raises:
+            RuntimeError: It was started before, and in vain.
         """
         if waiting < 1:
             raise ValueError(f"waiting must be 1 or more pictures, not {waiting}")

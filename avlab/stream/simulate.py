@@ -197,7 +197,8 @@ def simulate_together(streams: Mapping[str, Any], **settings: Any) -> dict[str, 
 
     `streams` has each one's own settings, as {"a": {"clip": 30, "rate_control": "aimd"}, "b": {"clip": 30}}, or its
     clip alone; `settings` are those of all, as `simulate` has them. What each does is what it would do alone, but for
-    the `avlab.Bottleneck` that is in the network of several. ValueError for no streams; else as `simulate`.
+    the `avlab.Bottleneck` that is in the network of several. ValueError for no streams, TypeError for a setting that
+    there is not; else as `simulate`.
 
     Args:
         streams: Each stream's own settings by its name, or its clip alone.

@@ -268,6 +268,9 @@ class TutorialPacer(FeedbackPacer):
         fps: The target in frames a second; None for the mean rate of the timestamps.
         start: The first wait, in seconds from 0.
         stall: "report" or "real", as `FeedbackPacer` has it.
+
+    Raises:
+        ValueError: There is no such edition, or a number is out of its range.
     """
 
     def __init__(

@@ -128,9 +128,10 @@ class _Judged:
         self.choices: set[Choice] = set()
         self.chosen: list[tuple[float, Choice]] = []
         self._patience = patience
-        self._update = getattr(work, "update", None)
-        if not callable(self._update):
+        update: Any = getattr(work, "update", None)
+        if not callable(update):
             raise WrongError(f"{short(work)} is no controller: it wants a class with a method update(self, report).")
+        self._update = update
 
     def usual(self, begin: float, end: float) -> Choice:
         """What it had chosen in the middle of a stretch of a run, from the least to the most."""
@@ -138,7 +139,6 @@ class _Judged:
         return between[len(between) // 2] if between else BEGINS_WITH
 
     def update(self, report: Report, /) -> Choice | None:
-        assert self._update is not None
         try:
             given = self._patience.call(self._update, report)
         except WrongError:

@@ -85,21 +85,21 @@ def _steps(url: str, code: str | None, on: Machine, listen: float) -> Iterator[F
     if number is not None:
         return
     tried = {way: _Try(way) for way in ("TCP", "UDP")}
-    for one in tried.values():
+    came = {}
+    for way, one in tried.items():
         one.run(url, code, listen)
         if one.came is None:  # nothing that another transport would mend
             coded = code is not None or "@" in url
             yield _finding("RTSP", way_judgement.judge_answer(one.failure, one.status, coded=coded))
             return
+        came[way] = one.came
     yield _finding("RTSP", way_judgement.judge_answer(None, None, coded=code is not None))
-    works = {way: one.came is not None and one.works for way, one in tried.items()}
+    works = {way: one.works for way, one in tried.items()}
     for way, other in (("UDP", "TCP"), ("TCP", "UDP")):
-        came = tried[way].came
-        assert came is not None
         firewall = "" if works[way] or way == "TCP" else _firewall(on)
-        down = way_judgement.judge_down(way, came, other=works[other], firewall=firewall)
+        down = way_judgement.judge_down(way, came[way], other=works[other], firewall=firewall)
         yield _finding(f"{way}, to here", down)
-        yield _finding(f"{way}, from here", way_judgement.judge_up(way, came))
+        yield _finding(f"{way}, from here", way_judgement.judge_up(way, came[way]))
 
 
 def _addresses(place: Place) -> tuple[list[tuple[int, Any]], str | None]:

@@ -128,6 +128,9 @@ def raster(
         seconds: How long a part is drawn; None for all that follows.
         stream: "video" or "audio".
         ax: Where to draw; None makes a figure of its own.
+
+    Raises:
+        ValueError: `seconds` is not more than 0.
     """
     figure, ax = axes(ax, "time (s)", "sequence number, from the first")
     if seconds is not None and not seconds > 0:

@@ -175,6 +175,9 @@ def real_against_simulated(real: Trace, simulated: Trace) -> Figure:
     Args:
         real: The record of a run on sockets, both sides joined.
         simulated: What `simulate` gave for the same seed and settings.
+
+    Raises:
+        TypeError: One of them is no trace.
     """
     check_trace("real_against_simulated", real)
     check_trace("real_against_simulated", simulated)

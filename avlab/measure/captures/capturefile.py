@@ -188,9 +188,8 @@ class CaptureReading:
         return stream
 
     def _write(self, written: list[Rows]) -> None:
-        if not written:
+        if not written or self._recorder is None:
             return
-        assert self._recorder is not None
         rows = np.concatenate(written)
         rows = rows[np.argsort(rows["received"], kind="stable")]
         rows["fate"][~self._heard.add(rows)] = _DUPLICATE
@@ -201,9 +200,8 @@ class CaptureReading:
         rest = [(stream, stream.settle(self._formats)) for stream in self._streams.values()]
         self._write([self._named(stream).rows(items) for stream, items in rest if items is not None and len(items)])
         believed = [stream for stream in self._streams.values() if stream.believed]
-        if not believed:
+        if not believed or self._recorder is None:
             raise ValueError(f"no RTP was found in {path}: {self._what_there_is()}")
-        assert self._recorder is not None
         recorder = self._recorder
         gaps = self._heard.gaps()
         found = measured(recorder.trace(), believed, gaps, self._control)

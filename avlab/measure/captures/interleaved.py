@@ -47,26 +47,27 @@ class Direction:
 
     def feed(self, sequence: int, data: bytes, time_ns: int) -> Iterator[Found]:
         """A segment, which has bytes; the packets that it completes."""
-        if self._next is None:
-            self._next = sequence
-        behind = (sequence - self._next + (1 << 31)) % (1 << 32) - (1 << 31)
+        due = sequence if self._next is None else self._next
+        behind = (sequence - due + (1 << 31)) % (1 << 32) - (1 << 31)
         if behind > 0:
             self._early[sequence] = data
             if len(self._early) <= MOST_EARLY:
+                self._next = due
                 return
-            self._next = min(self._early, key=lambda each: (each - sequence) % (1 << 32) or 1 << 32)
+            due = min(self._early, key=lambda each: (each - sequence) % (1 << 32) or 1 << 32)
             self._buffer.clear()  # a hole: what began before it does not end
         elif -behind < len(data):
-            self._take(data[-behind:])
-        while self._next in self._early:
-            self._take(self._early.pop(self._next))
+            due = self._take(due, data[-behind:])
+        while due in self._early:
+            due = self._take(due, self._early.pop(due))
+        self._next = due
         for channel, packet in self._packets():
             yield Found(time_ns, channel, packet)
 
-    def _take(self, data: bytes) -> None:
-        assert self._next is not None
+    def _take(self, due: int, data: bytes) -> int:
+        """What was due; what is due next."""
         self._buffer += data
-        self._next = (self._next + len(data)) % (1 << 32)
+        return (due + len(data)) % (1 << 32)
 
     def _packets(self) -> Iterator[tuple[int, bytes]]:
         buffer, at = self._buffer, 0

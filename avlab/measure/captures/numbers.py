@@ -42,7 +42,6 @@ def measured(trace: Trace, streams: list[Stream], gaps: Gaps, control: Control) 
 
 def _rate(stream: Stream, control: Control) -> int | None:
     """Ticks a second: as described, else what the sender's own reports say, else what was guessed."""
-    assert stream.format is not None
     told = control.sent.get((stream.flow.source, stream.ssrc), [])
     if not stream.format.name and len(told) > 1:
         span = (told[-1].ntp_ns - told[0].ntp_ns) / 1e9
@@ -108,7 +107,7 @@ class _Fold:
         latest = np.maximum.accumulate(np.append(self._ticks, ticks))
         self.frames += int((ticks > latest[:-1]).sum())
         if self.rate:
-            self._smooth(times, ticks, rows["marker"] == 1)
+            self._smooth(times, ticks, rows["marker"] == 1, self.rate)
             taken = (times - self.first_ns) / 1e6 - (ticks - self._begin_ticks) * 1e3 / self.rate
             self._quickest = min(self._quickest, float(taken.min()))
             self._taken.append(taken[::step])
@@ -116,12 +115,11 @@ class _Fold:
         self.packets += len(rows)
         self.last_ns = max(self.last_ns, int(times.max()))
 
-    def _smooth(self, times: Ints, ticks: Ints, marked: Any) -> None:
+    def _smooth(self, times: Ints, ticks: Ints, marked: Any, rate: int) -> None:
         import pandas as pd  # which has the smoothing that numpy lacks
 
-        assert self.rate is not None
         gone_by, went_on = np.diff(times, prepend=self._time_ns), np.diff(ticks, prepend=self._last_ticks)
-        moved = np.abs(gone_by / 1e6 - went_on * 1e3 / self.rate)
+        moved = np.abs(gone_by / 1e6 - went_on * 1e3 / rate)
         if not self.packets:
             moved[0] = 0.0
         jitter = pd.Series(np.append(self._jitter_ms, moved)).ewm(alpha=1 / 16, adjust=False).mean().to_numpy()[1:]
@@ -151,7 +149,6 @@ class _Fold:
 
 
 def _described(stream: Stream, fold: _Fold, lost: int, control: Control, epoch_ns: int) -> dict[str, Any]:
-    assert stream.format is not None
     delays = fold.delays()
     quantiles = np.quantile(delays, (0.5, 0.95, 1.0)).tolist() if len(delays) else [None] * 3
     sent = fold.packets - fold.duplicates + lost

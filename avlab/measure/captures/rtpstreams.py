@@ -71,6 +71,7 @@ def _static() -> dict[int, PayloadKind]:
 
 
 STATIC = _static()
+NOTHING_YET = PayloadKind("", "", None)
 
 
 COPIES = 4
@@ -127,7 +128,8 @@ class Stream:
     key: int
     signalled: bool = False  # an RTSP connection carries it: no doubt
     believed: bool | None = None
-    format: PayloadKind | None = None
+    format: PayloadKind = NOTHING_YET
+    """What it carries, once it is believed."""
     code: int = UNKNOWN
     """Its name in a trace: the SSRC, with 2**32 for each stream before it that has the same."""
     types: Counter[int] = field(default_factory=Counter)
@@ -159,16 +161,15 @@ class Stream:
                 self.believed = False
                 self._held.clear()
             return None
-        self.format = format_of(items, formats) or (guessed(items) if last else None)
-        if self.format is None:
+        found = format_of(items, formats) or (guessed(items) if last else None)
+        if found is None:
             return None
-        self.believed = True
+        self.format, self.believed = found, True
         self._held.clear()
         return items
 
     def rows(self, items: Any) -> Rows:
         """Packets as rows of a trace, numbers unwrapped (RFC 3550 A.1), without fates."""
-        assert self.format is not None
         self.types.update(dict(enumerate(np.bincount(items["type"]).tolist())))
         first = int(items["seq"][0])
         begin = first + 65_536 if self._last is None else self._last + _step(first - self._last)

@@ -240,6 +240,9 @@ def packet_ledger(trace: Trace, stream: str | None = None) -> PacketLedger:
     Args:
         trace: A run's record: a server's, a client's, or both joined.
         stream: "video" or "audio"; None for both.
+
+    Raises:
+        ValueError: There is no such stream.
     """
     if stream is not None and stream not in STREAMS:
         raise ValueError(f"stream must be one of {', '.join(STREAMS)}, or None for all, not {stream!r}")
