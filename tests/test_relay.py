@@ -95,6 +95,21 @@ def test_datagrams_go_there_and_back() -> None:
     assert not relay.running
 
 
+@pytest.mark.parametrize(
+    ("sent", "numbers"),
+    [
+        ([65_534, 65_535, 65_536, 65_537], [65_534, 65_535, 65_536, 65_537]),  # they wrap
+        ([0, 1, 2, 30_000, 30_001, 30_002], [0, 1, 2, None, 4, 5]),  # the sender has begun anew: nothing is lost
+        ([0, 1, 40_000, 2, 3, 4], [0, 1, None, 2, 3, 4]),  # one stray packet moves nothing
+        ([5, 7, 6, 8], [5, 7, 6, 8]),
+    ],
+)
+def test_the_record_believes_numbers_as_a_receiver_does(sent: list[int], numbers: list[int | None]) -> None:
+    relay = Relay("127.0.0.1:1")
+    came = [serialize_header(26, number & 0xFFFF, 3000 * at, 7, False) + bytes(10) for at, number in enumerate(sent)]
+    assert [relay.row("video", data, at * 33_000_000)[2] for at, data in enumerate(came)] == numbers
+
+
 def test_a_peer_may_be_named() -> None:
     with (
         datagrams() as peer,

@@ -36,7 +36,7 @@ from avlab.stream.relaying.newcomers import (
 from avlab.stream.relaying.session import MAX_TRACKS, Carried, Handler, RelaySession, RtspSession, Source
 from avlab.stream.sockets.links import SHORTAGES, Address, TcpLink, UdpLink, Waker
 from avlab.stream.sockets.listening import ACCEPTED_A_TURN, OUT_OF_DESCRIPTORS, Arrival, Listener
-from avlab.wire.rtp import HEADER, HEADER_BYTES, L16_MONO, L16_STEREO, VERSION_2, Unwrapper, is_rtcp
+from avlab.wire.rtp import HEADER, HEADER_BYTES, L16_MONO, L16_STEREO, VERSION_2, SequenceNumbers, is_rtcp
 from avlab.wire.units import NS, WireError
 
 TURN = 256
@@ -56,6 +56,10 @@ LONGEST_IDLE = 366 * 86_400
 
 LONGEST_WAIT_NS = 3600 * NS
 """A selector cannot be asked to wait for months."""
+
+
+CLOCK_RATE = 90_000
+"""Ticks a second that numbers are judged by: that of pictures. A relay is not told what a stream's clock is."""
 
 
 class Relay(Handle):
@@ -113,7 +117,7 @@ class Relay(Handle):
         self._notices = self._recorder.notices
         self._offload = Offload(self._tell_of_offload)
         self._ways: dict[Impairment, RelaySession] = {}  # those that hold something
-        self._unwrap: dict[tuple[str, int], Unwrapper] = {}
+        self._numbers: dict[tuple[str, int], SequenceNumbers] = {}
         self._rows: list[PacketTuple] = []
         self.network = network if network is not None else Network()
 
@@ -532,6 +536,9 @@ class Relay(Handle):
     def row(self, stream: str, data: bytes, now_ns: int) -> tuple[Any, ...]:
         """What the record says of a packet, up to the moment when it came.
 
+        A number that is far from all before it is left out until the next one follows it (RFC 3550 A.1): nothing was
+        lost where a sender has begun anew.
+
         Args:
             stream: The stream it is of.
             data: The packet.
@@ -540,14 +547,14 @@ class Relay(Handle):
         if len(data) < HEADER_BYTES or data[0] & 0xC0 != VERSION_2 or is_rtcp(data):
             return stream, None, None, None, None, len(data), now_ns
         _, second, sequence, timestamp, ssrc = HEADER.unpack_from(data)
-        unwrap = self._unwrap.get((stream, ssrc))
-        if unwrap is None:
+        numbers = self._numbers.get((stream, ssrc))
+        if numbers is None:
             if (
-                len(self._unwrap) > 4 * (MAX_SESSIONS + MOST_WAITING) * MAX_TRACKS
+                len(self._numbers) > 4 * (MAX_SESSIONS + MOST_WAITING) * MAX_TRACKS
             ):  # a sender that takes a new source for each packet
-                self._unwrap.clear()
-            unwrap = self._unwrap[stream, ssrc] = Unwrapper(16)
-        return stream, ssrc, unwrap(sequence), timestamp, second >= 0x80, len(data), now_ns
+                self._numbers.clear()
+            numbers = self._numbers[stream, ssrc] = SequenceNumbers(CLOCK_RATE)
+        return stream, ssrc, numbers(sequence, timestamp, now_ns), timestamp, second >= 0x80, len(data), now_ns
 
 
 def _target(to: str) -> tuple[str, int, str]:

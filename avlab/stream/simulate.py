@@ -27,7 +27,18 @@ from avlab.network.ownrepair import OwnRepair
 from avlab.network.parity import check_overhead
 from avlab.network.ratecontrol import RateController, controller_named
 from avlab.network.settings import MOST_S, Network, meant
-from avlab.parts import Call, JitterBuffer, Pacer, PartError, PartWarning, PlayoutDelay, Target, gone_on, named
+from avlab.parts import (
+    Call,
+    JitterBuffer,
+    Pacer,
+    PartEndedError,
+    PartError,
+    PartWarning,
+    PlayoutDelay,
+    Target,
+    gone_on,
+    named,
+)
 from avlab.stream.guard import Guard
 from avlab.stream.recorded_sizes import STAND_IN, frame_bytes, sizes_of
 from avlab.stream.virtual.departures import DepartingFrame, FrameWork, departures
@@ -126,7 +137,7 @@ def simulate(
         FileNotFoundError: There is no such clip.
     """
     failures: list[PartWarning] = []
-    with Guard(lambda words: print(words, file=sys.stderr)) as guard:  # noqa: T201 - nothing else can say it
+    with Guard(_stands_still()) as guard:
         parts = _Parts(guard.call, failures.append)
         trace = _simulated(
             clip,
@@ -161,8 +172,19 @@ def simulate_strictly(clip: Any, **settings: Any) -> Trace:
     def ended(failure: PartWarning) -> None:
         raise failure.error
 
-    with Guard(lambda words: print(words, file=sys.stderr)) as guard:  # noqa: T201 - as above
+    with Guard(_stands_still()) as guard:
         return _simulated(clip, **{**_DEFAULTS, **settings}, parts=_Parts(guard.call, ended))
+
+
+def _stands_still() -> Callable[[str], None]:
+    """What warns of a part that does not return, while it does not: at the line that has called the simulation."""
+    caller = sys._getframe(2)
+    where = caller.f_code.co_filename, caller.f_lineno
+
+    def warn(words: str) -> None:  # from the watching thread, which has no such line
+        warnings.warn_explicit(PartWarning(words, PartEndedError(words)), PartWarning, *where)
+
+    return warn
 
 
 _DEFAULTS: dict[str, Any] = simulate.__kwdefaults__ or {}
@@ -220,7 +242,7 @@ def simulate_together(streams: Mapping[str, Any], **settings: Any) -> dict[str, 
         _restart(chosen.get("network"))
     failures: list[PartWarning] = []
     made: dict[str, Trace] = {}
-    with Guard(lambda words: print(words, file=sys.stderr)) as guard:  # noqa: T201 - as above
+    with Guard(_stands_still()) as guard:
         going = {
             name: _simulating(**{**_DEFAULTS, **chosen}, parts=_Parts(guard.call, failures.append))
             for name, chosen in each.items()
