@@ -221,6 +221,13 @@ class Player:
             self._report_ns = now_ns + REPORT_NS
             self._report(now_ns)
 
+    def heed_sound(self, now_ns: int) -> bool:
+        """Sound has come, and nothing else: as `handle_timer`, in less time, where nothing else is to be done.
+
+        False, when there is more to it: call `handle_timer` then. `timer_at` is later now, or what it was.
+        """
+        return not (self._arriving.ended or self._ending.begun) and self._presenting.heed_sound(now_ns)
+
     def outgoing(self) -> list[tuple[Path, Batch]]:
         """What is to be sent, a compound packet of RTCP each, since the last call."""
         if not self._outgoing:

@@ -334,6 +334,25 @@ class Presenting:
         if self._adaptive:
             yield self._steering.wake_at(self._clock)
 
+    def heed_sound(self, now_ns: int) -> bool:
+        """Sound has come, and nothing else: go by what the device says is heard. Whether nothing is left to be done.
+
+        What has been heard is told of by the next `handle_timer`.
+        """
+        clock, sound, wait_ns = self._clock, self._sound, self._wait_ns
+        base_ns = clock.base_ns
+        usual = base_ns is not None and self._timed and self._sound_ns == now_ns
+        if not usual or self._adaptive or self._tells_later:
+            return False
+        if sound is None or wait_ns is None or sound.sink_lead_ns > wait_ns:
+            return False
+        if self._readings:
+            for reading in self._readings:
+                clock.feed(reading)
+            self._readings.clear()
+        self._moved_ns = now_ns
+        return clock.base_ns == base_ns
+
     def handle_timer(self, now_ns: int) -> None:
         """Release what is due by now, give up what came too late."""
         clock, buffer, playout, sound = self._clock, self._buffer, self._playout, self._sound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 
 SETTLE = 100
@@ -15,6 +16,8 @@ SURPRISE_NS = 20_000_000
 
 FAR_NS = 20_000_000
 """The depth of the buffer stays within this of its level: beyond it, sound is cut instead of corrected."""
+
+_WITHIN_NS = FAR_NS + 0.5  # as far as that in whole nanoseconds
 
 SLACK_NS = 1_500_000
 """How far the level may stray before samples are corrected. Arrivals that scatter by 3 ms move the average by 0.2."""
@@ -63,24 +66,41 @@ class LevelControl:
 
     def arrival(self, margin_ns: int) -> bool:
         """Sound came `margin_ns` before it is to be heard; whether the level is `FAR_NS` from where it is kept."""
-        target_ns = self._target_ns
-        if target_ns is None:
-            self._settle(margin_ns)
-            return abs(self.stray_ns) > FAR_NS
-        surprise_ns = margin_ns - self._average_ns
-        if surprise_ns > SURPRISE_NS:
-            surprise_ns = SURPRISE_NS
-        elif surprise_ns < -SURPRISE_NS:
-            surprise_ns = -SURPRISE_NS
-        self._average_ns += surprise_ns / MEMORY
-        return not -FAR_NS <= round(self._average_ns - target_ns) <= FAR_NS
+        return self.arrivals((margin_ns,)) is not None
 
-    def _settle(self, margin_ns: int) -> None:
-        self._first.append(margin_ns)
-        self._average_ns += (margin_ns - self._average_ns) / len(self._first)
-        if len(self._first) == SETTLE:
-            self._average_ns = self._target_ns = float(median(self._first))
-            self._first.clear()
+    def arrivals(self, margins_ns: Sequence[int]) -> int | None:
+        """As `arrival` for each of several, up to the first at which the level is so far; the place of that, or None.
+
+        Those after it are not looked at: sound is to be cut before.
+        """
+        target_ns, average_ns = self._target_ns, self._average_ns
+        if target_ns is None:
+            return self._settle(margins_ns)
+        for at, margin_ns in enumerate(margins_ns):
+            surprise_ns = margin_ns - average_ns
+            if surprise_ns > SURPRISE_NS:
+                surprise_ns = SURPRISE_NS
+            elif surprise_ns < -SURPRISE_NS:
+                surprise_ns = -SURPRISE_NS
+            average_ns += surprise_ns / MEMORY
+            if not -_WITHIN_NS <= average_ns - target_ns <= _WITHIN_NS:
+                self._average_ns = average_ns
+                return at
+        self._average_ns = average_ns
+        return None
+
+    def _settle(self, margins_ns: Sequence[int]) -> int | None:
+        """The first arrivals, of which the level is taken; with `SETTLE` of them, those after that are `arrivals`."""
+        first = self._first
+        for at, margin_ns in enumerate(margins_ns, 1):
+            first.append(margin_ns)
+            self._average_ns += (margin_ns - self._average_ns) / len(first)
+            if len(first) == SETTLE:
+                self._average_ns = self._target_ns = float(median(first))
+                first.clear()
+                far = self.arrivals(margins_ns[at:])
+                return None if far is None else at + far
+        return None
 
     def corrected(self, by_ns: float) -> None:
         """What comes from here on has a margin higher by `by_ns`, as was wished."""

@@ -67,14 +67,16 @@ class MediaClock:
     def feed(self, reading: ClockReading) -> None:
         """Steer by a reading."""
         self.led = True
-        seen = reading.now_ns - reading.media_ns
-        if self.base_ns is None:
+        media_ns, now_ns = reading
+        seen, base_ns = now_ns - media_ns, self.base_ns
+        if base_ns is None:
             self.base_ns = seen
             return
-        error = seen - self.base_ns
-        if abs(error) <= self._snap_ns:
+        error = seen - base_ns
+        if -self._snap_ns <= error <= self._snap_ns:
             self._strange = 0
-            self.base_ns += round(self._gain * error)
+            if error:
+                self.base_ns = base_ns + round(self._gain * error)
             return
         again = self._strange > 0 and abs(seen - self._strange_ns) <= self._snap_ns
         self._strange = self._strange + 1 if again else 1

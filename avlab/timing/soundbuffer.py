@@ -151,28 +151,34 @@ class SoundBuffer:
 
         That is: within reach, after all that is there, and with the level where it is kept.
         """
-        out: list[bool] = []
-        runs, control, rate, limit = self._runs, self.control, self.rate, self._limit
-        for samples, moment_ns in zip(sounds, pts_ns, strict=True):
-            position = (moment_ns * rate + NS // 2) // NS
-            end, here, last = position + len(samples), self._position, self._last
-            if (
-                here is None
-                or last is None
-                or not position - limit <= here < end
-                or now_ns >= self._measure_ns
-                or len(runs) >= LIMIT_RUNS
-                or (runs and runs[-1].position > position)
-            ):
-                out.append(self.push(samples, ticks=ticks, pts_ns=moment_ns, now_ns=now_ns))
-            else:
-                self._astray_ns = None
-                if control.arrival(moment_ns - last[0] - now_ns + last[1]):
-                    self._catch_up()
-                runs.append(_SoundRun(position, end, samples, ticks, moment_ns, now_ns))
-                out.append(True)
+        if not sounds:
+            return []
+        here, last, runs, rate = self._position, self._last, self._runs, self.rate
+        positions = [(moment_ns * rate + NS // 2) // NS for moment_ns in pts_ns]
+        if (
+            here is None
+            or last is None
+            or not here < positions[0]
+            or positions[-1] - self._limit > here
+            or now_ns >= self._measure_ns
+            or len(runs) + len(sounds) > LIMIT_RUNS
+            or (runs and runs[-1].position > positions[0])
+        ):
+            taken = self.push(sounds[0], ticks=ticks, pts_ns=pts_ns[0], now_ns=now_ns)
+            rest = self.push_together(sounds[1:], ticks=ticks + step, step=step, pts_ns=pts_ns[1:], now_ns=now_ns)
+            return [taken, *rest]
+        self._astray_ns = None
+        lead_ns = last[1] - last[0] - now_ns
+        far = self.control.arrivals([moment_ns + lead_ns for moment_ns in pts_ns])
+        within = len(sounds) if far is None else far + 1
+        for position, samples, moment_ns in zip(positions[:within], sounds, pts_ns, strict=False):
+            runs.append(_SoundRun(position, position + len(samples), samples, ticks, moment_ns, now_ns))
             ticks += step
-        return out
+        if far is None:
+            return [True] * within
+        self._catch_up()
+        rest = self.push_together(sounds[within:], ticks=ticks, step=step, pts_ns=pts_ns[within:], now_ns=now_ns)
+        return [True] * within + rest
 
     def shift(self, by_ns: int) -> None:
         """Hear everything later by `by_ns` (earlier when negative): silence goes in, or sound is left out."""
@@ -210,8 +216,7 @@ class SoundBuffer:
         self._due_ns = heard_ns + count * NS // self.rate
         self._read += count
         self._last = reading = _new(ClockReading, (begin * NS // self.rate, heard_ns))
-        self._mark(begin, count, heard_ns)
-        self._leave(begin + count)
+        self._hear(begin, begin + count, heard_ns)
         self._follows = None
         return reading
 
@@ -253,6 +258,37 @@ class SoundBuffer:
         runs = self._runs
         while runs and runs[0].end <= end:
             self._finish(runs.popleft(), "shown")
+
+    def _hear(self, begin: int, end: int, heard_ns: int) -> None:
+        """All from one position to another is heard, its first sample at a moment: `_mark` and `_leave` in one."""
+        runs, rate, played = self._runs, self.rate, self._played
+        unheard = begin if begin > self._spent else self._spent
+        while runs and (right := runs[0].end) <= end:
+            run = runs.popleft()
+            left, since_ns = run.position, run.heard_ns
+            if left < unheard:
+                left = unheard
+            if left < right:
+                if since_ns is None:
+                    since_ns = heard_ns + (left - begin) * NS // rate
+                unheard = right
+            reason = "skipped" if since_ns is None else "shown"
+            size = right - run.position
+            played.append(_new(Played, (run.ticks, run.pts_ns, size, run.arrived_ns, since_ns, reason)))
+        for run in runs:
+            left = run.position
+            if left >= end:
+                break
+            if left < unheard:
+                left = unheard
+            right = run.end if run.end < end else end
+            if left < right:
+                if run.heard_ns is None:
+                    run.heard_ns = heard_ns + (left - begin) * NS // rate
+                unheard = right
+        self._position = end
+        if end > self._spent:
+            self._spent = end
 
     def heard_ns(self, now_ns: int) -> int | None:
         """The media time that is heard at a moment; None before sound has begun."""

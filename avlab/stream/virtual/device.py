@@ -38,24 +38,27 @@ class WorkingDevice:
         self._rate, self._latency_ns = rate, round(device.latency * NS)
         self._speed = device.ppm * 1e-6
         self._blocks_a_second = 1 / device.block
-        self._asked = 0  # blocks
-        self._given = 0  # sample frames
+        self._block = 0  # the one that is asked for next
+        self._given = self._until = 0  # sample frames that it has had, and will have had with that one
         self.sink = BufferSink(rate=rate, channels=channels, lead_ns=self._latency_ns)
-        self.due_ns = self._moment_ns(1)
+        self.due_ns = self._plan()
 
     def ask(self, before_ns: int) -> list[ClockReading]:
         """Take all blocks that are due before a moment; what is heard when each is. Nothing before there is sound."""
         readings: list[ClockReading] = []
-        pass_by, rate, blocks_a_second = self.sink.pass_by, self._rate, self._blocks_a_second
-        while self.due_ns < before_ns:
-            self._asked += 1
-            until = math.floor(self._asked * rate / blocks_a_second + 0.5)
-            count, self._given = until - self._given, until
-            due_ns, self.due_ns = self.due_ns, self._moment_ns(self._asked + 1)
-            reading = pass_by(count, due_ns + self._latency_ns)
+        pass_by, latency_ns = self.sink.pass_by, self._latency_ns
+        due_ns = self.due_ns
+        while due_ns < before_ns:
+            until = self._until
+            reading = pass_by(until - self._given, due_ns + latency_ns)
             if reading is not None:
                 readings.append(reading)
+            self._given = until
+            due_ns = self.due_ns = self._plan()
         return readings
 
-    def _moment_ns(self, block: int) -> int:
+    def _plan(self) -> int:
+        """When the next block is asked for; `_until` is the last sample frame that it has then."""
+        self._block = block = self._block + 1
+        self._until = math.floor(block * self._rate / self._blocks_a_second + 0.5)
         return round(block * NS / self._blocks_a_second / (1 + self._speed))

@@ -158,6 +158,7 @@ class VirtualRun:
         self._sender_ns = self._player_ns = NEVER
         self._coded = settings.pictures is not None  # there may be pictures to decode
         self._touched = False  # something has come to the player since its time was last seen to
+        self._sounded = False  # or sound has, and nothing else
         self._media_ns = 0  # where the clip ends, as far as it was sent
         self._end_ns = NEVER  # when the server says goodbye
         self._arrived_ns = 0  # when anything came last
@@ -260,12 +261,27 @@ class VirtualRun:
         now_ns = 0
         self._see_to_player(now_ns)
         longest_ns = PATIENCE * self._settings.until_ns + PATIENCE_NS
+        device, down, up = self._device, self._way.down, self._way.up
         while not self._over:
-            next_ns = self._next_ns()
-            if self._device is not None and self._device.due_ns < next_ns:
+            down_ns, up_ns = down.wake_at(), up.wake_at()
+            self._down_ns = NEVER if down_ns is None else down_ns
+            self._up_ns = NEVER if up_ns is None else up_ns
+            # The next moment at which anything but the device has something to do.
+            next_ns = min(
+                self._others_ns,
+                self._frame_ns,
+                self._chunk_ns,
+                self._sender_ns,
+                self._player_ns,
+                self._end_ns,
+                self._down_ns,
+                self._up_ns,
+            )
+            if device is not None and device.due_ns < next_ns:
                 # What it says is heard waits for the player's next turn.
-                self._player.heard(*self._device.ask(min(next_ns, longest_ns)))
-            now_ns = max(now_ns, next_ns)
+                self._player.heard(*device.ask(min(next_ns, longest_ns)))
+            if next_ns > now_ns:
+                now_ns = next_ns
             if now_ns > longest_ns:
                 self._ours.event(longest_ns, "ended early", "frames wait to be sent, and the clip would be over by now")
                 now_ns = longest_ns
@@ -277,22 +293,6 @@ class VirtualRun:
         self._player.flush(now_ns)
         self._player.close()
         self._tell()
-
-    def _next_ns(self) -> int:
-        """The next moment at which anything but the device has something to do."""
-        down_ns, up_ns = self._way.down.wake_at(), self._way.up.wake_at()
-        self._down_ns = NEVER if down_ns is None else down_ns
-        self._up_ns = NEVER if up_ns is None else up_ns
-        return min(
-            self._others_ns,
-            self._frame_ns,
-            self._chunk_ns,
-            self._sender_ns,
-            self._player_ns,
-            self._end_ns,
-            self._down_ns,
-            self._up_ns,
-        )
 
     def _step(self, now_ns: int) -> None:
         """What is due now: what arrives before what leaves, the sound before the pictures."""
@@ -320,8 +320,20 @@ class VirtualRun:
             self._send(now_ns)
         if self._device is not None and self._device.due_ns <= now_ns:
             self._player.heard(*self._device.ask(now_ns + 1))
-        if self._touched or self._player_ns <= now_ns:
+        if self._touched or (self._sounded and not self._heeds_sound(now_ns)) or self._player_is_due(now_ns):
             self._see_to_player(now_ns)
+
+    def _heeds_sound(self, now_ns: int) -> bool:
+        """Sound has come, and nothing else: whether the player needs no turn for it. At the end, it has to say so."""
+        self._sounded = False
+        return self._frame is not None and self._player.heed_sound(now_ns)
+
+    def _player_is_due(self, now_ns: int) -> bool:
+        """Whether the player has something to do now: sound that came since it said when may have put that off."""
+        if self._player_ns > now_ns:
+            return False
+        self._player_ns = NEVER if (timer_ns := self._player.timer_at()) is None else timer_ns
+        return self._player_ns <= now_ns
 
     def _all_has_come(self, now_ns: int) -> bool:
         """Whether all has come that will, as the player judges by BYE; without one, once nothing is under way."""
@@ -480,13 +492,17 @@ class VirtualRun:
 
     def _receive(self, path: Path, batch: Batch, now_ns: int) -> None:
         self._player.receive(path, batch, now_ns)
-        self._touched, self._arrived_ns = True, now_ns
+        self._arrived_ns = now_ns
+        if path.control or path.stream != "audio":
+            self._touched = True
+        else:
+            self._sounded = True
 
     # ---- the client
 
     def _see_to_player(self, now_ns: int) -> None:
         player = self._player
-        self._touched = False
+        self._touched = self._sounded = False
         player.handle_timer(now_ns)
         if outgoing := player.outgoing():
             self._answer(outgoing, now_ns)
