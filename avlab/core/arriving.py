@@ -416,24 +416,24 @@ class Arriving:
 
         False, and nothing done, when there is anything else about them.
         """
-        count, ticks = run.total, run.ticks
-        stats, stream = incoming.stats, incoming.stream
-        if run.ssrc != incoming.ssrc or incoming.held is not None or incoming.repairing is not None:
+        kind, number, timestamp, ssrc, _, (_, _, count), _, ticks = run
+        stats, unwrapper = incoming.stats, incoming.ticks
+        if ssrc != incoming.ssrc or incoming.held is not None or incoming.repairing is not None:
             return False
-        if incoming.came_ns is None or not stats.goes_on(run.sequence) or count * ticks > incoming.described.rate:
+        if incoming.came_ns is None or not stats.goes_on(number) or count * ticks > incoming.described.rate:
             return False
-        first = incoming.ticks.peek(run.timestamp)
-        if first <= (incoming.ticks.highest or 0):
+        first = unwrapper.peek(timestamp)
+        if first <= (unwrapper.highest or 0):
             return False
-        times_ns = self._timeline.goes_on(stream, first, ticks, count, now_ns)
+        times_ns = self._timeline.goes_on(incoming.stream, first, ticks, count, now_ns)
         if times_ns is None:
             return False
-        sequence = stats.update(run.sequence, run.timestamp, now_ns, count=count, ticks=ticks)
+        sequence = stats.update(number, timestamp, now_ns, count=count, ticks=ticks)
         assert sequence is not None, "it goes on after the highest"
         incoming.candidate = None
         incoming.heard_ns = incoming.came_ns = now_ns
-        incoming.kind = run.payload_type
-        incoming.ticks.highest = first + (count - 1) * ticks
+        incoming.kind = kind
+        unwrapper.highest = first + (count - 1) * ticks
         incoming.media_ns = times_ns[-1]
         fates = self._take_sounds(incoming, run, sequence, first, times_ns, now_ns)
         self._tell_run(incoming, run, sequence, fates, now_ns)
@@ -723,23 +723,24 @@ class Arriving:
         self, incoming: Incoming, run: RtpRun, sequence: int, first: int, times_ns: Sequence[int], now_ns: int
     ) -> Sequence[str | None]:
         """The packets of a chunk, with the media time of each: as `_take_sound` for each."""
-        payloads, step = run.payloads, run.ticks
-        numbers = range(sequence, sequence + len(payloads))
-        self._remember(incoming, numbers)  # they go on after all that came before
-        sounds: list[Samples | None] = []
-        for payload in payloads:
+        payloads, step, read = run.payloads, run.ticks, incoming.sound.samples
+        count = len(payloads)
+        self._remember(incoming, range(sequence, sequence + count))  # they go on after all that came before
+        whole: list[Samples] = []
+        malformed: list[int] = []  # their places
+        for at, payload in enumerate(payloads):
             try:
-                sounds.append(incoming.sound.samples(payload))
+                whole.append(read(payload))
             except WireError as error:
                 self._note_malformed(error, now_ns)
-                sounds.append(None)
+                malformed.append(at)
         since, brought = incoming.measured or (first, 0)
-        within = since <= first and first + (len(payloads) - 1) * step - since < incoming.described.rate
-        whole = [samples for samples in sounds if samples is not None]
-        if incoming.misfit or not within or len(whole) < len(sounds):
+        within = since <= first and first + (count - 1) * step - since < incoming.described.rate
+        if incoming.misfit or malformed or not within:
+            sounds = iter(whole)
             return [
-                None if samples is None else self._present_sound(incoming, samples, first + at * step, now_ns)
-                for at, samples in enumerate(sounds)
+                None if at in malformed else self._present_sound(incoming, next(sounds), first + at * step, now_ns)
+                for at in range(count)
             ]
         incoming.measured = since, brought + sum(map(len, whole))
         return self._presenting.take_sounds(whole, ticks=first, step=step, pts_ns=times_ns, now_ns=now_ns)

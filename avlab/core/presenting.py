@@ -259,7 +259,7 @@ class Presenting:
         if self._sound is None:
             return ["late"] * len(sounds)
         taken = self._sound.take_together(sounds, ticks=ticks, step=step, pts_ns=pts_ns, now_ns=now_ns)
-        return ["used" if each else "late" for each in taken]
+        return ["used" if each else "late" for each in taken] if False in taken else ["used"] * len(taken)
 
     def heard(self, readings: Iterable[ClockReading]) -> None:
         """What the device says is heard: the media clock goes by it from the next `handle_timer` on."""

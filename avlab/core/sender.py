@@ -233,19 +233,19 @@ class Sender:
         Nothing, and 0, when the client does not play or has no such stream, or there is nothing in it.
         """
         outlet = self.outlets.get(stream)
-        if outlet is None or not self.playing or not packed.batch.data:
+        if outlet is None or self.state is not SendState.PLAYING or not packed.batch.data:
             return 0
         outlet.frames += 1
-        self._report_if_due(outlet, now_ns)
-        stamped = packed.all_stamped(
-            sequence=outlet.next_sequence, timestamp=outlet.timestamp(pts_ns), ssrc=outlet.ssrc
-        )
+        if outlet.reported_ns is None or now_ns - outlet.reported_ns >= REPORT_NS:
+            self._send_report(outlet, now_ns)
+        timestamp = rtp_timestamp(pts_ns, outlet.rate, outlet.timestamp_offset)
+        stamped = packed.all_stamped(sequence=outlet.number & 0xFFFF, timestamp=timestamp, ssrc=outlet.ssrc)
         if outlet.marks_next:
             outlet.marks_next = False
             batch = stamped[0]
             stamped[0] = Batch(b"%c%c%b" % (batch.data[0], batch.data[1] | MARKER, batch.data[2:]), batch.size)
-        spread = outlet.spreads and (self.spread > 0 or outlet.spreader.wake_at() is not None)
         count = packed.total
+        spread = outlet.spreads and (self.spread > 0 or outlet.spreader.wake_at() is not None)
         if not spread and outlet.parity is None and outlet.own is None and not outlet.waiting:
             outlet.number += count
             if outlet.spreads:
@@ -261,7 +261,7 @@ class Sender:
                 count += over.total
         leaving = count
         if (own := outlet.own) is not None:
-            beside = own.packets(packed, base=outlet.next_sequence, timestamp=outlet.timestamp(pts_ns))
+            beside = own.packets(packed, base=outlet.next_sequence, timestamp=timestamp)
             for over in batches(beside):
                 outlet.waiting.append((over, own.name))
             leaving += len(beside)
@@ -312,13 +312,15 @@ class Sender:
 
     def timer_at(self) -> int | None:
         """When `handle_timer` has something to do next; None while it has not."""
-        at_ns: int | None = None
+        at_ns, playing = None, self.state is SendState.PLAYING
         for outlet in self.outlets.values():
-            due_ns = outlet.spreader.wake_at() if outlet.waiting else None
-            if due_ns is not None and (at_ns is None or due_ns < at_ns):
-                at_ns = due_ns
-            if self.state is SendState.PLAYING and outlet.reported_ns is not None:
-                due_ns = outlet.reported_ns + REPORT_NS + SLACK_NS
+            if outlet.waiting:
+                due_ns = outlet.spreader.wake_at()
+                if due_ns is not None and (at_ns is None or due_ns < at_ns):
+                    at_ns = due_ns
+            reported_ns = outlet.reported_ns
+            if playing and reported_ns is not None:
+                due_ns = reported_ns + (REPORT_NS + SLACK_NS)
                 if at_ns is None or due_ns < at_ns:
                     at_ns = due_ns
         return at_ns
@@ -357,7 +359,8 @@ class Sender:
 
     def _let_out(self, outlet: Outlet, batch: Batch, repair: str, now_ns: int) -> None:
         """A batch goes out."""
-        size, total = len(batch.data), batch.total
+        data, _, total = batch
+        size = len(data)
         outlet.sent_bytes += size
         self._outgoing.append((outlet.media, batch))
         if repair and (own := outlet.own) is not None and repair == own.name:
@@ -385,8 +388,10 @@ class Sender:
 
     def _report_if_due(self, outlet: Outlet, now_ns: int) -> None:
         """A sender report with both clocks of this moment, before the first packet and every half second after."""
-        if outlet.reported_ns is not None and now_ns - outlet.reported_ns < REPORT_NS:
-            return
+        if outlet.reported_ns is None or now_ns - outlet.reported_ns >= REPORT_NS:
+            self._send_report(outlet, now_ns)
+
+    def _send_report(self, outlet: Outlet, now_ns: int) -> None:
         outlet.reported_ns = now_ns
         self._control(outlet, now_ns, self._report(outlet, now_ns))
 

@@ -191,8 +191,7 @@ class Impairment:
         self._describe, self._call = describe, call
         self._began_ns: int | None = None  # when the first packet was sent
         self._whose = f"{client} {direction}"
-        self._in_use = self.network
-        self._delay_ns = round(self.network.steady_delay * NS)
+        self._use(self.network)
         self._lanes: dict[str, _Lane] = {}
         self._queue: deque[_Queued] = deque()  # in front of it the packet that the bottleneck is at
         self._bits = 0  # of all in the queue
@@ -258,26 +257,31 @@ class Impairment:
         network = self.network
         if network is not self._in_use:
             self._adopt(network, now_ns)
-        size, count = batch.size, batch.total
-        limited = network.rate is not None or network.bottleneck is not None
-        if limited or self._queue or callable(network.loss) or callable(network.delay):
+        data, size, count = batch
+        if self._each or self._queue or callable(network.loss):
             for at in range(count):
                 each = size if at < count - 1 else batch.last
                 self.push(InTransit(stream, each, Part(item, at, at + 1), reliable), now_ns)
             return
-        lane = self._lane(stream)
+        lane = self._lanes.get(stream) or self._lane(stream)
         draw, jitter, duplicate = lane.chance.random, network.jitter, network.duplicate
         # For each: its loss, its jitter, its copy, that one's jitter.
         draws = list(starmap(draw, repeat((), 4 * count)))
         overtaking = network.reorder and not reliable
         least_ns = now_ns + self._delay_ns
         if reliable:
-            self._reliable_bytes += len(batch.data)
+            self._reliable_bytes += len(data)
         wait_ns = lane.wait_ns(network, draws[1], now_ns) if jitter else 0
         together = (wait_ns > 0 and not overtaking) or not jitter  # the queue that one meets is met by all
         if together and (reliable or not duplicate):
-            at_ns = least_ns if overtaking else max(least_ns + wait_ns, lane.newest_ns)
-            self._fare_alike(lane, stream, batch, item, draws, now_ns, at_ns, reliable)
+            at_ns = least_ns + wait_ns
+            if at_ns < lane.newest_ns and not overtaking:
+                at_ns = lane.newest_ns
+            if reliable:
+                lane.newest_ns = at_ns
+                self._arrive(at_ns, _new(InTransit, (stream, len(data), _new(Part, (item, 0, count)), True)))
+            else:
+                self._fare_alike(lane, stream, batch, item, draws, now_ns, at_ns)
             return
         first, since_ns, since_lost = 0, 0, False  # of the packets that fare alike so far
         for at in range(count):
@@ -315,20 +319,18 @@ class Impairment:
         draws: list[float],
         now_ns: int,
         at_ns: int,
-        reliable: bool,
     ) -> None:
         """All of a batch that is not lost arrives at one moment."""
         p, count = self.network.loss, len(draws) // 4
-        if reliable or not p or callable(p):  # no function is asked here
-            if not reliable:
-                lane.bad = False
+        if not p or callable(p):  # no function is asked here
+            lane.bad = False
             lane.newest_ns = max(lane.newest_ns, at_ns)
-            self._arrive(at_ns, _new(InTransit, (stream, len(batch.data), _new(Part, (item, 0, count)), reliable)))
+            self._arrive(at_ns, _new(InTransit, (stream, len(batch.data), _new(Part, (item, 0, count)), False)))
             return
         lost = lane.losses(p, self.network, draws[::4])
         if True not in lost:
             lane.newest_ns = max(lane.newest_ns, at_ns)
-            self._arrive(at_ns, _new(InTransit, (stream, len(batch.data), _new(Part, (item, 0, count)), reliable)))
+            self._arrive(at_ns, _new(InTransit, (stream, len(batch.data), _new(Part, (item, 0, count)), False)))
             return
         if False in lost:
             lane.newest_ns = max(lane.newest_ns, at_ns)
@@ -336,7 +338,7 @@ class Impairment:
         for at in range(1, count + 1):
             if at == count or lost[at] is not lost[first]:
                 arrives_ns = now_ns if lost[first] else at_ns
-                self._arrive_together(stream, batch, Part(item, first, at), reliable, arrives_ns, lost[first])
+                self._arrive_together(stream, batch, Part(item, first, at), False, arrives_ns, lost[first])
                 first = at
 
     def _arrive_together(self, stream: str, batch: Batch, part: Part, reliable: bool, at_ns: int, lost: bool) -> None:
@@ -362,8 +364,10 @@ class Impairment:
         arriving = self._arriving
         while arriving and arriving[0][0] <= now_ns:
             outcome = heapq.heappop(arriving)[2]
-            if isinstance(outcome, InTransit) and outcome.reliable:
-                self._reliable_bytes -= outcome.size
+            if type(outcome) is InTransit:
+                _, size, _, reliable = outcome
+                if reliable:
+                    self._reliable_bytes -= size
             out.append(outcome)
         return out
 
@@ -415,9 +419,15 @@ class Impairment:
     def _generator(self, stream: str) -> random.Random:
         return random.Random(f"{self._in_use.seed} {stream} {self._whose}")
 
-    def _adopt(self, network: Network, now_ns: int) -> None:
-        before, self._in_use = self._in_use, network
+    def _use(self, network: Network) -> None:
+        self._in_use = network
         self._delay_ns = round(network.steady_delay * NS)
+        limited = network.rate is not None or network.bottleneck is not None
+        self._each = limited or callable(network.delay)  # packets that are sent together fare each by itself
+
+    def _adopt(self, network: Network, now_ns: int) -> None:
+        before = self._in_use
+        self._use(network)
         self._forget_for_others(before, network)
         if network.seed != before.seed:
             for stream, lane in self._lanes.items():

@@ -34,6 +34,8 @@ from avlab.core.events import (
     SyncRead,
     TooSlow,
 )
+from avlab.measure.record.folded import PACKET_CODE, STREAM_CODE, PacketRun
+from avlab.measure.record.tables import UNKNOWN
 from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER
 from avlab.wire.units import NS
@@ -50,6 +52,7 @@ class SenderRecording:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._keep_run = recorder.keep_run
 
     def sent(self, event: Sent) -> None:
         """A row for each packet of a batch."""
@@ -65,10 +68,9 @@ class SenderRecording:
             if end:
                 _, last_kind, _, last_timestamp, _ = _unpack_header(data, end)
                 ticks = ((last_timestamp - timestamp) & 0xFFFFFFFF) // (count - 1)
-            marks = kind >= MARKER, last_kind >= MARKER
-            self._recorder.packet_run(
-                count, stream, ssrc, number, timestamp, size, last, ticks, *marks, time_ns, None, fate
-            )
+            of, became, marks, ends = STREAM_CODE[stream], PACKET_CODE[fate], kind >= MARKER, last_kind >= MARKER
+            known = count, of, ssrc, number, timestamp, ticks, marks, ends, size, last, time_ns, UNKNOWN, became
+            self._keep_run(_new(PacketRun, known))
             return
         # Each packet of a batch has its header `size` after the one before; the last one has a whole header, too.
         headers = np.ndarray((count,), _HEADERS, data, strides=(max(size, HEADER_BYTES),))
@@ -121,6 +123,7 @@ class PlayerRecording:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._keep_run = recorder.keep_run
         self._writers: dict[type, Callable[[Any], None]] = {
             PacketsTaken: self._write_packets,
             FrameDecided: self._write_frame,
@@ -189,8 +192,9 @@ class PlayerRecording:
         count, fate = len(fates), fates[0]
         if fates.count(fate) == count:
             if fate is not None:
-                known = count, stream, ssrc, sequence, timestamp, sizes[0], sizes[-1], ticks, False, marker
-                self._recorder.packet_run(*known, None, time_ns, fate)
+                of, became, size, last = STREAM_CODE[stream], PACKET_CODE[fate], sizes[0], sizes[-1]
+                known = count, of, ssrc, sequence, timestamp, ticks, False, marker, size, last, UNKNOWN, time_ns, became
+                self._keep_run(_new(PacketRun, known))
             return
         first = 0
         for fate, alike in groupby(fates):

@@ -97,8 +97,17 @@ class Way(Generic[R]):
     def deliver(self, now_ns: int) -> None:
         """Hand over what has come through by now."""
         wake_ns = self.down.wake_at()
-        if wake_ns is not None and wake_ns <= now_ns:
-            self._deliver(self.down.pull(now_ns), now_ns)
+        if wake_ns is None or wake_ns > now_ns:
+            return
+        outcomes = self.down.pull(now_ns)
+        if len(outcomes) == 1 and isinstance(one := outcomes[0], InTransit):  # as most come
+            (route, sent, data), first, after = one.item
+            if sent is None:
+                self._carrier.hand_over_rtcp(route, data, now_ns)
+            else:
+                self._carrier.hand_over(route, sent.part(first, after), now_ns)
+        else:
+            self._deliver(outcomes, now_ns)
 
     def _deliver(self, outcomes: Iterable[Outcome], now_ns: int) -> None:
         lost: list[Dropped] = []
@@ -125,7 +134,8 @@ class Way(Generic[R]):
                 run, first, after = parcel, part.first, part.after
         if run is not None and run.sent is not None:
             self._carrier.hand_over(run.route, run.sent.part(first, after), now_ns)
-        self._write(lost)
+        if lost:
+            self._write(lost)
 
     def close(self) -> None:
         """The client is gone, or the server: what is under way arrives nowhere."""

@@ -182,7 +182,10 @@ class Seat:
         return out
 
     def _let_go(self, leaving: Due | Dropped) -> None:
-        self.held = [item for item in self.held if item is not leaving.item]
+        if self.held and self.held[0] is leaving.item:  # most leave in the order in which they came
+            del self.held[0]
+        else:
+            self.held = [item for item in self.held if item is not leaving.item]
 
     def _fall_back(self, error: PartError) -> None:
         """Deadlines from here on, for what is held and for what comes."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from operator import attrgetter
@@ -59,8 +58,7 @@ class Played(NamedTuple):
     reason: str  # shown, late, skipped or in_flight
 
 
-@dataclass(slots=True)
-class _SoundRun:
+class _SoundRun(NamedTuple):
     position: int  # in samples of media time
     end: int
     samples: Samples
@@ -68,6 +66,10 @@ class _SoundRun:
     pts_ns: int
     arrived_ns: int
     heard_ns: int | None = None
+
+    def heard(self, since_ns: int) -> _SoundRun:
+        """The same, heard since then."""
+        return _new(_SoundRun, (*self[:-1], since_ns))
 
 
 class SoundBuffer:
@@ -172,7 +174,8 @@ class SoundBuffer:
         far = self.control.arrivals([moment_ns + lead_ns for moment_ns in pts_ns])
         within = len(sounds) if far is None else far + 1
         for position, samples, moment_ns in zip(positions[:within], sounds, pts_ns, strict=False):
-            runs.append(_SoundRun(position, position + len(samples), samples, ticks, moment_ns, now_ns))
+            known = position, position + len(samples), samples, ticks, moment_ns, now_ns, None
+            runs.append(_new(_SoundRun, known))
             ticks += step
         if far is None:
             return [True] * within
@@ -263,28 +266,27 @@ class SoundBuffer:
         """All from one position to another is heard, its first sample at a moment: `_mark` and `_leave` in one."""
         runs, rate, played = self._runs, self.rate, self._played
         unheard = begin if begin > self._spent else self._spent
-        while runs and (right := runs[0].end) <= end:
-            run = runs.popleft()
-            left, since_ns = run.position, run.heard_ns
-            if left < unheard:
-                left = unheard
-            if left < right:
-                if since_ns is None:
+        while runs and runs[0].end <= end:
+            position, right, _, ticks, pts_ns, arrived_ns, since_ns = runs.popleft()
+            reason = "shown"
+            if since_ns is None:
+                left = position if position > unheard else unheard
+                if left < right:
                     since_ns = heard_ns + (left - begin) * NS // rate
+                else:
+                    reason = "skipped"
+            if right > unheard:
                 unheard = right
-            reason = "skipped" if since_ns is None else "shown"
-            size = right - run.position
-            played.append(_new(Played, (run.ticks, run.pts_ns, size, run.arrived_ns, since_ns, reason)))
-        for run in runs:
-            left = run.position
+            played.append(_new(Played, (ticks, pts_ns, right - position, arrived_ns, since_ns, reason)))
+        for at, run in enumerate(runs):
+            left, right = run.position, run.end
             if left >= end:
                 break
             if left < unheard:
                 left = unheard
-            right = run.end if run.end < end else end
-            if left < right:
-                if run.heard_ns is None:
-                    run.heard_ns = heard_ns + (left - begin) * NS // rate
+            if run.heard_ns is None and left < end and left < right:
+                runs[at] = run.heard(heard_ns + (left - begin) * NS // rate)
+            if right > unheard:
                 unheard = right
         self._position = end
         if end > self._spent:
@@ -416,7 +418,7 @@ class SoundBuffer:
         end = begin + count
         done = begin
         unheard = begin if begin > self._spent else self._spent
-        for run in self._runs:
+        for at, run in enumerate(self._runs):
             left, right = run.position, run.end
             if left >= end:
                 break
@@ -430,7 +432,7 @@ class SoundBuffer:
                 holes.append((done - begin, left - begin))
             block[left - begin : right - begin] = run.samples[left - run.position : right - run.position]
             if run.heard_ns is None:
-                run.heard_ns = heard_ns + (left - begin) * NS // self.rate
+                self._runs[at] = run.heard(heard_ns + (left - begin) * NS // self.rate)
             done = unheard = right
         if done < end:
             holes.append((done - begin, count))
@@ -443,7 +445,7 @@ class SoundBuffer:
         end = begin + count
         done, holes = begin, False
         unheard = begin if begin > self._spent else self._spent
-        for run in self._runs:
+        for at, run in enumerate(self._runs):
             left, right = run.position, run.end
             if left >= end:
                 break
@@ -455,7 +457,7 @@ class SoundBuffer:
                 continue
             holes = holes or left > done
             if run.heard_ns is None:
-                run.heard_ns = heard_ns + (left - begin) * NS // self.rate
+                self._runs[at] = run.heard(heard_ns + (left - begin) * NS // self.rate)
             done = unheard = right
         return holes or done < end
 

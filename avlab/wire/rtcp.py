@@ -6,8 +6,9 @@ Pure: compound packets in, values out, and back. Wall-clock time comes in as nan
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from avlab.wire.rtp import Reception
@@ -285,10 +286,12 @@ def parse_compound(data: bytes | memoryview) -> list[RtcpPacket]:
     return packets
 
 
-def _bodies(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Type, count and body of each packet of a datagram, without padding. Raises WireError."""
+@lru_cache(maxsize=8)
+def _bodies(data: bytes) -> tuple[tuple[int, int, bytes], ...]:
+    """Type, count and body of each packet of a datagram, without padding; it is asked several things. WireError."""
     if not data:
         raise WireError("An RTCP datagram is empty.")
+    bodies: list[tuple[int, int, bytes]] = []
     position = 0
     while position < len(data):
         if len(data) - position < 4:
@@ -302,8 +305,9 @@ def _bodies(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         body = data[position + 4 : end]
         if first & _PADDING:
             body = _without_padding(body)
-        yield packet_type, first & 0x1F, body
+        bodies.append((packet_type, first & 0x1F, body))
         position = end
+    return tuple(bodies)
 
 
 class Asked(NamedTuple):

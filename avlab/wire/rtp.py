@@ -195,11 +195,18 @@ def chunk(batch: Batch) -> RtpRun | None:
     It is what `runs` gives where it gives no more than that.
     """
     data, size, count = batch
-    apart = _spaced(data, size, 0, count) if count > 1 else None
-    if apart is None or apart[0] != count:
+    if count < 2 or size < HEADER_BYTES or len(data) < (count - 1) * size + HEADER_BYTES:
         return None
-    _, kind, sequence, timestamp, ssrc = _unpack_header(data)
-    return _new_tuple(RtpRun, (kind, sequence, timestamp, ssrc, False, batch, 0, apart[1]))
+    version, kind, sequence, timestamp, ssrc = _unpack_header(data)
+    ticks = (_unpack_header(data, size)[3] - timestamp) & 0xFFFFFFFF
+    if version != VERSION_2 or kind >= MARKER or not 0 < ticks < 0x8000_0000:
+        return None
+    number, stamp = sequence, timestamp
+    for start in range(size, count * size, size):
+        number, stamp = (number + 1) & 0xFFFF, (stamp + ticks) & 0xFFFFFFFF
+        if _unpack_header(data, start) != (VERSION_2, kind, number, stamp, ssrc):
+            return None
+    return _new_tuple(RtpRun, (kind, sequence, timestamp, ssrc, False, batch, 0, ticks))
 
 
 def _spaced(data: bytes, size: int, first: int, after: int) -> tuple[int, int] | None:
@@ -341,10 +348,9 @@ class Packed(NamedTuple):
 
     def stamped(self, *, sequence: int, timestamp: int, ssrc: int) -> Batch:
         """One client's packets of `batch`: numbered from `sequence` on, the first one's `timestamp`, its source."""
-        blank, size, count = self.batch
+        (blank, size, count), step, _ = self
         data = bytearray(blank)
-        if count <= FEW or self.ticks:  # each by itself takes less time than all of them by strides
-            step = self.ticks
+        if count <= FEW or step:  # each by itself takes less time than all of them by strides
             for start in range(2, count * size + 2, size):
                 _stamp(data, start, sequence, timestamp, ssrc)
                 sequence, timestamp = (sequence + 1) & 0xFFFF, (timestamp + step) & 0xFFFFFFFF
@@ -642,36 +648,39 @@ class ReceiverStats:
         Returns the first one's number, unwrapped; None when it is too far from the others to be believed, unless the
         next one follows it: then it counts as well.
         """
-        highest = self.numbers.highest
+        numbers = self.numbers
+        highest = numbers.highest
         newest = timestamp if not ticks else (timestamp + (count - 1) * ticks) & 0xFFFFFFFF
-        number = self.numbers(sequence, newest, arrival_ns, count=count)
+        number = numbers(sequence, newest, arrival_ns, count=count)
         if number is None:
             return None
         if highest is None:
             self._base = number
-        elif self.numbers.restarts != self._restarts:
-            self._restarts = self.numbers.restarts
+        elif numbers.restarts != self._restarts:
+            self._restarts = numbers.restarts
             self._base = highest + 1
             self._received = self._expected_before = self._received_before = 0
-        self._received += count + self.numbers.proved
-        self._jitter_before = self._jitter_16ths
-        if self.numbers.odd:
+        self._received += count + numbers.proved
+        self._jitter_before = jitter_16ths = self._jitter_16ths
+        if numbers.odd:
             return number
         if arrival_ns != self._arrival_ns:  # packets that came together share it, and these numbers are large
             self._arrival_ns, self._arrival_ticks = arrival_ns, arrival_ns * self._rate // NS
         transit = (self._arrival_ticks - timestamp) & 0xFFFFFFFF
         if self._transit is not None:
             step = (transit - self._transit) & 0xFFFFFFFF
-            step = min(step, 0x1_0000_0000 - step)  # the size of a difference that may wrap either way
-            self._jitter_16ths += step - ((self._jitter_16ths + 8) >> 4)
-        self._transit = transit
+            if step > 0x8000_0000:  # the size of a difference that may wrap either way
+                step = 0x1_0000_0000 - step
+            jitter_16ths += step - ((jitter_16ths + 8) >> 4)
         if ticks:
             for _ in range(count - 1):
-                self._jitter_before = self._jitter_16ths
-                self._jitter_16ths += ticks - ((self._jitter_16ths + 8) >> 4)
+                self._jitter_before = jitter_16ths
+                jitter_16ths += ticks - ((jitter_16ths + 8) >> 4)
+            self._jitter_16ths = jitter_16ths
             self._transit = (transit - (count - 1) * ticks) & 0xFFFFFFFF
             return number
-        self._jitter_16ths = _decayed(self._jitter_16ths, count - 1)
+        self._transit = transit
+        self._jitter_16ths = _decayed(jitter_16ths, count - 1)
         return number
 
     def clock_stepped(self) -> None:

@@ -50,7 +50,8 @@ class PacketRun(NamedTuple):
 
 def _packets(runs: Sequence[PacketRun]) -> Rows:
     """The rows of runs, in their order."""
-    table = np.array(runs, np.int64)
+    width = len(PacketRun._fields)
+    table = np.fromiter(chain.from_iterable(runs), np.int64, width * len(runs)).reshape(-1, width)
     counts = table[:, 0]
     ends = np.cumsum(counts)
     starts = ends - counts

@@ -6,7 +6,7 @@ Pure: no clock and no file. Times come in as integer nanoseconds; whatever reach
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
@@ -150,6 +150,8 @@ class Recorder:
             Log(table, spill, budget=budget, spill_after_ns=spill_after_ns, lost=self._cannot_keep, unfold=UNFOLD)
             for table in (FRAMES, PACKETS, SYNC, REPORTS, CLOCKS)
         )
+        self.keep_run: Callable[[PacketRun], None] = self._packets.append_folded
+        """As `packet_run`, of one whose words are codes already: for who writes down each packet of a stream."""
         self._settings: list[SettingRow] = []
         self._named: Counter[str] = Counter()
         self._reported = self._clocks_told = 0
@@ -249,7 +251,7 @@ class Recorder:
         sent_ns = UNKNOWN if sent_ns is None else sent_ns
         received_ns = UNKNOWN if received_ns is None else received_ns
         known = count, codes[0], ssrc, seq, timestamp, ticks, first_marker, last_marker, size, last
-        self._packets.append_folded(_new(PacketRun, (*known, sent_ns, received_ns, codes[1])))
+        self.keep_run(_new(PacketRun, (*known, sent_ns, received_ns, codes[1])))
 
     def packet_rows(self, rows: Rows) -> None:
         """Packets as packed rows (`tables.PACKETS`), of a recorder that another program's record is copied into."""

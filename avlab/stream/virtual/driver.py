@@ -66,6 +66,8 @@ PATIENCE = 4
 PATIENCE_NS = 60 * NS
 """And this long beyond that."""
 
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
+
 Failed = Callable[[PartError], None]
 """Told why a part has failed."""
 
@@ -125,6 +127,10 @@ class VirtualEncoding:
         return choice
 
 
+def _moment(at_ns: int | None) -> int:
+    return NEVER if at_ns is None else at_ns
+
+
 class VirtualRun:
     """A server and its one client. `ours` is what the server's record is written to, `theirs` the client's."""
 
@@ -138,6 +144,7 @@ class VirtualRun:
         self._player = self._made_player()
         (_, network), *others = settings.networks
         self._way: Way[Path] = Way(network, client=0, carrier=self, recording=self._sent)
+        self._clear = network.clear
         self._others = deque(others)  # the networks that are still to come
         self._others_ns = others[0][0] if others else NEVER
         self._down_ns = self._up_ns = NEVER
@@ -159,6 +166,7 @@ class VirtualRun:
         self._coded = settings.pictures is not None  # there may be pictures to decode
         self._touched = False  # something has come to the player since its time was last seen to
         self._sounded = False  # or sound has, and nothing else
+        self._put_off = False  # its time may be later than it said, as sound has come since
         self._media_ns = 0  # where the clip ends, as far as it was sent
         self._end_ns = NEVER  # when the server says goodbye
         self._arrived_ns = 0  # when anything came last
@@ -261,11 +269,8 @@ class VirtualRun:
         now_ns = 0
         self._see_to_player(now_ns)
         longest_ns = PATIENCE * self._settings.until_ns + PATIENCE_NS
-        device, down, up = self._device, self._way.down, self._way.up
+        device = self._device
         while not self._over:
-            down_ns, up_ns = down.wake_at(), up.wake_at()
-            self._down_ns = NEVER if down_ns is None else down_ns
-            self._up_ns = NEVER if up_ns is None else up_ns
             # The next moment at which anything but the device has something to do.
             next_ns = min(
                 self._others_ns,
@@ -301,12 +306,16 @@ class VirtualRun:
             network = self._others.popleft()[1]
             self._others_ns = self._others[0][0] if self._others else NEVER
             way.become(network)
+            self._clear = network.clear
+            self._down_ns, self._up_ns = _moment(way.down.wake_at()), _moment(way.up.wake_at())
             self._ours.setting(now_ns, "network", str(network))
         if self._down_ns <= now_ns:
             way.deliver(now_ns)
+            self._down_ns = _moment(way.down.wake_at())
         if self._up_ns <= now_ns:
             for data in way.risen(now_ns):
                 self._hear(data, now_ns)
+            self._up_ns = _moment(way.up.wake_at())
         if self._chunk_ns <= now_ns:
             self._send_sound(now_ns)
         if self._frame_ns <= now_ns:
@@ -320,20 +329,15 @@ class VirtualRun:
             self._send(now_ns)
         if self._device is not None and self._device.due_ns <= now_ns:
             self._player.heard(*self._device.ask(now_ns + 1))
-        if self._touched or (self._sounded and not self._heeds_sound(now_ns)) or self._player_is_due(now_ns):
+        if self._sounded:
+            self._sounded = False
+            # At the end, it has to say whether it is over.
+            self._put_off = self._frame is not None and self._player.heed_sound(now_ns)
+            self._touched = self._touched or not self._put_off
+        if self._player_ns <= now_ns and self._put_off:
+            self._player_ns, self._put_off = _moment(self._player.timer_at()), False
+        if self._touched or self._player_ns <= now_ns:
             self._see_to_player(now_ns)
-
-    def _heeds_sound(self, now_ns: int) -> bool:
-        """Sound has come, and nothing else: whether the player needs no turn for it. At the end, it has to say so."""
-        self._sounded = False
-        return self._frame is not None and self._player.heed_sound(now_ns)
-
-    def _player_is_due(self, now_ns: int) -> bool:
-        """Whether the player has something to do now: sound that came since it said when may have put that off."""
-        if self._player_ns > now_ns:
-            return False
-        self._player_ns = NEVER if (timer_ns := self._player.timer_at()) is None else timer_ns
-        return self._player_ns <= now_ns
 
     def _all_has_come(self, now_ns: int) -> bool:
         """Whether all has come that will, as the player judges by BYE; without one, once nothing is under way."""
@@ -390,21 +394,12 @@ class VirtualRun:
     def _send_frame(self, now_ns: int) -> None:
         frame = self._frame
         while frame is not None and frame.sent_ns is not None and frame.sent_ns <= now_ns:
+            index, pts_ns, _, encoded_ns, due_ns, _, _ = frame
             packed, size = self._packed(frame)
-            count = self._sender.send("video", packed, frame.pts_ns, now_ns)
-            self._sent.offered(
-                Offered(
-                    "video",
-                    index=frame.index,
-                    pts_ns=frame.pts_ns,
-                    timestamp=rtp_timestamp(frame.pts_ns, VIDEO_CLOCK, 0),
-                    due_ns=frame.due_ns,
-                    encoded_ns=frame.encoded_ns,
-                    sent_ns=now_ns,
-                    bytes=size,
-                    packets=count,
-                )
-            )
+            count = self._sender.send("video", packed, pts_ns, now_ns)
+            stamp = rtp_timestamp(pts_ns, VIDEO_CLOCK, 0)
+            known = "video", index, pts_ns, stamp, due_ns, encoded_ns, now_ns, size, count, None
+            self._sent.offered(_new(Offered, known))
             self._send(now_ns)
             self._next_frame()
             frame = self._frame
@@ -434,7 +429,7 @@ class VirtualRun:
         """All that the sender has to say leaves."""
         way, sender = self._way, self._sender
         events, at, count = sender.events(), 0, 0
-        clear = way.down.network.clear and way.down.wake_at() is None
+        clear = self._clear and self._down_ns == NEVER
         for path, batch in sender.outgoing():
             leaving = None
             if not path.control:  # each batch of media has its event, in that order
@@ -449,8 +444,8 @@ class VirtualRun:
                 self.hand_over_rtcp(path, batch.data, now_ns)
         if not clear:
             way.deliver(now_ns)
-        timer_ns = sender.timer_at()
-        self._sender_ns = NEVER if timer_ns is None else timer_ns
+            self._down_ns = _moment(way.down.wake_at())
+        self._sender_ns = _moment(sender.timer_at())
         if count < len(events):
             self._write_what_came(events, now_ns)
 
@@ -502,15 +497,14 @@ class VirtualRun:
 
     def _see_to_player(self, now_ns: int) -> None:
         player = self._player
-        self._touched = self._sounded = False
+        self._touched = False
         player.handle_timer(now_ns)
         if outgoing := player.outgoing():
             self._answer(outgoing, now_ns)
         if self._frame is None:
             self._over = self._all_has_come(now_ns) and player.finished(now_ns)
         self._tell()
-        timer_ns = player.timer_at()
-        self._player_ns = NEVER if timer_ns is None else timer_ns
+        self._player_ns, self._put_off = _moment(player.timer_at()), False
 
     def _answer(self, outgoing: list[tuple[Path, Batch]], now_ns: int) -> None:
         """What the player has to say leaves."""
@@ -519,19 +513,20 @@ class VirtualRun:
         if len(outgoing) > 1:
             outgoing.sort(key=lambda each: each[0].stream != "audio")
         for path, batch in outgoing:
-            spared = path.stream == "audio" or (way.up.network.clear and way.up.wake_at() is None)
+            spared = path.stream == "audio" or (way.up.network.clear and self._up_ns == NEVER)
             if spared:  # over TCP, or by a network that does nothing
                 self._hear(batch.data, now_ns)
             elif way.rise(path.stream, batch.data, now_ns):
                 for data in way.risen(now_ns):
                     self._hear(data, now_ns)
+                self._up_ns = _moment(way.up.wake_at())
 
     def _tell(self) -> None:
-        player, whole = self._player, self._settings.whole
+        player = self._player
         events = player.events()
         while events:
             to_decode = [event.frame for event in events if isinstance(event, FrameToDecode)] if self._coded else ()
-            if whole:
+            if self._settings.whole:
                 events = [event for event in events if not isinstance(event, PacketsTaken)]
             self._seen.all_of(events)
             for frame in to_decode:  # nobody looks at it
