@@ -20,6 +20,7 @@ from avlab.core.repairing import check_repair
 from avlab.measure.record.join import merged
 from avlab.measure.record.scratch import Scratch
 from avlab.measure.record.trace import Recorder, Trace
+from avlab.media.codec import check_quality, check_width
 from avlab.media.packets import open_clip, picture_stream, picture_ticks
 from avlab.media.sources import open_source
 from avlab.network.ownnetwork import kept_going
@@ -342,8 +343,9 @@ def _simulating(
     ours.setting(0, "pacer", pacer_name(pace))
     said = named(playout_delay if callable(playout_delay) else type(playout_delay)) if own_delay else playout_delay
     ours.setting(0, "playout_delay", said)
-    frame_bytes(STAND_IN, width, quality)  # ValueError for a width or quality that cannot be
+    check_width(width), check_quality(quality)
     if network is not None:
+        frame_bytes(STAND_IN, width, quality)  # FileNotFoundError without the table
         made = {"width": width, "quality": quality, "network": str(networks[0][1]), "spread": spread}
         made |= {"packet_size": packet_size}
         made["repair"] = named(repair) if isinstance(repair, type) else repair
