@@ -305,6 +305,48 @@ def test_two_numbers_that_look_alike_are_shown_in_full() -> None:
     wrong(verdict, "gives 24.000072 and should give 24.0")
 
 
+def spins(*_: Any) -> Any:
+    while True:
+        pass
+
+
+async def waits(*_: Any) -> float:
+    return 1.0
+
+
+def yields(*_: Any) -> Any:
+    yield 1.0
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (waits, "leave out async"),
+        (yields, "put return in place of yield"),
+        (spins, "spins had not returned after 1 s, and was stopped: is there a loop that never ends?"),
+    ],
+    ids=without_addresses,
+)
+@pytest.mark.parametrize("name", ["lasts", "packets", "receiver", "bursts", "target"])
+def test_what_is_no_ordinary_function_is_told_so(name: str, work: Any, words: str) -> None:
+    verdict = getattr(check, name)(work)
+    wrong(verdict, words)
+    assert work is not spins or verdict.text == words
+
+
+def test_what_cannot_be_compared_in_time_is_told_in_the_checks_own_words() -> None:
+    class Stands:
+        def __eq__(self, _other: object) -> bool:
+            spins()
+            return False
+
+        __hash__ = None  # type: ignore[assignment]
+
+    verdict = check.lasts(lambda ms, ppm: Stands())
+    wrong(verdict, "had not returned after 1 s")
+    assert "WrongError" not in verdict.text
+
+
 def test_a_right_answer_may_be_of_another_kind_of_number() -> None:
     assert check.lasts(lambda ms, ppm: Decimal(1_000 * ms) / ppm, seed=1).passed
     assert check.lasts(lambda ms, ppm: Fraction(1_000 * ms, ppm), seed=1).passed
@@ -733,11 +775,6 @@ def test_settings_that_do_not_are_told_why(challenge: avlab.Challenge, settings:
 
 
 # ---- work that does not return
-
-
-def spins(*_: Any) -> Any:
-    while True:
-        pass
 
 
 def spins_and_holds_on(*_: Any) -> Any:

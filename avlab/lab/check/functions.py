@@ -12,7 +12,7 @@ from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 from avlab.lab.check.patience import Patience, WrongError, judged
-from avlab.lab.check.words import name, no_function, nothing, short, told
+from avlab.lab.check.words import name, no_function, nothing, said, short, told
 from avlab.lab.predictions import Verdict, factor
 
 Case: TypeAlias = tuple[Any, ...]
@@ -117,7 +117,7 @@ def _held(
         except Exception as error:
             if first:
                 break
-            return _stopped(error) or Verdict(False, f"{call} fails with {told(error)}.")
+            return _failed(error, f"{call} fails with {told(error)}.")
         if not first and (words := nothing(call, given)) is not None:
             return Verdict(False, words)
         try:
@@ -126,7 +126,7 @@ def _held(
             if first:
                 break
             text = f"{call} should give {_shown(right)}; what it gives cannot be compared with that"
-            return _stopped(error) or Verdict(False, f"{text}: it fails with {told(error)}.")
+            return _failed(error, f"{text}: it fails with {told(error)}.")
         if not same:
             alike = _shown(given) == _shown(right)
             show = repr if alike else _shown
@@ -137,8 +137,9 @@ def _held(
     return Verdict(True, f"{who} is right in all {len(cases)} cases.")
 
 
-def _stopped(error: Exception) -> Verdict | None:
-    return Verdict(False, str(error)) if isinstance(error, WrongError) else None
+def _failed(error: Exception, words: str) -> Verdict:
+    """What is said of an error: a check's own sentence as it is."""
+    return Verdict(False, said(error) if isinstance(error, WrongError) else words)
 
 
 def _alike(mistaken: Callable[..., Any], answer: Answer, within: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Generator
 from typing import Any
 
 
@@ -53,7 +54,12 @@ def no_function(work: Any) -> str:
 
 
 def nothing(call: str, given: Any) -> str | None:
-    """What is to be said of a function that is not written yet, or forgot its return."""
+    """What is to be said of a function that is not written yet, or has no return, or not an ordinary one."""
+    if isinstance(given, Coroutine):
+        given.close()
+        return f"{call} returns nothing yet, as it is made with async def: leave out async."
+    if isinstance(given, Generator):
+        return f"{call} yields instead of returning: put return in place of yield."
     if given is ...:
         return f"{call} is not written yet: put your own in place of ..."
     return f"{call} returns nothing: is there a return?" if given is None else None
