@@ -123,15 +123,15 @@ def test_however_many_wait_they_are_bounded() -> None:
 # ---- decoding
 
 
-def decoded(decoding: PredictedDecoding, frames: list[Frame]) -> list[Decoded]:
-    """What becomes of pictures that are put one after the other; the thread runs as in a client."""
+def decoded(decoding: PredictedDecoding, frames: list[Frame], *, together: bool = False) -> list[Decoded]:
+    """What becomes of pictures that are put one after the other, or `together`; the thread runs as in a client."""
     out: list[Decoded] = []
     worker = Worker("decoder", decoding.run)
     worker.start()
     for frame in frames:
         before = len(out)
         decoding.put(frame)
-        for _ in range(2000):
+        for _ in range(0 if together else 2000):
             out += decoding.done()
             if len(out) > before:
                 break
@@ -182,7 +182,7 @@ JOINED = [  # what is in the packets' order other than it is seen, or has no key
 @pytest.mark.parametrize("missed", [0, 3, 14])
 def test_a_stream_is_joined_wherever_it_is(coding: str, name: str, b: int, more: str, missed: int) -> None:
     units = access_units(60, key_every=12, name=name, b=b, more=more, size=(128, 96))
-    out = decoded(PredictedDecoding(coding), [whole(n, data) for n, data in units[missed:]])
+    out = decoded(PredictedDecoding(coding), [whole(n, data) for n, data in units[missed:]], together=True)
     assert len(out) == 60 - missed
     seen = [each.frame.ticks for each in out if each.image is not None]
     assert seen == list(range(seen[0], 60))
@@ -194,7 +194,7 @@ def test_a_stream_is_joined_wherever_it_is(coding: str, name: str, b: int, more:
 def test_a_loss_spoils_no_more_than_until_pictures_are_whole_again(coding: str, name: str, b: int, more: str) -> None:
     units = access_units(60, key_every=12, name=name, b=b, more=more, size=(128, 96))
     frames = [whole(n, data, after_loss=at == 15) for at, (n, data) in enumerate(units) if at != 14]
-    out = decoded(PredictedDecoding(coding), frames)
+    out = decoded(PredictedDecoding(coding), frames, together=True)
     spoilt = [each.frame.ticks for each in out if each.frame.damaged or each.image is None]
     assert spoilt
     assert len(spoilt) <= (24 if "refresh" in more else 15)
