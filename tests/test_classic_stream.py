@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import socket
 import struct
 import sys
@@ -743,6 +744,25 @@ def test_garbage_is_passed_over_and_pictures_go_on(monkeypatch: pytest.MonkeyPat
         assert client.wait(60)
     assert len(client.trace.frames) == 5
     assert (client.trace.settings["name"] == "malformed packet").sum() == 6
+    assert ["cannot be read, and is passed over" in words for words in client.notices] == [True]
+
+
+@pytest.mark.parametrize(
+    "odd", [b"", b"GIF89a" + bytes(50), b"\xff\xd8{where}" + bytes(50)], ids=["empty", "GIF", "braces"]
+)
+def test_what_is_no_picture_at_all_is_said(odd: bytes) -> None:
+    def play(udp: socket.socket, client: tuple[str, int], connection: socket.socket) -> None:
+        for _ in range(10):
+            udp.sendto(base64.b64encode(odd), client)
+        connection.sendall(message(pickle.dumps(b"")))
+
+    with fake(play) as server, avlab.Client(f"classic://127.0.0.1:{server.port}", audio="null") as client:
+        assert client.wait(60)
+    said = client.nothing_shown()
+    assert said is not None
+    assert re.search(
+        r"^no picture was shown: none came \(what comes from .* cannot be read, and is passed over \(.+\)", said
+    )
 
 
 def test_sound_is_read_no_faster_than_it_plays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,13 @@ def test_what_is_no_picture_and_what_is_too_large_is_passed_over() -> None:
     assert "malformed packet" in client.trace.settings["name"].tolist()
 
 
+def test_a_camera_of_which_some_pictures_are_none_is_said_to_be_so() -> None:
+    odd = b"--frame\r\nContent-Type: image/jpeg\r\n\r\nno JPEG\r\n"
+    with Camera(lambda request: OK + 5 * odd + COUNTED) as camera, Client(camera.url) as client:
+        assert client.wait(60)
+    assert ["as pictures cannot be read, and is passed over" in words for words in client.notices] == [True]
+
+
 def test_a_user_and_a_password_are_told_by_digest() -> None:
     def answer(request: bytes) -> bytes:
         if b"Authorization: Digest" not in request:

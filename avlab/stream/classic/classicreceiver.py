@@ -36,6 +36,7 @@ from avlab.wire.classic import (
     ClassicVideo,
     sound_port,
 )
+from avlab.wire.text import printable
 from avlab.wire.units import NS, WireError
 
 DELAY_NS = 100_000_000
@@ -61,6 +62,9 @@ MOST_CHUNKS = 32
 
 LOOK_NS = NS // 10
 """How often the end is looked for, and the connection once the sound is over."""
+
+MALFORMED = 3
+"""So many pictures that are none are worth a notice; one may be anybody's."""
 
 MALFORMED_TOLD = 100
 """How many foreign datagrams the record names; a hostile sender could fill it with them."""
@@ -288,6 +292,13 @@ class ClassicReceiver:
                 if self._malformed <= MALFORMED_TOLD:
                     words = str(error) if isinstance(error, WireError) else f"{type(error).__name__}: {error}"
                     self._recording.note(now_ns, "malformed packet", words)
+                    if self._malformed == MALFORMED:
+                        why = printable(words).rstrip(".")
+                        self._notice(
+                            "malformed pictures",
+                            f"what comes from {self.where} as pictures cannot be read, and is passed over ({why}): see "
+                            "what it sends",
+                        )
 
     def _take_picture(self, datagram: bytes, now_ns: int) -> None:
         [picture] = self._video.feed(datagram, now_ns)

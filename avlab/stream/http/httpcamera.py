@@ -31,6 +31,9 @@ MOST_WAITING = 32
 SILENCE_NS = 10 * NS
 """Without a picture for so long the camera is taken for gone."""
 
+MALFORMED = 3
+"""So many pictures that are none are worth a notice; one may be anybody's."""
+
 MALFORMED_TOLD = 100
 """How many parts that are no JPEG the record names."""
 
@@ -206,6 +209,13 @@ class HttpReceiver:
                 if self._malformed <= MALFORMED_TOLD:
                     words = str(error) if isinstance(error, WireError) else f"{type(error).__name__}: {error}"
                     self._recording.note(came.time_ns, "malformed packet", words)
+                    if self._malformed == MALFORMED:
+                        why = printable(words).rstrip(".")
+                        self._notice(
+                            "malformed pictures",
+                            f"what comes from {self.where} as pictures cannot be read, and is passed over ({why}): see "
+                            "what it sends",
+                        )
         if self._dropped != self._told_dropped:
             self._recording.note(now_ns, "socket_dropped", self._dropped - self._told_dropped)
             self._told_dropped = self._dropped
