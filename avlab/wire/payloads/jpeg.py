@@ -273,23 +273,37 @@ def packed(jpeg: bytes, *, payload_type: int = JPEG, packet_size: int = MAX_PACK
     head += restart
     size = packet_size - REPAIR_BYTES
     room = size - len(head)
-    rest = info.scan + room - len(extra)  # where the second packet's data begins
-    count = 1 + max(0, -(-(info.end - rest) // room))
+    second = info.scan + room - len(extra)  # where the second packet's data begins
+    count = 1 + max(0, -(-(info.end - second) // room))
     if count == 1:
-        data = bytearray(head + extra + jpeg[info.scan : info.end])
-    else:
-        # All packets but the last have one size: they are laid out as rows, and their data copied in at once.
-        after = rest + (count - 2) * room
-        data = bytearray((count - 1) * size) + head + jpeg[after : info.end]
-        rows = np.frombuffer(data, np.uint8, (count - 1) * size).reshape(count - 1, size)
-        rows[:, : len(head)] = np.frombuffer(head, np.uint8)
-        rows[0, len(head) :] = np.frombuffer(extra + jpeg[info.scan : rest], np.uint8)
-        rows[1:, len(head) :] = np.frombuffer(jpeg, np.uint8, after - rest, rest).reshape(count - 2, room)
-        columns = _columns(rest - info.scan, room, count - 1)  # the first packet's offset is 0, as it is in the head
-        for at, column in enumerate(columns, HEADER_BYTES + 1):
-            data[size + at :: size] = column
-    data[(count - 1) * size + 1] |= MARKER
-    return Packed(Batch(bytes(data), size if count > 1 else len(data)))
+        data = _marked(head) + extra + jpeg[info.scan : info.end]
+        return Packed(Batch(data, len(data)))
+    last = second + (count - 2) * room
+    scan = memoryview(jpeg)
+    parts: list[bytes | memoryview] = [b""] * (2 * count)  # headers and what is behind each
+    parts[::2] = _heads(head, second - info.scan, room, count)
+    parts[1] = extra + jpeg[info.scan : second]
+    parts[3:-2:2] = [scan[at : at + room] for at in range(second, last, room)]
+    parts[-1] = scan[last : info.end]
+    return Packed(Batch(b"".join(parts), size))
+
+
+@functools.lru_cache(maxsize=64)
+def _heads(head: bytes, offset: int, step: int, count: int) -> list[bytes]:
+    """What `count` packets of a frame begin with: the first one's offset is 0, the second one's `offset`, and so on.
+
+    Frames of about one size have the same ones.
+    """
+    before, behind = head[: HEADER_BYTES + 1], head[HEADER_BYTES + 4 :]
+    offsets = [0, *range(offset, offset + (count - 1) * step, step)]
+    heads = [before + each.to_bytes(3, "big") + behind for each in offsets]
+    heads[-1] = _marked(heads[-1])
+    return heads
+
+
+def _marked(head: bytes) -> bytes:
+    """A packet's beginning with the marker."""
+    return head[:1] + bytes((head[1] | MARKER,)) + head[2:]
 
 
 # ---- packets to a JPEG
