@@ -275,6 +275,22 @@ def test_a_sender_as_it_should_be() -> None:
     assert not [name for name in heard.events if name not in ("playout_delay",)]
 
 
+@pytest.mark.parametrize("count", [14, 17, 24])
+def test_what_comes_to_its_end_is_written_down_by_then(count: int) -> None:
+    """Whoever has waited for the end reads the record: nothing of it is still to be written."""
+    rig = Rig(sound=False, delay_ns=0, infos={"video": 5_000}, turn_ms=300)
+    rig.video(range(count))
+    written: list[int] = []
+
+    def look() -> None:
+        if rig.presentation.finished(rig.clock.at_ns):
+            written.append(int((rig.recorder.trace().frames["fate"] == "shown").sum()))
+
+    rig.at(count / FPS + 0.03, look)
+    rig.run(count / FPS + 0.1)
+    assert written == [count]
+
+
 # ---- sources
 
 

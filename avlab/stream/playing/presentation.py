@@ -259,6 +259,8 @@ class Presentation:
         """After the stream's end: whether all that came has been seen and heard, or had its time."""
         finished = self.player.finished(now_ns)
         self.pump()
+        if finished:
+            self._write()
         return finished
 
     def close_books(self, now_ns: int) -> None:
