@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import avlab
 from avlab.cli import main
 from avlab.measure.captures.blocks import CaptureFile
+from avlab.measure.record.tables import PACKET_FATES
 from avlab.measure.record.trace import SettingRow
 from avlab.wire import rtcp
 
@@ -472,6 +473,29 @@ def test_pictures_of_another_format_are_no_jpeg_in_a_capture(tmp_path: Path) -> 
         trace.to_pcap(tmp_path / "run.pcap")
         found = avlab.Trace.from_pcap(tmp_path / "run.pcap").meta["streams"]
         assert {each["payload_type"] for each in found if each["kind"] == "video"} == {kind}
+
+
+def test_payload_types_are_those_that_were_described(tmp_path: Path) -> None:
+    made = traces.run(seconds=1).client
+    for described, kinds in (({"video": 99, "audio": 8}, {99, 8}), ({"audio": 11, "odd": 3, "video": "x"}, {26, 11})):
+        trace = avlab.Trace(packets=[made.rows("packets")], meta=made.meta | {"payload_types": described})
+        trace.to_pcap(tmp_path / "run.pcap")
+        found = avlab.Trace.from_pcap(tmp_path / "run.pcap").meta["streams"]
+        assert {each["payload_type"] for each in found} == kinds
+
+
+def test_what_was_repaired_is_as_lost_in_a_capture_as_it_was_on_the_way(tmp_path: Path) -> None:
+    made = traces.run(seconds=4, loss=0.05).client
+    rows = made.rows("packets").copy()
+    pictures = np.flatnonzero((rows["stream"] == 0) & (rows["received"] >= 0))
+    rows["fate"][pictures[5:-5:9]] = PACKET_FATES.index("recovered")
+    numbers = []
+    for name, packets in (("before", made.rows("packets")), ("after", rows)):
+        avlab.Trace(packets=[packets], meta=made.meta).to_pcap(tmp_path / name)
+        streams = avlab.Trace.from_pcap(tmp_path / name).meta["streams"]
+        numbers.append(next((each["packets"], each["lost"]) for each in streams if each["kind"] == "video"))
+    repaired = len(pictures[5:-5:9])
+    assert numbers[1] == (numbers[0][0] - repaired, numbers[0][1] + repaired)
 
 
 def test_a_trace_that_cannot_be_a_capture_says_why(tmp_path: Path) -> None:

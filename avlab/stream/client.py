@@ -573,6 +573,7 @@ class Client(Handle):
             "target_fps": offer.fps,
             "audio_rate": offer.sound.rate if offer.sound is not None else None,
             "clip": offer.clip and printable(offer.clip),
+            "payload_types": dict(offer.payload_types),
         }
         if offer.sound is not None:
             self._open_sound(offer.sound)

@@ -7,8 +7,8 @@ end and what the bytes mean is behind these two. Each is owned by its handle's o
 from __future__ import annotations
 
 import selectors
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from avlab.measure.numbers.attendance import Member
@@ -132,6 +132,8 @@ class Offer:
     """What the pictures' bytes are; of anyone's own payload format, whatever it says of each."""
     setup: bytes = b""
     """Parameter sets for their decoder, where those are told beforehand."""
+    payload_types: Mapping[str, int] = field(default_factory=dict)
+    """What each stream's packets bear (RFC 3550 5.1), by its name; empty on a wire without RTP."""
     delay_ns: int | None = None
     """How long sound is held back by a wire without timestamps, whose pictures are shown as they come. None: by a wire
     with timestamps, both are held back by the client's playout delay."""

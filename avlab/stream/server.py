@@ -51,7 +51,7 @@ from avlab.timing.pacing import pacer_named
 from avlab.timing.seat import pacer_name
 from avlab.timing.spreading import check_spread
 from avlab.wire.payloads.coded import OPUS_RATE
-from avlab.wire.rtp import MAX_PACKET, check_packet_size
+from avlab.wire.rtp import FIRST_DYNAMIC, MAX_PACKET, check_packet_size
 from avlab.wire.text import printable
 from avlab.wire.units import NS
 
@@ -261,6 +261,7 @@ class Server(Handle):
             "wire": "rtp" if to is not None else wire,
             "target_fps": float(self.source.fps) if self.source.fps else None,
             "audio_rate": self.source.rate if audio_codec is None or not self.source.rate else OPUS_RATE,
+            "payload_types": {"video": FIRST_DYNAMIC} if codec == "h264" else {},
             "platform": platform.platform(),
             "python": platform.python_version(),
         }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from avlab.measure.record.files import refuse_place
-from avlab.measure.record.tables import STREAMS, UNKNOWN, UNKNOWN32, Rows
+from avlab.measure.record.tables import PACKET_FATES, STREAMS, UNKNOWN, UNKNOWN32, Rows
 from avlab.measure.record.trace import Trace
 
 SOURCE, TARGET = (192, 0, 2, 1), (192, 0, 2, 2)
@@ -34,6 +34,7 @@ _RECORD = np.dtype(
 )  # fmt: skip
 _HEADERS = _RECORD.itemsize - 16
 _NEVER = 1 << 62
+_RECOVERED = PACKET_FATES.index("recovered")
 _MAGIC_NS, _LINKTYPE_IPV4 = 0xA1B23C4D, 228
 
 
@@ -61,7 +62,9 @@ def to_pcap(trace: Trace, path: str | os.PathLike[str]) -> None:
 
 
 def _known(rows: Rows, when: str) -> Rows:
-    known: Rows = rows[(rows[when] != UNKNOWN) & (rows["ssrc"] != UNKNOWN) & (rows["seq"] != UNKNOWN)]
+    """The packets that were there; what a repair has brought back came as another one, which is written."""
+    there = (rows[when] != UNKNOWN) & (rows["ssrc"] != UNKNOWN) & (rows["seq"] != UNKNOWN)
+    known: Rows = rows[there & ((rows["fate"] != _RECOVERED) | (when == "sent"))]
     return known
 
 
@@ -76,12 +79,16 @@ def _records(rows: Rows, times: Any, meta: dict[str, Any], *, other: bool) -> An
     made["checksum"] = _checksum(made["total"].astype(np.int64))
     made["size"] = size + 8
     types = _types(meta)
+    described = meta.get("payload_types")
     for code, stream in enumerate(STREAMS):
         mine = rows["stream"] == code
         made["from"][mine] = made["to"][mine] = PORTS[stream]
         made["type"][mine] = OTHER_VIDEO if other and stream == "video" else TYPES[stream]
     if meta.get("audio_rate") == 44_100:
         made["type"][rows["stream"] == STREAMS.index("audio")] = L16_STEREO
+    for stream, number in described.items() if isinstance(described, dict) else ():
+        if stream in STREAMS and isinstance(number, int):
+            made["type"][rows["stream"] == STREAMS.index(stream)] = number & 0x7F
     for ssrc, kind in types.items():
         made["type"][rows["ssrc"] == ssrc] = kind
     made["flags"] = 0x80

@@ -126,7 +126,8 @@ class Recorder:
     fit on the disk is left out, and `notices` says so. Of settings and events, `MOST_OF_A_NAME` of each name are kept,
     of receiver reports `MOST_REPORTS`.
     `meta` is a dict of plain values for whoever reads the trace: `clip`, `target_fps`, `audio_rate` (Hz), `ssrcs` (a
-    list: those this client was promised), `end_ns` (when this side stopped listening), sizes, versions.
+    list: those this client was promised), `payload_types` (a dict by stream), `end_ns` (when this side stopped
+    listening), sizes, versions.
     """
 
     def __init__(

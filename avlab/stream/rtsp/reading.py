@@ -96,6 +96,7 @@ class Reading:
             size=self._size,
             coding=JPEG_CODING if predicted is None else predicted.coding,
             setup=b"" if predicted is None else predicted.setup,
+            payload_types={stream: each.payload_type for stream, each in media.items()},
         )
 
     def name_idle_parts(self, media: sdp.Media, who: str) -> None:
