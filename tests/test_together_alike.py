@@ -5,16 +5,22 @@ from __future__ import annotations
 import pickle
 import random
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import avlab
+from avlab.core.player import Player
 from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.network.retransmission import Requester
 from avlab.stream.virtual import filler
+from avlab.stream.virtual.device import Device
+from avlab.timing.level import LevelControl
 from avlab.timing.soundbuffer import SoundBuffer
 from avlab.timing.target import DelayTarget
 from avlab.timing.timeline import Timeline
@@ -152,6 +158,34 @@ def test_a_chunk_passes_the_buffer_as_its_packets_would(data: st.DataObject) -> 
         assert one.control.level_ns == other.control.level_ns
         assert (one.cuts, one.corrected) == (other.cuts, other.corrected)
     assert one.flush() == other.flush()
+
+
+@given(st.lists(st.lists(st.integers(-80, 120), max_size=30), max_size=20))
+def test_a_level_is_the_same_whether_arrivals_are_told_of_together(groups: list[list[int]]) -> None:
+    one, other = LevelControl(), LevelControl()
+    for group in groups:
+        margins_ns = [margin * MS for margin in group]
+        far = one.arrivals(margins_ns)
+        alone = (at for at, margin_ns in enumerate(margins_ns) if other.arrival(margin_ns))
+        assert far == next(alone, None)
+        assert (one.level_ns, one.target_ns, one.wish) == (other.level_ns, other.target_ns, other.wish)
+
+
+WAYS = [{}, {"delay": 0.02, "jitter": 0.02, "loss": 0.05}, {"rate": 2_000, "queue": 0.1}]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("device", [Device(), Device(block=0.023, latency=0.15, ppm=2_000)], ids=str)
+@pytest.mark.parametrize("repair", [None, "rtx"])
+def test_a_player_that_has_no_turn_for_sound_alone_shows_and_hears_the_same(
+    way: dict[str, Any], device: Device, repair: Any, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"seconds": 6, "network": avlab.Network(**way), "audio": device, "repair": repair}
+    heeded = avlab.simulate(data / "count.mp4", **settings)
+    monkeypatch.setattr(Player, "heed_sound", lambda player, now_ns: False)
+    turn_by_turn = avlab.simulate(data / "count.mp4", **settings)
+    for table in ("frames", "packets", "sync", "reports", "clocks", "settings"):
+        pd.testing.assert_frame_equal(getattr(heeded, table), getattr(turn_by_turn, table), check_exact=True, obj=table)
 
 
 @given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 80), st.integers(1, 5)), min_size=1, max_size=60))
