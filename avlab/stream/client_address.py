@@ -28,7 +28,7 @@ _CLIPS = (
 )
 
 
-_PLAYED = ("rtsp://", "http://", "https://", "classic://")
+_PLAYED = ("rtsp://", "http://", "https://", "classic:")  # of the last, its own sentence says how it is written
 
 
 def credentials_for(url: Any, class_code: str | None, *, allow_basic: bool) -> Credentials | None:
