@@ -12,6 +12,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -153,8 +154,12 @@ def disposition(handler: Any, *numbers: int) -> Iterator[None]:
 
 
 def interruptible() -> AbstractContextManager[None]:
-    """Have programs that are started within the block heed Ctrl-C, wherever these tests were started from."""
-    return disposition(signal.SIG_DFL, signal.SIGINT)
+    """Have programs that are started within the block heed Ctrl-C, and a terminal that is closed.
+
+    Wherever these tests were started from: `nohup` has its program ignore the latter, which is handed on as well.
+    """
+    hangup = [signal.SIGHUP] if sys.platform != "win32" else []
+    return disposition(signal.SIG_DFL, signal.SIGINT, *hangup)
 
 
 def _succeeds(*command: str, env: dict[str, str] | None = None) -> bool:

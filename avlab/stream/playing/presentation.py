@@ -33,7 +33,8 @@ from avlab.wire.batch import Batch
 from avlab.wire.units import Samples
 
 MOST_UNWRITTEN = 64
-"""So many events wait to be written down, and no longer than from one `move_along` to the next: a tenth of a second."""
+"""So many events wait to be written down where pictures are shown as they come, and no longer than from one
+`move_along` to the next, a tenth of a second: whoever waits for the picture does not wait for that."""
 
 
 class Presentation:
@@ -283,7 +284,7 @@ class Presentation:
             if (hand := hands.get(type(event))) is not None:
                 hand(event)
         self._unwritten += events
-        if len(self._unwritten) >= MOST_UNWRITTEN:
+        if self.player.delay_ns or len(self._unwritten) >= MOST_UNWRITTEN:
             self._write()
         if self._undecoded:
             undecoded, self._undecoded = self._undecoded, []
@@ -292,7 +293,7 @@ class Presentation:
             self.pump()
 
     def _write(self) -> None:
-        """Write down what happened: many events at once, which takes less time than each by itself when it happens."""
+        """Write down what happened."""
         unwritten, self._unwritten = self._unwritten, []
         for event in unwritten:
             self._record(event)
