@@ -56,6 +56,7 @@ def descriptors() -> int:
 
 
 def test_what_is_beyond_the_bound_goes_to_one_file_a_table_and_comes_back_whole() -> None:
+    gc.collect()  # what other tests have left behind is let go of first
     before = descriptors()
     small = Budget(KEPT_BYTES)
     plain, spilling = record(300_000), record(300_000, spill=Scratch(), budget=small)
