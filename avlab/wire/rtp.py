@@ -590,6 +590,10 @@ class Reception(NamedTuple):
     """From that sender report's arrival to this report, in 65,536ths of a second."""
 
 
+STRIDE = 8
+"""Packets that are looked up at once in `_decays`: a large picture has a hundred."""
+
+
 def _decayed(jitter_16ths: int, packets: int) -> int:
     """The jitter after so many packets more that came as far apart as they were sent (RFC 3550 A.8)."""
     while packets >= STRIDE and 8 <= jitter_16ths < len(eight := _decays()):
@@ -601,12 +605,9 @@ def _decayed(jitter_16ths: int, packets: int) -> int:
     return jitter_16ths
 
 
-STRIDE = 8
-
-
 @functools.cache
 def _decays() -> list[int]:
-    """`_decayed` of each jitter by `STRIDE` packets: a large picture has a hundred."""
+    """What becomes of each jitter, in sixteenths of a tick, by `STRIDE` packets."""
     jitter = np.arange(1 << 16)
     for _ in range(STRIDE):
         jitter -= (jitter + 8) >> 4
