@@ -140,6 +140,68 @@ def test_datagrams_of_one_size_and_sender_come_as_one_batch(pair: Pair, segment:
     other.close()
 
 
+class InPieces:
+    """A socket to which a burst comes in the pieces that a sender's system makes of it, each as it is waited for."""
+
+    def __init__(self, real: socket.socket, datagrams: list[bytes], *, at_once: int) -> None:
+        size = len(datagrams[0])
+        most = min(links.MAX_SEGMENTS, links.MAX_BURST // size)
+        self.pieces = [(size, b"".join(datagrams[at : at + most])) for at in range(0, len(datagrams), most)]
+        self.real, self.there, self.waited = real, at_once, 0
+
+    def recvmsg_into(self, buffers: list[memoryview], room: int) -> tuple[int, Any, int, Any]:
+        if not self.pieces or not self.there:
+            raise BlockingIOError
+        self.there -= 1
+        size, data = self.pieces.pop(0)
+        buffers[0][: len(data)] = data
+        gathered = [(socket.IPPROTO_UDP, links.UDP_GRO, size.to_bytes(2, sys.byteorder))]
+        return len(data), gathered if len(data) > size else [], 0, ("127.0.0.1", 9)
+
+    def select(self, *_: Any) -> tuple[list[Any], list[Any], list[Any]]:
+        self.waited += 1
+        self.there += bool(self.pieces)
+        return [self] if self.pieces else [], [], []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 9])
+@pytest.mark.parametrize(("size", "count"), [(1200, 113), (1200, 55), (1450, 150), (8000, 17), (600, 200)])
+def test_a_picture_in_several_pieces_is_read_in_one_call(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, size: int, count: int, at_once: int
+) -> None:
+    datagrams = [packet(number, size) for number in range(count - 1)] + [packet(count, size // 2)]
+    pieces = InPieces(pair.there.socket, datagrams, at_once=at_once)
+    monkeypatch.setattr("select.select", pieces.select)
+    pair.there.socket, pair.there.gathers = pieces, True  # type: ignore[assignment]
+    expected = len(pieces.pieces)
+    assert pair.there.receive_batches() == [(Batch(b"".join(datagrams), size), ("127.0.0.1", 9))]
+    assert pieces.waited == max(0, expected - at_once)  # the last piece is shorter than others may be
+
+
+def test_only_the_rest_of_a_burst_is_waited_for_and_not_for_long(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    for count, waits in ((1, 0), (20, 0), (53, 0), (54, 1)):
+        pieces = InPieces(pair.there.socket, [packet(number, 1200) for number in range(count)], at_once=1)
+        monkeypatch.setattr("select.select", pieces.select)
+        pair.there.socket, pair.there.gathers = pieces, True  # type: ignore[assignment]
+        [(batch, _)] = pair.there.receive_batches()
+        assert (batch.total, pieces.waited) == (count, waits)  # once, and in vain
+        assert pair.there.receive_batches() == []
+        assert pieces.waited == waits
+
+
+def test_a_flood_in_pieces_leaves_the_others_their_turn(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    datagrams = [packet(number, 1200) for number in range(5400)]
+    pieces = InPieces(pair.there.socket, datagrams, at_once=1 << 20)
+    monkeypatch.setattr("select.select", pieces.select)
+    pair.there.socket, pair.there.gathers = pieces, True  # type: ignore[assignment]
+    read = [data for batch, _ in pair.there.receive_batches() for data in batch.datagrams()]
+    assert read == datagrams[: len(read)]
+    assert sum(map(len, read)) <= links.ROOM + links.DATAGRAM
+
+
 def test_the_address_of_the_sender_is_told(pair: Pair) -> None:
     pair.here.send([b"hello"], pair.to)
     until(lambda: selectable(pair.there.socket))

@@ -173,14 +173,19 @@ class Desk:
         with (Path(job.folder) / "reel").open("r+b") as file:
             self._reel = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
-    def pictures(self) -> Iterator[memoryview]:
+    def pictures(self, *, together: bool = False) -> Iterator[memoryview]:
         """The pictures, numbered, as their bytes; each is handed over as it is given, at its time if the job has one.
 
+        With `together`, time begins when every receiver is ready, and only the first picture is to be had before:
+        a system that wants to know how large they are would else be behind its source when the last receiver comes.
         A picture's bytes are used again fifteen pictures later.
         """
         job, size = self.job, self.job.picture_bytes
         start_ns = time.monotonic_ns()
         for number in range(painted.NUMBERS):
+            if together and number == 1:
+                self.board.wait_receivers()
+                start_ns = time.monotonic_ns()
             at = number % PICTURES * size
             if job.fps and not job.paces:
                 wait_ns = start_ns + round(number * 1e9 / job.fps) - time.monotonic_ns()
@@ -190,12 +195,12 @@ class Desk:
             self.board.handed(number)
             yield picture
 
-    def arrays(self) -> Iterator[Any]:
+    def arrays(self, *, together: bool = False) -> Iterator[Any]:
         """The same as BGR arrays of shape (height, width, 3)."""
         import numpy as np
 
         shape = self.job.height, self.job.width, 3
-        return (np.frombuffer(picture, np.uint8).reshape(shape) for picture in self.pictures())
+        return (np.frombuffer(picture, np.uint8).reshape(shape) for picture in self.pictures(together=together))
 
     def decoded(self, image: Any, depth: int = 3, *, own: bool = False) -> None:
         """A picture is decoded: `image` is bytes or a contiguous array, `depth` bytes a pixel.

@@ -32,7 +32,7 @@ def send(desk: Desk) -> None:
     if "offload" in inspect.signature(avlab.Server).parameters:
         settings["offload"] = "on"
     with avlab.Server(
-        desk.arrays(), port=job.port, pacer=pacer, quality=job.quality, fps=job.fps or None, **settings
+        desk.arrays(together=True), port=job.port, pacer=pacer, quality=job.quality, fps=job.fps or None, **settings
     ) as server:
         threading.Thread(target=_tell_offload, args=(desk, server), daemon=True).start()
         desk.board.ready()
@@ -55,5 +55,6 @@ def receive(desk: Desk) -> None:
     """Play them."""
     desk.board.wait_sender()
     with avlab.Client(f"rtsp://127.0.0.1:{desk.job.port}/live", playout_delay=0) as client:
+        desk.board.ready(desk.receiver)
         for frame in client.frames(waiting=WAITING):
             desk.decoded(frame.image)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import selectors
 import socket
 import struct
@@ -41,6 +42,10 @@ DATAGRAM = 65_536
 
 ROOM = 4 * DATAGRAM
 """What is read before it is handed on: a large picture comes in several pieces, and costs less as one."""
+
+REST_S = 200e-6
+"""For the rest of a burst whose last piece is as large as one segmented send can be: what comes next is on its way, and
+a turn for each piece of a picture would cost as much as the picture."""
 
 MAX_FAILURES = 256
 """Errors in a row, with never a datagram nor an empty queue between them, are no news of the network any more."""
@@ -254,6 +259,7 @@ class UdpLink:
     def receive_batches(self, most: int = 64) -> list[tuple[Batch, Address]]:
         """The datagrams that wait, up to about `most`, in their order: those of one size and sender in one batch.
 
+        Those of a burst that the system hands over in pieces are one call's, as far as they come within `REST_S`.
         An empty datagram is an empty batch. What became of datagrams sent earlier is no error here; OSError for a
         socket that can receive nothing any more.
         """
@@ -267,8 +273,9 @@ class UdpLink:
     def _receive_batches(self, most: int) -> list[tuple[Batch, Address]]:
         out = _Gathered()
         held, end, step, source = self._held, 0, 0, None  # the bytes before `end` are datagrams of `step`, from there
-        count = tries = 0
-        while count < most:
+        count = tries = octets = 0
+        goes_on = False  # whether the last piece was as large as any: there is more of the burst
+        while count < most or (goes_on and octets < ROOM):
             try:
                 if self.gathers:
                     size, ancillary, _, address = self._messages.recvmsg_into([held[end : end + DATAGRAM]], 128)
@@ -276,6 +283,8 @@ class UdpLink:
                     data, address = self.socket.recvfrom(DATAGRAM)
             except (BlockingIOError, InterruptedError):
                 self._failures = 0
+                if goes_on and self._rest_comes():
+                    continue
                 break
             except OSError as error:
                 # An ICMP message about something sent earlier: a refused port (on Windows WinError 10054), a host or
@@ -298,7 +307,10 @@ class UdpLink:
                     each = int.from_bytes(value[:2], sys.byteorder)
                 elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
                     self._kernel_dropped = int.from_bytes(value[:4], sys.byteorder)
-            count += -(-size // each) if size else 1
+            packets = -(-size // each) if size else 1
+            count += packets
+            octets += size
+            goes_on = packets == MAX_SEGMENTS or (packets > 1 and size + each > MAX_BURST)
             # These go on where those before them ended: all of one size, or one that may be the last.
             joins = end and not end % step and address == source and (each == step or (0 < each == size < step))
             if end and not joins:
@@ -316,6 +328,13 @@ class UdpLink:
         if end:
             out.add_batch(Batch(bytes(held[:end]), step), source)
         return out.batches()
+
+    def _rest_comes(self) -> bool:
+        """Whether something comes within `REST_S`: waited for to the microsecond, which epoll does not."""
+        try:
+            return bool(select.select([self.socket], [], [], REST_S)[0])
+        except ValueError:  # a descriptor that `select` does not take, as it is beyond the first 1,024
+            return False
 
     def dropped(self) -> int:
         """How many datagrams the socket had no room for since the last call, where the system tells; else 0."""
