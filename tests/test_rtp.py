@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Iterable
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from packets import stored
 from packing import L16Packetizer
 
+from avlab.wire import rtp
 from avlab.wire.batch import Batch, batches
 from avlab.wire.payloads.l16 import packed_sound, parse_l16
 from avlab.wire.rtp import (
@@ -25,11 +27,14 @@ from avlab.wire.rtp import (
     RtpPacket,
     RtpRun,
     Unwrapper,
+    first_sequence,
     is_rtcp,
     ns_to_ticks,
+    payloads,
     rtp_timestamp,
     runs,
     seq_delta,
+    spanned,
     ticks_to_ns,
 )
 from avlab.wire.units import NS, Chunk, WireError
@@ -375,6 +380,48 @@ def test_a_stamped_frame_has_the_numbers_it_was_given(sequence: int, total: int,
     found = [run for run in runs(stamped) if not isinstance(run, WireError)]
     assert sum(run.batch.total for run in found) == total
     assert len(found) == -(-total // 255)
+
+
+@given(
+    st.data(),
+    st.integers(0, 0xFFFF),
+    st.integers(0, 0xFFFFFFFF),
+    st.integers(0, 300),
+    st.sampled_from([0, 0, 300, 0x8000_0000]),
+)
+def test_what_a_stamped_batch_knows_is_what_its_bytes_say(
+    drawn: st.DataObject, sequence: int, timestamp: int, total: int, ticks: int
+) -> None:
+    """Of packets as they are made and of odd ones: markers and payload types anywhere, other versions, short ends."""
+    firsts, seconds = ([0x80] * total, [10] * total) if total else ([], [])
+    if total and drawn.draw(st.booleans()):
+        seconds[-1] |= 0x80
+    for kinds, values in ((firsts, [0x80, 0x90, 0xA0, 0]), (seconds, [10, 11, 0x8A])):
+        if total and drawn.draw(st.integers(0, 3)) == 0:
+            kinds[drawn.draw(st.integers(0, total - 1))] = drawn.draw(st.sampled_from(values))
+    size, last = drawn.draw(st.integers(HEADER_BYTES, 20)), 0
+    if total:
+        last = drawn.draw(st.integers(HEADER_BYTES if total == 1 else 4, size))
+    blank = b"".join(bytes((first, second)) + bytes(size - 2) for first, second in zip(firsts, seconds, strict=True))
+    stamped = Packed(Batch(blank[: len(blank) - size + last] if total else b"", size), ticks).stamped(
+        sequence=sequence, timestamp=timestamp, ssrc=7
+    )
+    if total and last < HEADER_BYTES:  # such a packet cannot be stamped
+        assert stamped.run is None
+        return
+    first = drawn.draw(st.integers(0, total))
+    for batch in (stamped, stamped.part(first, drawn.draw(st.integers(first, total)))):
+        read = Batch(batch.data, batch.size)
+        assert batch == read
+        assert (batch.total, batch.length, batch.last) == (read.total, read.length, read.last)
+        for spaced in (False, True):
+            assert list(map(str, runs(batch, spaced=spaced))) == list(map(str, runs(read, spaced=spaced)))
+        assert rtp.chunk(batch) == rtp.chunk(read)
+        assert payloads(batch) == payloads(read)
+        if batch.total:
+            assert first_sequence(batch) == first_sequence(read)
+            assert spanned(batch) == spanned(read)
+    assert pickle.loads(pickle.dumps(stamped)) == stamped
 
 
 @pytest.mark.parametrize(("frames", "channels", "most"), [(882, 2, 1200), (882, 1, 576), (160, 2, 1200), (1, 1, 1200)])

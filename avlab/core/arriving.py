@@ -416,7 +416,8 @@ class Arriving:
 
         False, and nothing done, when there is anything else about them.
         """
-        kind, number, timestamp, ssrc, _, (_, _, count), _, ticks = run
+        kind, number, timestamp, ssrc, _, batch, _, ticks = run
+        count = batch.total
         stats, unwrapper = incoming.stats, incoming.ticks
         if ssrc != incoming.ssrc or incoming.held is not None or incoming.repairing is not None:
             return False

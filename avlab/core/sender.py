@@ -21,7 +21,7 @@ from avlab.network.retransmission import RtxSender
 from avlab.timing.spreading import Burst, Spreader
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch, batches
-from avlab.wire.rtp import HEADER_BYTES, MARKER, Packed, Unwrapper, rtp_timestamp, ticks_to_ns
+from avlab.wire.rtp import HEADER_BYTES, MARKER, Packed, Unwrapper, first_sequence, rtp_timestamp, ticks_to_ns
 from avlab.wire.text import person
 from avlab.wire.units import NS, WireError
 
@@ -233,7 +233,7 @@ class Sender:
         Nothing, and 0, when the client does not play or has no such stream, or there is nothing in it.
         """
         outlet = self.outlets.get(stream)
-        if outlet is None or self.state is not SendState.PLAYING or not packed.batch.data:
+        if outlet is None or self.state is not SendState.PLAYING or not packed.total:
             return 0
         outlet.frames += 1
         if outlet.reported_ns is None or now_ns - outlet.reported_ns >= REPORT_NS:
@@ -242,8 +242,9 @@ class Sender:
         stamped = packed.all_stamped(sequence=outlet.number & 0xFFFF, timestamp=timestamp, ssrc=outlet.ssrc)
         if outlet.marks_next:
             outlet.marks_next = False
-            batch = stamped[0]
-            stamped[0] = Batch(b"%c%c%b" % (batch.data[0], batch.data[1] | MARKER, batch.data[2:]), batch.size)
+            data = bytearray(stamped[0].data)
+            data[1] |= MARKER
+            stamped[0] = Batch(bytes(data), stamped[0].size)
         count = packed.total
         spread = outlet.spreads and (self.spread > 0 or outlet.spreader.wake_at() is not None)
         if not spread and outlet.parity is None and outlet.own is None and not outlet.waiting:
@@ -359,8 +360,7 @@ class Sender:
 
     def _let_out(self, outlet: Outlet, batch: Batch, repair: str, now_ns: int) -> None:
         """A batch goes out."""
-        data, _, total = batch
-        size = len(data)
+        size, total = batch.length, batch.total
         outlet.sent_bytes += size
         self._outgoing.append((outlet.media, batch))
         if repair and (own := outlet.own) is not None and repair == own.name:
@@ -380,9 +380,9 @@ class Sender:
         packets = again.answer(nack.within(*again.kept), now_ns, most=self._budget.left(now_ns))
         self._budget.spend(len(packets))
         for batch in batches(packets):
-            number = outlet.again_number((batch.data[2] << 8) | batch.data[3])
+            number = outlet.again_number(first_sequence(batch))
             outlet.again_number.start_at((number + batch.total - 1) & 0xFFFF)
-            outlet.sent_bytes += len(batch.data)
+            outlet.sent_bytes += batch.length
             self._outgoing.append((outlet.media, batch))
             self._events.append(Sent(now_ns, outlet.stream, again.ssrc, number, batch, "rtx"))
 

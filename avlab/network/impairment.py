@@ -257,7 +257,7 @@ class Impairment:
         network = self.network
         if network is not self._in_use:
             self._adopt(network, now_ns)
-        data, size, count = batch
+        size, count = batch.size, batch.total
         if self._each or self._queue or callable(network.loss):
             for at in range(count):
                 each = size if at < count - 1 else batch.last
@@ -270,7 +270,7 @@ class Impairment:
         overtaking = network.reorder and not reliable
         least_ns = now_ns + self._delay_ns
         if reliable:
-            self._reliable_bytes += len(data)
+            self._reliable_bytes += batch.length
         wait_ns = lane.wait_ns(network, draws[1], now_ns) if jitter else 0
         together = (wait_ns > 0 and not overtaking) or not jitter  # the queue that one meets is met by all
         if together and (reliable or not duplicate):
@@ -279,7 +279,7 @@ class Impairment:
                 at_ns = lane.newest_ns
             if reliable:
                 lane.newest_ns = at_ns
-                self._arrive(at_ns, _new(InTransit, (stream, len(data), _new(Part, (item, 0, count)), True)))
+                self._arrive(at_ns, _new(InTransit, (stream, batch.length, _new(Part, (item, 0, count)), True)))
             else:
                 self._fare_alike(lane, stream, batch, item, draws, now_ns, at_ns)
             return
@@ -325,12 +325,12 @@ class Impairment:
         if not p or callable(p):  # no function is asked here
             lane.bad = False
             lane.newest_ns = max(lane.newest_ns, at_ns)
-            self._arrive(at_ns, _new(InTransit, (stream, len(batch.data), _new(Part, (item, 0, count)), False)))
+            self._arrive(at_ns, _new(InTransit, (stream, batch.length, _new(Part, (item, 0, count)), False)))
             return
         lost = lane.losses(p, self.network, draws[::4])
         if True not in lost:
             lane.newest_ns = max(lane.newest_ns, at_ns)
-            self._arrive(at_ns, _new(InTransit, (stream, len(batch.data), _new(Part, (item, 0, count)), False)))
+            self._arrive(at_ns, _new(InTransit, (stream, batch.length, _new(Part, (item, 0, count)), False)))
             return
         if False in lost:
             lane.newest_ns = max(lane.newest_ns, at_ns)
@@ -344,7 +344,7 @@ class Impairment:
     def _arrive_together(self, stream: str, batch: Batch, part: Part, reliable: bool, at_ns: int, lost: bool) -> None:
         if part.first == part.after:
             return
-        size = min(len(batch.data), part.after * batch.size) - part.first * batch.size
+        size = min(batch.length, part.after * batch.size) - part.first * batch.size
         packet = InTransit(stream, size, part, reliable)
         self._arrive(at_ns, Dropped(packet, "lost") if lost else packet)
 

@@ -184,7 +184,7 @@ class Protection:
             if len(self._made) >= 4:
                 self._made.clear()
             batch = packed.batch
-            payloads = [packet[HEADER_BYTES:] for packet in batch.datagrams()]
+            payloads = list(packed.payloads)
             most = max(MAX_PACKET, batch.size + REPAIR_BYTES) - HEADER_BYTES - HEAD.size
             few = 0 < len(payloads) <= MOST_PACKETS
             made = self._made[id(packed)] = packed, self._working.protect(payloads, most) if few else []

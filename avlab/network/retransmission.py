@@ -13,7 +13,16 @@ from typing import Generic, NamedTuple, TypeVar
 
 from avlab.timing.playout import TARDY_NS
 from avlab.wire.batch import Batch
-from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER, RtpPacket, Unwrapper, seq_delta, serialize_header
+from avlab.wire.rtp import (
+    HEADER,
+    HEADER_BYTES,
+    MARKER,
+    RtpPacket,
+    Unwrapper,
+    first_sequence,
+    seq_delta,
+    serialize_header,
+)
 from avlab.wire.units import NS, WireError
 
 T = TypeVar("T")
@@ -144,18 +153,18 @@ class RtxSender:
 
         Where they do not follow upon those of before, these are forgotten.
         """
-        count, data = batch.total, batch.data
-        if len(data) < 4:
+        count, size = batch.total, batch.length
+        if size < 4:
             return
-        first = self._next + seq_delta((data[2] << 8) | data[3], self._next & 0xFFFF)
+        first = self._next + seq_delta(first_sequence(batch), self._next & 0xFFFF)
         if first != self._next:
             self._forget(len(self._runs))
             first &= 0xFFFF
         self._runs.append((now_ns, batch))
         self._firsts.append(first)
         self._next = first + count
-        self._bytes += len(data)
-        self._credit = min(self._credit + SHARE * len(data), CREDIT_BYTES)
+        self._bytes += size
+        self._credit = min(self._credit + SHARE * size, CREDIT_BYTES)
         self._forget_old(now_ns)
 
     def answer(self, numbers: Iterable[int], now_ns: int, *, most: int = MOST_ASKED) -> list[bytes]:
@@ -175,7 +184,7 @@ class RtxSender:
                 continue
             run = bisect_right(self._firsts, number) - 1
             batch, place = self._runs[run][1], number - self._firsts[run]
-            packet = batch.data[place * batch.size : (place + 1) * batch.size]
+            packet = batch.part(place, place + 1).data
             if len(packet) > self._credit:
                 self.refused += 1
                 continue
@@ -192,14 +201,14 @@ class RtxSender:
             if now_ns - sent_ns <= self._keep_ns and excess <= 0:
                 break
             over += 1
-            excess -= len(batch.data)
+            excess -= batch.length
         if over:
             self._forget(over)
 
     def _forget(self, runs: int) -> None:
         """The oldest so many runs."""
         after = self._firsts[runs] if runs < len(self._firsts) else self._next
-        self._bytes -= sum(len(batch.data) for _, batch in self._runs[:runs])
+        self._bytes -= sum(batch.length for _, batch in self._runs[:runs])
         del self._runs[:runs], self._firsts[:runs]
         if self._again:
             self._again = {number: at_ns for number, at_ns in self._again.items() if number >= after}

@@ -92,7 +92,7 @@ class Capture:
 
     def udp(self, batch: Batch, source: Any, target: Any, *, sent: bool) -> None:
         """Datagrams that have been sent or received, between two sockets' addresses."""
-        if self._room(len(batch.data)):
+        if self._room(batch.length):
             self._waiting.append(_Datagrams(self._clock.now_ns(), batch, source, target, _OUT if sent else _IN))
 
     def connection(self, local: Any, remote: Any, *, opened: bool) -> TcpCapture:
@@ -158,7 +158,7 @@ class Capture:
     def _blocks(self, item: _Datagrams | _Bytes) -> Iterator[bytes]:
         time_ns = self._wall.unix_ns(item.time_ns)
         if isinstance(item, _Datagrams):
-            self._taken += len(item.batch.data)
+            self._taken += item.batch.length
             ends = _ends(item.source, item.target)
             for data in item.batch.datagrams() or (b"",):
                 yield _enhanced(time_ns, self._packet(ends, 17, _udp(ends, data)), item.direction)

@@ -37,14 +37,14 @@ from avlab.core.events import (
 from avlab.measure.record.folded import PACKET_CODE, STREAM_CODE, PacketRun
 from avlab.measure.record.tables import UNKNOWN
 from avlab.measure.record.trace import FrameRow, Recorder
-from avlab.wire.rtp import HEADER, HEADER_BYTES, MARKER
+from avlab.wire.rtp import HEADER_BYTES, spanned
 from avlab.wire.units import NS
 
 _HEADERS = np.dtype([("first", "u1"), ("second", "u1"), ("sequence", ">u2"), ("timestamp", ">u4"), ("ssrc", ">u4")])
 """`rtp.HEADER`, for a batch at once."""
 
 
-_unpack_header, _new = HEADER.unpack_from, tuple.__new__  # a named tuple's own constructor takes twice as long
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 
 class SenderRecording:
@@ -57,23 +57,17 @@ class SenderRecording:
     def sent(self, event: Sent) -> None:
         """A row for each packet of a batch."""
         time_ns, stream, ssrc, number, batch, repair, fate = event
-        data, size, count = batch
+        size, count, last = batch.size, batch.total, batch.last
         if not count:
             return
-        end = (count - 1) * size
-        last = len(data) - end
         if not repair:  # a frame's packets, or a chunk's: what differs between them is known
-            _, kind, _, timestamp, _ = _unpack_header(data)
-            ticks, last_kind = 0, kind
-            if end:
-                _, last_kind, _, last_timestamp, _ = _unpack_header(data, end)
-                ticks = ((last_timestamp - timestamp) & 0xFFFFFFFF) // (count - 1)
-            of, became, marks, ends = STREAM_CODE[stream], PACKET_CODE[fate], kind >= MARKER, last_kind >= MARKER
+            timestamp, ticks, marks, ends = spanned(batch)
+            of, became = STREAM_CODE[stream], PACKET_CODE[fate]
             known = count, of, ssrc, number, timestamp, ticks, marks, ends, size, last, time_ns, UNKNOWN, became
             self._keep_run(_new(PacketRun, known))
             return
         # Each packet of a batch has its header `size` after the one before; the last one has a whole header, too.
-        headers = np.ndarray((count,), _HEADERS, data, strides=(max(size, HEADER_BYTES),))
+        headers = np.ndarray((count,), _HEADERS, batch.data, strides=(max(size, HEADER_BYTES),))
         self._recorder.packet_batch(
             count,
             stream=stream,

@@ -202,7 +202,7 @@ class AssemblingBuffer:
         last = sequence + count - 1
         self._seen.add(sequence, last)
         self._closed.add((ticks,))
-        octets = len(batch.data) - HEADER_BYTES * count
+        octets = batch.length - HEADER_BYTES * count
         frame = Frame(ticks, media_ns, data, octets, count, 0, now_ns, now_ns, numbers=(sequence, last))
         self._out.append(frame)
         return True
@@ -218,7 +218,7 @@ class AssemblingBuffer:
             frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, assembler, form, sequence, last)
         elif last > frame.highest:
             frame.highest = last
-        size = len(batch.data) - HEADER_BYTES * count
+        size = batch.length - HEADER_BYTES * count
         frame.packets += count
         frame.bytes += size
         self._held += size

@@ -28,7 +28,7 @@ from avlab.parts import (
 )
 from avlab.timing.jitterbuffer import AssemblingBuffer, Frame, Run
 from avlab.timing.recentnumbers import WINDOW, RecentNumbers, RecentRuns
-from avlab.wire.rtp import HEADER_BYTES
+from avlab.wire.rtp import HEADER_BYTES, payloads
 from avlab.wire.units import NS, WireError
 
 HOLD_NS = NS
@@ -200,13 +200,13 @@ class OwnBuffer:
     def _push(self, run: Run, at: int, now_ns: int, deadline_ns: int, tell: Tell | None) -> None:
         if not self._ends:
             self._epoch_ns = now_ns
-        data, sequence, ticks = run.batch.data, run.sequence, run.ticks
-        payload = data[HEADER_BYTES:]
+        sequence, ticks = run.sequence, run.ticks
+        [payload] = payloads(run.batch)
         packet = Packet(
             sequence,
             ticks,
             self._seconds(now_ns),
-            len(data),
+            run.batch.length,
             "video",
             self._begins(run, payload),
             run.marker,
@@ -398,7 +398,7 @@ class OwnBuffer:
             runs[0].ticks,
             runs[0].media_ns,
             data,
-            sum(len(run.batch.data) - HEADER_BYTES for run in runs),
+            sum(run.batch.length - HEADER_BYTES for run in runs),
             len(runs),
             len(assembler.missing),
             min(arrivals),

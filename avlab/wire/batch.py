@@ -6,51 +6,56 @@ Pure. A packet is no object of its own on any way: what all of a batch share is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Self
-
-_new = tuple.__new__
+from typing import Any
 
 
-class _Sized(NamedTuple):
-    data: bytes
-    """All of them, end to end."""
-    size: int
-    """How many bytes each has, but for the last, which may be shorter."""
-    total: int
-    """How many there are; none in an empty buffer."""
+class Batch:
+    """Datagrams that go the same way at the same moment: `data` is all of them, end to end, of `size` bytes each.
 
+    The last may be shorter. `total` is how many there are, none in an empty buffer, and `length` their bytes.
+    """
 
-class Batch(_Sized):
-    """Datagrams that go the same way at the same moment: `data` is all of them, end to end, of `size` bytes each."""
+    __slots__ = ("data", "length", "size", "total")
 
-    __slots__ = ()
+    def __init__(self, data: bytes, size: int) -> None:
+        self.data, self.size = data, size
+        self.length = length = len(data)
+        self.total = -(-length // size) if length else 0
 
-    def __new__(cls, data: bytes, size: int) -> Self:
-        """Of so many bytes each; the last may be shorter."""
-        return _new(cls, (data, size, -(-len(data) // size) if data else 0))
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Batch) and self.size == other.size and self.data == other.data
 
-    def __getnewargs__(self) -> tuple[bytes, int]:
-        """What makes another like it."""
-        return self.data, self.size
+    def __hash__(self) -> int:
+        return hash((self.data, self.size))
+
+    def __repr__(self) -> str:
+        return f"Batch({self.data!r}, {self.size})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Batch, (self.data, self.size)
+
+    @property
+    def body(self) -> bytes:
+        """As `data`, for whoever looks at no header: those may be blank here."""
+        return self.data
 
     @property
     def last(self) -> int:
         """Bytes of the last datagram."""
-        return len(self.data) - (self.total - 1) * self.size if self.data else 0
+        return self.length - (self.total - 1) * self.size if self.length else 0
 
     def datagrams(self) -> list[bytes]:
         """Each datagram by itself."""
-        data, size, _ = self
+        data, size = self.data, self.size
         if len(data) <= size:
             return [data] if data else []
         return [data[at : at + size] for at in range(0, len(data), size)]
 
     def part(self, first: int, after: int) -> Batch:
         """The datagrams from `first` to the one before `after`."""
-        data, size, total = self
-        if first == 0 and after >= total:
+        if first == 0 and after >= self.total:
             return self
-        return _new(Batch, (data[first * size : after * size], size, max(0, min(after, total) - first)))
+        return Batch(self.data[first * self.size : after * self.size], self.size)
 
     def column(self, at: int) -> bytes:
         """The byte at `at` of every datagram, in their order; shorter where the last one ends before it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -119,14 +119,13 @@ class RtpRun(NamedTuple):
         """How many bytes each packet had as it came."""
         if self.size:
             return [self.size]
-        data, size, count = self.batch
-        return [size] * (count - 1) + [len(data) - (count - 1) * size]
+        batch = self.batch
+        return [batch.size] * (batch.total - 1) + [batch.last]
 
     @property
     def payloads(self) -> list[bytes]:
         """Each packet's payload."""
-        data, size, _ = self.batch
-        return [data[at + HEADER_BYTES : at + size] for at in range(0, len(data), size)]
+        return payloads(self.batch)
 
     @property
     def packets(self) -> list[bytes]:
@@ -145,8 +144,38 @@ class RtpRun(NamedTuple):
         )
 
 
+def payloads(batch: Batch) -> list[bytes]:
+    """What is behind the fixed header of each packet of a batch."""
+    if isinstance(batch, StampedBatch):
+        return batch.packed.payloads
+    data, size = batch.data, batch.size
+    return [data[at + HEADER_BYTES : at + size] for at in range(0, len(data), size)]
+
+
+def first_sequence(batch: Batch) -> int:
+    """The 16-bit sequence number of the first packet of a batch, which has 4 bytes at least."""
+    if isinstance(batch, StampedBatch):
+        return batch.sequence
+    return int.from_bytes(batch.data[2:4], "big")
+
+
+def spanned(batch: Batch) -> tuple[int, int, bool, bool]:
+    """Of packets whose timestamps are as far apart, all of one source: the first one's timestamp, that distance, and
+    whether the first and the last have the marker.
+    """
+    if isinstance(batch, StampedBatch) and (kind := batch.packed.kind) is not None:
+        return batch.timestamp, batch.packed.ticks if batch.total > 1 else 0, kind[1] and batch.total == 1, kind[1]
+    data, count = batch.data, batch.total
+    _, first, _, timestamp, _ = _unpack_header(data)
+    _, last, _, last_timestamp, _ = _unpack_header(data, (count - 1) * batch.size)
+    ticks = ((last_timestamp - timestamp) & 0xFFFFFFFF) // (count - 1) if count > 1 else 0
+    return timestamp, ticks, first >= MARKER, last >= MARKER
+
+
 FEW = 12
 """Packets that are looked at, and stamped, one by one."""
+
+MOST_IN_RUN = 255
 
 _COUNTING = bytes(range(256)) * 2
 """What the low bytes of consecutive numbers look like, from any of them on."""
@@ -157,9 +186,12 @@ def runs(batch: Batch, *, spaced: bool = False) -> Iterator[RtpRun | WireError]:
 
     A run ends with a marker; with `spaced`, one may have timestamps that are a step apart, as a chunk of sound has. The
     headers of a whole batch are compared at once, by strides of its bytes: a packet in a run costs a twentieth of what
-    it does by itself.
+    it does by itself, and none of what this process has stamped itself is read at all.
     """
-    data, size, count = batch
+    if isinstance(batch, StampedBatch) and (known := batch.run) is not None and (spaced or not known.ticks):
+        yield known
+        return
+    data, size, count = batch.data, batch.size, batch.total
     if count == 1:
         if len(data) >= HEADER_BYTES and data[0] == VERSION_2:
             _, second, sequence, timestamp, ssrc = _unpack_header(data)
@@ -177,7 +209,7 @@ def runs(batch: Batch, *, spaced: bool = False) -> Iterator[RtpRun | WireError]:
             yield _new_tuple(RtpRun, (kind, sequence, timestamp, ssrc, False, run, 0, ticks))
             at += length
             continue
-        length = _alike(data, size, at, min(count, at + 255))
+        length = _alike(data, size, at, min(count, at + MOST_IN_RUN))
         if length:
             _, _, sequence, timestamp, ssrc = _unpack_header(data, start)
             second = data[start + (length - 1) * size + 1]
@@ -194,7 +226,9 @@ def chunk(batch: Batch) -> RtpRun | None:
 
     It is what `runs` gives where it gives no more than that.
     """
-    data, size, count = batch
+    if isinstance(batch, StampedBatch) and (known := batch.run) is not None:
+        return known if known.ticks else None
+    data, size, count = batch.data, batch.size, batch.total
     if count < 2 or size < HEADER_BYTES or len(data) < (count - 1) * size + HEADER_BYTES:
         return None
     version, kind, sequence, timestamp, ssrc = _unpack_header(data)
@@ -312,49 +346,129 @@ _STAMP = struct.Struct("!HII")
 _stamp = _STAMP.pack_into
 
 
-class Packed(NamedTuple):
+class Packed:
     """A frame's packets, or a chunk's, made once for all clients: what differs from one to another is left blank.
 
     `batch` has them end to end, with payload type and marker; `ticks` is how far each packet's timestamp is ahead of
-    the one before: 0 for a picture's. Where packets are of several sizes, `rest` has those that come after.
+    the one before: 0 for a picture's. Where packets are of several sizes, `rest` has those that come after. `total` is
+    how many packets there are.
     """
 
-    batch: Batch
-    ticks: int = 0
-    rest: tuple[Batch, ...] = ()
+    __slots__ = ("_kind", "_payloads", "batch", "rest", "ticks", "total")
 
-    @property
-    def total(self) -> int:
-        """How many packets there are."""
-        count = self.batch.total
-        return count + sum(batch.total for batch in self.rest) if self.rest else count
+    def __init__(self, batch: Batch, ticks: int = 0, rest: tuple[Batch, ...] = ()) -> None:
+        self.batch, self.ticks, self.rest = batch, ticks, rest
+        self.total = batch.total + sum(each.total for each in rest)
+        self._kind: tuple[int, bool] | Literal[False] | None = False  # not looked at yet
+        self._payloads: list[bytes] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Packed) and self.batch == other.batch
+        return same and self.ticks == other.ticks and self.rest == other.rest
+
+    def __hash__(self) -> int:
+        return hash((self.batch, self.ticks, self.rest))
 
     @property
     def octets(self) -> int:
         """Bytes of the payloads, as a sender report counts them."""
-        return sum(len(batch.data) - HEADER_BYTES * batch.total for batch in (self.batch, *self.rest))
+        return sum(batch.length - HEADER_BYTES * batch.total for batch in (self.batch, *self.rest))
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """What each packet of `batch` carries; not to be changed."""
+        if self._payloads is None:
+            self._payloads = payloads(self.batch)
+        return self._payloads
+
+    @property
+    def kind(self) -> tuple[int, bool] | None:
+        """The payload type of all packets of `batch`, and whether the last has the marker; None: they are no one run.
+
+        Those that are have fixed headers and no other marker, and none at all where their timestamps differ.
+        """
+        if self._kind is False:
+            batch = self.batch
+            seconds, count = batch.column(1), batch.total
+            first = seconds[0] & 0x7F if seconds else 0
+            marks = bool(seconds) and seconds[-1] >= MARKER
+            alike = seconds == bytes((first,)) * (count - 1) + bytes((first | MARKER if marks else first,))
+            plain = alike and batch.column(0) == b"\x80" * count and HEADER_BYTES <= batch.last <= batch.size
+            few = 0 < count <= MOST_IN_RUN and 0 <= self.ticks < 0x8000_0000
+            self._kind = (first, marks) if plain and few and not (marks and self.ticks) else None
+        return self._kind
+
+    def part(self, first: int, after: int) -> Packed:
+        """The packets of `batch` from `first` to the one before `after`."""
+        return Packed(self.batch.part(first, after), self.ticks)
 
     def all_stamped(self, *, sequence: int, timestamp: int, ssrc: int) -> list[Batch]:
         """One client's packets, as `stamped`, of all sizes."""
-        out = [self.stamped(sequence=sequence, timestamp=timestamp, ssrc=ssrc)]
-        if not self.rest:
-            return out
+        out: list[Batch] = [StampedBatch(self, sequence, timestamp, ssrc)]
         at = self.batch.total
         for batch in self.rest:
             number, ticks = (sequence + at) & 0xFFFF, (timestamp + at * self.ticks) & 0xFFFFFFFF
-            out.append(Packed(batch, self.ticks).stamped(sequence=number, timestamp=ticks, ssrc=ssrc))
+            out.append(StampedBatch(Packed(batch, self.ticks), number, ticks, ssrc))
             at += batch.total
         return out
 
-    def stamped(self, *, sequence: int, timestamp: int, ssrc: int) -> Batch:
+    def stamped(self, *, sequence: int, timestamp: int, ssrc: int) -> StampedBatch:
         """One client's packets of `batch`: numbered from `sequence` on, the first one's `timestamp`, its source."""
-        (blank, size, count), step, _ = self
-        data = bytearray(blank)
+        return StampedBatch(self, sequence, timestamp, ssrc)
+
+
+class StampedBatch(Batch):
+    """One client's packets of a frame or a chunk: what their headers say, laid out as bytes once somebody asks.
+
+    `packed` is what they are made from; `sequence` and `timestamp` are the first one's.
+    """
+
+    __slots__ = ("_laid_out", "packed", "sequence", "ssrc", "timestamp")
+
+    def __init__(self, packed: Packed, sequence: int, timestamp: int, ssrc: int) -> None:
+        blank = packed.batch
+        self.size, self.total, self.length = blank.size, blank.total, blank.length
+        self.packed, self.sequence, self.timestamp, self.ssrc = packed, sequence, timestamp, ssrc
+        self._laid_out: bytes | None = None
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]  # made when it is first asked for
+        """All packets, end to end."""
+        if self._laid_out is None:
+            self._laid_out = self._stamp()
+        return self._laid_out
+
+    @property
+    def body(self) -> bytes:
+        """See `Batch`."""
+        return self.packed.batch.data
+
+    @property
+    def run(self) -> RtpRun | None:
+        """The packets as `runs` reads them, where they are one run."""
+        kind, ticks = self.packed.kind, self.packed.ticks
+        if kind is None:
+            return None
+        known = (kind[0], self.sequence, self.timestamp, self.ssrc, kind[1], self, 0, ticks if self.total > 1 else 0)
+        return _new_tuple(RtpRun, known)
+
+    def part(self, first: int, after: int) -> Batch:
+        """See `Batch`."""
+        if first == 0 and after >= self.total:
+            return self
+        packed = self.packed.part(first, after)
+        timestamp = (self.timestamp + first * packed.ticks) & 0xFFFFFFFF
+        return StampedBatch(packed, (self.sequence + first) & 0xFFFF, timestamp, self.ssrc)
+
+    def _stamp(self) -> bytes:
+        size, count, step = self.size, self.total, self.packed.ticks
+        sequence, timestamp, ssrc = self.sequence, self.timestamp, self.ssrc
+        data = bytearray(self.body)
         if count <= FEW or step:  # each by itself takes less time than all of them by strides
             for start in range(2, count * size + 2, size):
                 _stamp(data, start, sequence, timestamp, ssrc)
                 sequence, timestamp = (sequence + 1) & 0xFFFF, (timestamp + step) & 0xFFFFFFFF
-            return _new_tuple(Batch, (bytes(data), size, count))
+            return bytes(data)
         if count <= 256:
             low, high = sequence & 0xFF, sequence >> 8
             wrap = 256 - low
@@ -367,7 +481,7 @@ class Packed(NamedTuple):
             data[at::size] = bytes((value,)) * count
         for at, value in enumerate(timestamp.to_bytes(4, "big"), 4):
             data[at::size] = bytes((value,)) * count
-        return Batch(bytes(data), size)
+        return bytes(data)
 
 
 def _payload_span(data: bytes | memoryview, first: int) -> tuple[int, int]:

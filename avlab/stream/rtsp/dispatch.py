@@ -159,7 +159,7 @@ class Dispatch:
     def give(self, peer: Recipient, route: Route, batch: Batch, now_ns: int) -> int:
         """Give packets of media to the system; how many it took."""
         count = batch.total
-        self.sent_bytes += len(batch.data)
+        self.sent_bytes += batch.length
         if route.addresses is not None:
             if route.links is None:
                 return 0

@@ -169,7 +169,7 @@ class UdpLink:
         return sent
 
     def _send_batch(self, batch: Batch, to: Address) -> int:
-        data, size, count = batch
+        data, size, count = batch.data, batch.size, batch.total
         most = min(MAX_SEGMENTS, MAX_BURST // size)
         if not self.segments or count < 2 or most < 2 or to in self._singly:
             return self._send_singly(batch.datagrams(), to)

@@ -40,7 +40,8 @@ def picture_bytes(scan: int) -> int:
 def picture(scan: int, width: int, quality: int, packet_size: int = MAX_PACKET) -> Packed:
     """A picture whose scan has so many bytes, as a server of that width, quality and packet size sends it."""
     # Where all is blank, a picture's packets are the first ones of a larger picture's, but for the end of the last.
-    larger, size, _ = _larger(min(MAX_SCAN, 1 << scan.bit_length()), width, quality, packet_size).batch
+    blank = _larger(min(MAX_SCAN, 1 << scan.bit_length()), width, quality, packet_size).batch
+    larger, size = blank.data, blank.size
     around = HEADER_BYTES + _HEADER_BYTES
     count = -(-scan // (size - around))
     data = bytearray(larger[: scan + count * around])
@@ -73,10 +74,9 @@ class Blanks(JpegFormat):
 
     def whole(self, batch: Batch) -> bytes | None:
         """See `JpegFormat`."""
-        data, _, count = batch
-        if not begins_frame(data[HEADER_BYTES : HEADER_BYTES + 4]):
+        if not begins_frame(batch.body[HEADER_BYTES : HEADER_BYTES + 4]):
             return None
-        octets = len(data) - (HEADER_BYTES + _HEADER_BYTES) * count
+        octets = batch.length - (HEADER_BYTES + _HEADER_BYTES) * batch.total
         return _BLANK[: picture_bytes(octets)]  # type: ignore[return-value]  # as below
 
     def assembler(self) -> BlankAssembler:  # type: ignore[override]
@@ -105,15 +105,15 @@ class BlankAssembler:
 
     def add_run(self, sequence: int, marker: bool, batch: Batch, /) -> tuple[WireError, ...]:
         """See `Assembler`."""
-        count, data = batch.total, batch.data
+        count = batch.total
         last = sequence + count - 1
         if not self._numbers:
             self._lowest, self._highest = sequence, last
         else:
             self._lowest, self._highest = min(self._lowest, sequence), max(self._highest, last)
         self._numbers.append(range(sequence, last + 1))
-        self._octets += len(data) - (HEADER_BYTES + _HEADER_BYTES) * count
-        self._begun = self._begun or begins_frame(data[HEADER_BYTES : HEADER_BYTES + 4])
+        self._octets += batch.length - (HEADER_BYTES + _HEADER_BYTES) * count
+        self._begun = self._begun or begins_frame(batch.body[HEADER_BYTES : HEADER_BYTES + 4])
         self._ended = self._ended or marker
         return ()
 

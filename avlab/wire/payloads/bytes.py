@@ -16,6 +16,7 @@ from avlab.wire.rtp import (
     REPAIR_BYTES,
     VIDEO_CLOCK,
     Packed,
+    payloads,
     serialize_header,
 )
 from avlab.wire.units import JPEG_CODING, OWN_CODING, EncodedFrame, WireError
@@ -89,8 +90,7 @@ class BytesAssembler:
         """See `formats.Assembler`."""
         refused = []
         last = sequence + batch.total - 1
-        for number, packet in enumerate(batch.datagrams(), sequence):
-            payload = packet[HEADER_BYTES:]
+        for number, payload in enumerate(payloads(batch), sequence):
             if number in self._parts:
                 continue
             try:

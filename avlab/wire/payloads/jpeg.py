@@ -445,7 +445,7 @@ def whole_frame(batch: Batch, size: tuple[int, int] | None = None) -> bytes | No
     None for what a `FrameAssembler` is to look at: it would say the same of the others, in three times the time. `size`
     is as for `parse_fragment`.
     """
-    data, step, count = batch
+    data, step, count = batch.body, batch.size, batch.total
     if count < 2:
         return None
     opening = _opening(data[HEADER_BYTES:_DATA], size) if len(data) >= _DATA else None
@@ -515,7 +515,7 @@ class FrameAssembler:
         Each stands in `batch` behind its RTP header.
         """
         refused: list[WireError] = []
-        data, size, count = batch
+        data, size, count = batch.body, batch.size, batch.total
         at = 0
         while at < count:
             if count - at > 1 and (span := self._follow_on(sequence + at, batch, at)) is not None:
@@ -534,7 +534,7 @@ class FrameAssembler:
         """The data of a batch's fragments from `at` on, when each follows on the one before, checked at once; None
         where they are to be read one by one.
         """
-        data, size, total = batch
+        data, size, total = batch.body, batch.size, batch.total
         count, header = total - at, at * size + HEADER_BYTES
         if not self._count:
             try:

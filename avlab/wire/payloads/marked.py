@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from avlab.wire.batch import Batch, batches
 from avlab.wire.payloads.jpeg import MAX_FRAGMENTS
-from avlab.wire.rtp import HEADER_BYTES, MARKER, Packed, serialize_header
+from avlab.wire.rtp import MARKER, Packed, payloads, serialize_header
 from avlab.wire.units import JPEG_CODING, WireError
 
 
@@ -45,8 +45,8 @@ class MarkedAssembler:
             lowest, highest = min(lowest, self._lowest), max(highest, self._highest)
         if beyond or highest - lowest >= MAX_FRAGMENTS:
             return [WireError(f"Packet {sequence} is no part of the picture whose timestamp it has.")]
-        for number, data in enumerate(batch.datagrams(), sequence):
-            self._payloads.setdefault(number, data[HEADER_BYTES:])
+        for number, payload in enumerate(payloads(batch), sequence):
+            self._payloads.setdefault(number, payload)
         self._lowest, self._highest = lowest, highest
         if marker:
             self._last = last
