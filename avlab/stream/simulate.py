@@ -44,7 +44,7 @@ from avlab.stream.guard import Guard
 from avlab.stream.recorded_sizes import STAND_IN, frame_bytes, sizes_of
 from avlab.stream.virtual.departures import DepartingFrame, FrameWork, departures
 from avlab.stream.virtual.device import Device
-from avlab.stream.virtual.driver import RunSettings, VirtualRun
+from avlab.stream.virtual.driver import NEVER, RunSettings, VirtualRun
 from avlab.stream.virtual.filler import Sound
 from avlab.stream.virtual.ownpictures import OwnPictures
 from avlab.timing.ownbuffer import check_own_buffer
@@ -271,12 +271,13 @@ def _restart(network: Any) -> None:
 def _simulated(clip: Any, *, network: Any, **settings: Any) -> Trace:
     _restart(network)
     going = _simulating(clip, network=network, **settings)
-    while True:
-        try:
-            next(going)
-        except StopIteration as ended:
-            trace: Trace = ended.value
-            return trace
+    try:
+        next(going)
+        while True:
+            going.send(NEVER)
+    except StopIteration as ended:
+        trace: Trace = ended.value
+        return trace
 
 
 def _simulating(
@@ -301,7 +302,7 @@ def _simulating(
     codec: Any,
     audio: bool | Device,
     parts: _Parts,
-) -> Generator[int, None, Trace]:
+) -> Generator[int, int | None, Trace]:
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be more than 0 and finite, not {seconds}")
     if not 0 <= delay < math.inf:
@@ -397,11 +398,11 @@ def _simulating(
     offered = (DepartingFrame(*numbered) for numbered in enumerate(takewhile(lambda pts_ns: pts_ns < until_ns, times)))
     seat = Seat(pace, call=parts.call, failed=parts.failed("Frames are sent by their deadlines now"))
     run = VirtualRun(settings, departures(offered, seat, cost, ours), ours, theirs)
-    parts.record(ours, run.clock.now_ns)
+    parts.record(ours, run.now_ns)
     if controller is not None:
         run.adapt(controller, call=parts.call, failed=parts.failed("Quality and width stay as they are"))
     yield from run.moments()
-    theirs.meta["end_ns"] = run.clock.now_ns()
+    theirs.meta["end_ns"] = run.now_ns()
     meta = {
         "clip": str(clip) if name else "times",
         "target_fps": rate,

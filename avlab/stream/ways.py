@@ -94,20 +94,20 @@ class Way(Generic[R]):
         self.down.push_batch(lane, batch, parcel, now_ns, reliable=reliable)
         return True
 
-    def deliver(self, now_ns: int) -> None:
-        """Hand over what has come through by now."""
-        wake_ns = self.down.wake_at()
-        if wake_ns is None or wake_ns > now_ns:
-            return
+    def deliver(self, now_ns: int) -> int | None:
+        """Hand over what has come through by now; when more may."""
         outcomes = self.down.pull(now_ns)
         if len(outcomes) == 1 and isinstance(one := outcomes[0], InTransit):  # as most come
             (route, sent, data), first, after = one.item
             if sent is None:
                 self._carrier.hand_over_rtcp(route, data, now_ns)
+            elif first == 0 and after == sent.batch.total:
+                self._carrier.hand_over(route, sent, now_ns)
             else:
                 self._carrier.hand_over(route, sent.part(first, after), now_ns)
-        else:
+        elif outcomes:
             self._deliver(outcomes, now_ns)
+        return self.down.wake_at()
 
     def _deliver(self, outcomes: Iterable[Outcome], now_ns: int) -> None:
         lost: list[Dropped] = []

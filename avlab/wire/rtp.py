@@ -363,8 +363,9 @@ class Packed:
         self._payloads: list[bytes] | None = None
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Packed) and self.batch == other.batch
-        return same and self.ticks == other.ticks and self.rest == other.rest
+        if not isinstance(other, Packed):
+            return NotImplemented
+        return (self.batch, self.ticks, self.rest) == (other.batch, other.ticks, other.rest)
 
     def __hash__(self) -> int:
         return hash((self.batch, self.ticks, self.rest))

@@ -7,7 +7,7 @@ the same bytes. What fills a picture or a chunk of sound is a filler of the righ
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,6 @@ from avlab.network.ratecontrol import RateController
 from avlab.network.retransmission import RtxSender
 from avlab.network.settings import Network
 from avlab.parts import Call, Choice, PartError, called
-from avlab.stream.clock import VirtualClock
 from avlab.stream.ends import parts_of
 from avlab.stream.recording import PlayerRecording, SenderRecording
 from avlab.stream.sending.adapting import Adapting
@@ -59,6 +58,9 @@ CHUNK_NS = NS // filler.CHUNKS_A_SECOND
 
 QUIET_NS = NS
 """With nothing under way and nothing come for so long, it has ended without a BYE, which may be lost."""
+
+BECOME, DELIVER, RISE, CHUNK, FRAME, TEND, END, HEED, PLAY = range(9)
+"""The turns of a moment, in their order: what arrives before what leaves, the sound before the pictures."""
 
 NEVER = 1 << 62
 PATIENCE = 4
@@ -135,7 +137,7 @@ class VirtualRun:
     """A server and its one client. `ours` is what the server's record is written to, `theirs` the client's."""
 
     def __init__(self, settings: RunSettings, leaving: Iterator[Departure], ours: Recorder, theirs: Recorder) -> None:
-        self.clock = VirtualClock()
+        self._now_ns = 0
         self.encoding = VirtualEncoding(settings.quality, settings.width)
         self._adapting: Adapting | None = None
         self._settings, self._leaving, self._ours = settings, leaving, ours
@@ -146,8 +148,20 @@ class VirtualRun:
         self._way: Way[Path] = Way(network, client=0, carrier=self, recording=self._sent)
         self._clear = network.clear
         self._others = deque(others)  # the networks that are still to come
-        self._others_ns = others[0][0] if others else NEVER
-        self._down_ns = self._up_ns = NEVER
+        self._due = [NEVER] * (PLAY + 1)  # when each turn is to be taken next
+        self._turns = (
+            self._become,
+            self._deliver,
+            self._rise,
+            self._send_sound,
+            self._send_frame,
+            self._tend_sender,
+            self._end,
+            self._heed_sound,
+            self._see_to_player,
+        )
+        if others:
+            self._due[BECOME] = others[0][0]
         self._sound = settings.sound
         self._chunk = (
             None
@@ -158,17 +172,13 @@ class VirtualRun:
         self._parts: Sequence[tuple[int, int | None, int]] = ()
         if self._chunk is not None and self._sound is not None:
             self._parts = parts_of(self._chunk, 0, 0, self._sound.rate)
-        self._chunk_ns = NEVER if self._sound is None else 0
+            self._due[CHUNK] = 0
         self._chunks = 0
         self._frame: Departure | None = None
-        self._frame_ns = NEVER
-        self._sender_ns = self._player_ns = NEVER
         self._coded = settings.pictures is not None  # there may be pictures to decode
         self._touched = False  # something has come to the player since its time was last seen to
-        self._sounded = False  # or sound has, and nothing else
         self._put_off = False  # its time may be later than it said, as sound has come since
         self._media_ns = 0  # where the clip ends, as far as it was sent
-        self._end_ns = NEVER  # when the server says goodbye
         self._arrived_ns = 0  # when anything came last
         self._over = False  # all has come that will, and was seen and heard
 
@@ -245,7 +255,7 @@ class VirtualRun:
         """Have a rate controller choose quality and width by the reports, from the beginning."""
 
         def choose(choice: Choice) -> None:
-            now_ns = self.clock.now_ns()
+            now_ns = self._now_ns
             self.encoding.choose(choice, now_ns)
             self._ours.setting(now_ns, "quality", choice.quality)
             self._ours.setting(now_ns, "width", choice.width)
@@ -255,93 +265,75 @@ class VirtualRun:
 
     # ---- time
 
-    def run(self) -> None:
-        """From PLAY to the end of what the client shows and hears."""
-        for _ in self.moments():
-            pass
+    def now_ns(self) -> int:
+        """The moment that it is."""
+        return self._now_ns
 
-    def moments(self) -> Iterator[int]:
-        """The same, a step at a time: the moment that comes next, in ns, is given before anything is done at it."""
+    def moments(self) -> Generator[int, int | None, None]:
+        """From PLAY to the end of what the client shows and hears, a moment at a time.
+
+        The moment that comes next, in ns, is given before anything is done at it, but for those up to the one that was
+        sent in for the moment before.
+        """
         self._player.begin(0, dict.fromkeys(self._sender.outlets, 0), 0)
         self._sender.play(0, 0)
         self._send(0)
         self._next_frame()
-        now_ns = 0
-        self._see_to_player(now_ns)
+        self._see_to_player(0)
+        due, turns, device, now_ns, until_ns = self._due, self._turns, self._device, 0, -1
         longest_ns = PATIENCE * self._settings.until_ns + PATIENCE_NS
-        device = self._device
         while not self._over:
-            # The next moment at which anything but the device has something to do.
-            next_ns = min(
-                self._others_ns,
-                self._frame_ns,
-                self._chunk_ns,
-                self._sender_ns,
-                self._player_ns,
-                self._end_ns,
-                self._down_ns,
-                self._up_ns,
-            )
-            if device is not None and device.due_ns < next_ns:
-                # What it says is heard waits for the player's next turn.
-                self._player.heard(*device.ask(min(next_ns, longest_ns)))
-            if next_ns > now_ns:
-                now_ns = next_ns
+            now_ns = min(due)
+            if device is not None and device.due_ns < now_ns:
+                # Nothing happens before, and what it says is heard waits for the player's next turn.
+                self._player.heard(*device.ask(min(now_ns, longest_ns)))
             if now_ns > longest_ns:
                 self._ours.event(longest_ns, "ended early", "frames wait to be sent, and the clip would be over by now")
                 now_ns = longest_ns
                 break
-            yield now_ns
-            self.clock.sleep_until(now_ns)
-            self._step(now_ns)
+            if now_ns > until_ns:
+                until_ns = (yield now_ns) or 0
+            self._now_ns = now_ns
+            turns[due.index(now_ns)](now_ns)
         self._way.close()
         self._player.flush(now_ns)
         self._player.close()
         self._tell()
 
-    def _step(self, now_ns: int) -> None:
-        """What is due now: what arrives before what leaves, the sound before the pictures."""
-        way, sender = self._way, self._sender
-        while self._others_ns <= now_ns:
-            network = self._others.popleft()[1]
-            self._others_ns = self._others[0][0] if self._others else NEVER
-            way.become(network)
-            self._clear = network.clear
-            self._down_ns, self._up_ns = _moment(way.down.wake_at()), _moment(way.up.wake_at())
-            self._ours.setting(now_ns, "network", str(network))
-        if self._down_ns <= now_ns:
-            way.deliver(now_ns)
-            self._down_ns = _moment(way.down.wake_at())
-        if self._up_ns <= now_ns:
-            for data in way.risen(now_ns):
-                self._hear(data, now_ns)
-            self._up_ns = _moment(way.up.wake_at())
-        if self._chunk_ns <= now_ns:
-            self._send_sound(now_ns)
-        if self._frame_ns <= now_ns:
-            self._send_frame(now_ns)
-        if self._sender_ns <= now_ns:
-            sender.handle_timer(now_ns)
-            self._send(now_ns)
-        if self._end_ns <= now_ns:
-            self._end_ns = NEVER
-            sender.end(now_ns)
-            self._send(now_ns)
-        if self._device is not None and self._device.due_ns <= now_ns:
-            self._player.heard(*self._device.ask(now_ns + 1))
-        if self._sounded:
-            self._sounded = False
-            # At the end, it has to say whether it is over.
-            self._put_off = self._frame is not None and self._player.heed_sound(now_ns)
-            self._touched = self._touched or not self._put_off
-        if self._player_ns <= now_ns and self._put_off:
-            self._player_ns, self._put_off = _moment(self._player.timer_at()), False
-        if self._touched or self._player_ns <= now_ns:
-            self._see_to_player(now_ns)
+    # ---- turns, those of one moment in this order
+
+    def _become(self, now_ns: int) -> None:
+        """The network is another one from now on."""
+        way, network = self._way, self._others.popleft()[1]
+        way.become(network)
+        self._clear = network.clear
+        self._due[BECOME] = self._others[0][0] if self._others else NEVER
+        self._due[DELIVER], self._due[RISE] = _moment(way.down.wake_at()), _moment(way.up.wake_at())
+        self._ours.setting(now_ns, "network", str(network))
+
+    def _deliver(self, now_ns: int) -> None:
+        """What was sent arrives at the client."""
+        self._due[DELIVER] = _moment(self._way.deliver(now_ns))
+
+    def _rise(self, now_ns: int) -> None:
+        """What the client has said arrives at the server."""
+        for data in self._way.risen(now_ns):
+            self._hear(data, now_ns)
+        self._due[RISE] = _moment(self._way.up.wake_at())
+
+    def _tend_sender(self, now_ns: int) -> None:
+        self._sender.handle_timer(now_ns)
+        self._send(now_ns)
+
+    def _end(self, now_ns: int) -> None:
+        """The clip is over."""
+        self._due[END] = NEVER
+        self._sender.end(now_ns)
+        self._send(now_ns)
 
     def _all_has_come(self, now_ns: int) -> bool:
         """Whether all has come that will, as the player judges by BYE; without one, once nothing is under way."""
-        if self._frame is not None or self._chunk_ns != NEVER or self._end_ns != NEVER:
+        if self._frame is not None or self._due[CHUNK] != NEVER or self._due[END] != NEVER:
             return False
         if self._player.said_goodbye:
             return self._player.over
@@ -358,12 +350,12 @@ class VirtualRun:
         while True:
             frame = self._frame = next(self._leaving, None)
             if frame is None:
-                self._frame_ns = NEVER
+                self._due[FRAME] = NEVER
                 self._see_whether_over()
                 return
             self._media_ns = max(self._media_ns, frame.pts_ns + self._settings.interval_ns)
             if frame.sent_ns is not None:
-                self._frame_ns = frame.sent_ns
+                self._due[FRAME] = max(frame.sent_ns, self._now_ns)
                 return
             held = frame.fate == "in_flight"
             self._sent.offered(
@@ -408,28 +400,28 @@ class VirtualRun:
         chunk, sound = self._chunk, self._sound
         if chunk is None or sound is None:
             return
-        pts_ns = self._chunk_ns
+        pts_ns = self._due[CHUNK]
         self._sender.send("audio", chunk, pts_ns, now_ns)
         stamp = rtp_timestamp(pts_ns, sound.rate, 0)
         self._ours.sound_sent(self._chunks, pts_ns, now_ns, self._parts, pts_ns=pts_ns, timestamp=stamp)
         self._send(now_ns)
         self._chunks += 1
         self._media_ns = max(self._media_ns, pts_ns + CHUNK_NS)
-        self._chunk_ns += CHUNK_NS
-        if self._chunk_ns >= self._settings.until_ns:
-            self._chunk_ns = NEVER
+        self._due[CHUNK] = next_ns = pts_ns + CHUNK_NS
+        if next_ns >= self._settings.until_ns:
+            self._due[CHUNK] = NEVER
             self._see_whether_over()
 
     def _see_whether_over(self) -> None:
         """The clip is over once its last picture and sound have had their time."""
-        if self._frame is None and self._chunk_ns == NEVER:
-            self._end_ns = max(self._media_ns, self.clock.now_ns())
+        if self._frame is None and self._due[CHUNK] == NEVER:
+            self._due[END] = max(self._media_ns, self._now_ns)
 
     def _send(self, now_ns: int) -> None:
         """All that the sender has to say leaves."""
         way, sender = self._way, self._sender
         events, at, count = sender.events(), 0, 0
-        clear = self._clear and self._down_ns == NEVER
+        clear = self._clear and self._due[DELIVER] == NEVER
         for path, batch in sender.outgoing():
             leaving = None
             if not path.control:  # each batch of media has its event, in that order
@@ -443,9 +435,8 @@ class VirtualRun:
             else:
                 self.hand_over_rtcp(path, batch.data, now_ns)
         if not clear:
-            way.deliver(now_ns)
-            self._down_ns = _moment(way.down.wake_at())
-        self._sender_ns = _moment(sender.timer_at())
+            self._due[DELIVER] = _moment(way.deliver(now_ns))
+        self._due[TEND] = max(_moment(sender.timer_at()), now_ns)
         if count < len(events):
             self._write_what_came(events, now_ns)
 
@@ -490,13 +481,35 @@ class VirtualRun:
         self._arrived_ns = now_ns
         if path.control or path.stream != "audio":
             self._touched = True
+            self._due[PLAY] = now_ns
         else:
-            self._sounded = True
+            self._due[HEED] = now_ns
 
     # ---- the client
 
+    def _ask_device(self, now_ns: int) -> None:
+        """The device takes what it wants now, too."""
+        if self._device is not None and self._device.due_ns <= now_ns:
+            self._player.heard(*self._device.ask(now_ns + 1))
+
+    def _heed_sound(self, now_ns: int) -> None:
+        """Sound has come, which changes nothing else as a rule."""
+        self._ask_device(now_ns)
+        self._due[HEED] = NEVER
+        # At the end, it has to say whether it is over.
+        self._put_off = self._frame is not None and self._player.heed_sound(now_ns)
+        if not self._put_off:
+            self._touched = True
+            self._due[PLAY] = now_ns
+
     def _see_to_player(self, now_ns: int) -> None:
+        self._ask_device(now_ns)
         player = self._player
+        if self._put_off and not self._touched:
+            self._put_off = False
+            self._due[PLAY] = later_ns = max(_moment(player.timer_at()), now_ns)
+            if later_ns > now_ns:
+                return
         self._touched = False
         player.handle_timer(now_ns)
         if outgoing := player.outgoing():
@@ -504,7 +517,7 @@ class VirtualRun:
         if self._frame is None:
             self._over = self._all_has_come(now_ns) and player.finished(now_ns)
         self._tell()
-        self._player_ns, self._put_off = _moment(player.timer_at()), False
+        self._due[PLAY], self._put_off = max(_moment(player.timer_at()), now_ns), False
 
     def _answer(self, outgoing: list[tuple[Path, Batch]], now_ns: int) -> None:
         """What the player has to say leaves."""
@@ -513,13 +526,13 @@ class VirtualRun:
         if len(outgoing) > 1:
             outgoing.sort(key=lambda each: each[0].stream != "audio")
         for path, batch in outgoing:
-            spared = path.stream == "audio" or (way.up.network.clear and self._up_ns == NEVER)
+            spared = path.stream == "audio" or (way.up.network.clear and self._due[RISE] == NEVER)
             if spared:  # over TCP, or by a network that does nothing
                 self._hear(batch.data, now_ns)
             elif way.rise(path.stream, batch.data, now_ns):
                 for data in way.risen(now_ns):
                     self._hear(data, now_ns)
-                self._up_ns = _moment(way.up.wake_at())
+                self._due[RISE] = _moment(way.up.wake_at())
 
     def _tell(self) -> None:
         player = self._player
@@ -530,5 +543,5 @@ class VirtualRun:
                 events = [event for event in events if not isinstance(event, PacketsTaken)]
             self._seen.all_of(events)
             for frame in to_decode:  # nobody looks at it
-                player.decoded(frame, frame, self.clock.now_ns())
+                player.decoded(frame, frame, self._now_ns)
             events = player.events() if to_decode else []
