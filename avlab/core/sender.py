@@ -103,10 +103,12 @@ class Outlet:
         self.stream, self.rate, self.ssrc = stream, rate, ssrc
         self.timestamp_offset = timestamp_offset
         self.again, self.parity, self.own = again, parity, own
+        self.protected = parity is not None or own is not None  # by packets beside its own
         self.media, self.control = Path(stream, control=False), Path(stream, control=True)
         self.first_sequence = self.number = sequence  # the first packet's number and the next one's; neither wraps
         self.packets = self.octets = 0  # that have left
         self.frames = 0  # or chunks of sound
+        self.newest = timestamp_offset  # the RTP timestamp of the newest of them
         self.sent_bytes = 0  # of RTP, with what repairs
         self.copies = 0  # that a network on this side has made of them
         self.marks_next = marks_first
@@ -173,6 +175,7 @@ class Sender:
         """What people call those who report (RFC 3550 6.5.2), where they say it; the one client is 0."""
         self._unix_offset_ns, self._budget, self._name = unix_offset_ns, budget, name
         self._moments = Moments(unix_offset_ns)
+        self._report_ns: int | None = None  # when a sender report goes by itself, where no packet takes it along
         self._by_ssrc: dict[int, Outlet] = {}
         self._start_ns = 0  # when media time 0 was
         self._outgoing: list[tuple[Path, Batch]] = []
@@ -185,12 +188,14 @@ class Sender:
         self.remove(outlet.stream)
         self.outlets[outlet.stream] = outlet
         self._by_ssrc[outlet.ssrc] = outlet
+        self._see_when_reports_are_due()
 
     def remove(self, stream: str) -> None:
         """The client gets a stream no more. Harmless when it did not."""
         outlet = self.outlets.pop(stream, None)
         if outlet is not None:
             del self._by_ssrc[outlet.ssrc]
+            self._see_when_reports_are_due()
 
     def stream_of(self, ssrc: int) -> str | None:
         """The stream that the client knows by this source; None when it is none of its own."""
@@ -238,7 +243,7 @@ class Sender:
         outlet.frames += 1
         if outlet.reported_ns is None or now_ns - outlet.reported_ns >= REPORT_NS:
             self._send_report(outlet, now_ns)
-        timestamp = rtp_timestamp(pts_ns, outlet.rate, outlet.timestamp_offset)
+        timestamp = outlet.newest = rtp_timestamp(pts_ns, outlet.rate, outlet.timestamp_offset)
         stamped = packed.all_stamped(sequence=outlet.number & 0xFFFF, timestamp=timestamp, ssrc=outlet.ssrc)
         if outlet.marks_next:
             outlet.marks_next = False
@@ -246,8 +251,8 @@ class Sender:
             data[1] |= MARKER
             stamped[0] = Batch(bytes(data), stamped[0].size)
         count = packed.total
-        spread = outlet.spreads and (self.spread > 0 or outlet.spreader.wake_at() is not None)
-        if not spread and outlet.parity is None and outlet.own is None and not outlet.waiting:
+        spread = outlet.spreads and (self.spread > 0 or outlet.spreader.waits)
+        if not spread and not outlet.protected and not outlet.waiting:
             outlet.number += count
             if outlet.spreads:
                 outlet.interval_ns(pts_ns)
@@ -313,16 +318,11 @@ class Sender:
 
     def timer_at(self) -> int | None:
         """When `handle_timer` has something to do next; None while it has not."""
-        at_ns, playing = None, self.state is SendState.PLAYING
+        at_ns = self._report_ns if self.state is SendState.PLAYING else None
         for outlet in self.outlets.values():
             if outlet.waiting:
                 due_ns = outlet.spreader.wake_at()
                 if due_ns is not None and (at_ns is None or due_ns < at_ns):
-                    at_ns = due_ns
-            reported_ns = outlet.reported_ns
-            if playing and reported_ns is not None:
-                due_ns = reported_ns + (REPORT_NS + SLACK_NS)
-                if at_ns is None or due_ns < at_ns:
                     at_ns = due_ns
         return at_ns
 
@@ -393,7 +393,13 @@ class Sender:
 
     def _send_report(self, outlet: Outlet, now_ns: int) -> None:
         outlet.reported_ns = now_ns
+        self._see_when_reports_are_due()
         self._control(outlet, now_ns, self._report(outlet, now_ns))
+
+    def _see_when_reports_are_due(self) -> None:
+        """When the first of them goes by itself."""
+        known = [outlet.reported_ns for outlet in self.outlets.values() if outlet.reported_ns is not None]
+        self._report_ns = min(known) + REPORT_NS + SLACK_NS if known else None
 
     def _report(self, outlet: Outlet, now_ns: int) -> rtcp.SenderReport:
         ntp, timestamp = self._moments.tell(now_ns), outlet.timestamp(now_ns - self._start_ns)

@@ -5,11 +5,11 @@ One `Impairment` is one direction of the way to one client. Its streams share th
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import repeat, starmap
 from math import log1p
 from typing import Any, NamedTuple, TypeAlias
@@ -107,12 +107,13 @@ class _Lane:
         "bad",
         "chance",
         "drained_ns",
+        "draw",
         "newest_ns",
         "state",
     )
 
     def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
+        self.chance, self.draw = chance, chance.random
         self.state: dict[Any, Any] = {}  # that of anyone's own loss and delay
         self._numbers, self._ticks = Unwrapper(16), Unwrapper(32)
         self._number = -1  # of the newest packet
@@ -155,11 +156,16 @@ class _Lane:
         self.bad = bad
         return out
 
-    def wait_ns(self, network: Network, draw: float, now_ns: int) -> int:
-        """Jitter without reordering: what is left of the queue met before, or a new one when that has drained."""
-        if now_ns >= self.drained_ns:
-            self.drained_ns = now_ns + _exponential_ns(network.jitter, draw)
-        return self.drained_ns - now_ns
+    def wait_ns(self, mean: float, draw: float, now_ns: int) -> int:
+        """Jitter without reordering: what is left of the queue met before, or a new one when that has drained.
+
+        The time in a new one is exponentially distributed, of this mean in seconds.
+        """
+        if now_ns < self.drained_ns:
+            return self.drained_ns - now_ns
+        wait_ns = round(-mean * NS * log1p(-draw))
+        self.drained_ns = now_ns + wait_ns
+        return wait_ns
 
 
 class Impairment:
@@ -199,12 +205,8 @@ class Impairment:
         self._held: deque[_Queued] = deque()  # what a TCP sender keeps back until the queue has room
         self._arriving: list[tuple[int, int, Outcome]] = []
         self._count = 0
-        self._reliable_bytes = 0
-
-    @property
-    def reliable_bytes(self) -> int:
+        self.reliable_bytes = 0
         """Bytes of TCP connections under way: whoever pushes them bounds them."""
-        return self._reliable_bytes
 
     def backlog_ns(self, now_ns: int) -> int:
         """How long a packet that came now would wait before the bottleneck."""
@@ -218,7 +220,7 @@ class Impairment:
         if network is not self._in_use:
             self._adopt(network, now_ns)
         lane = self._lane(item.stream)
-        draw = lane.chance.random
+        draw = lane.draw
         chance, delay_ns = draw(), None
         loss = network.loss
         if callable(loss) or callable(network.delay):
@@ -227,7 +229,7 @@ class Impairment:
             lost = lane.loses(loss, network, chance) and not item.reliable
         queued = _Queued(item, lost, (draw(), draw(), draw()), delay_ns)
         if item.reliable:
-            self._reliable_bytes += item.size
+            self.reliable_bytes += item.size
         if network.bottleneck is not None and not self._queue:
             passed_ns = network.bottleneck.enter(item.size, now_ns, reliable=item.reliable)
             if passed_ns is None:
@@ -258,20 +260,21 @@ class Impairment:
         if network is not self._in_use:
             self._adopt(network, now_ns)
         size, count = batch.size, batch.total
-        if self._each or self._queue or callable(network.loss):
+        loss = network.loss
+        if self._each or self._queue or callable(loss):
             for at in range(count):
                 each = size if at < count - 1 else batch.last
                 self.push(InTransit(stream, each, Part(item, at, at + 1), reliable), now_ns)
             return
         lane = self._lanes.get(stream) or self._lane(stream)
-        draw, jitter, duplicate = lane.chance.random, network.jitter, network.duplicate
+        jitter, duplicate = network.jitter, network.duplicate
         # For each: its loss, its jitter, its copy, that one's jitter.
-        draws = list(starmap(draw, repeat((), 4 * count)))
+        draws = list(starmap(lane.draw, repeat((), 4 * count)))
         overtaking = network.reorder and not reliable
         least_ns = now_ns + self._delay_ns
         if reliable:
-            self._reliable_bytes += batch.length
-        wait_ns = lane.wait_ns(network, draws[1], now_ns) if jitter else 0
+            self.reliable_bytes += batch.length
+        wait_ns = lane.wait_ns(jitter, draws[1], now_ns) if jitter else 0
         together = (wait_ns > 0 and not overtaking) or not jitter  # the queue that one meets is met by all
         if together and (reliable or not duplicate):
             at_ns = least_ns + wait_ns
@@ -286,9 +289,9 @@ class Impairment:
         first, since_ns, since_lost = 0, 0, False  # of the packets that fare alike so far
         for at in range(count):
             chance, jitters, copied, copys_jitter = draws[4 * at : 4 * at + 4]
-            lost = not reliable and lane.loses(network.loss, network, chance)
+            lost = not reliable and lane.loses(loss, network, chance)
             if at and jitter:
-                wait_ns = lane.wait_ns(network, jitters, now_ns)
+                wait_ns = lane.wait_ns(jitter, jitters, now_ns)
             if lost:
                 at_ns = now_ns
             else:
@@ -363,11 +366,9 @@ class Impairment:
         out: list[Outcome] = []
         arriving = self._arriving
         while arriving and arriving[0][0] <= now_ns:
-            outcome = heapq.heappop(arriving)[2]
-            if type(outcome) is InTransit:
-                _, size, _, reliable = outcome
-                if reliable:
-                    self._reliable_bytes -= size
+            outcome = heappop(arriving)[2]
+            if type(outcome) is InTransit and outcome.reliable:
+                self.reliable_bytes -= outcome.size
             out.append(outcome)
         return out
 
@@ -379,7 +380,7 @@ class Impairment:
         self._arriving.clear()
         self._queue.clear()
         self._held.clear()
-        self._bits = self._reliable_bytes = 0
+        self._bits = self.reliable_bytes = 0
         kept = (outcome for outcome in left if not isinstance(outcome, Copy))
         return [outcome if isinstance(outcome, Dropped) else Dropped(outcome, "in_flight") for outcome in kept]
 
@@ -432,6 +433,7 @@ class Impairment:
         if network.seed != before.seed:
             for stream, lane in self._lanes.items():
                 lane.chance = self._generator(stream)
+                lane.draw = lane.chance.random
         if self._queue:  # what is left of the first packet passes at the new rate
             bits = 8 * self._queue[0].packet.size
             done = min(1.0, (now_ns - self._since_ns) / max(1, _transfer_ns(bits, before.rate)))
@@ -474,7 +476,7 @@ class Impairment:
         packet, lost, (jitter, copied, copys_jitter), delay_ns = queued
         network, lane = self._in_use, self._lanes[packet.stream]
         # Before it is lost: another loss is not to give those after it another jitter.
-        wait_ns = lane.wait_ns(network, jitter, now_ns) if network.jitter else 0
+        wait_ns = lane.wait_ns(network.jitter, jitter, now_ns) if network.jitter else 0
         if lost:
             self._arrive(now_ns, Dropped(packet, "lost"))
             return
@@ -492,7 +494,7 @@ class Impairment:
 
     def _arrive(self, at_ns: int, outcome: Outcome) -> None:
         self._count += 1
-        heapq.heappush(self._arriving, (at_ns, self._count, outcome))
+        heappush(self._arriving, (at_ns, self._count, outcome))
 
 
 def _transfer_ns(bits: int, rate: float | None) -> int:

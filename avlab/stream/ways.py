@@ -23,6 +23,8 @@ floods is not to fill the memory, however long the delay."""
 STALL_BYTES = 1 << 20
 """Media for a peer that reads no faster is dropped while this much waits for it; others are not held up."""
 
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
+
 R = TypeVar("R")
 Given = TypeVar("Given", contravariant=True)
 
@@ -86,12 +88,12 @@ class Way(Generic[R]):
             lane, parcel = f"{stream} rtcp", _Parcel(route, None, batch.data)
             self.down.push_batch("tcp" if reliable else lane, batch, parcel, now_ns, reliable=reliable)
             return True
-        if reliable and waiting + self.down.reliable_bytes > STALL_BYTES:
+        down = self.down
+        if reliable and waiting + down.reliable_bytes > STALL_BYTES:
             self._recording.sent(event._replace(fate="socket_dropped"))
             return False
-        lane = "tcp" if reliable else event.lane
-        parcel = tuple.__new__(_Parcel, (route, event, b""))  # past its own constructor, which takes twice as long
-        self.down.push_batch(lane, batch, parcel, now_ns, reliable=reliable)
+        parcel = _new(_Parcel, (route, event, b""))
+        down.push_batch("tcp" if reliable else event.lane, batch, parcel, now_ns, reliable=reliable)
         return True
 
     def deliver(self, now_ns: int) -> int | None:

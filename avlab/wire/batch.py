@@ -12,15 +12,16 @@ from typing import Any
 class Batch:
     """Datagrams that go the same way at the same moment: `data` is all of them, end to end, of `size` bytes each.
 
-    The last may be shorter. `total` is how many there are, none in an empty buffer, and `length` their bytes.
+    The last may be shorter, `last` bytes. `total` is how many there are, none in an empty buffer, `length` their bytes.
     """
 
-    __slots__ = ("data", "length", "size", "total")
+    __slots__ = ("data", "last", "length", "size", "total")
 
     def __init__(self, data: bytes, size: int) -> None:
         self.data, self.size = data, size
         self.length = length = len(data)
-        self.total = -(-length // size) if length else 0
+        self.total = total = -(-length // size) if length else 0
+        self.last = length - (total - 1) * size if length else 0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Batch) and self.size == other.size and self.data == other.data
@@ -38,11 +39,6 @@ class Batch:
     def body(self) -> bytes:
         """As `data`, for whoever looks at no header: those may be blank here."""
         return self.data
-
-    @property
-    def last(self) -> int:
-        """Bytes of the last datagram."""
-        return self.length - (self.total - 1) * self.size if self.length else 0
 
     def datagrams(self) -> list[bytes]:
         """Each datagram by itself."""

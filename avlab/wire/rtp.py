@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -164,7 +164,8 @@ def spanned(batch: Batch) -> tuple[int, int, bool, bool]:
     whether the first and the last have the marker.
     """
     if isinstance(batch, StampedBatch) and (kind := batch.packed.kind) is not None:
-        return batch.timestamp, batch.packed.ticks if batch.total > 1 else 0, kind[1] and batch.total == 1, kind[1]
+        _, marker, ticks = kind
+        return batch.timestamp, ticks, marker and batch.total == 1, marker
     data, count = batch.data, batch.total
     _, first, _, timestamp, _ = _unpack_header(data)
     _, last, _, last_timestamp, _ = _unpack_header(data, (count - 1) * batch.size)
@@ -346,6 +347,26 @@ _STAMP = struct.Struct("!HII")
 _stamp = _STAMP.pack_into
 
 
+class _Kind(NamedTuple):
+    """What those of one run have in common: the payload type, whether the last has the marker, the timestamps' step."""
+
+    payload_type: int
+    marker: bool
+    ticks: int
+
+
+def _kind(batch: Batch, ticks: int) -> _Kind | None:
+    """Those of one run have fixed headers and no marker but the last one's; none where their timestamps differ."""
+    seconds, count = batch.column(1), batch.total
+    if not 0 < count <= MOST_IN_RUN or not 0 <= ticks < 0x8000_0000 or not HEADER_BYTES <= batch.last <= batch.size:
+        return None
+    first, marker = seconds[0] & 0x7F, seconds[-1] >= MARKER
+    alike = seconds == bytes((first,)) * (count - 1) + seconds[-1:] and seconds[-1] & 0x7F == first
+    if not alike or batch.column(0) != b"\x80" * count or (marker and ticks):
+        return None
+    return _Kind(first, marker, ticks if count > 1 else 0)
+
+
 class Packed:
     """A frame's packets, or a chunk's, made once for all clients: what differs from one to another is left blank.
 
@@ -354,12 +375,13 @@ class Packed:
     how many packets there are.
     """
 
-    __slots__ = ("_kind", "_payloads", "batch", "rest", "ticks", "total")
+    __slots__ = ("_payloads", "batch", "kind", "rest", "ticks", "total")
 
     def __init__(self, batch: Batch, ticks: int = 0, rest: tuple[Batch, ...] = ()) -> None:
         self.batch, self.ticks, self.rest = batch, ticks, rest
         self.total = batch.total + sum(each.total for each in rest)
-        self._kind: tuple[int, bool] | Literal[False] | None = False  # not looked at yet
+        self.kind = _kind(batch, ticks)
+        """What the packets of `batch` have in common; None: they are no one run."""
         self._payloads: list[bytes] | None = None
 
     def __eq__(self, other: object) -> bool:
@@ -381,23 +403,6 @@ class Packed:
         if self._payloads is None:
             self._payloads = payloads(self.batch)
         return self._payloads
-
-    @property
-    def kind(self) -> tuple[int, bool] | None:
-        """The payload type of all packets of `batch`, and whether the last has the marker; None: they are no one run.
-
-        Those that are have fixed headers and no other marker, and none at all where their timestamps differ.
-        """
-        if self._kind is False:
-            batch = self.batch
-            seconds, count = batch.column(1), batch.total
-            first = seconds[0] & 0x7F if seconds else 0
-            marks = bool(seconds) and seconds[-1] >= MARKER
-            alike = seconds == bytes((first,)) * (count - 1) + bytes((first | MARKER if marks else first,))
-            plain = alike and batch.column(0) == b"\x80" * count and HEADER_BYTES <= batch.last <= batch.size
-            few = 0 < count <= MOST_IN_RUN and 0 <= self.ticks < 0x8000_0000
-            self._kind = (first, marks) if plain and few and not (marks and self.ticks) else None
-        return self._kind
 
     def part(self, first: int, after: int) -> Packed:
         """The packets of `batch` from `first` to the one before `after`."""
@@ -428,7 +433,7 @@ class StampedBatch(Batch):
 
     def __init__(self, packed: Packed, sequence: int, timestamp: int, ssrc: int) -> None:
         blank = packed.batch
-        self.size, self.total, self.length = blank.size, blank.total, blank.length
+        self.size, self.total, self.length, self.last = blank.size, blank.total, blank.length, blank.last
         self.packed, self.sequence, self.timestamp, self.ssrc = packed, sequence, timestamp, ssrc
         self._laid_out: bytes | None = None
 
@@ -447,10 +452,11 @@ class StampedBatch(Batch):
     @property
     def run(self) -> RtpRun | None:
         """The packets as `runs` reads them, where they are one run."""
-        kind, ticks = self.packed.kind, self.packed.ticks
+        kind = self.packed.kind
         if kind is None:
             return None
-        known = (kind[0], self.sequence, self.timestamp, self.ssrc, kind[1], self, 0, ticks if self.total > 1 else 0)
+        payload_type, marker, ticks = kind
+        known = payload_type, self.sequence, self.timestamp, self.ssrc, marker, self, 0, ticks
         return _new_tuple(RtpRun, known)
 
     def part(self, first: int, after: int) -> Batch:

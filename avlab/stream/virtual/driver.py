@@ -143,6 +143,7 @@ class VirtualRun:
         self._settings, self._leaving, self._ours = settings, leaving, ours
         self._sent, self._seen = SenderRecording(ours), PlayerRecording(theirs)
         self._sender = self._made_sender()
+        self._outlets = self._sender.outlets
         self._player = self._made_player()
         (_, network), *others = settings.networks
         self._way: Way[Path] = Way(network, client=0, carrier=self, recording=self._sent)
@@ -389,7 +390,7 @@ class VirtualRun:
             index, pts_ns, _, encoded_ns, due_ns, _, _ = frame
             packed, size = self._packed(frame)
             count = self._sender.send("video", packed, pts_ns, now_ns)
-            stamp = rtp_timestamp(pts_ns, VIDEO_CLOCK, 0)
+            stamp = self._outlets["video"].newest
             known = "video", index, pts_ns, stamp, due_ns, encoded_ns, now_ns, size, count, None
             self._sent.offered(_new(Offered, known))
             self._send(now_ns)
@@ -397,17 +398,16 @@ class VirtualRun:
             frame = self._frame
 
     def _send_sound(self, now_ns: int) -> None:
-        chunk, sound = self._chunk, self._sound
-        if chunk is None or sound is None:
+        if self._chunk is None:
             return
-        pts_ns = self._due[CHUNK]
-        self._sender.send("audio", chunk, pts_ns, now_ns)
-        stamp = rtp_timestamp(pts_ns, sound.rate, 0)
-        self._ours.sound_sent(self._chunks, pts_ns, now_ns, self._parts, pts_ns=pts_ns, timestamp=stamp)
+        self._sender.send("audio", self._chunk, now_ns, now_ns)
+        stamp = self._outlets["audio"].newest
+        self._ours.sound_sent(self._chunks, now_ns, now_ns, self._parts, pts_ns=now_ns, timestamp=stamp)
         self._send(now_ns)
         self._chunks += 1
-        self._media_ns = max(self._media_ns, pts_ns + CHUNK_NS)
-        self._due[CHUNK] = next_ns = pts_ns + CHUNK_NS
+        self._due[CHUNK] = next_ns = now_ns + CHUNK_NS
+        if next_ns > self._media_ns:
+            self._media_ns = next_ns
         if next_ns >= self._settings.until_ns:
             self._due[CHUNK] = NEVER
             self._see_whether_over()
@@ -419,9 +419,9 @@ class VirtualRun:
 
     def _send(self, now_ns: int) -> None:
         """All that the sender has to say leaves."""
-        way, sender = self._way, self._sender
+        way, sender, due = self._way, self._sender, self._due
         events, at, count = sender.events(), 0, 0
-        clear = self._clear and self._due[DELIVER] == NEVER
+        clear = self._clear and due[DELIVER] == NEVER
         for path, batch in sender.outgoing():
             leaving = None
             if not path.control:  # each batch of media has its event, in that order
@@ -435,8 +435,10 @@ class VirtualRun:
             else:
                 self.hand_over_rtcp(path, batch.data, now_ns)
         if not clear:
-            self._due[DELIVER] = _moment(way.deliver(now_ns))
-        self._due[TEND] = max(_moment(sender.timer_at()), now_ns)
+            arrives_ns = way.down.wake_at()
+            due[DELIVER] = NEVER if arrives_ns is None else arrives_ns
+        timer_ns = sender.timer_at()
+        due[TEND] = NEVER if timer_ns is None else timer_ns if timer_ns > now_ns else now_ns
         if count < len(events):
             self._write_what_came(events, now_ns)
 
@@ -517,7 +519,9 @@ class VirtualRun:
         if self._frame is None:
             self._over = self._all_has_come(now_ns) and player.finished(now_ns)
         self._tell()
-        self._due[PLAY], self._put_off = max(_moment(player.timer_at()), now_ns), False
+        self._put_off = False
+        timer_ns = now_ns if self._touched else player.timer_at()
+        self._due[PLAY] = NEVER if timer_ns is None else timer_ns if timer_ns > now_ns else now_ns
 
     def _answer(self, outgoing: list[tuple[Path, Batch]], now_ns: int) -> None:
         """What the player has to say leaves."""
