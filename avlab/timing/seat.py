@@ -87,7 +87,10 @@ class Seat:
         self.held.append(item)
         self._last_ns = now_ns
         try:
-            self._ask(self._at.push, item, now_ns)
+            if self._own:
+                self._ask(self._at.push, item, now_ns)
+            else:
+                self._at.push(item, now_ns)
         except PartError as error:
             self._fall_back(error)
 
@@ -110,16 +113,15 @@ class Seat:
         if self._own and not self.held:
             return []
         try:
-            promised_ns = self._promised_ns() if self._own else None
-            given = self._ask(self._at.pull, now_ns)
-            out = self._checked(given, now_ns) if self._own else given
-            for leaving in out:
-                self._let_go(leaving)
-            if not out and promised_ns is not None and promised_ns <= now_ns and self._promised_ns() <= now_ns:
-                raise PartError(f"{self._said} gives nothing at {promised_ns / NS:.6f} s, as its wake_at() promised")
+            out = self._pulled(now_ns) if self._own else self._at.pull(now_ns)
         except PartError as error:
             self._fall_back(error)
             return self.pull(now_ns)
+        for leaving in out:
+            if self.held and self.held[0] is leaving.item:  # most leave in the order in which they came
+                del self.held[0]
+            else:
+                self.held = [item for item in self.held if item is not leaving.item]
         return out
 
     def notices(self) -> list[str]:
@@ -153,6 +155,14 @@ class Seat:
         moment_ns: int = min(FOREVER_NS, int(given))
         return moment_ns
 
+    def _pulled(self, now_ns: int) -> list[Due | Dropped]:
+        """What anyone's own gives, which is something once the moment has come that it has promised."""
+        promised_ns = self._promised_ns()
+        out = self._checked(self._ask(self._at.pull, now_ns), now_ns)
+        if not out and promised_ns <= now_ns and self._promised_ns() <= now_ns:
+            raise PartError(f"{self._said} gives nothing at {promised_ns / NS:.6f} s, as its wake_at() promised")
+        return out
+
     def _checked(self, given: Any, now_ns: int) -> list[Due | Dropped]:
         if not isinstance(given, list | tuple):
             raise PartError(
@@ -180,12 +190,6 @@ class Seat:
                 raise PartError(f"{self._said} returned a frame due at {shown(due_ns)}: it must be nanoseconds")
             out.append(Due(item, int(due_ns)))
         return out
-
-    def _let_go(self, leaving: Due | Dropped) -> None:
-        if self.held and self.held[0] is leaving.item:  # most leave in the order in which they came
-            del self.held[0]
-        else:
-            self.held = [item for item in self.held if item is not leaving.item]
 
     def _fall_back(self, error: PartError) -> None:
         """Deadlines from here on, for what is held and for what comes."""

@@ -176,6 +176,7 @@ class VirtualRun:
             self._due[CHUNK] = 0
         self._chunks = 0
         self._frame: Departure | None = None
+        self._whole = settings.whole
         self._coded = settings.pictures is not None  # there may be pictures to decode
         self._touched = False  # something has come to the player since its time was last seen to
         self._put_off = False  # its time may be later than it said, as sound has come since
@@ -374,7 +375,7 @@ class VirtualRun:
 
     def _packed(self, frame: Departure) -> tuple[Packed, int | None]:
         """A frame's packets, and how many bytes the picture has; None where that is nobody's business."""
-        if self._settings.whole:
+        if self._whole:
             return filler.whole_picture(), None
         quality, width = self.encoding.at(frame.chosen_ns)
         if self._settings.pictures is not None:
@@ -465,7 +466,7 @@ class VirtualRun:
 
     def hand_over(self, route: Path, event: Sent, now_ns: int) -> None:
         """See `ways.Carrier`."""
-        if not self._settings.whole:
+        if not self._whole:
             self._sent.sent(event)
         self._receive(route, event.batch, now_ns)
 
@@ -540,12 +541,12 @@ class VirtualRun:
 
     def _tell(self) -> None:
         player = self._player
-        events = player.events()
-        while events:
-            to_decode = [event.frame for event in events if isinstance(event, FrameToDecode)] if self._coded else ()
-            if self._settings.whole:
+        while events := player.events():
+            if self._whole:
                 events = [event for event in events if not isinstance(event, PacketsTaken)]
             self._seen.all_of(events)
-            for frame in to_decode:  # nobody looks at it
-                player.decoded(frame, frame, self._now_ns)
-            events = player.events() if to_decode else []
+            if not self._coded:
+                return
+            for event in events:
+                if isinstance(event, FrameToDecode):  # nobody looks at it
+                    player.decoded(event.frame, event.frame, self._now_ns)
