@@ -11,7 +11,7 @@ import numpy as np
 
 from avlab.core.arriving import Described
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import ClockTold, Reported, Sent
+from avlab.core.events import ClockTold, Reported
 from avlab.core.player import Player
 from avlab.core.sender import Outlet, Sender
 from avlab.measure.record.trace import Recorder, Trace
@@ -107,20 +107,16 @@ def run(
         heapq.heappush(heap, (true_ns, count, act))
 
     def see_to_sender(true_ns: int) -> None:
-        numbers = []
         for event in sender.events():
-            if isinstance(event, Sent):
-                sent.sent(event)
-                numbers.append(event.number)
-            elif isinstance(event, ClockTold):
+            if isinstance(event, ClockTold):
                 sent.clock(event)
             elif isinstance(event, Reported):
                 sent.reported(event)
-        number = iter(numbers)
-        for path, batch in sender.outgoing():
+        for path, batch, leaving in sender.outgoing():
             delay_ns = down.draw(chance)
-            if not path.control:
-                delays_ns[next(number)] = delay_ns
+            if leaving is not None:
+                sent.sent(leaving)
+                delays_ns[leaving.number] = delay_ns
             at(true_ns + delay_ns, lambda ns, path=path, batch=batch: player.receive(path, batch, theirs.at(ns)))
 
     def see_to_player(true_ns: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from avlab.core.arriving import Described
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import FrameDecided, PacketsTaken, Path, PlayerEvent, Reported, SenderEvent, SyncRead
+from avlab.core.events import FrameDecided, PacketsTaken, Path, PlayerEvent, Reported, SenderEvent, Sent, SyncRead
 from avlab.core.player import Player
 from avlab.core.sender import Outlet, Sender
 from avlab.core.sink import BufferSink
@@ -82,7 +82,7 @@ class Pair:
         self.player.add("audio", Described(L16, RATE))
         self.sink = BufferSink(rate=RATE, channels=1, lead_ns=LATENCY_NS)
         self.player.prepare(streams={"video", "audio"}, delay_ns=200 * MS, sound=self.sink)
-        self.sent: list[SenderEvent] = []
+        self.sent: list[SenderEvent | Sent] = []
         self.seen: list[PlayerEvent] = []
         self._loss, self._delay_ns, self._chance = loss, delay_ns, random.Random(seed)
         self._heap: list[tuple[int, int, Callable[[int], None]]] = []
@@ -112,7 +112,8 @@ class Pair:
                 timer_ns = machine.timer_at()
                 if timer_ns is not None and timer_ns <= now_ns:
                     machine.handle_timer(now_ns)
-                for path, batch in machine.outgoing():
+                for path, batch, *sent in machine.outgoing():
+                    self.sent += [event for event in sent if event is not None]
                     self._carry(machine is self.sender, path, batch, now_ns)
             self.sent += self.sender.events()
             self.seen += self.player.events()

@@ -28,6 +28,7 @@ from avlab.stream.playing.decoding import MOST_WAITING, Decoding
 from avlab.stream.playing.tap import Received
 from avlab.stream.sending.pictures import FURTHER_TYPE, Pictures
 from avlab.timing.jitterbuffer import Frame
+from avlab.wire.batch import Batch
 from avlab.wire.payloads.formats import BytesFormat
 from avlab.wire.payloads.ownpayload import OwnFormat
 from avlab.wire.rtp import RtpPacket
@@ -283,13 +284,13 @@ class Chain:
             now_ns = index * GAP_NS
             frame = self.pictures.encoded(picture(index, 480, 640), width=None, quality=90)
             self.sender.send("video", self.pictures.pack(frame), frame.pts_ns, now_ns)
-            for path, batch in self.sender.outgoing():
+            for path, batch, _ in self.sender.outgoing():
                 if path.control:
                     continue
                 for data in batch.datagrams():
                     self.sent += 1
                     if not lost(self.sent - 1):
-                        self.player.receive(Path("video"), type(batch)(data, len(data)), now_ns)
+                        self.player.receive(Path("video"), Batch(data, len(data)), now_ns)
             for at_ns in range(now_ns, now_ns + GAP_NS, MS):
                 self.move_on(at_ns)
         for at_ns in range(frames * GAP_NS, frames * GAP_NS + 300 * MS, MS):

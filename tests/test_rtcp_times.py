@@ -118,7 +118,7 @@ def told(reporter: int, reference: int | None, *, last_sr: int = 0, delay: int =
 
 def answers(machine: Sender) -> list[rtcp.Delay]:
     found = []
-    for path, batch in machine.outgoing():
+    for path, batch, _ in machine.outgoing():
         for packet in rtcp.parse_compound(batch.data) if path.control else ():
             found += packet.delays if isinstance(packet, rtcp.ExtendedReport) else ()
     return found

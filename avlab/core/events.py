@@ -28,7 +28,7 @@ class Path(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """Packets of one source left the sender, one batch of `outgoing`: their `Sent` come in the same order as those."""
+    """Packets of one source left the sender, as one batch of its `outgoing`."""
 
     time_ns: int
     stream: str
@@ -113,7 +113,16 @@ class ClockTold(NamedTuple):
     """How long it was kept at the other end, by its clock."""
 
 
-SenderEvent: TypeAlias = Sent | Reported | Doubted | KeyAsked | ClockTold
+class Outgoing(NamedTuple):
+    """What a sender sends at once, and by which way."""
+
+    path: Path
+    batch: Batch
+    sent: Sent | None = None
+    """What the packets of media are; None for a compound packet of RTCP."""
+
+
+SenderEvent: TypeAlias = Reported | Doubted | KeyAsked | ClockTold
 
 
 class Offered(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from avlab.core.budget import FeedbackBudget
-from avlab.core.events import ClockTold, Doubted, KeyAsked, Path, Reported, SenderEvent, Sent
+from avlab.core.events import ClockTold, Doubted, KeyAsked, Outgoing, Path, Reported, SenderEvent, Sent
 from avlab.core.moments import Moments, Reference, delay_ns, delay_units, middle
 from avlab.network import belief
 from avlab.network.belief import Account
@@ -103,7 +103,6 @@ class Outlet:
         self.stream, self.rate, self.ssrc = stream, rate, ssrc
         self.timestamp_offset = timestamp_offset
         self.again, self.parity, self.own = again, parity, own
-        self.protected = parity is not None or own is not None  # by packets beside its own
         self.media, self.control = Path(stream, control=False), Path(stream, control=True)
         self.first_sequence = self.number = sequence  # the first packet's number and the next one's; neither wraps
         self.packets = self.octets = 0  # that have left
@@ -178,7 +177,7 @@ class Sender:
         self._report_ns: int | None = None  # when a sender report goes by itself, where no packet takes it along
         self._by_ssrc: dict[int, Outlet] = {}
         self._start_ns = 0  # when media time 0 was
-        self._outgoing: list[tuple[Path, Batch]] = []
+        self._outgoing: list[Outgoing] = []
         self._events: list[SenderEvent] = []
 
     # ---- what is settled with the client
@@ -252,7 +251,7 @@ class Sender:
             stamped[0] = Batch(bytes(data), stamped[0].size)
         count = packed.total
         spread = outlet.spreads and (self.spread > 0 or outlet.spreader.waits)
-        if not spread and not outlet.protected and not outlet.waiting:
+        if not spread and outlet.parity is None and outlet.own is None and not outlet.waiting:
             outlet.number += count
             if outlet.spreads:
                 outlet.interval_ns(pts_ns)
@@ -334,13 +333,15 @@ class Sender:
                 self._report_if_due(outlet, now_ns)
             self._leave(outlet, len(outlet.spreader.pull(now_ns)), now_ns)
 
-    def outgoing(self) -> list[tuple[Path, Batch]]:
+    def outgoing(self) -> list[Outgoing]:
         """What is to be sent, in order, since the last call: by the driver, at once."""
         out, self._outgoing = self._outgoing, []
         return out
 
     def events(self) -> list[SenderEvent]:
-        """What has happened since the last call. Each batch of media in `outgoing` has its `Sent`, in that order."""
+        """What has come from the client since the last call."""
+        if not self._events:
+            return []
         out, self._events = self._events, []
         return out
 
@@ -362,9 +363,9 @@ class Sender:
         """A batch goes out."""
         size, total = batch.length, batch.total
         outlet.sent_bytes += size
-        self._outgoing.append((outlet.media, batch))
         if repair and (own := outlet.own) is not None and repair == own.name:
-            self._events.append(Sent(now_ns, outlet.stream, own.ssrc, own.number, batch, repair))
+            sent = Sent(now_ns, outlet.stream, own.ssrc, own.number, batch, repair)
+            self._outgoing.append(Outgoing(outlet.media, batch, sent))
             own.number += total
             return
         if outlet.began_ns is None:
@@ -374,7 +375,8 @@ class Sender:
         outlet.octets += size - HEADER_BYTES * total
         if outlet.again is not None:
             outlet.again.sent(batch, now_ns)
-        self._events.append(_new(Sent, (now_ns, outlet.stream, outlet.ssrc, number, batch, repair, None)))
+        sent = _new(Sent, (now_ns, outlet.stream, outlet.ssrc, number, batch, repair, None))
+        self._outgoing.append(_new(Outgoing, (outlet.media, batch, sent)))
 
     def _send_again(self, outlet: Outlet, again: RtxSender, nack: rtcp.Asked, now_ns: int) -> None:
         packets = again.answer(nack.within(*again.kept), now_ns, most=self._budget.left(now_ns))
@@ -383,8 +385,8 @@ class Sender:
             number = outlet.again_number(first_sequence(batch))
             outlet.again_number.start_at((number + batch.total - 1) & 0xFFFF)
             outlet.sent_bytes += batch.length
-            self._outgoing.append((outlet.media, batch))
-            self._events.append(Sent(now_ns, outlet.stream, again.ssrc, number, batch, "rtx"))
+            sent = Sent(now_ns, outlet.stream, again.ssrc, number, batch, "rtx")
+            self._outgoing.append(Outgoing(outlet.media, batch, sent))
 
     def _report_if_due(self, outlet: Outlet, now_ns: int) -> None:
         """A sender report with both clocks of this moment, before the first packet and every half second after."""
@@ -419,7 +421,7 @@ class Sender:
     def _control(self, outlet: Outlet, now_ns: int, report: rtcp.SenderReport, *more: rtcp.RtcpPacket) -> None:
         answers = self._answers(outlet, now_ns)
         data = rtcp.serialize_compound([report, rtcp.Sdes(outlet.ssrc, self._name), *answers, *more])
-        self._outgoing.append((outlet.control, Batch(data, len(data))))
+        self._outgoing.append(Outgoing(outlet.control, Batch(data, len(data))))
 
     def _hear(self, outlet: Outlet, hearing: Hearing, block: rtcp.ReportBlock, now_ns: int) -> bool:
         """Whether it is no more often than reports come."""

@@ -32,7 +32,6 @@ from avlab.core import events
 from avlab.core.arriving import Described
 from avlab.core.budget import FeedbackBudget
 from avlab.core.events import Path as StreamPath
-from avlab.core.events import Sent
 from avlab.core.sender import Outlet, Sender
 from avlab.measure.numbers import metrics, recent
 from avlab.measure.record.tables import TABLES
@@ -741,11 +740,11 @@ def _told(data: bytes) -> object:
         sender.handle_timer(now_ns)
         sender.send("video", packed, now_ns, now_ns)
         sender.receive(path, Batch(piece.data, max(1, piece.kind * len(piece.data) // 31)), now_ns)
-        for event in sender.events():
-            if isinstance(event, Sent):
-                sent += len(event.batch.data) if not event.repair else 0
-                back += len(event.batch.data) if event.repair else 0
-        sender.outgoing()
+        sender.events()
+        for leaving in sender.outgoing():
+            if leaving.sent is not None:
+                sent += leaving.batch.length if not leaving.sent.repair else 0
+                back += leaving.batch.length if leaving.sent.repair else 0
         due_ns = sender.timer_at()
         assert due_ns is not None
         assert due_ns >= now_ns

@@ -6,7 +6,7 @@ direction. All of it belongs to the server's thread.
 
 from __future__ import annotations
 
-from avlab.core.events import ClockTold, Doubted, KeyAsked, Reported, Sent
+from avlab.core.events import SenderEvent, Sent
 from avlab.network.offload import Offload
 from avlab.network.settings import Network
 from avlab.stream.recording import SenderRecording
@@ -90,22 +90,13 @@ class Dispatch:
 
     # ---- what clients are sent
 
-    def send(self, peer: Recipient, now_ns: int) -> list[Reported | Doubted | KeyAsked | ClockTold]:
-        """All that a client's sender has for it leaves; what else the sender tells is returned."""
-        told: list[Reported | Doubted | KeyAsked | ClockTold] = []
-        media: list[Sent] = []
-        for event in peer.sender.events():
-            if isinstance(event, Sent):
-                media.append(event)
-            else:
-                told.append(event)
-        sent = iter(media)
+    def send(self, peer: Recipient, now_ns: int) -> list[SenderEvent]:
+        """All that a client's sender has for it leaves; what the sender tells is returned."""
         way = self._way_of.get(peer)
         if way is not None and self._network.clear and way.down.wake_at() is None:
             way = None
         pushed = False
-        for path, batch in peer.sender.outgoing():
-            leaving = None if path.control else next(sent)
+        for path, batch, leaving in peer.sender.outgoing():
             route = peer.routes.get(path.stream)
             if route is None:  # it was torn down by the same bytes that asked for it
                 continue
@@ -121,7 +112,7 @@ class Dispatch:
                 self.hand_over_rtcp(peer, route, batch.data, now_ns)
         if pushed:
             self.deliver(now_ns)
-        return told
+        return peer.sender.events()
 
     def deliver(self, now_ns: int) -> None:
         """Hand over what has come through the network by now, runs of one batch together."""

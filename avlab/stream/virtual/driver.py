@@ -21,7 +21,6 @@ from avlab.core.events import (
     Offered,
     PacketsTaken,
     Path,
-    SenderEvent,
     Sent,
 )
 from avlab.core.player import Player
@@ -421,14 +420,8 @@ class VirtualRun:
     def _send(self, now_ns: int) -> None:
         """All that the sender has to say leaves."""
         way, sender, due = self._way, self._sender, self._due
-        events, at, count = sender.events(), 0, 0
         clear = self._clear and due[DELIVER] == NEVER
-        for path, batch in sender.outgoing():
-            leaving = None
-            if not path.control:  # each batch of media has its event, in that order
-                while not isinstance(event := events[at], Sent):
-                    at += 1
-                leaving, at, count = event, at + 1, count + 1
+        for path, batch, leaving in sender.outgoing():
             if not clear:
                 way.push(path, leaving, batch, now_ns, stream=path.stream, reliable=path.stream == "audio")
             elif leaving is not None:
@@ -440,13 +433,8 @@ class VirtualRun:
             due[DELIVER] = NEVER if arrives_ns is None else arrives_ns
         timer_ns = sender.timer_at()
         due[TEND] = NEVER if timer_ns is None else timer_ns if timer_ns > now_ns else now_ns
-        if count < len(events):
-            self._write_what_came(events, now_ns)
-
-    def _write_what_came(self, events: list[SenderEvent], now_ns: int) -> None:
-        """Reports from the client, for the record and for whoever controls the rate."""
-        for event in events:
-            if isinstance(event, Sent | KeyAsked):
+        for event in sender.events():
+            if isinstance(event, KeyAsked):
                 continue  # every picture of a simulated run is a key picture
             if isinstance(event, Doubted):
                 self._ours.event(now_ns, "report not believed", event.doubt)
