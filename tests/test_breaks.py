@@ -116,7 +116,7 @@ def test_sound_and_pictures_are_in_step_again() -> None:
     broken(run, sound=True)
     stream(run, BACK_NS, sound=True)
     run.run(7 * NS)
-    heard = {round(one.pts_ns / MS): one.heard_ns for event in run.all(SoundDecided) for one in event.runs}
+    heard = {round(one.pts_ns / MS): one.heard_ns for event in run.all(SoundDecided) for one in event.packets}
     assert sum(at is not None for at in heard.values()) >= 76
     shown = {round(pts): at for at, pts in seen(run)}
     both = [(shown[pts], at / MS) for pts, at in heard.items() if at is not None and pts in shown]

@@ -274,7 +274,7 @@ def test_pictures_keep_to_the_sound_which_is_heard_when_it_is_due() -> None:
     offsets = [each.audio_pts_ns - each.video_pts_ns for each in run.all(SyncRead)]
     assert len(offsets) == 2 * FPS
     assert max(map(abs, offsets[5:])) <= 2 * MS
-    assert {played.reason for event in run.all(SoundDecided) for played in event.runs} == {"shown"}
+    assert {played.reason for event in run.all(SoundDecided) for played in event.packets} == {"shown"}
     assert run.packets("audio") == ["used"] * 100
     assert not run.player.finished(3 * NS)  # the device still plays what it was given
     assert run.player.finished(3 * NS + LATENCY_NS)
@@ -318,7 +318,7 @@ def test_sound_that_comes_too_late_for_the_device_is_late() -> None:
     run.run(2 * NS)
     run.end(2 * NS)
     assert run.packets("audio").count("late") == 1
-    assert [played.reason for event in run.all(SoundDecided) for played in event.runs].count("late") == 1
+    assert [played.reason for event in run.all(SoundDecided) for played in event.packets].count("late") == 1
 
 
 # ---- what goes back
@@ -574,7 +574,7 @@ def test_whatever_comes_it_is_woken_no_more_than_it_has_to_do_and_does_the_same_
     came = sum(len(PICTURES[number][first : first + count]) for _, number, first, count in pictures)
     assert len(run.packets()) == came
     assert len(run.packets("audio")) == len(sounds)
-    assert sum(len(event.runs) for event in run.all(SoundDecided)) == len(sounds) - run.packets("audio").count(
+    assert sum(len(event.packets) for event in run.all(SoundDecided)) == len(sounds) - run.packets("audio").count(
         "duplicate"
     )
     assert run.turns < 1_500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import avlab
+from avlab.core.events import SoundDecided
 from avlab.core.player import Player
 from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.network.retransmission import Requester
 from avlab.stream.virtual import filler
 from avlab.stream.virtual.device import Device
 from avlab.timing.level import LevelControl
-from avlab.timing.soundbuffer import SoundBuffer
+from avlab.timing.soundbuffer import Played, PlayedChunk, SoundBuffer, SoundChunk
 from avlab.timing.target import DelayTarget
 from avlab.timing.timeline import Timeline
 from avlab.wire.batch import Batch
+from avlab.wire.payloads.formats import L16Format
 from avlab.wire.payloads.jpeg import FrameAssembler, packed
-from avlab.wire.rtp import RtpRun, chunk, runs
+from avlab.wire.payloads.pcm import PcmFormat
+from avlab.wire.rtp import HEADER_BYTES, RtpRun, chunk, runs, ticks_to_ns
 from avlab.wire.units import NS
 
 MS = NS // 1000
@@ -134,30 +138,76 @@ def test_a_requester_asks_for_the_same_whether_packets_are_told_of_together(seed
 # ---- sound
 
 
-@given(st.data())
-def test_a_chunk_passes_the_buffer_as_its_packets_would(data: st.DataObject) -> None:
-    chance = random.Random(data.draw(st.integers(0, 1 << 32)))
-    one, other = (SoundBuffer(rate=48_000, channels=1) for _ in range(2))
-    for buffer in (one, other):
-        buffer.begin(60 * MS)
-    sizes = [320, 320, 320]
+def some_chunks(seed: int) -> Iterator[tuple[SoundChunk, list[tuple[int, int]]]]:
+    """Chunks that come late, twice, shorter at their end and out of place; and the blocks asked for after each."""
+    chance = random.Random(seed)
     for number in range(60):
         now_ns = number * 20 * MS + chance.randrange(15 * MS) + (chance.random() < 0.05) * 90 * MS
         at = number + (chance.random() < 0.1) * chance.randrange(-3, 4)
-        pts = [at * 20 * MS + part * 20 * MS // 3 for part in range(3)]
-        sounds = [np.zeros((size, 1), np.int16) for size in sizes]
-        taken = one.push_together(sounds, ticks=at * 960, step=320, pts_ns=pts, now_ns=now_ns)
-        assert taken == [
-            other.push(samples, ticks=at * 960 + 320 * part, pts_ns=pts[part], now_ns=now_ns)
-            for part, samples in enumerate(sounds)
-        ]
+        first = at * 960 + (chance.random() < 0.05) * chance.randrange(-100, 100)
+        pts = [ticks_to_ns(first + part * 320, 48_000) for part in range(3)]
+        size = 960 - (chance.random() < 0.1) * chance.randrange(320)
+        samples = np.full((size, 1), number, np.int16)
+        blocks = []
         for block in range(2):
             heard_ns = (number * 20 + block * 10 + 10) * MS + (chance.random() < 0.03) * 70 * MS
-            assert one.pass_by(480, heard_ns) == other.pass_by(480, heard_ns)
-        assert one.played() == other.played()
+            blocks.append((480 + (chance.random() < 0.1) * chance.randrange(-400, 400), heard_ns))
+        yield SoundChunk(samples, first, 320, pts, now_ns), blocks
+
+
+@given(st.integers(0, 1 << 32), st.booleans())
+def test_a_chunk_passes_the_buffer_as_its_packets_would(seed: int, listened: bool) -> None:
+    """With the same moments for each packet, whatever else is done to the buffer; a chunk's are told of together."""
+    chance = random.Random(seed)
+    one, other = (SoundBuffer(rate=48_000, channels=1) for _ in range(2))
+    for buffer in (one, other):
+        buffer.begin(60 * MS)
+    told: tuple[list[Played], list[Played]] = [], []
+    for each, blocks in some_chunks(seed):
+        taken = one.push_together(each)
+        assert taken == [
+            other.push(samples, ticks=ticks, pts_ns=pts_ns, now_ns=each.now_ns)
+            for samples, ticks, pts_ns in each.apart()
+        ]
+        for count, heard_ns in blocks:
+            if listened:
+                (sound, reading), (expected, same) = one.read(count, heard_ns), other.read(count, heard_ns)
+                assert np.array_equal(sound, expected)
+                assert reading == same
+            else:
+                assert one.pass_by(count, heard_ns) == other.pass_by(count, heard_ns)
+        by_ns = chance.randrange(-30, 60) * MS
+        for buffer, played in zip((one, other), told, strict=True):
+            played += packets(buffer.played())
+        if chance.random() < 0.04:
+            for buffer in (one, other):
+                buffer.shift(by_ns)
+        if chance.random() < 0.04:
+            for buffer in (one, other):
+                buffer.ease(by_ns // 10)
+        assert 0 <= len(told[1]) - len(told[0]) <= 3
         assert one.control.level_ns == other.control.level_ns
-        assert (one.cuts, one.corrected) == (other.cuts, other.corrected)
-    assert one.flush() == other.flush()
+        assert one.buffered_ns() == other.buffered_ns()
+        assert (one.cuts, one.corrected, one.underruns) == (other.cuts, other.corrected, other.underruns)
+    for buffer, played in zip((one, other), told, strict=True):
+        played += packets(buffer.flush())
+        played.sort(key=lambda packet: (packet.arrived_ns, packet.ticks, packet.reason))
+    assert told[0] == told[1]
+
+
+def packets(runs: Sequence[Played | PlayedChunk]) -> list[Played]:
+    return SoundDecided(runs, 1, True).packets
+
+
+def test_most_of_the_sound_of_a_stream_is_told_of_in_chunks() -> None:
+    buffer = SoundBuffer(rate=48_000, channels=1)
+    buffer.begin(60 * MS)
+    for number in range(100):
+        pts = [ticks_to_ns(number * 960 + part * 320, 48_000) for part in range(3)]
+        buffer.push_together(SoundChunk(np.zeros((960, 1), np.int16), number * 960, 320, pts, number * 20 * MS))
+        buffer.pass_by(960, number * 20 * MS + 10 * MS)
+    kinds = [type(run) for run in buffer.played()]
+    assert kinds.count(PlayedChunk) > 90
 
 
 @given(st.lists(st.lists(st.integers(-80, 120), max_size=30), max_size=20))
@@ -165,10 +215,33 @@ def test_a_level_is_the_same_whether_arrivals_are_told_of_together(groups: list[
     one, other = LevelControl(), LevelControl()
     for group in groups:
         margins_ns = [margin * MS for margin in group]
-        far = one.arrivals(margins_ns)
-        alone = (at for at, margin_ns in enumerate(margins_ns) if other.arrival(margin_ns))
-        assert far == next(alone, None)
+        near = one.near(len(group))
+        one.arrivals([margin_ns - 5 for margin_ns in margins_ns], 5)
+        far = [other.arrival(margin_ns) for margin_ns in margins_ns]
+        assert not (near and any(far))
         assert (one.level_ns, one.target_ns, one.wish) == (other.level_ns, other.target_ns, other.wish)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("encoding", ["L16", "L8", "L24", "PCMU", "PCMA", "silence"])
+def test_packets_of_sound_are_read_together_as_each_by_itself(encoding: str, channels: int) -> None:
+    form: Any = {"L16": L16Format(8_000, channels), "silence": filler.Silence(8_000, channels)}.get(encoding)
+    form = form or PcmFormat(encoding, 8_000, channels)
+    wide = {"L16": 2, "silence": 2, "L24": 3}.get(encoding, 1) * channels
+    chance = random.Random(1)
+    for octets in (60 * wide, 41 * wide, 59 * wide):
+        payload = bytes(octets) if encoding == "silence" else chance.randbytes(octets)
+        parts = [payload[at : at + 20 * wide] for at in range(0, octets, 20 * wide)]
+        batch = Batch(b"".join(bytes(HEADER_BYTES) + part for part in parts), HEADER_BYTES + 20 * wide)
+        together = form.together(batch, 20)
+        assert together.dtype == np.int16
+        assert np.array_equal(together, np.concatenate([form.samples(part) for part in parts]))
+        assert form.together(batch, 19) is None
+        assert form.together(batch, 21) is None
+    odd = Batch(bytes(2 * HEADER_BYTES + 22 * wide - 1), HEADER_BYTES + 20 * wide)
+    assert (form.together(odd, 20) is None) == (wide > 1)
+    empty = Batch(bytes(2 * HEADER_BYTES + 20 * wide), HEADER_BYTES + 20 * wide)
+    assert form.together(empty, 20) is None
 
 
 WAYS = [{}, {"delay": 0.02, "jitter": 0.02, "loss": 0.05}, {"rate": 2_000, "queue": 0.1}]
@@ -182,7 +255,7 @@ def test_a_player_that_has_no_turn_for_sound_alone_shows_and_hears_the_same(
 ) -> None:
     settings: dict[str, Any] = {"seconds": 6, "network": avlab.Network(**way), "audio": device, "repair": repair}
     heeded = avlab.simulate(data / "count.mp4", **settings)
-    monkeypatch.setattr(Player, "heed_sound", lambda player, now_ns: False)
+    monkeypatch.setattr(Player, "heed_sound", lambda player, now_ns, at_ns: None)
     turn_by_turn = avlab.simulate(data / "count.mp4", **settings)
     for table in ("frames", "packets", "sync", "reports", "clocks", "settings"):
         pd.testing.assert_frame_equal(getattr(heeded, table), getattr(turn_by_turn, table), check_exact=True, obj=table)
@@ -255,6 +328,28 @@ def test_sound_is_written_down_as_frames_are() -> None:
                 came = arrived, arrived, heard
                 plain.frame(FrameRow("audio", None, pts, stamp, None, None, None, *came, 1176, 1, 0, fate))
     assert folded.trace().rows("frames").tobytes() == plain.trace().rows("frames").tobytes()
+
+
+def test_chunks_that_were_heard_are_written_down_as_their_packets_are() -> None:
+    together, apart = (Recorder(side="client", epoch_ns=0, clock="test") for _ in range(2))
+    buffer = SoundBuffer(rate=48_000, channels=1)
+    buffer.begin(60 * MS)
+    written = 0
+    for each, blocks in some_chunks(5):
+        buffer.push_together(each._replace(ticks=each.ticks + 2**32 - 30_000))
+        for count, heard_ns in blocks:
+            buffer.pass_by(count, heard_ns)
+        for run in buffer.played():
+            timed = written % 7 > 0
+            if isinstance(run, PlayedChunk):
+                written += 1
+                together.sound_heard([run, run], wide=6, timed=timed)
+                apart.sound_played(run.apart() * 2, wide=6, timed=timed)
+            else:
+                together.sound_played([run], wide=6, timed=timed)
+                apart.sound_played([run], wide=6, timed=timed)
+    assert written > 20
+    assert together.trace().rows("frames").tobytes() == apart.trace().rows("frames").tobytes()
 
 
 def test_parts_of_a_chunk_count_from_where_they_are_told_to() -> None:

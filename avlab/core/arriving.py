@@ -30,13 +30,14 @@ from avlab.core.repairing import Asking, Rebuilding, Repair, Repairing, repairin
 from avlab.network.ownrepair import OwnRepair, Recovered, RepairReceiver
 from avlab.timing.jitterbuffer import Run
 from avlab.timing.ownbuffer import Tell
+from avlab.timing.soundbuffer import SoundChunk
 from avlab.timing.timeline import REORDERED_NS, Timeline
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch
 from avlab.wire.payloads.formats import L16Format, SoundReader, VideoFormat
 from avlab.wire.payloads.jpeg import NoSizeError
 from avlab.wire.rtp import HEADER_BYTES, ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, chunk, runs
-from avlab.wire.units import NS, PREDICTED, Samples, WireError
+from avlab.wire.units import NS, PREDICTED, WireError
 
 PROBATION = 3
 """So many packets with consecutive numbers make a source (RFC 3550 8.2 and A.1 leave the count open): one stray packet
@@ -711,9 +712,6 @@ class Arriving:
         except WireError as error:
             self._note_malformed(error, now_ns)
             return None
-        return self._present_sound(incoming, samples, ticks, now_ns)
-
-    def _present_sound(self, incoming: Incoming, samples: Samples, ticks: int, now_ns: int) -> str | None:
         self._measure(incoming, len(samples), ticks, now_ns)
         if incoming.misfit:
             return None
@@ -724,27 +722,18 @@ class Arriving:
         self, incoming: Incoming, run: RtpRun, sequence: int, first: int, times_ns: Sequence[int], now_ns: int
     ) -> Sequence[str | None]:
         """The packets of a chunk, with the media time of each: as `_take_sound` for each."""
-        payloads, step, read = run.payloads, run.ticks, incoming.sound.samples
-        count = len(payloads)
-        self._remember(incoming, range(sequence, sequence + count))  # they go on after all that came before
-        whole: list[Samples] = []
-        malformed: list[int] = []  # their places
-        for at, payload in enumerate(payloads):
-            try:
-                whole.append(read(payload))
-            except WireError as error:
-                self._note_malformed(error, now_ns)
-                malformed.append(at)
+        batch, step, count = run.batch, run.ticks, len(times_ns)
+        samples = incoming.sound.together(batch, step)
         since, brought = incoming.measured or (first, 0)
         within = since <= first and first + (count - 1) * step - since < incoming.described.rate
-        if incoming.misfit or malformed or not within:
-            sounds = iter(whole)
+        if samples is None or incoming.misfit or not within:
             return [
-                None if at in malformed else self._present_sound(incoming, next(sounds), first + at * step, now_ns)
-                for at in range(count)
+                self._take_sound(incoming, payload, sequence + at, first + at * step, now_ns)
+                for at, payload in enumerate(run.payloads)
             ]
-        incoming.measured = since, brought + sum(map(len, whole))
-        return self._presenting.take_sounds(whole, ticks=first, step=step, pts_ns=times_ns, now_ns=now_ns)
+        self._remember(incoming, range(sequence, sequence + count))  # they go on after all that came before
+        incoming.measured = since, brought + len(samples)
+        return self._presenting.take_sounds(_new(SoundChunk, (samples, first, step, times_ns, now_ns)))
 
     def _measure(self, incoming: Incoming, samples: int, ticks: int, now_ns: int) -> None:
         """Hold a second of sound against its timestamps: more than they tell of is sound of another encoding.

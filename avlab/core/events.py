@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from avlab.timing.jitterbuffer import Frame
-from avlab.timing.soundbuffer import Played
+from avlab.timing.soundbuffer import Played, PlayedChunk
 from avlab.wire.batch import Batch
 
 _new = tuple.__new__  # a named tuple's own constructor takes twice as long
@@ -299,10 +299,15 @@ class SyncRead(NamedTuple):
 class SoundDecided(NamedTuple):
     """What became of the sound of some packets: heard, or not, and why."""
 
-    runs: Sequence[Played]
+    runs: Sequence[Played | PlayedChunk]
     channels: int
     timed: bool
     """Whether the wire has timestamps; without, `ticks` counts the samples."""
+
+    @property
+    def packets(self) -> list[Played]:
+        """Each packet by itself."""
+        return [packet for run in self.runs for packet in ([run] if isinstance(run, Played) else run.apart())]
 
 
 class DelayChanged(NamedTuple):

@@ -221,12 +221,16 @@ class Player:
             self._report_ns = now_ns + REPORT_NS
             self._report(now_ns)
 
-    def heed_sound(self, now_ns: int) -> bool:
+    def heed_sound(self, now_ns: int, at_ns: int) -> int | None:
         """Sound has come, and nothing else: as `handle_timer`, in less time, where nothing else is to be done.
 
-        False, when there is more to it: call `handle_timer` then. `timer_at` is later now, or what it was.
+        `at_ns` is what `timer_at` was; it is what this gives now, or later. None, when there is more to it: call
+        `handle_timer` then.
         """
-        return not (self._arriving.ended or self._ending.begun) and self._presenting.heed_sound(now_ns)
+        if self._arriving.ended or self._ending.begun:
+            return None
+        moved = self._presenting.heed_sound(now_ns)
+        return self.timer_at() if moved else None if moved is None else at_ns
 
     def outgoing(self) -> list[tuple[Path, Batch]]:
         """What is to be sent, a compound packet of RTCP each, since the last call."""

@@ -5,7 +5,7 @@ Sound leaves through a sink, as only that knows what comes too late; all else th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from avlab.timing.decodeorder import DecodeOrder
 from avlab.timing.jitterbuffer import MAX_FRAMES, AssemblingBuffer, Frame, Run
 from avlab.timing.ownbuffer import OwnBuffer, Tell
 from avlab.timing.playout import DEFAULT_DELAY_NS, TARDY_NS, ClockReading, MediaClock, Playout, Start
+from avlab.timing.soundbuffer import SoundChunk
 from avlab.timing.stage import Dropped
 from avlab.timing.target import DelayTarget, Steering
 from avlab.timing.verdicts import Decision, PictureVerdict, Verdicts
@@ -248,17 +249,16 @@ class Presenting:
             return "late"
         return "used" if self._sound.take(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns) else "late"
 
-    def take_sounds(
-        self, sounds: Sequence[Samples], *, ticks: int, step: int, pts_ns: Sequence[int], now_ns: int
-    ) -> list[str]:
-        """Packets of sound that came together, `step` apart: as `take_sound` for each."""
+    def take_sounds(self, chunk: SoundChunk) -> list[str]:
+        """Packets of sound that came together: as `take_sound` for each."""
+        pts_ns, now_ns = chunk.pts_ns, chunk.now_ns
         self._sound_ns = now_ns
         if self._clock.base_ns is None:
             self._start.arrived("audio", pts_ns[0], now_ns)
         self._steering.target.observe_together("audio", pts_ns, now_ns)
         if self._sound is None:
-            return ["late"] * len(sounds)
-        taken = self._sound.take_together(sounds, ticks=ticks, step=step, pts_ns=pts_ns, now_ns=now_ns)
+            return ["late"] * len(pts_ns)
+        taken = self._sound.take_together(chunk)
         return ["used" if each else "late" for each in taken] if False in taken else ["used"] * len(taken)
 
     def heard(self, readings: Iterable[ClockReading]) -> None:
@@ -334,24 +334,24 @@ class Presenting:
         if self._adaptive:
             yield self._steering.wake_at(self._clock)
 
-    def heed_sound(self, now_ns: int) -> bool:
-        """Sound has come, and nothing else: go by what the device says is heard. Whether nothing is left to be done.
+    def heed_sound(self, now_ns: int) -> bool | None:
+        """Sound has come, and nothing else: go by what the device says is heard. Whether the media clock has moved.
 
-        What has been heard is told of by the next `handle_timer`.
+        None, and nothing done, when there is more to do. What has been heard is told of by the next `handle_timer`.
         """
         clock, sound, wait_ns = self._clock, self._sound, self._wait_ns
         base_ns = clock.base_ns
         usual = base_ns is not None and self._timed and self._sound_ns == now_ns
         if not usual or self._adaptive or self._tells_later:
-            return False
+            return None
         if sound is None or wait_ns is None or sound.sink_lead_ns > wait_ns:
-            return False
+            return None
         if self._readings:
             for reading in self._readings:
                 clock.feed(reading)
             self._readings.clear()
         self._moved_ns = now_ns
-        return clock.base_ns == base_ns
+        return clock.base_ns != base_ns
 
     def handle_timer(self, now_ns: int) -> None:
         """Release what is due by now, give up what came too late."""

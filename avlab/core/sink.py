@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from avlab.timing.playout import ClockReading
-from avlab.timing.soundbuffer import Played, SoundBuffer
+from avlab.timing.soundbuffer import Played, PlayedChunk, SoundBuffer, SoundChunk
 from avlab.wire.units import Samples
 
 SPARE_NS = 20_000_000
@@ -39,10 +39,8 @@ class SoundSink(Protocol):
     def take(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> bool:
         """A packet's sound; False if it comes too late."""
 
-    def take_together(
-        self, sounds: Sequence[Samples], *, ticks: int, step: int, pts_ns: Sequence[int], now_ns: int
-    ) -> Sequence[bool]:
-        """The sound of packets that came together, whose timestamps are `step` apart: as `take` for each."""
+    def take_together(self, chunk: SoundChunk) -> Sequence[bool]:
+        """The sound of packets that came together: as `take` for each."""
 
     def begin(self, base_ns: int) -> None:
         """Media time 0 is to be heard at `base_ns`. Readings from before hold no more."""
@@ -59,7 +57,7 @@ class SoundSink(Protocol):
     def heard(self, now_ns: int) -> tuple[int | None, int, float]:
         """Media time heard at a moment (None before sound began), the buffer's depth in ns, the clocks' skew in ppm."""
 
-    def played(self, *, last: bool = False) -> Sequence[Played]:
+    def played(self, *, last: bool = False) -> Sequence[Played | PlayedChunk]:
         """What has been heard, or was not, since the last call; with `last`, also what is left, as in flight."""
 
 
@@ -97,11 +95,9 @@ class BufferSink:
         """See `SoundSink`."""
         return self._buffer.push(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
 
-    def take_together(
-        self, sounds: Sequence[Samples], *, ticks: int, step: int, pts_ns: Sequence[int], now_ns: int
-    ) -> list[bool]:
+    def take_together(self, chunk: SoundChunk) -> list[bool]:
         """See `SoundSink`."""
-        return self._buffer.push_together(sounds, ticks=ticks, step=step, pts_ns=pts_ns, now_ns=now_ns)
+        return self._buffer.push_together(chunk)
 
     def begin(self, base_ns: int) -> None:
         """See `SoundSink`."""
@@ -123,7 +119,7 @@ class BufferSink:
         """See `SoundSink`."""
         return self._buffer.heard_ns(now_ns), self._buffer.control.level_ns, self._buffer.skew_ppm
 
-    def played(self, *, last: bool = False) -> list[Played]:
+    def played(self, *, last: bool = False) -> list[Played | PlayedChunk]:
         """See `SoundSink`."""
         played = self._buffer.played()
         return played + self._buffer.flush() if last else played

@@ -9,6 +9,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from avlab.media.resampling import LAYOUTS
+from avlab.wire.batch import Batch
 from avlab.wire.payloads.coded import AAC, OPUS, CodedSound
 from avlab.wire.units import Samples, WireError
 
@@ -32,6 +33,9 @@ class DecodedSound:
         self._context = self._opened()
         layout = LAYOUTS[form.channels - 1]
         self._resampler = av.AudioResampler(format="s16", layout=layout, rate=form.clock_rate)
+
+    def together(self, batch: Batch, step: int, /) -> None:
+        """See `formats.SoundReader`: how much sound a packet has is known once it is decoded."""
 
     def samples(self, payload: bytes, /) -> Samples:
         """See `formats.SoundReader`. WireError for what cannot be decoded."""

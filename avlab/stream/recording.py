@@ -37,6 +37,7 @@ from avlab.core.events import (
 from avlab.measure.record.folded import PACKET_CODE, STREAM_CODE, PacketRun
 from avlab.measure.record.tables import UNKNOWN
 from avlab.measure.record.trace import FrameRow, Recorder
+from avlab.timing.soundbuffer import PlayedChunk
 from avlab.wire.rtp import HEADER_BYTES, spanned
 from avlab.wire.units import NS
 
@@ -224,7 +225,11 @@ class PlayerRecording:
 
     def _write_sound(self, event: SoundDecided) -> None:
         runs, channels, timed = event
-        self._recorder.sound_played(runs, wide=2 * channels, timed=timed)
+        wide = 2 * channels
+        for kind, alike in groupby(runs, type):
+            those: list[Any] = list(alike)
+            write = self._recorder.sound_heard if kind is PlayedChunk else self._recorder.sound_played
+            write(those, wide=wide, timed=timed)
 
 
 def _pass_over(event: PlayerEvent) -> None:

@@ -34,6 +34,8 @@ class LevelControl:
         self._first: list[int] = []
         self._average_ns = 0.0
         self._target_ns: float | None = None
+        self.wish = 0
+        """Samples to consume beyond those asked for: 1 when too much is buffered, -1 when too little, mostly 0."""
         self.easing_ns = 0.0
         """How much is still to be taken out, slowly, and not to be put in again."""
 
@@ -52,44 +54,39 @@ class LevelControl:
         """How far the level is above where it is to be kept; negative when too little is buffered."""
         return 0 if self._target_ns is None else round(self._average_ns - self._target_ns)
 
-    @property
-    def wish(self) -> int:
-        """Samples to consume beyond those asked for: 1 when too much is buffered, -1 when too little, mostly 0."""
-        if self._target_ns is None:
-            return 0
-        stray_ns = self._average_ns - self._target_ns
-        return 0 if -SLACK_NS <= stray_ns <= SLACK_NS else 1 if stray_ns > 0 else -1
-
     def usual(self, margin_ns: int) -> bool:
         """Whether a margin is near the level, once there is one."""
         return self._target_ns is not None and abs(margin_ns - self._average_ns) <= SURPRISE_NS
 
+    def near(self, count: int) -> bool:
+        """Whether the level stays within `FAR_NS` of where it is kept, whenever the next `count` arrivals come."""
+        within_ns = FAR_NS - count * SURPRISE_NS / MEMORY
+        stray_ns = 0 if self._target_ns is None else self._average_ns - self._target_ns
+        return -within_ns <= stray_ns <= within_ns
+
     def arrival(self, margin_ns: int) -> bool:
         """Sound came `margin_ns` before it is to be heard; whether the level is `FAR_NS` from where it is kept."""
-        return self.arrivals((margin_ns,)) is not None
+        self.arrivals((margin_ns,))
+        return self._target_ns is not None and not -_WITHIN_NS <= self._average_ns - self._target_ns <= _WITHIN_NS
 
-    def arrivals(self, margins_ns: Sequence[int]) -> int | None:
-        """As `arrival` for each of several, up to the first at which the level is so far; the place of that, or None.
-
-        Those after it are not looked at: sound is to be cut before.
-        """
+    def arrivals(self, moments_ns: Sequence[int], later_ns: int = 0) -> None:
+        """Sound came so long before it is to be heard, each time later by `later_ns`."""
         target_ns, average_ns = self._target_ns, self._average_ns
         if target_ns is None:
-            return self._settle(margins_ns)
-        for at, margin_ns in enumerate(margins_ns):
-            surprise_ns = margin_ns - average_ns
+            self._settle([moment_ns + later_ns for moment_ns in moments_ns])
+            return
+        for moment_ns in moments_ns:
+            surprise_ns = moment_ns + later_ns - average_ns
             if surprise_ns > SURPRISE_NS:
                 surprise_ns = SURPRISE_NS
             elif surprise_ns < -SURPRISE_NS:
                 surprise_ns = -SURPRISE_NS
             average_ns += surprise_ns / MEMORY
-            if not -_WITHIN_NS <= average_ns - target_ns <= _WITHIN_NS:
-                self._average_ns = average_ns
-                return at
         self._average_ns = average_ns
-        return None
+        stray_ns = average_ns - target_ns
+        self.wish = 0 if -SLACK_NS <= stray_ns <= SLACK_NS else 1 if stray_ns > 0 else -1
 
-    def _settle(self, margins_ns: Sequence[int]) -> int | None:
+    def _settle(self, margins_ns: Sequence[int]) -> None:
         """The first arrivals, of which the level is taken; with `SETTLE` of them, those after that are `arrivals`."""
         first = self._first
         for at, margin_ns in enumerate(margins_ns, 1):
@@ -98,14 +95,14 @@ class LevelControl:
             if len(first) == SETTLE:
                 self._average_ns = self._target_ns = float(median(first))
                 first.clear()
-                far = self.arrivals(margins_ns[at:])
-                return None if far is None else at + far
-        return None
+                self.arrivals(margins_ns[at:])
+                return
 
     def corrected(self, by_ns: float) -> None:
         """What comes from here on has a margin higher by `by_ns`, as was wished."""
         self._average_ns += by_ns
         self._first = [margin_ns + round(by_ns) for margin_ns in self._first]
+        self.arrivals(())
 
     def ease(self, by_ns: int) -> None:
         """The margin may come down by `by_ns`, a little at a time; 0 for no further. Replaces what was said before."""
@@ -118,6 +115,6 @@ class LevelControl:
 
     def shift(self, by_ns: float) -> None:
         """The margin is higher by `by_ns` from here on, and is to stay so."""
-        self.corrected(by_ns)
         if self._target_ns is not None:
             self._target_ns += by_ns
+        self.corrected(by_ns)

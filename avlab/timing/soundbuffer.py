@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from operator import attrgetter
@@ -47,8 +47,33 @@ _DECAY_NS = 2_000_000  # in which a step left by a gap dies away to 1/e: slow en
 _new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 
+class SoundChunk(NamedTuple):
+    """Packets of sound that came together, each of which goes on where the one before it ends."""
+
+    samples: Samples
+    """Of all of them: int16, shape (sample frames, channels)."""
+    ticks: int
+    """The first one's RTP timestamp, unwrapped."""
+    step: int
+    """From one timestamp to the next, and how many sample frames each packet has; the last one may have fewer."""
+    pts_ns: Sequence[int]
+    """The media time of each, to the nearest nanosecond by these timestamps."""
+    now_ns: int
+    """When they came."""
+
+    def apart(self) -> Iterator[tuple[Samples, int, int]]:
+        """Of each packet its samples, timestamp and media time."""
+        for at, pts_ns in enumerate(self.pts_ns):
+            first = at * self.step
+            yield self.samples[first : first + self.step], self.ticks + first, pts_ns
+
+
+Block = tuple[int, int, int]
+"""What a device was given at a time: from which position on, to which, and when the first of it is heard."""
+
+
 class Played(NamedTuple):
-    """A run of sound that has left the buffer: `heard_ns` is when it began to sound, None if it never did."""
+    """A packet's sound that has left the buffer: `heard_ns` is when it began to sound, None if it never did."""
 
     ticks: int
     pts_ns: int
@@ -58,18 +83,67 @@ class Played(NamedTuple):
     reason: str  # shown, late, skipped or in_flight
 
 
+class PlayedChunk(NamedTuple):
+    """Packets of sound that came together, and have been heard from the first to the last."""
+
+    count: int  # type: ignore[assignment]  # tuple has a method of this name, which nobody misses
+    ticks: int
+    """The first one's timestamp; the next ones' are `step` apart."""
+    step: int
+    """And so many samples has each, but for the last."""
+    size: int
+    """In samples, of all of them."""
+    arrived_ns: int
+    position: int
+    """Of the first sample, in samples of media time."""
+    rate: int
+    """Samples a second."""
+    pts_ns: Sequence[int]
+    """Of each."""
+    blocks: Sequence[Block]
+    """In which they were heard, in their order."""
+
+    @property
+    def reason(self) -> str:
+        """See `Played`."""
+        return "shown"
+
+    def apart(self) -> list[Played]:
+        """Each packet by itself."""
+        out = []
+        for at, pts_ns in enumerate(self.pts_ns):
+            first = at * self.step
+            heard_ns = _heard_ns(self.position + first, self.blocks, self.rate)
+            size = min(self.step, self.size - first)
+            out.append(Played(self.ticks + first, pts_ns, size, self.arrived_ns, heard_ns, "shown"))
+        return out
+
+
 class _SoundRun(NamedTuple):
+    """A packet's sound, or a chunk's."""
+
     position: int  # in samples of media time
     end: int
     samples: Samples
     ticks: int
-    pts_ns: int
+    step: int
+    pts_ns: Sequence[int]  # of each packet
     arrived_ns: int
-    heard_ns: int | None = None
+    blocks: list[Block]  # in which it has been heard so far; a single packet's begin with the first of it
 
-    def heard(self, since_ns: int) -> _SoundRun:
-        """The same, heard since then."""
-        return _new(_SoundRun, (*self[:-1], since_ns))
+    def apart(self) -> Iterator[_SoundRun]:
+        """Each packet by itself."""
+        if len(self.pts_ns) == 1:
+            yield self
+            return
+        for at, pts_ns in enumerate(self.pts_ns):
+            first = at * self.step
+            samples = self.samples[first : first + self.step]
+            position = self.position + first
+            end = position + len(samples)
+            blocks = [block for block in self.blocks if block[0] < end and block[1] > position]
+            known = position, end, samples, self.ticks + first, 0, (pts_ns,), self.arrived_ns, blocks
+            yield _new(_SoundRun, known)
 
 
 class SoundBuffer:
@@ -85,7 +159,7 @@ class SoundBuffer:
         self.corrected = 0  # samples taken out less samples put in
         self.cuts = 0  # how often sound was left out, or silence put in, at a stroke
         self._runs: deque[_SoundRun] = deque()  # by position
-        self._played: list[Played] = []
+        self._played: list[Played | PlayedChunk] = []
         self._limit = LIMIT_NS * rate // NS
         self._base_ns: int | None = None
         self._position: int | None = None  # the next sample to be read, in samples of media time
@@ -122,7 +196,7 @@ class SoundBuffer:
         """A run of int16 samples (n, channels) whose first is media time `pts_ns`; False if it comes too late."""
         position = (pts_ns * self.rate + NS // 2) // NS
         end, here = position + len(samples), self._position
-        run = _SoundRun(position, end, samples, ticks, pts_ns, now_ns)
+        run: _SoundRun = _new(_SoundRun, (position, end, samples, ticks, 0, (pts_ns,), now_ns, []))
         if here is not None and here < end and position - here <= self._limit:
             self._astray_ns = None
         elif not self._in_reach(run, now_ns):
@@ -132,11 +206,12 @@ class SoundBuffer:
         if self._last is not None:
             heard_now_ns, since_ns = self._last
             margin_ns = pts_ns - heard_now_ns - now_ns + since_ns
-            control = self.control
-            if control.arrival(margin_ns):
+            if self.control.arrival(margin_ns):
                 self._catch_up()
-            if now_ns >= self._measure_ns and control.usual(margin_ns):
-                self._measure(pts_ns, now_ns)
+            if now_ns >= self._measure_ns:
+                self._measure(pts_ns, now_ns, margin_ns=margin_ns)
+        if self._runs and self._runs[-1].end > position:
+            self._take_apart()
         runs = self._runs
         if not runs or runs[-1].position <= position:
             runs.append(run)
@@ -146,42 +221,37 @@ class SoundBuffer:
             self._finish(runs.popleft(), "skipped")
         return True
 
-    def push_together(
-        self, sounds: Sequence[Samples], *, ticks: int, step: int, pts_ns: Sequence[int], now_ns: int
-    ) -> list[bool]:
-        """Runs that came together, `step` ticks apart, as `push` for each: in less time where they are as they should.
+    def push_together(self, chunk: SoundChunk) -> list[bool]:
+        """A chunk's packets, as `push` for each: in less time where they are as they should.
 
-        That is: within reach, after all that is there, and with the level where it is kept.
+        That is: within reach, after all that is there, and with the level where it is kept. They are one run then.
         """
-        if not sounds:
-            return []
-        here, last, runs, rate = self._position, self._last, self._runs, self.rate
-        positions = [(moment_ns * rate + NS // 2) // NS for moment_ns in pts_ns]
+        samples, ticks, step, pts_ns, now_ns = chunk
+        here, last, runs, control, rate = self._position, self._last, self._runs, self.control, self.rate
+        position, rest = divmod(pts_ns[0] * rate + NS // 2, NS)
+        end = position + len(samples)
         if (
             here is None
             or last is None
-            or not here < positions[0]
-            or positions[-1] - self._limit > here
-            or now_ns >= self._measure_ns
-            or len(runs) + len(sounds) > LIMIT_RUNS
-            or (runs and runs[-1].position > positions[0])
+            or not here < position
+            or self._spent > position
+            or end - self._limit > here
+            or not rate < rest < NS - rate  # else rounded moments may not be a whole step of samples apart
+            or len(runs) + len(pts_ns) > LIMIT_RUNS
+            or (runs and runs[-1].end > position)
+            or not control.near(len(pts_ns))
         ):
-            taken = self.push(sounds[0], ticks=ticks, pts_ns=pts_ns[0], now_ns=now_ns)
-            rest = self.push_together(sounds[1:], ticks=ticks + step, step=step, pts_ns=pts_ns[1:], now_ns=now_ns)
-            return [taken, *rest]
+            return [self.push(each, ticks=stamp, pts_ns=at_ns, now_ns=now_ns) for each, stamp, at_ns in chunk.apart()]
         self._astray_ns = None
         lead_ns = last[1] - last[0] - now_ns
-        far = self.control.arrivals([moment_ns + lead_ns for moment_ns in pts_ns])
-        within = len(sounds) if far is None else far + 1
-        for position, samples, moment_ns in zip(positions[:within], sounds, pts_ns, strict=False):
-            known = position, position + len(samples), samples, ticks, moment_ns, now_ns, None
-            runs.append(_new(_SoundRun, known))
-            ticks += step
-        if far is None:
-            return [True] * within
-        self._catch_up()
-        rest = self.push_together(sounds[within:], ticks=ticks, step=step, pts_ns=pts_ns[within:], now_ns=now_ns)
-        return [True] * within + rest
+        if now_ns < self._measure_ns:
+            control.arrivals(pts_ns, lead_ns)
+        else:
+            for moment_ns in pts_ns:
+                control.arrival(moment_ns + lead_ns)
+                self._measure(moment_ns, now_ns, margin_ns=moment_ns + lead_ns)
+        runs.append(_new(_SoundRun, (position, end, samples, ticks, step, pts_ns, now_ns, [])))
+        return [True] * len(pts_ns)
 
     def shift(self, by_ns: int) -> None:
         """Hear everything later by `by_ns` (earlier when negative): silence goes in, or sound is left out."""
@@ -205,7 +275,11 @@ class SoundBuffer:
         heard_ns, reading, begin = self._reach(count, heard_ns)
         if begin is None:
             return self._silence(count), reading
-        block, holes, consume = self._take(begin, count, heard_ns)
+        consume = self._consume(begin, count, heard_ns)
+        if consume == count:
+            block, holes = self._gather(begin, count)
+        else:
+            block, holes = stretch(self._gather(begin, consume + 1)[0], consume, count), []
         self._leave(begin + consume)
         return self._smooth(block, holes, begin, begin + consume), reading
 
@@ -213,13 +287,15 @@ class SoundBuffer:
         """As `read`, for a device that nobody listens to: no block is made. Underruns are not counted."""
         begin, due_ns, control = self._position, self._due_ns, self.control
         usual = begin is not None and due_ns is not None and -JUMP_NS <= heard_ns - due_ns <= JUMP_NS
-        if begin is None or not usual or control.easing_ns > 0 or control.wish:
+        if begin is None or not usual or control.wish or control.easing_ns > 0:
             return self._pass_by_oddly(count, heard_ns)
+        rate, end = self.rate, begin + count
         self._strange = 0
-        self._due_ns = heard_ns + count * NS // self.rate
+        self._due_ns = heard_ns + count * NS // rate
         self._read += count
-        self._last = reading = _new(ClockReading, (begin * NS // self.rate, heard_ns))
-        self._hear(begin, begin + count, heard_ns)
+        self._last = reading = _new(ClockReading, (begin * NS // rate, heard_ns))
+        self._hear(begin, end, heard_ns)
+        self._leave(end)
         self._follows = None
         return reading
 
@@ -227,14 +303,7 @@ class SoundBuffer:
         """As `pass_by`, before sound begins, where the device jumps, or samples are to be left out or put in."""
         heard_ns, reading, begin = self._reach(count, heard_ns)
         if begin is not None:
-            wish, easing = self._correction(count)
-            consume = count + wish + easing
-            if consume != count and count > 1 and not self._mark(begin, consume + 1, heard_ns):
-                self._correct(wish, easing)
-            else:
-                consume = count
-                self._mark(begin, count, heard_ns)
-            self._leave(begin + consume)
+            self._leave(begin + self._consume(begin, count, heard_ns))
             self._follows = None
         return reading
 
@@ -262,48 +331,40 @@ class SoundBuffer:
         while runs and runs[0].end <= end:
             self._finish(runs.popleft(), "shown")
 
-    def _hear(self, begin: int, end: int, heard_ns: int) -> None:
-        """All from one position to another is heard, its first sample at a moment: `_mark` and `_leave` in one."""
-        runs, rate, played = self._runs, self.rate, self._played
-        unheard = begin if begin > self._spent else self._spent
-        while runs and runs[0].end <= end:
-            position, right, _, ticks, pts_ns, arrived_ns, since_ns = runs.popleft()
-            reason = "shown"
-            if since_ns is None:
-                left = position if position > unheard else unheard
-                if left < right:
-                    since_ns = heard_ns + (left - begin) * NS // rate
-                else:
-                    reason = "skipped"
-            if right > unheard:
-                unheard = right
-            played.append(_new(Played, (ticks, pts_ns, right - position, arrived_ns, since_ns, reason)))
-        for at, run in enumerate(runs):
-            left, right = run.position, run.end
+    def _hear(self, begin: int, end: int, heard_ns: int) -> bool:
+        """A device takes a block, whose first sample is heard at a moment. Whether there are holes in it."""
+        done, holes, spent = begin, False, self._spent
+        unheard = begin if begin > spent else spent
+        block = begin, end, heard_ns
+        for run in self._runs:
+            left, right = run[0], run[1]
             if left >= end:
                 break
-            if left < unheard:
-                left = unheard
-            if run.heard_ns is None and left < end and left < right:
-                runs[at] = run.heard(heard_ns + (left - begin) * NS // rate)
-            if right > unheard:
-                unheard = right
-        self._position = end
-        if end > self._spent:
-            self._spent = end
+            if left >= unheard:
+                run.blocks.append(block)
+                if left > done:
+                    holes = True
+            elif right > unheard and end > unheard:
+                run.blocks.append((unheard, end, heard_ns + (unheard - begin) * NS // self.rate))
+                if unheard > done:
+                    holes = True
+            else:
+                continue
+            done = unheard = right
+        return holes or done < end
 
     def heard_ns(self, now_ns: int) -> int | None:
         """The media time that is heard at a moment; None before sound has begun."""
         return None if self._last is None else self._last.media_ns + (now_ns - self._last.now_ns)
 
-    def played(self) -> list[Played]:
-        """The runs that have left the buffer since the last call."""
+    def played(self) -> list[Played | PlayedChunk]:
+        """What has left the buffer since the last call."""
         if not self._played:
             return []
         out, self._played = self._played, []
         return out
 
-    def flush(self) -> list[Played]:
+    def flush(self) -> list[Played | PlayedChunk]:
         """What is left at the end of a run, as in flight."""
         self._discard("in_flight")
         return self.played()
@@ -329,7 +390,7 @@ class SoundBuffer:
         if now_ns - self._astray_ns < ASTRAY_NS or self._last is None:
             return False
         self._discard("skipped")
-        margin_ns = run.pts_ns - self._last.media_ns - now_ns + self._last.now_ns
+        margin_ns = run.pts_ns[0] - self._last.media_ns - now_ns + self._last.now_ns
         ahead_ns = _ns(run.position - self._position, self.rate)
         self._move(max(self.control.target_ns - margin_ns, CUSHION_NS - ahead_ns))
         self._spent = self._position
@@ -347,7 +408,16 @@ class SoundBuffer:
         self.control.corrected(-stray_ns)
         self.cuts += 1
 
+    def _take_apart(self) -> None:
+        """The packets of a chunk no longer go the same way."""
+        if all(len(run.pts_ns) == 1 for run in self._runs):
+            return
+        self._runs = deque(packet for run in self._runs for packet in run.apart())
+        while self._position is not None and self._runs and self._runs[0].end <= self._position:
+            self._finish(self._runs.popleft(), "shown")
+
     def _move(self, by_ns: int) -> None:
+        self._take_apart()
         if self._base_ns is not None:
             self._base_ns += by_ns
         if self._position is not None:
@@ -371,28 +441,32 @@ class SoundBuffer:
         if self._strange < 3:
             return self._due_ns
         self._strange = 0
+        self._take_apart()
         self._position += _samples(off_ns, self.rate)
         self._skew = RateEstimator()
         return heard_ns
 
-    def _measure(self, pts_ns: int, now_ns: int) -> None:
-        """Compare the sender's clock with the device's, by which `_read` samples have been heard at `_due_ns`."""
-        if self._due_ns is not None:
+    def _measure(self, pts_ns: int, now_ns: int, *, margin_ns: int) -> None:
+        """Now and then, compare the sender's clock with the device's, by which `_read` samples are heard at `_due_ns`.
+
+        By what came about as early as usual.
+        """
+        if now_ns >= self._measure_ns and self._due_ns is not None and self.control.usual(margin_ns):
             self._skew.update(self._read * NS // self.rate + now_ns - self._due_ns, pts_ns)
             self._measure_ns = now_ns + MEASURE_NS
 
     # ---- what is sent to the device
 
-    def _take(self, begin: int, count: int, heard_ns: int) -> tuple[Samples, list[tuple[int, int]], int]:
-        """A block from `begin`, its holes, and how many samples of media time it consumes: some off when corrected."""
+    def _consume(self, begin: int, count: int, heard_ns: int) -> int:
+        """A device takes a block of `count` samples. How many of media time it is made of: some off when corrected."""
         wish, easing = self._correction(count)
         consume = count + wish + easing
-        if consume != count and count > 1:
-            source, holes = self._gather(begin, consume + 1, heard_ns)  # one more, to interpolate towards
-            if not holes:
-                self._correct(wish, easing)
-                return stretch(source, consume, count), [], consume
-        return *self._gather(begin, count, heard_ns), count
+        if consume == count or count == 1:
+            self._hear(begin, begin + count, heard_ns)
+        elif not self._hear(begin, begin + consume + 1, heard_ns):  # one more, to interpolate towards
+            self._correct(wish, easing)
+            return consume
+        return count
 
     def _correction(self, count: int) -> tuple[int, int]:
         """How many samples to consume beyond those asked for: by the level, and for a delay that comes down."""
@@ -411,14 +485,14 @@ class SoundBuffer:
         self._ease_credit -= whole
         return whole
 
-    def _gather(self, begin: int, count: int, heard_ns: int) -> tuple[Samples, list[tuple[int, int]]]:
+    def _gather(self, begin: int, count: int) -> tuple[Samples, list[tuple[int, int]]]:
         """The samples at `count` positions from `begin`; and the holes (first, end), filled with silence."""
         block = np.empty((count, self.channels), np.int16)
         holes = []
         end = begin + count
         done = begin
         unheard = begin if begin > self._spent else self._spent
-        for at, run in enumerate(self._runs):
+        for run in self._runs:
             left, right = run.position, run.end
             if left >= end:
                 break
@@ -431,35 +505,12 @@ class SoundBuffer:
             if left > done:
                 holes.append((done - begin, left - begin))
             block[left - begin : right - begin] = run.samples[left - run.position : right - run.position]
-            if run.heard_ns is None:
-                self._runs[at] = run.heard(heard_ns + (left - begin) * NS // self.rate)
             done = unheard = right
         if done < end:
             holes.append((done - begin, count))
         for first, after in holes:
             block[first:after] = 0
         return block, holes
-
-    def _mark(self, begin: int, count: int, heard_ns: int) -> bool:
-        """Note what is heard at `count` positions from `begin`, as `_gather` does; whether there are holes."""
-        end = begin + count
-        done, holes = begin, False
-        unheard = begin if begin > self._spent else self._spent
-        for at, run in enumerate(self._runs):
-            left, right = run.position, run.end
-            if left >= end:
-                break
-            if left < unheard:
-                left = unheard
-            if right > end:
-                right = end
-            if left >= right:
-                continue
-            holes = holes or left > done
-            if run.heard_ns is None:
-                self._runs[at] = run.heard(heard_ns + (left - begin) * NS // self.rate)
-            done = unheard = right
-        return holes or done < end
 
     def _smooth(self, block: Samples, holes: list[tuple[int, int]], begin: int, end: int) -> Samples:
         """Take the steps out of a block: wherever it does not continue what was before, it starts from there."""
@@ -500,12 +551,24 @@ class SoundBuffer:
             self._finish(self._runs.popleft(), reason)
 
     def _finish(self, run: _SoundRun, reason: str) -> None:
-        if reason == "shown" and run.heard_ns is None:
-            reason = "skipped"  # passed over: by the start, by a shift, or in favour of a run at the same place
-        heard_ns = run.heard_ns if reason == "shown" else None
-        self._played.append(
-            _new(Played, (run.ticks, run.pts_ns, run.end - run.position, run.arrived_ns, heard_ns, reason))
-        )
+        position, end, _, ticks, step, pts_ns, arrived_ns, blocks = run
+        if len(pts_ns) == 1:
+            if reason == "shown" and not blocks:
+                reason = "skipped"  # passed over: by the start, by a shift, or in favour of a run at the same place
+            heard_ns = _heard_ns(position, blocks, self.rate) if reason == "shown" else None
+            self._played.append(_new(Played, (ticks, pts_ns[0], end - position, arrived_ns, heard_ns, reason)))
+        elif reason == "shown":
+            known = len(pts_ns), ticks, step, end - position, arrived_ns, position, self.rate, pts_ns, blocks
+            self._played.append(_new(PlayedChunk, known))
+        else:
+            for packet in run.apart():
+                self._finish(packet, "shown" if packet.end <= self._spent else reason)
+
+
+def _heard_ns(position: int, blocks: Sequence[Block], rate: int) -> int:
+    """When the first sample of a packet was heard: of what is at its position, or what begins behind that."""
+    begin, _, heard_ns = next(block for block in blocks if block[1] > position)
+    return heard_ns + max(0, position - begin) * NS // rate
 
 
 def _samples(ns: int, rate: int) -> int:

@@ -620,9 +620,13 @@ class _Sounding:
         assert samples.ndim == 2
         return True
 
-    def take_together(self, sounds: Any, *, ticks: int, step: int, pts_ns: Any, now_ns: int) -> list[bool]:
-        assert len(sounds) == len(pts_ns)
-        return [self.take(samples, ticks=ticks, pts_ns=0, now_ns=now_ns) for samples in sounds]
+    def take_together(self, chunk: Any) -> list[bool]:
+        packets = list(chunk.apart())
+        assert all(len(samples) == chunk.step for samples, _, _ in packets[:-1])
+        assert sum(len(samples) for samples, _, _ in packets) == len(chunk.samples)
+        return [
+            self.take(samples, ticks=ticks, pts_ns=pts_ns, now_ns=chunk.now_ns) for samples, ticks, pts_ns in packets
+        ]
 
     def heard(self, now_ns: int) -> tuple[int | None, int, float]:
         return None, 0, 0.0

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import compress
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -200,17 +202,29 @@ class Log:
     def _rows(self, live: list[Any]) -> Rows:
         """The rows of a live list: those of one kind are unfolded together, and each is put where it belongs."""
         types = list(map(type, live))
-        kinds = list(dict.fromkeys(types))
+        kinds = dict.fromkeys(types)
         if len(kinds) < 2:
-            return self._unfolded(kinds[0], live) if kinds else self._table.empty()
-        size = self._row_bytes
-        counts = [len(item) // size if kind is bytes else item.count for kind, item in zip(types, live, strict=True)]
+            return self._unfolded(types[0], live) if live else self._table.empty()
         numbers = {kind: number for number, kind in enumerate(kinds)}
-        of = np.repeat(np.array(list(map(numbers.__getitem__, types))), counts)
-        rows: Rows = np.empty(len(of), self._table.dtype)
+        kind_of = np.array(list(map(numbers.__getitem__, types)))
+        counts = np.empty(len(live), np.int64)
+        parts: list[Rows] = []
         for kind, number in numbers.items():
-            rows[of == number] = self._unfolded(kind, [item for item in live if type(item) is kind])
+            of_kind = kind_of == number
+            items = list(compress(live, of_kind.tolist()))
+            counts[of_kind] = self._counts(kind, items)
+            parts.append(self._unfolded(kind, items))
+        of = np.repeat(kind_of, counts)
+        rows: Rows = np.empty(len(of), self._table.dtype)
+        for number, part in enumerate(parts):
+            rows[of == number] = part
         return rows
+
+    def _counts(self, kind: type, items: list[Any]) -> Any:
+        """How many rows each of some items has."""
+        if kind is bytes:
+            return np.array(list(map(len, items))) // self._row_bytes
+        return list(map(attrgetter("count"), items))
 
     def _unfolded(self, kind: type, items: list[Any]) -> Rows:
         if kind is bytes:

@@ -6,15 +6,18 @@ of rows are made of thousands of them together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avlab.measure.record.tables import (
     FRAME_FATES,
     FRAMES,
+    NS,
     PACKET_FATES,
     PACKETS,
     STREAMS,
@@ -116,22 +119,74 @@ class SoundPlayed(NamedTuple):
 
 def _sounds_played(chunks: Sequence[SoundPlayed]) -> Rows:
     """The rows of frames of some sound, in their order."""
-    counts = [chunk.count for chunk in chunks]
     of_all = chain.from_iterable([chunk.runs for chunk in chunks])
     ticks, pts, sizes, arrived, heard, fates = zip(*of_all, strict=True)
     rows: Rows = np.empty(len(pts), FRAMES.dtype)
     rows["stream"], rows["packets"], rows["packets_lost"] = STREAM_CODE["audio"], 1, 0
     for name in ("index", "due", "encoded", "sent"):
         rows[name] = UNKNOWN
-    wide, timed = (
-        np.repeat(np.array(column), counts) for column in zip(*(chunk[1:3] for chunk in chunks), strict=True)
-    )
+    wide, timed = _repeated(chunks)
     rows["timestamp"] = np.where(timed, np.array(ticks) & 0xFFFFFFFF, UNKNOWN)
     rows["bytes"] = np.array(sizes) * wide
     rows["pts"], rows["shown"] = pts, _known(heard)
     rows["first_packet"] = rows["complete"] = arrived
     rows["fate"] = list(map(FRAME_CODE.__getitem__, fates))
     return rows
+
+
+class SoundHeard(NamedTuple):
+    """What a client knows of chunks of sound that were heard; see `Recorder.sound_heard`."""
+
+    count: int  # type: ignore[assignment]  # as above
+    wide: int
+    timed: bool
+    chunks: Sequence[HeardChunk]
+
+
+HeardChunk: TypeAlias = tuple[int, int, int, int, int, int, int, Sequence[int], Sequence[tuple[int, int, int]]]
+"""Packets of sound that came together, as `Recorder.sound_heard` takes them."""
+
+_PLAIN = slice(0, 7)
+"""Those of a chunk's fields that are one number each."""
+
+
+def _sounds_heard(items: Sequence[SoundHeard]) -> Rows:
+    """The rows of frames of some chunks of sound, in their order."""
+    chunks = list(chain.from_iterable([item.chunks for item in items]))
+    counts, ticks, step, size, arrived, position, rate = _integers(map(itemgetter(_PLAIN), chunks), 7).T
+    ends = np.cumsum(counts)
+    of = np.repeat(np.arange(len(chunks)), counts)
+    first = (np.arange(ends[-1]) - (ends - counts)[of]) * step[of]  # each packet's first sample, within its chunk
+    blocks = list(map(itemgetter(8), chunks))
+    begin, end, heard = _integers(chain.from_iterable(blocks), 3).T
+    owner = np.repeat(np.arange(len(chunks)), list(map(len, blocks)))
+    # It was heard in the first block of its chunk that goes on beyond where it begins.
+    at = np.searchsorted((owner << 32) + end - position[owner], (of << 32) + first, side="right")
+    within = np.maximum(position[of] + first - begin[at], 0)
+    rows: Rows = np.empty(int(ends[-1]), FRAMES.dtype)
+    rows["stream"], rows["packets"], rows["packets_lost"] = STREAM_CODE["audio"], 1, 0
+    for name in ("index", "due", "encoded", "sent"):
+        rows[name] = UNKNOWN
+    wide, timed = _repeated(items)
+    rows["timestamp"] = np.where(timed, (ticks[of] + first) & 0xFFFFFFFF, UNKNOWN)
+    rows["bytes"] = np.minimum(step[of], size[of] - first) * wide
+    rows["pts"] = np.fromiter(chain.from_iterable(map(itemgetter(7), chunks)), np.int64, len(of))
+    rows["shown"] = heard[at] + within * NS // rate[of]
+    rows["first_packet"] = rows["complete"] = arrived[of]
+    rows["fate"] = FRAME_CODE["shown"]
+    return rows
+
+
+def _integers(tuples: Iterable[tuple[int, ...]], width: int) -> NDArray[np.int64]:
+    """Tuples of so many integers, a row each."""
+    return np.fromiter(chain.from_iterable(tuples), np.int64).reshape(-1, width)
+
+
+def _repeated(items: Sequence[SoundPlayed] | Sequence[SoundHeard]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """How wide a sample frame is, and whether there are timestamps, for each row of some sound."""
+    counts = [item.count for item in items]
+    wide, timed = (np.repeat(np.array(column), counts) for column in zip(*(item[1:3] for item in items), strict=True))
+    return wide, timed
 
 
 def _known(values: Sequence[int | None]) -> Sequence[int | None]:
@@ -143,5 +198,6 @@ UNFOLD: Mapping[type, Callable[[list[Any]], Rows]] = {
     PacketRun: _packets,
     SoundSent: _sounds_sent,
     SoundPlayed: _sounds_played,
+    SoundHeard: _sounds_heard,
 }
 """How rows are made of each kind."""

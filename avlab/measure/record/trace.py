@@ -21,7 +21,9 @@ from avlab.measure.record.folded import (
     PACKET_CODE,
     STREAM_CODE,
     UNFOLD,
+    HeardChunk,
     PacketRun,
+    SoundHeard,
     SoundPlayed,
     SoundSent,
 )
@@ -327,6 +329,18 @@ class Recorder:
                 raise ValueError(f"a frame's fate is one of {', '.join(FRAME_FATES)} or None; not {run[5]!r}")
         if runs:
             self._frames.append_folded(_new(SoundPlayed, (len(runs), wide, timed, runs)))
+
+    def sound_heard(self, chunks: Sequence[HeardChunk], *, wide: int, timed: bool) -> None:
+        """Packets of sound that came together were heard: a row of frames for each packet, once somebody reads.
+
+        Of each chunk how many packets it has, the first one's timestamp, unwrapped, how far the others' are apart, all
+        sample frames (of `wide` bytes), of which each but the last has so many, arrival, the position of the first one,
+        in sample frames, of which so many are a second; the presentation time of each packet; and the blocks in which
+        it was heard, in their order: from and to which position, and when the first of it was heard. Times in ns.
+        """
+        if chunks:
+            count = chunks[0][0] if len(chunks) == 1 else sum(chunk[0] for chunk in chunks)
+            self._frames.append_folded(_new(SoundHeard, (count, wide, timed, chunks)))
 
     def sync(
         self,

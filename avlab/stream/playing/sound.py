@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from avlab.core.sink import BufferSink
@@ -16,7 +16,7 @@ from avlab.media.speaker import NullSpeaker, Speaker, SpeakerError, open_speaker
 from avlab.stream.clock import Clock
 from avlab.stream.handle import Worker
 from avlab.timing.playout import ClockReading
-from avlab.timing.soundbuffer import Played
+from avlab.timing.soundbuffer import Played, PlayedChunk, SoundChunk
 from avlab.wire.units import Samples
 
 Choice = Literal["auto", "speaker", "null"]
@@ -173,12 +173,10 @@ class Sounding:
         with self._lock:
             return self._sink.take(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
 
-    def take_together(
-        self, sounds: Sequence[Samples], *, ticks: int, step: int, pts_ns: Sequence[int], now_ns: int
-    ) -> list[bool]:
+    def take_together(self, chunk: SoundChunk) -> list[bool]:
         """The sound of packets that came together."""
         with self._lock:
-            return self._sink.take_together(sounds, ticks=ticks, step=step, pts_ns=pts_ns, now_ns=now_ns)
+            return self._sink.take_together(chunk)
 
     def begin(self, base_ns: int) -> None:
         """Media time 0 is to be heard at `base_ns`."""
@@ -215,7 +213,7 @@ class Sounding:
         with self._lock:
             return self._sink.heard(now_ns)
 
-    def played(self, *, last: bool = False) -> list[Played]:
+    def played(self, *, last: bool = False) -> list[Played | PlayedChunk]:
         """The packets of sound whose fate is known by now; with `last`, also what is left, as in flight."""
         with self._lock:
             played = self._sink.played(last=last)

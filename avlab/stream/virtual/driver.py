@@ -488,10 +488,14 @@ class VirtualRun:
         self._ask_device(now_ns)
         self._due[HEED] = NEVER
         # At the end, it has to say whether it is over.
-        self._put_off = self._frame is not None and self._player.heed_sound(now_ns)
-        if not self._put_off:
+        before_ns = self._due[PLAY]
+        at_ns = None if self._frame is None else self._player.heed_sound(now_ns, before_ns)
+        if at_ns is None:
             self._touched = True
             self._due[PLAY] = now_ns
+        else:
+            self._put_off = at_ns == before_ns
+            self._due[PLAY] = at_ns if at_ns > now_ns else now_ns
 
     def _see_to_player(self, now_ns: int) -> None:
         self._ask_device(now_ns)

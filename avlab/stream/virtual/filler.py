@@ -11,6 +11,7 @@ from avlab.wire.batch import Batch
 from avlab.wire.payloads.formats import JpegFormat, L16Format
 from avlab.wire.payloads.jpeg import MAX_SCAN, begins_frame, derived_tables, jfif_header, packed
 from avlab.wire.payloads.l16 import packed_sound
+from avlab.wire.payloads.pcm import octets
 from avlab.wire.rtp import HEADER_BYTES, L16_MONO, L16_STEREO, MARKER, MAX_PACKET, Packed
 from avlab.wire.units import JPEG_CODING, Chunk, Samples, WireError
 
@@ -162,9 +163,17 @@ class Silence(L16Format):
 
     def samples(self, payload: bytes, /) -> Samples:
         """See `SoundFormat`."""
-        made = self._made.get(len(payload))
+        return self._silence(len(payload))
+
+    def together(self, batch: Batch, step: int, /) -> Samples | None:
+        """See `SoundReader`."""
+        whole = octets(batch, step, 2 * self.channels)
+        return self._silence(whole) if whole else None
+
+    def _silence(self, size: int) -> Samples:
+        made = self._made.get(size)
         if made is None:
-            made = self._made[len(payload)] = super().samples(payload)
+            made = self._made[size] = super().samples(bytes(size))
         return made
 
 

@@ -16,7 +16,7 @@ from avlab.wire.payloads.bytes import BytesFormat
 from avlab.wire.payloads.coded import AacFormat, CodedSound, OpusFormat
 from avlab.wire.payloads.h264 import H264Format
 from avlab.wire.payloads.h265 import H265Format
-from avlab.wire.payloads.pcm import PcmFormat
+from avlab.wire.payloads.pcm import PcmFormat, joined
 from avlab.wire.rtp import FIRST_DYNAMIC, JPEG, L16_MONO, L16_STEREO, MAX_PACKET, VIDEO_CLOCK, Packed
 from avlab.wire.units import Chunk, EncodedFrame, Samples, WireError
 
@@ -109,6 +109,13 @@ class SoundReader(Protocol):
     def samples(self, payload: bytes, /) -> Samples:
         """The sound of one packet. Raises WireError."""
 
+    def together(self, batch: Batch, step: int, /) -> Samples | None:
+        """The sound of packets that came together, each behind a plain RTP header, in one.
+
+        None, and nothing done, where that cannot be said to be `step` sample frames of each, and no more of the last:
+        each is to be read by itself then.
+        """
+
 
 class SoundFormat(Protocol):
     """What sound is in RTP, to a sender."""
@@ -172,8 +179,13 @@ class L16Format:
         return l16.packed_sound(chunk, payload_type=payload_type, rate=rate, channels=channels, packet_size=packet_size)
 
     def samples(self, payload: bytes, /) -> Samples:
-        """See `SoundFormat`."""
+        """See `SoundReader`."""
         return l16.parse_l16(payload, self.channels)
+
+    def together(self, batch: Batch, step: int, /) -> Samples | None:
+        """See `SoundReader`."""
+        payloads = joined(batch, step, 2 * self.channels)
+        return None if payloads is None else self.samples(payloads)
 
 
 # ---- by name

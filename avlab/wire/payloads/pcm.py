@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from avlab.wire.batch import Batch
+from avlab.wire.rtp import HEADER_BYTES, payloads
 from avlab.wire.units import Samples, WireError
 
 DYNAMIC = 97
@@ -28,6 +30,20 @@ def _a_law() -> NDArray[np.int16]:
 _LAWS = {"PCMU": (0, _mu_law()), "PCMA": (8, _a_law())}
 
 
+def octets(batch: Batch, step: int, wide: int) -> int:
+    """How many bytes packets carry behind plain RTP headers: `step` sample frames of `wide` bytes each, and no more of
+    the last; 0 for others.
+    """
+    whole, octets_each = batch.length - HEADER_BYTES * batch.total, step * wide
+    alike = batch.size == HEADER_BYTES + octets_each and batch.last > HEADER_BYTES and not whole % wide
+    return whole if alike else 0
+
+
+def joined(batch: Batch, step: int, wide: int) -> bytes | None:
+    """What such packets carry, in one; None for others."""
+    return b"".join(payloads(batch)) if octets(batch, step, wide) else None
+
+
 class PcmFormat:
     """Sound of one byte or three a sample, which is read as 16 bits: `encoding` is PCMU, PCMA, L8 or L24.
 
@@ -44,6 +60,11 @@ class PcmFormat:
         law, _ = _LAWS.get(self.encoding, (DYNAMIC, None))
         self.payload_type = law if (rate, channels) == (8_000, 1) else DYNAMIC
         self._wide = 3 if self.encoding == "L24" else 1
+
+    def together(self, batch: Batch, step: int, /) -> Samples | None:
+        """See `formats.SoundReader`."""
+        payloads = joined(batch, step, self._wide * self.channels)
+        return None if payloads is None else self.samples(payloads)
 
     def samples(self, payload: bytes, /) -> Samples:
         """See `formats.SoundReader`."""
