@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from avlab.measure.numbers import adaptation, metrics, rates, recent
 from avlab.measure.record import trace as tracing
-from avlab.measure.record.batches import BATCH, KEPT_BYTES, Budget
+from avlab.measure.record.batches import BATCH, KEPT_BYTES, Budget, Stored
+from avlab.measure.record.folded import UNFOLD, PacketRun, PacketRuns
 from avlab.measure.record.join import join
 from avlab.measure.record.scratch import Scratch
-from avlab.measure.record.tables import PACKETS, TABLES
+from avlab.measure.record.tables import PACKETS, TABLES, UNKNOWN, Rows
 from avlab.measure.record.trace import FrameRow, Recorder, SettingRow, Trace
 
 NS = 1_000_000_000
@@ -478,3 +479,61 @@ def test_a_run_of_nothing_known_is_refused() -> None:
         with pytest.raises(ValueError, match="a packet's stream is one of"):
             recorder.packet_run(1, ssrc=1, seq=1, timestamp=1, size=12, last=12, **words)  # type: ignore[arg-type]
     assert not len(recorder.trace().rows("packets"))
+
+
+def runs_of(sizes: list[int], *, start: int = 0) -> list[PacketRun]:
+    """Runs of so many packets each, a millisecond apart; every third one has arrived instead of being sent."""
+    made = []
+    for at, count in enumerate(sizes, start):
+        sent, received = (UNKNOWN, at * STEP_NS) if at % 3 == 2 else (at * STEP_NS, UNKNOWN)
+        stream, ssrc, ticks, last = at % 2, 7 + at % 5, 3 * (at % 2), 40 + at % 9
+        known = count, stream, ssrc, 1000 * at, 90 * at, ticks, False, at % 2 == 0, 1200, last
+        made.append(PacketRun(*known, sent, received, at % 3))
+    return made
+
+
+@given(st.lists(st.sampled_from([1, 2, 40, 113, 255]), min_size=1, max_size=30), st.data())
+def test_runs_that_stay_folded_are_read_in_any_part_like_their_rows(sizes: list[int], data: st.DataObject) -> None:
+    runs = runs_of(sizes)
+    rows = UNFOLD[PacketRun](runs)
+    folded = PacketRuns(runs)
+    assert len(folded) == len(rows) == sum(sizes)
+    assert folded.moments == PACKETS.span(rows)
+    start = data.draw(st.integers(0, len(rows)))
+    stop = data.draw(st.integers(start, len(rows) + 3))
+    assert folded.read(start, stop).tobytes() == rows[start:stop].tobytes()
+
+
+@pytest.mark.parametrize("sizes", [[40], [1], [113, 3], [1, 40, 255, 2]])
+def test_a_long_record_of_runs_takes_the_room_of_what_they_share(sizes: list[int]) -> None:
+    runs = runs_of(sizes * (6000 // len(sizes)))
+    rows = UNFOLD[PacketRun](runs)
+    budget = Budget(min(rows.nbytes, 120 * len(runs)))
+    made = Recorder(side="server", epoch_ns=0, clock="one", budget=budget)
+    for run in runs:
+        made.keep_run(run)
+    assert not budget.over
+    trace = made.trace()
+    assert trace.count("packets") == len(rows)
+    assert np.concatenate(list(trace.rows_from("packets", 777))).tobytes() == rows[777:].tobytes()
+    since = trace.between(2.0, 2.5).rows("packets")
+    times = np.maximum(rows["sent"], rows["received"])
+    assert since.tobytes() == rows[(times >= 2 * NS) & (times < 2.5 * NS)].tobytes()
+    assert trace.rows("packets").tobytes() == rows.tobytes()
+
+
+def test_runs_go_to_a_disk_as_rows_once_they_are_too_many() -> None:
+    put = []
+
+    def spill(rows: Rows) -> Rows | Stored:
+        put.append(len(rows))
+        return scratch(rows)
+
+    scratch = Scratch()
+    made = Recorder(side="server", epoch_ns=0, clock="one", spill=spill, spill_after_ns=NS, budget=Budget(0))
+    runs = runs_of([40, 113, 3] * 4000)
+    for run in runs:
+        made.keep_run(run)
+    rows = UNFOLD[PacketRun](runs)
+    assert len(rows) // 2 < sum(put) < len(rows)
+    assert made.trace().rows("packets").tobytes() == rows.tobytes()

@@ -147,6 +147,34 @@ Unfold: TypeAlias = Mapping[type, Callable[[list[Any]], Rows]]
 """For each kind of `Folded`, what makes rows of some, in their order."""
 
 
+@runtime_checkable
+class FoldedRows(Stored, Protocol):
+    """Rows that are made of what they have in common whenever they are read, as they take far less room so."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take as they are."""
+        ...
+
+    @property
+    def moments(self) -> tuple[int, int]:
+        """The earliest and the latest time in them, as `Table.span` has it."""
+        ...
+
+
+Fold: TypeAlias = Mapping[type, Callable[[list[Any]], FoldedRows]]
+"""For kinds of `Folded` that stay so, what keeps some of them."""
+
+FOLDED_ROWS = 8
+"""A thing that stays folded counts as so many rows where a live list is measured: it is turned over after 512."""
+
+
+def _room(batch: RowBatch) -> int:
+    """Bytes that a batch takes in memory."""
+    rows = batch.rows
+    return rows.nbytes if isinstance(rows, np.ndarray | FoldedRows) else 0
+
+
 class Log:
     """One table as it grows: full batches, and a live list to which packed rows are appended, or `Folded` ones.
 
@@ -164,8 +192,9 @@ class Log:
         spill_after_ns: int | None,
         lost: Callable[[int, int, OSError], None],
         unfold: Unfold = MappingProxyType({}),
+        fold: Fold = MappingProxyType({}),
     ) -> None:
-        self._table, self._unfold = table, unfold
+        self._table, self._unfold, self._fold = table, unfold, fold
         self._row_bytes = table.dtype.itemsize
         self._full_at = BATCH * self._row_bytes
         self._spill, self._spill_after_ns, self._lost = spill, spill_after_ns, lost
@@ -184,20 +213,29 @@ class Log:
             self._turn_over()
 
     def append_folded(self, rows: Folded) -> None:
-        """Take rows that are unfolded when they are read, or are full."""
+        """Take rows that are unfolded when they are read, or when many are put aside that do not stay folded."""
         self._state[1].append(rows)
-        self._bytes += rows.count * self._row_bytes
+        self._bytes += (FOLDED_ROWS if type(rows) in self._fold else rows.count) * self._row_bytes
         if self._bytes >= self._full_at:
             self._turn_over()
 
     def _turn_over(self) -> None:
         """The live list is full."""
         batches, live = self._state
-        rows = self._rows(live)
-        self._held += rows.nbytes
+        batch = self._batch(live)
+        self._held += _room(batch)
         self._tell(self._held)
         self._bytes = 0
-        self._state = (self._put_away((*batches, RowBatch.of(self._table, rows))), [])
+        self._state = (self._put_away((*batches, batch)), [])
+
+    def _batch(self, live: list[Any]) -> RowBatch:
+        """What a live list has, folded where that takes less room."""
+        kind = type(live[0])
+        if kind in self._fold and len(set(map(type, live))) == 1:
+            folded = self._fold[kind](live)
+            if folded.nbytes < len(folded) * self._row_bytes:
+                return RowBatch(folded, *folded.moments)
+        return RowBatch.of(self._table, self._rows(live))
 
     def _rows(self, live: list[Any]) -> Rows:
         """The rows of a live list: those of one kind are unfolded together, and each is put where it belongs."""
@@ -240,7 +278,7 @@ class Log:
             if at >= len(batches) - 1 or not self._has_to_go(batches[at], batches[-1]):
                 break
             oldest = batches[at]
-            self._held -= len(oldest.rows) * self._table.dtype.itemsize
+            self._held -= _room(oldest)
             self._tell(self._held)
             try:
                 moved = oldest._replace(rows=self._spill(oldest.read()))
@@ -260,5 +298,5 @@ class Log:
     def snapshot(self) -> tuple[RowBatch, ...]:
         """All rows so far; from any thread."""
         batches, live = self._state
-        rows = self._rows(list(live))
-        return (*batches, RowBatch.of(self._table, rows)) if len(rows) else batches
+        live = list(live)
+        return (*batches, self._batch(live)) if live else batches

@@ -6,7 +6,7 @@ of rows are made of thousands of them together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from avlab.measure.record.batches import Fold, Stored, Unfold
 from avlab.measure.record.tables import (
     FRAME_FATES,
     FRAMES,
@@ -51,10 +52,20 @@ class PacketRun(NamedTuple):
     fate: int
 
 
+_WIDTH = len(PacketRun._fields)
+_FIELD = {name: at for at, name in enumerate(PacketRun._fields)}
+
+_Runs: TypeAlias = NDArray[np.int64]
+"""Runs of packets, a row each, whose columns are the fields of `PacketRun`."""
+
+
 def _packets(runs: Sequence[PacketRun]) -> Rows:
     """The rows of runs, in their order."""
-    width = len(PacketRun._fields)
-    table = np.fromiter(chain.from_iterable(runs), np.int64, width * len(runs)).reshape(-1, width)
+    return _packets_of(_integers(runs, _WIDTH))
+
+
+def _packets_of(table: _Runs) -> Rows:
+    """As `_packets`, of runs that are an array."""
     counts = table[:, 0]
     ends = np.cumsum(counts)
     starts = ends - counts
@@ -66,11 +77,49 @@ def _packets(runs: Sequence[PacketRun]) -> Rows:
     rows["seq"] = each["seq"] + places
     rows["timestamp"] = (each["timestamp"] + each["ticks"] * places) & 0xFFFFFFFF
     rows["marker"], rows["bytes"] = 0, each["size"]
-    first, last = (PacketRun._fields.index(name) for name in ("first_marker", "last_marker"))
-    rows["marker"][starts] = table[:, first]
-    rows["marker"][ends - 1] |= table[:, last].astype(rows["marker"].dtype)
-    rows["bytes"][ends - 1] = table[:, PacketRun._fields.index("last")]
+    rows["marker"][starts] = table[:, _FIELD["first_marker"]]
+    rows["marker"][ends - 1] |= table[:, _FIELD["last_marker"]].astype(rows["marker"].dtype)
+    rows["bytes"][ends - 1] = table[:, _FIELD["last"]]
     return rows
+
+
+class PacketRuns:
+    """`batches.FoldedRows` of the packets of some runs, in their order: of a frame of forty, a twentieth of the room.
+
+    Never changed once it is made: any thread may read it.
+    """
+
+    def __init__(self, runs: Sequence[PacketRun]) -> None:
+        self._runs = _integers(runs, _WIDTH)
+        self._ends = np.cumsum(self._runs[:, 0])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, start: int, stop: int) -> Rows:
+        """The packets from number `start` up to `stop`."""
+        first, after = np.searchsorted(self._ends, (start, stop - 1), side="right").tolist()
+        runs = self._runs[first : after + 1]
+        if start >= stop or not len(runs):
+            return PACKETS.empty()
+        before = int(self._ends[first] - runs[0, 0])
+        return _packets_of(runs)[start - before : stop - before]
+
+    def followed_by(self, other: Stored) -> Stored | None:
+        """None: they stay as they are."""
+        return None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take as they are."""
+        return self._runs.nbytes + self._ends.nbytes
+
+    @property
+    def moments(self) -> tuple[int, int]:
+        """The earliest and the latest time in them, as `Table.span` has it."""
+        times = self._runs[:, [_FIELD["sent"], _FIELD["received"]]]
+        known = times[times != UNKNOWN]
+        return (int(known.min()), int(known.max())) if len(known) else (UNKNOWN, UNKNOWN)
 
 
 class SoundSent(NamedTuple):
@@ -194,10 +243,13 @@ def _known(values: Sequence[int | None]) -> Sequence[int | None]:
     return [UNKNOWN if value is None else value for value in values] if None in values else values
 
 
-UNFOLD: Mapping[type, Callable[[list[Any]], Rows]] = {
+UNFOLD: Unfold = {
     PacketRun: _packets,
     SoundSent: _sounds_sent,
     SoundPlayed: _sounds_played,
     SoundHeard: _sounds_heard,
 }
 """How rows are made of each kind."""
+
+FOLD: Fold = {PacketRun: PacketRuns}
+"""What stays folded."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from avlab.measure.record.batches import BATCH, CHUNK, Budget, Log, RowBatch, Spill, chunked
 from avlab.measure.record.folded import (
     FLAG,
+    FOLD,
     FRAME_CODE,
     PACKET_CODE,
     STREAM_CODE,
@@ -150,7 +151,15 @@ class Recorder:
         self._cut = False
         budget = _BUDGET if budget is None else budget
         self._frames, self._packets, self._sync, self._reports, self._clocks = (
-            Log(table, spill, budget=budget, spill_after_ns=spill_after_ns, lost=self._cannot_keep, unfold=UNFOLD)
+            Log(
+                table,
+                spill,
+                budget=budget,
+                spill_after_ns=spill_after_ns,
+                lost=self._cannot_keep,
+                unfold=UNFOLD,
+                fold=FOLD,
+            )
             for table in (FRAMES, PACKETS, SYNC, REPORTS, CLOCKS)
         )
         self.keep_run: Callable[[PacketRun], None] = self._packets.append_folded
