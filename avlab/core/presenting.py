@@ -347,8 +347,7 @@ class Presenting:
         if sound is None or wait_ns is None or sound.sink_lead_ns > wait_ns:
             return None
         if self._readings:
-            for reading in self._readings:
-                clock.feed(reading)
+            clock.feed(*self._readings)
             self._readings.clear()
         self._moved_ns = now_ns
         return clock.base_ns != base_ns
@@ -367,8 +366,7 @@ class Presenting:
                 clock.led = False
                 self._readings.clear()
             elif self._readings:
-                for reading in self._readings:
-                    clock.feed(reading)
+                clock.feed(*self._readings)
                 self._readings.clear()
         if self._adaptive:
             self._steer(now_ns)

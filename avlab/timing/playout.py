@@ -64,25 +64,25 @@ class MediaClock:
         if self.base_ns is not None:
             self.base_ns += by_ns
 
-    def feed(self, reading: ClockReading) -> None:
-        """Steer by a reading."""
+    def feed(self, *readings: ClockReading) -> None:
+        """Steer by readings, in their order."""
         self.led = True
-        media_ns, now_ns = reading
-        seen, base_ns = now_ns - media_ns, self.base_ns
-        if base_ns is None:
-            self.base_ns = seen
-            return
-        error = seen - base_ns
-        if -self._snap_ns <= error <= self._snap_ns:
-            self._strange = 0
-            if error:
-                self.base_ns = base_ns + round(self._gain * error)
-            return
-        again = self._strange > 0 and abs(seen - self._strange_ns) <= self._snap_ns
-        self._strange = self._strange + 1 if again else 1
-        self._strange_ns = seen
-        if self._strange == 3:
-            self.set(seen)
+        base_ns, gain, snap_ns = self.base_ns, self._gain, self._snap_ns
+        for media_ns, now_ns in readings:
+            seen = now_ns - media_ns
+            if base_ns is None:
+                base_ns = seen
+            error = seen - base_ns
+            if -snap_ns <= error <= snap_ns:
+                self._strange = 0
+                base_ns += round(gain * error)
+                continue
+            again = self._strange > 0 and abs(seen - self._strange_ns) <= snap_ns
+            self._strange = self._strange + 1 if again else 1
+            self._strange_ns = seen
+            if self._strange == 3:
+                base_ns, self._strange = seen, 0
+        self.base_ns = base_ns
 
     def media_ns(self, now_ns: int) -> int:
         """Media time at a moment; ValueError before the clock is set."""

@@ -159,11 +159,14 @@ class SoundBuffer:
         self.corrected = 0  # samples taken out less samples put in
         self.cuts = 0  # how often sound was left out, or silence put in, at a stroke
         self._runs: deque[_SoundRun] = deque()  # by position
+        self._chunks = 0  # how many of them are several packets'
         self._played: list[Played | PlayedChunk] = []
         self._limit = LIMIT_NS * rate // NS
         self._base_ns: int | None = None
         self._position: int | None = None  # the next sample to be read, in samples of media time
         self._spent = 0  # samples before this position were read, and are not heard again when the position steps back
+        self._blocks: list[Block] = []  # that devices have taken of what is there, and that runs know nothing of yet
+        self._orderly = 0  # from this position on, nothing is in two runs, or was read before
         self._astray_ns: int | None = None  # since when all that came was out of reach
 
         self._read = 0  # samples given to the device
@@ -210,15 +213,14 @@ class SoundBuffer:
                 self._catch_up()
             if now_ns >= self._measure_ns:
                 self._measure(pts_ns, now_ns, margin_ns=margin_ns)
-        if self._runs and self._runs[-1].end > position:
-            self._take_apart()
-        runs = self._runs
-        if not runs or runs[-1].position <= position:
-            runs.append(run)
+        if not self._runs or self._runs[-1].end <= position:
+            self._runs.append(run)
         else:
-            runs.insert(bisect_right(runs, position, key=attrgetter("position")), run)
-        if len(runs) > LIMIT_RUNS:
-            self._finish(runs.popleft(), "skipped")
+            self._take_apart(end)
+            self._runs.insert(bisect_right(self._runs, position, key=attrgetter("position")), run)
+        if len(self._runs) > LIMIT_RUNS:
+            self._settle()
+            self._finish(self._runs.popleft(), "skipped")
         return True
 
     def push_together(self, chunk: SoundChunk) -> list[bool]:
@@ -251,6 +253,7 @@ class SoundBuffer:
                 control.arrival(moment_ns + lead_ns)
                 self._measure(moment_ns, now_ns, margin_ns=moment_ns + lead_ns)
         runs.append(_new(_SoundRun, (position, end, samples, ticks, step, pts_ns, now_ns, [])))
+        self._chunks += 1
         return [True] * len(pts_ns)
 
     def shift(self, by_ns: int) -> None:
@@ -286,21 +289,24 @@ class SoundBuffer:
     def pass_by(self, count: int, heard_ns: int) -> ClockReading | None:
         """As `read`, for a device that nobody listens to: no block is made. Underruns are not counted."""
         begin, due_ns, control = self._position, self._due_ns, self.control
-        usual = begin is not None and due_ns is not None and -JUMP_NS <= heard_ns - due_ns <= JUMP_NS
-        if begin is None or not usual or control.wish or control.easing_ns > 0:
+        if begin is None or due_ns is None or control.wish or control.easing_ns > 0 or begin < self._orderly:
             return self._pass_by_oddly(count, heard_ns)
-        rate, end = self.rate, begin + count
+        if not -JUMP_NS <= heard_ns - due_ns <= JUMP_NS:
+            return self._pass_by_oddly(count, heard_ns)
+        rate, end, runs = self.rate, begin + count, self._runs
         self._strange = 0
         self._due_ns = heard_ns + count * NS // rate
         self._read += count
-        self._last = reading = _new(ClockReading, (begin * NS // rate, heard_ns))
-        self._hear(begin, end, heard_ns)
-        self._leave(end)
         self._follows = None
+        self._position = self._spent = end
+        self._blocks.append((begin, end, heard_ns))
+        if not runs or runs[0].end <= end:
+            self._leave(end)
+        self._last = reading = _new(ClockReading, (begin * NS // rate, heard_ns))
         return reading
 
     def _pass_by_oddly(self, count: int, heard_ns: int) -> ClockReading | None:
-        """As `pass_by`, before sound begins, where the device jumps, or samples are to be left out or put in."""
+        """As `pass_by`, where each run is to be looked at: where sound begins, say, or samples are left out."""
         heard_ns, reading, begin = self._reach(count, heard_ns)
         if begin is not None:
             self._leave(begin + self._consume(begin, count, heard_ns))
@@ -327,27 +333,37 @@ class SoundBuffer:
         self._position = end
         if end > self._spent:
             self._spent = end
-        runs = self._runs
+        runs, left = self._runs, end
         while runs and runs[0].end <= end:
+            left = runs[0].end
             self._finish(runs.popleft(), "shown")
+        if self._blocks:  # the newest one may go on into the next run
+            self._blocks = self._blocks[-1:] if runs and left < end else []
 
     def _hear(self, begin: int, end: int, heard_ns: int) -> bool:
         """A device takes a block, whose first sample is heard at a moment. Whether there are holes in it."""
-        done, holes, spent = begin, False, self._spent
-        unheard = begin if begin > spent else spent
-        block = begin, end, heard_ns
+        self._settle()
+        return self._write_block(begin, end, heard_ns, max(begin, self._spent))
+
+    def _settle(self) -> None:
+        """Runs are told of the blocks in which they were heard."""
+        for begin, end, heard_ns in self._blocks:
+            self._write_block(begin, end, heard_ns, begin)
+        self._blocks.clear()
+
+    def _write_block(self, begin: int, end: int, heard_ns: int, unheard: int) -> bool:
+        """Runs are told of a block, of which all before a position is not heard. Whether there are holes in it."""
+        done, holes, block = begin, False, (begin, end, heard_ns)
         for run in self._runs:
-            left, right = run[0], run[1]
+            left, right = run.position, run.end
             if left >= end:
                 break
             if left >= unheard:
                 run.blocks.append(block)
-                if left > done:
-                    holes = True
+                holes = holes or left > done
             elif right > unheard and end > unheard:
                 run.blocks.append((unheard, end, heard_ns + (unheard - begin) * NS // self.rate))
-                if unheard > done:
-                    holes = True
+                holes = holes or unheard > done
             else:
                 continue
             done = unheard = right
@@ -393,7 +409,7 @@ class SoundBuffer:
         margin_ns = run.pts_ns[0] - self._last.media_ns - now_ns + self._last.now_ns
         ahead_ns = _ns(run.position - self._position, self.rate)
         self._move(max(self.control.target_ns - margin_ns, CUSHION_NS - ahead_ns))
-        self._spent = self._position
+        self._spent = self._orderly = self._position
         self._skew = RateEstimator()
         self._astray_ns = None
         return run.end > self._position
@@ -408,13 +424,15 @@ class SoundBuffer:
         self.control.corrected(-stray_ns)
         self.cuts += 1
 
-    def _take_apart(self) -> None:
-        """The packets of a chunk no longer go the same way."""
-        if all(len(run.pts_ns) == 1 for run in self._runs):
-            return
-        self._runs = deque(packet for run in self._runs for packet in run.apart())
-        while self._position is not None and self._runs and self._runs[0].end <= self._position:
-            self._finish(self._runs.popleft(), "shown")
+    def _take_apart(self, end: int = 0) -> None:
+        """Each packet has to be looked at by itself, up to the end of all that is there, or this one."""
+        self._settle()
+        if self._chunks:
+            self._chunks = 0
+            self._runs = deque(packet for run in self._runs for packet in run.apart())
+            while self._position is not None and self._runs and self._runs[0].end <= self._position:
+                self._finish(self._runs.popleft(), "shown")
+        self._orderly = max(self._orderly, self._spent, end, self._runs[-1].end if self._runs else 0)
 
     def _move(self, by_ns: int) -> None:
         self._take_apart()
@@ -547,22 +565,26 @@ class SoundBuffer:
     # ---- the ledger
 
     def _discard(self, reason: str) -> None:
+        self._settle()
         while self._runs:
             self._finish(self._runs.popleft(), reason)
 
     def _finish(self, run: _SoundRun, reason: str) -> None:
         position, end, _, ticks, step, pts_ns, arrived_ns, blocks = run
-        if len(pts_ns) == 1:
-            if reason == "shown" and not blocks:
-                reason = "skipped"  # passed over: by the start, by a shift, or in favour of a run at the same place
-            heard_ns = _heard_ns(position, blocks, self.rate) if reason == "shown" else None
-            self._played.append(_new(Played, (ticks, pts_ns[0], end - position, arrived_ns, heard_ns, reason)))
-        elif reason == "shown":
-            known = len(pts_ns), ticks, step, end - position, arrived_ns, position, self.rate, pts_ns, blocks
-            self._played.append(_new(PlayedChunk, known))
-        else:
+        blocks += self._blocks
+        if len(pts_ns) > 1:
+            self._chunks -= 1
+            if reason == "shown":
+                known = len(pts_ns), ticks, step, end - position, arrived_ns, position, self.rate, pts_ns, blocks
+                self._played.append(_new(PlayedChunk, known))
+                return
             for packet in run.apart():
                 self._finish(packet, "shown" if packet.end <= self._spent else reason)
+            return
+        if reason == "shown" and not blocks:
+            reason = "skipped"  # passed over: by the start, by a shift, or in favour of a run at the same place
+        heard_ns = _heard_ns(position, blocks, self.rate) if reason == "shown" else None
+        self._played.append(_new(Played, (ticks, pts_ns[0], end - position, arrived_ns, heard_ns, reason)))
 
 
 def _heard_ns(position: int, blocks: Sequence[Block], rate: int) -> int:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
 
 from avlab.core.sink import BufferSink
 from avlab.timing.playout import ClockReading
 from avlab.wire.units import NS
+
+PLANNED = 256
+"""Blocks whose moments are reckoned at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,30 +41,31 @@ class WorkingDevice:
     """The device at work: `due_ns` is when it asks next, `ask` has it do so."""
 
     def __init__(self, device: Device, *, rate: int, channels: int) -> None:
-        self._rate, self._latency_ns = rate, round(device.latency * NS)
-        self._speed = device.ppm * 1e-6
-        self._blocks_a_second = 1 / device.block
-        self._block = 0  # the one that is asked for next
-        self._given = self._until = 0  # sample frames that it has had, and will have had with that one
+        self._latency_ns = round(device.latency * NS)
         self.sink = BufferSink(rate=rate, channels=channels, lead_ns=self._latency_ns)
-        self.due_ns = self._plan()
+        self._blocks = _planned(device, rate)
+        self.due_ns, self._count = next(self._blocks)
 
     def ask(self, before_ns: int) -> list[ClockReading]:
         """Take all blocks that are due before a moment; what is heard when each is. Nothing before there is sound."""
         readings: list[ClockReading] = []
-        pass_by, latency_ns = self.sink.pass_by, self._latency_ns
         due_ns = self.due_ns
         while due_ns < before_ns:
-            until = self._until
-            reading = pass_by(until - self._given, due_ns + latency_ns)
+            reading = self.sink.pass_by(self._count, due_ns + self._latency_ns)
             if reading is not None:
                 readings.append(reading)
-            self._given = until
-            due_ns = self.due_ns = self._plan()
+            due_ns, self._count = next(self._blocks)
+        self.due_ns = due_ns
         return readings
 
-    def _plan(self) -> int:
-        """When the next block is asked for; `_until` is the last sample frame that it has then."""
-        self._block = block = self._block + 1
-        self._until = math.floor(block * self._rate / self._blocks_a_second + 0.5)
-        return round(block * NS / self._blocks_a_second / (1 + self._speed))
+
+def _planned(device: Device, rate: int) -> Iterator[tuple[int, int]]:
+    """When each block is asked for, and how many sample frames it has."""
+    a_second, speed = 1 / device.block, 1 + device.ppm * 1e-6
+    begin = 0
+    for first in count(1, PLANNED):
+        blocks = np.arange(first, first + PLANNED)
+        ends = np.floor(blocks * rate / a_second + 0.5).astype(np.int64)
+        due_ns = np.rint(blocks * NS / a_second / speed).astype(np.int64)
+        yield from zip(due_ns.tolist(), np.diff(ends, prepend=begin).tolist(), strict=True)
+        begin = int(ends[-1])
