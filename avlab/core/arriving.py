@@ -422,7 +422,8 @@ class Arriving:
         stats, unwrapper = incoming.stats, incoming.ticks
         if ssrc != incoming.ssrc or incoming.held is not None or incoming.repairing is not None:
             return False
-        if incoming.came_ns is None or not stats.goes_on(number) or count * ticks > incoming.described.rate:
+        sequence = stats.going_on(number)
+        if incoming.came_ns is None or sequence is None or count * ticks > incoming.described.rate:
             return False
         first = unwrapper.peek(timestamp)
         if first <= (unwrapper.highest or 0):
@@ -430,8 +431,7 @@ class Arriving:
         times_ns = self._timeline.goes_on(incoming.stream, first, ticks, count, now_ns)
         if times_ns is None:
             return False
-        sequence = stats.update(number, timestamp, now_ns, count=count, ticks=ticks)
-        assert sequence is not None, "it goes on after the highest"
+        stats.update(number, timestamp, now_ns, count=count, ticks=ticks)
         incoming.candidate = None
         incoming.heard_ns = incoming.came_ns = now_ns
         incoming.kind = kind

@@ -98,23 +98,26 @@ class SoundLine:
         apart = (block.captured_ns - self._origin_ns) * self.rate // NS - self._given
         if block.number >= _STARTING:
             self._apart.append(apart)
-        samples = block.samples
-        if self._moved is None:
+        samples, moved = block.samples, self._moved
+        if moved is None:
             self._given += size
             if block.number >= _SETTLED:
                 self._moved = max(self._believed(), -self._given)
             return samples[:0]
-        lag = self._believed() - self._moved
+        lag, move = self._believed() - moved, 0
         if block.overflow and apart - before > self.rate * _STEADY:
-            parts.append(self._leap(apart - before))
+            move = apart - before
+            parts.append(self._leap(move))
         elif lag > self.rate * _GAP and len(self._apart) == _WINDOW:
-            parts.append(self._leap(lag))
+            move = lag
+            parts.append(self._leap(move))
         elif lag < -self.rate * _GAP:
-            dropped = min(-lag, size)
-            samples = samples[dropped:]
-            self._moved -= dropped
+            move = -min(-lag, size)
+            samples = samples[-move:]
         elif abs(lag) > self.rate * _STEADY and len(self._apart) == _WINDOW and size > 2:
-            samples = self._steer(samples, 1 if lag > 0 else -1)
+            move = 1 if lag > 0 else -1
+            samples = self._steer(samples, move)
+        self._moved = moved + move
         self._given += size
         self.placed += size
         if self.placed < _MEASURED_FROM_SECONDS * self.rate:
@@ -126,16 +129,12 @@ class SoundLine:
 
     def _leap(self, count: int) -> Samples:
         """Samples were lost: silence in their place, and what was measured before is void."""
-        assert self._moved is not None
-        self._moved += count
         apart = self._apart[-1]
         self._apart.clear()
         self._apart.append(apart)
         return self._silence(count)
 
     def _steer(self, samples: Samples, by: int) -> Samples:
-        assert self._moved is not None
-        self._moved += by
         self.steered += by
         count = len(samples)
         # The last sample stands for the one after it, which is not known yet: the block's end stays where it was.

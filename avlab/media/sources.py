@@ -14,7 +14,7 @@ from contextlib import suppress
 from fractions import Fraction
 from itertools import count
 from numbers import Real
-from typing import Any
+from typing import Any, overload
 
 import av
 import av.error
@@ -97,7 +97,7 @@ class ClipSource:
         with open_clip(path) as container:
             video = picture_stream(container)
             picture = next(_decoded(container, video, []), None)
-            if video and isinstance(picture, VideoFrame):
+            if video and picture is not None:
                 self._matrix = display_matrix(picture)
                 across, down = max(1, round(picture.width * _aspect(video))), picture.height
                 self.width, self.height = (down, across) if self._matrix and not self._matrix[0] else (across, down)
@@ -133,7 +133,6 @@ class ClipSource:
     def _audible(container: InputContainer, track: AudioStream | None) -> Iterator[AudioFrame]:
         """The frames of sound that can be decoded, and made into samples."""
         for frame in _decoded(container, track, []):
-            assert isinstance(frame, AudioFrame)
             with suppress(av.error.FFmpegError, ValueError):
                 AudioResampler("s16", "stereo", SENT_RATES[0]).resample(frame)
                 yield frame
@@ -222,7 +221,6 @@ class ClipSource:
                 frame = next(frames, None)
                 if frame is None:
                     break
-                assert isinstance(frame, VideoFrame)
                 stamp = _ns(frame, frame.pts if ordered else frame.dts)
                 if from_ns and stamp is not None and stamp - self._origin_ns < from_ns:
                     continue  # a container that leads to a place before it, or what the decoder still had
@@ -248,7 +246,6 @@ class ClipSource:
         resampler, shape = AudioResampler("s16", layout, rate), None
         with open_clip(self.path) as container:
             for frame in _decoded(container, sound_stream(container), faults, self._joins):
-                assert isinstance(frame, AudioFrame)
                 # Broadcasts change from stereo to 5.1 on the way, which a resampler in use does not take.
                 if shape not in (None, found := (frame.format.name, frame.layout.name, frame.sample_rate)):
                     resampler = AudioResampler("s16", layout, rate)
@@ -476,6 +473,14 @@ def _claimed_end(container: InputContainer) -> Fraction:
     return max(ends, default=whole)
 
 
+@overload
+def _decoded(
+    container: InputContainer, stream: VideoStream | None, faults: list[str], joins: Sequence[Join] = ()
+) -> Iterator[VideoFrame]: ...
+@overload
+def _decoded(
+    container: InputContainer, stream: AudioStream | None, faults: list[str], joins: Sequence[Join] = ()
+) -> Iterator[AudioFrame]: ...
 def _decoded(
     container: InputContainer,
     stream: VideoStream | AudioStream | None,

@@ -50,13 +50,13 @@ class _SoundLine:
     def take(self, chunk: Chunk) -> Iterator[tuple[int, Samples]]:
         self.ends_ns = chunk.pts_ns + chunk.duration_ns
         samples = chunk.samples if chunk.samples.shape[1] == 2 else np.repeat(chunk.samples, 2, axis=1)
-        self._hold(samples if self._resampler is None else self._resampled(samples))
+        self._hold(samples if self._resampler is None else self._resampled(self._resampler, samples))
         while len(self._held) >= self._size:
             yield self._give(self._size)
 
     def rest(self) -> Iterator[tuple[int, Samples]]:
         if self._resampler is not None:
-            self._hold(self._resampled(None))
+            self._hold(self._resampled(self._resampler, None))
         while len(self._held):
             yield self._give(min(self._size, len(self._held)))
 
@@ -69,12 +69,11 @@ class _SoundLine:
     def _hold(self, samples: Samples) -> None:
         self._held = np.concatenate((self._held, samples)) if len(self._held) else samples
 
-    def _resampled(self, samples: Samples | None) -> Samples:
+    def _resampled(self, resampler: AudioResampler, samples: Samples | None) -> Samples:
         """What the resampler has ready after `samples`, or at the end (None)."""
-        assert self._resampler is not None
         frame = None
         if samples is not None:
             frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples).reshape(1, -1), format="s16", layout="stereo")
             frame.sample_rate = self.source_rate
-        out = [np.asarray(part.to_ndarray(), np.int16).reshape(-1, 2) for part in self._resampler.resample(frame)]
+        out = [np.asarray(part.to_ndarray(), np.int16).reshape(-1, 2) for part in resampler.resample(frame)]
         return np.concatenate(out) if out else np.empty((0, 2), np.int16)

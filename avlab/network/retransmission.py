@@ -426,9 +426,9 @@ class Requester:
 
     def pull(self, now_ns: int) -> list[int]:
         """The sequence numbers to ask for now."""
-        quiet_ns = self._quiet_ns()
-        if quiet_ns is not None and now_ns >= quiet_ns:
-            self._suspect_more(quiet_ns - QUIET_NS - self._slow_ns, now_ns)
+        quiet_ns, highest = self._quiet_ns(), self._highest
+        if highest is not None and quiet_ns is not None and now_ns >= quiet_ns:
+            self._suspect_more(highest, quiet_ns - QUIET_NS - self._slow_ns, now_ns)
         if self._wake_ns is None or now_ns < self._wake_ns:
             return []
         out, over, wakes = [], [], []
@@ -541,19 +541,18 @@ class Requester:
         expected_ns = self._frame_ns + self._interval_ns if self._marker else self._highest_ns + 2 * self._spacing_ns
         return expected_ns + QUIET_NS + self._slow_ns
 
-    def _suspect_more(self, since_ns: int, now_ns: int) -> None:
+    def _suspect_more(self, highest: int, since_ns: int, now_ns: int) -> None:
         """The next packet has been overdue since `since_ns`: it, and what should have come with it, may be lost."""
-        assert self._highest is not None
         begun = not self._marker
         media_ns = self._media_ns if begun else self._media_ns + self._interval_ns
         more = 1
         if self._counts and self._slow_ns <= QUIET_NS:  # where packets come late, one tells enough
             usual = self._usual(now_ns)
             if begun and self._first is not None:
-                more = self._first + usual - 1 - self._highest
+                more = self._first + usual - 1 - highest
             elif not begun and usual <= FEW:
                 more = usual
-        first = self._highest + 1
+        first = highest + 1
         for sequence in range(first, first + max(1, min(more, self._settings.limit // 2))):
             self._gaps[sequence] = _Gap(media_ns, media_ns, since_ns, now_ns, suspected=True, begun=begun)
             self._suspect = sequence

@@ -604,7 +604,7 @@ class Client(Handle):
         )
         if self._reconnects:
             told = Returning(note=self._note, notice=self._notices.add)
-            loop.come_back(told, new_receiver=self._new_receiver, go_on=self._go_on)
+            loop.come_back(told, new_receiver=self._new_receiver, go_on=lambda offer: self._go_on(offer, waker))
         self._loop = loop
         self.spawn("client", lambda worker: self._run(worker, loop, turns), loop.look_up)
 
@@ -692,16 +692,15 @@ class Client(Handle):
         self.receiver = self._make_receiver()
         return self.receiver
 
-    def _go_on(self, offer: Offer) -> None:
+    def _go_on(self, offer: Offer, waker: Waker) -> None:
         """The server is back: decoders take up what comes now, and sound is heard if the device is open for it."""
-        assert self._waker is not None
         decoding = self._presentation.decoding
         if offer.coding in PREDICTED and isinstance(decoding, PredictedDecoding):
             decoding.renew(offer.coding, setup=offer.setup)
         elif offer.coding not in PREDICTED and isinstance(decoding, Decoding):
             decoding.renew()
         else:
-            decoding = self._begin_decoding(offer, self._waker)
+            decoding = self._begin_decoding(offer, waker)
         self._presentation.go_on(fps=offer.fps, decoding=decoding)
         open_for = None if self._sounding is None else SoundOffer(self._sounding.rate, self._sounding.channels)
         if offer.sound is not None and offer.sound != open_for:

@@ -33,8 +33,17 @@ from avlab.stream.relaying.newcomers import (
     room_for_datagrams,
     room_for_setup,
 )
-from avlab.stream.relaying.session import MAX_TRACKS, Carried, Handler, RelaySession, RtspSession, Source
-from avlab.stream.sockets.links import SHORTAGES, Address, TcpLink, UdpLink, Waker
+from avlab.stream.relaying.session import (
+    MAX_TRACKS,
+    Carried,
+    CarriedBytes,
+    CarriedDatagram,
+    Handler,
+    RelaySession,
+    RtspSession,
+    Source,
+)
+from avlab.stream.sockets.links import SHORTAGES, Address, UdpLink, Waker
 from avlab.stream.sockets.listening import ACCEPTED_A_TURN, OUT_OF_DESCRIPTORS, Arrival, Listener
 from avlab.wire.rtp import HEADER, HEADER_BYTES, L16_MONO, L16_STEREO, VERSION_2, SequenceNumbers, is_rtcp
 from avlab.wire.units import NS, WireError
@@ -289,8 +298,8 @@ class Relay(Handle):
 
     def _deliver(self, session: RelaySession, way: Impairment, now_ns: int) -> None:
         """Send on what has come through one of them, in that order: a BYE is not to overtake its packets."""
-        run: list[tuple[Carried, bool]] = []  # datagrams in a row from one socket to one address
-        said: list[Carried] = []  # on the session's connection
+        run: list[tuple[CarriedDatagram, bool]] = []  # datagrams in a row from one socket to one address
+        said: list[CarriedBytes] = []  # on the session's connection
         for outcome in way.pull(now_ns):
             if isinstance(outcome, Dropped):
                 lost: Carried = outcome.item.item
@@ -299,7 +308,7 @@ class Relay(Handle):
                 continue
             copy = isinstance(outcome, Copy)
             carried: Carried = outcome.packet.item if isinstance(outcome, Copy) else outcome.item
-            if isinstance(carried.out, TcpLink):
+            if isinstance(carried, CarriedBytes):
                 said.append(carried)
                 continue
             if not copy:
@@ -312,19 +321,16 @@ class Relay(Handle):
             del self._ways[way]
         self._send_run(run)
         if said:
-            assert isinstance(session, RtspSession)
-            assert isinstance(said[0].out, TcpLink)
-            session.say(said[0].out, b"".join(carried.data for carried in said), now_ns)
+            said[0].session.say(said[0].out, b"".join(carried.data for carried in said), now_ns)
             for carried in said:
                 self._write(carried, now_ns, "used")
 
-    def _send_run(self, run: Sequence[tuple[Carried, bool]]) -> None:
+    def _send_run(self, run: Sequence[tuple[CarriedDatagram, bool]]) -> None:
         if not run:
             return
         link, to = run[0][0].out, run[0][0].to
-        assert isinstance(link, UdpLink)
         link.offload = self._offload.count(len(run), link.can_segment, self._clock.now_ns())
-        taken = link.send([carried.data for carried, _ in run], to) if to is not None else 0
+        taken = link.send([carried.data for carried, _ in run], to)
         sent_ns = self._clock.now_ns()
         for at, (carried, copy) in enumerate(run):
             fate = ("duplicate" if copy else "used") if at < taken else "socket_dropped"
@@ -487,7 +493,7 @@ class Relay(Handle):
         source.session.heard_ns = now_ns
         stream = source.stream or _kind(data)
         row = self.row(stream.partition(" ")[0], data, now_ns) if source.recorded and " " not in stream else None
-        session, carried = source.session, Carried(data, source.out, source.to, row=row)
+        session, carried = source.session, CarriedDatagram(data, source.out, source.to, row)
         if session.under_way + len(data) > MAX_UNDER_WAY:
             words = (
                 f"more than {MAX_UNDER_WAY >> 20} MB of a client's datagrams were under way: later ones were dropped"

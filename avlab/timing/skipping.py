@@ -89,8 +89,9 @@ class Skipper:
             if now_ns <= self._run_since_ns + MOST_RUN_NS:
                 self._run_reads += 1
                 return True
-            if self._can_leap and not self._catches_up(due_ns, now_ns):
-                self._leap_ns = LEAP_READS * (now_ns - self._run_since_ns) // self._run_reads
+            run_ns = now_ns - self._run_since_ns
+            if self._can_leap and not self._catches_up(run_ns, due_ns, now_ns):
+                self._leap_ns = LEAP_READS * run_ns // self._run_reads
                 self._leaps_now = True
                 return True
         self._run_since_ns = None
@@ -102,9 +103,8 @@ class Skipper:
         The picture that is read then is to be the first, from that moment on, that decoding can begin with. Where there
         is none, reading goes on where it was, and no more leaps are asked for until the machine has kept up again.
         """
-        if not self._leaps_now:
+        if self._leap_ns is None or not self._leaps_now:
             return None
-        assert self._leap_ns is not None
         if self._asked_ns is None:
             self._asked_ns = now_ns
         self._target_ns = now_ns + min(MOST_LEAP_NS, self._leap_ns + self._lead_ns)
@@ -120,12 +120,11 @@ class Skipper:
                 self._can_leap, self._leap_ns = False, None
         self._asked_ns, self._leaps_now = None, False
 
-    def _catches_up(self, due_ns: int, now_ns: int) -> bool:
-        """Whether reading alone gets to what is due now, within about as long as one waits before giving up on it."""
-        assert self._run_since_ns is not None
-        gained_ns = (due_ns - self._run_due_ns) - (now_ns - self._run_since_ns)
+    def _catches_up(self, run_ns: int, due_ns: int, now_ns: int) -> bool:
+        """Whether reading alone, as for `run_ns`, gets to what is due now, before one would give up waiting for it."""
+        gained_ns = (due_ns - self._run_due_ns) - run_ns
         behind_ns = now_ns + self._lead_ns - due_ns
-        return gained_ns * HOPELESS_NS >= behind_ns * (now_ns - self._run_since_ns)
+        return gained_ns * HOPELESS_NS >= behind_ns * run_ns
 
     @property
     def early_ns(self) -> int:

@@ -59,7 +59,7 @@ class Answers:
         self.error: RtspError | None = None
         """Why nothing more can be read of this connection."""
         self._buffer = bytearray()
-        self._searched = 0  # bytes of the head already searched for its end
+        self._searched = 0  # bytes of the head already searched for its end; all of them, once its end was found
         self._wanted = 0  # bytes of the whole message, once its head was read; -1 when that does not tell
         self._body = self._looked = 0  # then: where the body begins, and up to where it is searched for its end
         self._stray = 0  # bytes passed over since the last event
@@ -102,10 +102,8 @@ class Answers:
         """Nothing more comes: the answer whose body is as long as what is here, if there is one."""
         if self.error is not None or not self._wanted:
             return []
-        match = _HEAD_END.search(self._buffer)
-        assert match is not None
-        start, items = parse_head(self._buffer[: match.start()].decode("utf-8", "replace"))
-        event = parse_start(start, _headers(items), bytes(self._buffer[match.end() :]))
+        start, items = parse_head(self._buffer[: self._searched].decode("utf-8", "replace"))
+        event = parse_start(start, _headers(items), bytes(self._buffer[self._body :]))
         self._buffer.clear()
         self._searched = self._wanted = 0
         return [event]

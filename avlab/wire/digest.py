@@ -64,9 +64,8 @@ def parse_schemes(value: str) -> list[Scheme]:
             found.append((match[1].lower(), {}, "" if token is None else token[1]))
             match = match if token is None else token
             count += 1
-        else:
-            match = _SKIPPED.match(value, at)
-            assert match is not None
+        elif (match := _SKIPPED.match(value, at)) is None:
+            break
         at = match.end()
     return [Scheme(name, parameters, token) for name, parameters, token in found]
 

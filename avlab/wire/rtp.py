@@ -633,7 +633,7 @@ class SequenceNumbers:
             return self.highest + ahead
         elif sequence == self._awaited or count > 1 or -MAX_MISORDER < ahead <= 0:
             self.proved = int(sequence == self._awaited)
-            number = self._jump((sequence - self.proved) & 0xFFFF, timestamp, now_ns) + self.proved
+            number = self._jump(self.highest, (sequence - self.proved) & 0xFFFF, timestamp, now_ns) + self.proved
         else:
             self._awaited, self._behind = (sequence + 1) & 0xFFFF, 0
             return None
@@ -659,12 +659,11 @@ class SequenceNumbers:
         """Whether a timestamp is the newest or at most a second older."""
         return 0 <= ((self._timestamp - timestamp + 0x8000_0000) & 0xFFFFFFFF) - 0x8000_0000 <= self._rate
 
-    def _jump(self, sequence: int, timestamp: int, now_ns: int) -> int:
-        assert self.highest is not None
-        ahead = (sequence - self.wire(self.highest)) & 0xFFFF
+    def _jump(self, highest: int, sequence: int, timestamp: int, now_ns: int) -> int:
+        ahead = (sequence - self.wire(highest)) & 0xFFFF
         rate = self._count * NS / max(NS, self._newest_ns - self._first_ns)
         outage = ahead <= PLAUSIBLE * rate * (now_ns - self._newest_ns) / NS and not self._of_late(timestamp)
-        number = self.highest + (ahead if outage else 1)
+        number = highest + (ahead if outage else 1)
         if not outage:
             self.restarts += 1
             self._shift = (number - sequence) & 0xFFFF
@@ -757,10 +756,10 @@ class ReceiverStats:
         self._last_sr = 0
         self._sr_arrival_ns = 0
 
-    def goes_on(self, sequence: int) -> bool:
-        """Whether this is the number after the highest."""
+    def going_on(self, sequence: int) -> int | None:
+        """The unwrapped number of a packet that comes next after the highest; None for any other."""
         highest = self.numbers.highest
-        return highest is not None and sequence == self.numbers.wire(highest + 1)
+        return None if highest is None or sequence != self.numbers.wire(highest + 1) else highest + 1
 
     def update(self, sequence: int, timestamp: int, arrival_ns: int, *, count: int = 1, ticks: int = 0) -> int | None:
         """One data packet arrived; or `count` of them together, with consecutive numbers and the same timestamp.

@@ -125,8 +125,7 @@ class HttpAudience:
         self._waker = Waker()
         selector.register(self._waker, selectors.EVENT_READ)
         self._door.watch(selector, "door")
-        self._site.open()
-        self._spawn("http", self._site.run, self._site.wake)
+        self._spawn("http", self._site.open(), self._site.wake)
 
     def attend(self, what: Any, link: Any, now_ns: int) -> None:
         """Connections have come."""

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from avlab.stream.clock import Clock
 from avlab.stream.ends import Offer
-from avlab.stream.handle import Worker
 from avlab.stream.http.fetching import Body, Fetch
 from avlab.stream.playing.presentation import Presentation
 from avlab.stream.recording import PlayerRecording
@@ -95,8 +94,8 @@ class HttpReceiver:
         self._fetch = Fetch(url, timeout=timeout, clock=clock, credentials=credentials)
         self._presentation, self._clock, self._recording = presentation, clock, recording
         self._notice, self._spawn = notice, spawn
-        self._body: Body | None = None
-        self._waker: Waker | None = None
+        self._body: Body  # from `open` on
+        self._held: list[Body | Waker] = []  # to be closed
         self._came: deque[_Came] = deque()
         self._dropped = 0  # by the thread that reads
         self._told_dropped = self._pictures = self._malformed = 0
@@ -126,6 +125,7 @@ class HttpReceiver:
     def open(self) -> Offer:
         """Ask for the pictures."""
         body = self._body = self._fetch.open()
+        self._held.append(body)
         for words in self._fetch.moves:
             self._notice("sent on", words)
         kind = multipart.media_type(body.content_type)
@@ -139,11 +139,12 @@ class HttpReceiver:
 
     def play(self, selector: selectors.BaseSelector) -> None:
         """Read what comes, on a thread."""
-        self._waker = Waker()
-        selector.register(self._waker, selectors.EVENT_READ)
+        body, waker = self._body, Waker()
+        self._held.append(waker)
+        selector.register(waker, selectors.EVENT_READ)
         self._play_ns = self._clock.now_ns()
         self._recording.note(self._play_ns, "play")
-        self._spawn("camera", self._read, self._fetch.cancel)
+        self._spawn("camera", lambda worker: self._read(body, waker), self._fetch.cancel)
 
     def leave(self, now_ns: int) -> None:
         """Closing the connection is all that a server notices."""
@@ -151,31 +152,27 @@ class HttpReceiver:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._body is not None:
-            self._body.close()
-        if self._waker is not None:
-            self._waker.close()
+        for held in self._held:
+            held.close()
 
     # ---- the thread that reads
 
-    def _read(self, worker: Worker) -> None:
-        assert self._body is not None
-        assert self._waker is not None
-        reader = multipart.MultipartReader(multipart.boundary_of(self._body.content_type))
+    def _read(self, body: Body, waker: Waker) -> None:
+        reader = multipart.MultipartReader(multipart.boundary_of(body.content_type))
         try:
-            while not reader.over and (data := self._body.read()):
-                self._put(reader.feed(data), self._waker)
+            while not reader.over and (data := body.read()):
+                self._put(reader.feed(data), waker)
                 self._too_large = reader.too_large > 0
             parts, cut = reader.end()
             self._cut = cut and not self._fetch.cancelled
-            self._put(parts, self._waker)
+            self._put(parts, waker)
         except WireError as error:
             self._error = error
         except OSError:  # reset, or the host is not reached any more
             self._cut = not self._fetch.cancelled
         finally:
             self._ended = True
-            self._waker.wake()
+            waker.wake()
 
     def _put(self, parts: list[multipart.BodyPart], waker: Waker) -> None:
         now_ns = self._clock.now_ns()

@@ -68,7 +68,7 @@ class PageContent(NamedTuple):
 class Site:
     """Viewers and the web server for them. `come` and `gone` are told a viewer's number, `notice` a sentence.
 
-    `run` is the thread's body, and `wake` ends it after a while; `finish` does at once.
+    `open` gives the thread's body, and `wake` ends it after a while; `finish` does at once.
     """
 
     def __init__(
@@ -112,9 +112,10 @@ class Site:
 
     # ---- for the server's thread
 
-    def open(self) -> None:
-        """Make the loop: from here on `run` may be called, and what is handed over before waits for it."""
-        self._loop = asyncio.SelectorEventLoop()  # on Windows, too, where Tornado needs this one
+    def open(self) -> Callable[[Worker], None]:
+        """Make the loop: what is handed over from here on waits for the thread, whose body this gives."""
+        loop = self._loop = asyncio.SelectorEventLoop()  # on Windows, too, where Tornado needs this one
+        return lambda worker: self._run(loop)
 
     def take(self, connection: Any, host: str, local: str) -> None:
         """A connection has come from a host, to this address of this machine."""
@@ -153,10 +154,7 @@ class Site:
 
     # ---- the loop's thread
 
-    def run(self, worker: Worker) -> None:
-        """The thread's body."""
-        loop = self._loop
-        assert loop is not None
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         self._ran = True
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             runner.run(self._serve())

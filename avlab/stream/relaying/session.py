@@ -10,7 +10,7 @@ import selectors
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from avlab.network.impairment import Impairment
 from avlab.stream.relaying.newcomers import Standing
@@ -31,13 +31,26 @@ HELD_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
-class Carried:
-    """What the network carries: where to, and what the record says; `row` is None for what has no row."""
+class CarriedDatagram:
+    """A datagram that the network carries: where to, and what the record says; `row` is None for what has no row."""
 
     data: bytes
-    out: UdpLink | TcpLink
-    to: Address | None = None
-    row: tuple[Any, ...] | None = None
+    out: UdpLink
+    to: Address
+    row: tuple[Any, ...] | None
+
+
+@dataclass(slots=True)
+class CarriedBytes:
+    """What the network carries of an RTSP connection: whose, to which end of it, and what the record says."""
+
+    data: bytes
+    session: RtspSession
+    out: TcpLink
+    row: tuple[Any, ...] | None
+
+
+Carried: TypeAlias = CarriedDatagram | CarriedBytes
 
 
 @dataclass(slots=True)
@@ -277,7 +290,7 @@ class RtspSession(RelaySession):
             else:
                 data = (event if up else dialogue.response(event)).serialize()
             # One lane for all of a connection: its bytes keep their order.
-            carried = Carried(data, self._ends["server" if up else "client"], row=row)
+            carried = CarriedBytes(data, self, self._ends["server" if up else "client"], row)
             self._desk.push(self, way, "tcp", carried, now_ns, reliable=True)
 
     def _wants_place(self, event: rtsp.Event) -> bool:
