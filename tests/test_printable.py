@@ -24,7 +24,17 @@ import avlab
 from avlab.cli import main
 from avlab.measure.record.trace import Recorder
 from avlab.stream.handle import Handle
-from avlab.wire.text import MOST_CHARACTERS, MOST_NOTICES, Notices, printable, tidied
+from avlab.wire.text import (
+    MALFORMED_RECORDED,
+    MALFORMED_TOLD,
+    MOST_CHARACTERS,
+    MOST_NOTICES,
+    MalformedCount,
+    Notices,
+    printable,
+    tidied,
+)
+from avlab.wire.units import WireError
 
 EVIL = "\x1b]0;x\x07"
 SHAPES = [EVIL, "\x1b[2J", "\x9b31m", "\u202egpj.exe", "\x08\x08\x7f", "\x0e\u2066"]
@@ -299,3 +309,19 @@ def test_what_the_system_says_without_descriptors_comes_with_what_to_do(number: 
     )
     assert "ulimit" not in str(tidied(OSError(errno.ENOENT, os.strerror(errno.ENOENT))))
     assert str(tidied(FileNotFoundError("There is no file."))) == "There is no file."  # a sentence without a number
+
+
+@pytest.mark.parametrize("evil", ["", *SHAPES])
+@pytest.mark.parametrize(
+    ("kind", "said"), [(WireError, ""), (ValueError, "ValueError: "), (IndexError, "IndexError: ")]
+)
+def test_of_what_a_peer_sends_malformed_much_is_counted_and_little_told(
+    kind: type[Exception], said: str, evil: str
+) -> None:
+    count = MalformedCount()
+    told = [count.add(kind(f"No {number}{evil}.")) for number in range(1, 500)]
+    recorded = [each.record for each in told if each.record is not None]
+    assert recorded == [f"{said}No {number}{evil}." for number in range(1, MALFORMED_RECORDED + 1)]
+    (at,) = (at for at, each in enumerate(told, 1) if each.notice is not None)
+    assert at == MALFORMED_TOLD
+    assert told[at - 1].notice == f"{said}No {at}{printable(evil)}"

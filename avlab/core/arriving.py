@@ -37,6 +37,7 @@ from avlab.wire.batch import Batch
 from avlab.wire.payloads.formats import L16Format, SoundReader, VideoFormat
 from avlab.wire.payloads.jpeg import NoSizeError
 from avlab.wire.rtp import HEADER_BYTES, ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, chunk, runs
+from avlab.wire.text import MalformedCount
 from avlab.wire.units import NS, PREDICTED, WireError
 
 PROBATION = 3
@@ -50,8 +51,8 @@ the same time, the first is played."""
 MOST_HELD = 256
 """Runs of packets kept of a source that is on probation."""
 
-TOLD = 100
-"""How many packets that are malformed or stray are told of; a hostile sender could fill a record with them."""
+STRAYS_TOLD = 100
+"""How many stray packets are told of; a hostile sender could fill a record with them."""
 
 CLOCK_TOLD_NS = NS // 8
 """How often a stream's sender is listened to about its clock: it tells it twice a second."""
@@ -61,8 +62,6 @@ LEAPS_TOLD_NS = 5 * NS
 
 MISFIT = 1.5
 """How many times as much sound as its timestamps tell of is no jitter and no rounding."""
-MALFORMED = 3
-"""So many malformed packets are worth a notice; one may be anybody's."""
 
 NOT_DESCRIBED = 25
 """So many packets of a payload type that was not described are worth a notice, while none comes of the one that was."""
@@ -181,7 +180,7 @@ class Arriving:
         self._ssrc, self._moments = ssrc, moments
         self._presenting, self._emit = presenting, emit
         self._timeline = Timeline(reference="audio")
-        self._malformed = self._strays = 0
+        self._malformed, self._strays = MalformedCount(), 0
         self._too_large = False  # and told of
         self._leapt_ns: int | None = None
         self._ssrcs: dict[int, None] = {}  # all that were heard of
@@ -286,23 +285,23 @@ class Arriving:
         self._emit(SourcesKnown(tuple(self._ssrcs), tuple(ssrc for ssrc in self._repair_ssrcs if ssrc not in own)))
 
     def _note_malformed(self, error: WireError, now_ns: int) -> None:
-        self._malformed += 1
-        if self._malformed <= TOLD:
-            self._emit(Malformed(now_ns, str(error)))
+        told = self._malformed.add(error)
+        if told.record is not None:
+            self._emit(Malformed(now_ns, told.record))
         if isinstance(error, NoSizeError) and not self._too_large:
             self._too_large = True
             words = f"{str(error)[0].lower()}{str(error)[1:].rstrip('.')}"
             self._emit(Notice(now_ns, "pictures too large", words))
-        elif self._malformed == MALFORMED and not self._too_large:
+        elif told.notice is not None and not self._too_large:
             words = (
-                f"packets come that cannot be read, and are passed over ({str(error).rstrip('.')}): see what the "
-                "server sends, or what is between"
+                f"packets come that cannot be read, and are passed over ({told.notice}): see what the server sends, "
+                "or what is between"
             )
             self._emit(Notice(now_ns, "malformed packets", words))
 
     def _note_stray(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
         self._strays += 1
-        if self._strays <= TOLD:
+        if self._strays <= STRAYS_TOLD:
             self._emit(Stray(now_ns, incoming.stream, run.sequence, run.timestamp))
 
     def _note_leap(self, incoming: Incoming, leap_ns: int, now_ns: int) -> None:

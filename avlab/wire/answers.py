@@ -13,6 +13,7 @@ from avlab.wire.rtsp import (
     MAX_BODY,
     MAX_HEADERS,
     Event,
+    EventReader,
     Headers,
     Interleaved,
     Request,
@@ -42,7 +43,7 @@ _OTHERS = re.compile(rb"HTTP/[0-9]|SSH-|220[ -]|<[!A-Za-z]")
 """How servers of other kinds begin, which is sooner said than waited for."""
 
 
-class Answers:
+class Answers(EventReader):
     """Turns the bytes of a client's connection, however cut, into the answers and packets that they hold.
 
     Between packets and before answers there may be bytes that belong to neither: the way back into step is found at
@@ -52,13 +53,11 @@ class Answers:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.channels: Collection[int] = ()
         """The channels that were agreed on; while there are none, any may be."""
         self.skipped = 0
         """Bytes passed over so far."""
-        self.error: RtspError | None = None
-        """Why nothing more can be read of this connection."""
-        self._buffer = bytearray()
         self._searched = 0  # bytes of the head already searched for its end; all of them, once its end was found
         self._wanted = 0  # bytes of the whole message, once its head was read; -1 when that does not tell
         self._body = self._looked = 0  # then: where the body begins, and up to where it is searched for its end
@@ -80,24 +79,6 @@ class Answers:
         """How that began which was passed over last; empty while all is in step."""
         return self._sample if self._stray else b""
 
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that `data` completes, in order.
-
-        Raises RtspError when nothing can be understood of the bytes or they break a bound, and again on every later
-        call. Events read before the fault in the same call are returned first; `error` is set by then.
-        """
-        events: list[Event] = []
-        if self.error is None:
-            self._buffer += data
-            try:
-                self._read_all(events)
-            except RtspError as error:
-                self.error = error
-                self._buffer.clear()
-        if self.error is not None and not events:
-            raise self.error
-        return events
-
     def end(self) -> list[Event]:
         """Nothing more comes: the answer whose body is as long as what is here, if there is one."""
         if self.error is not None or not self._wanted:
@@ -108,24 +89,15 @@ class Answers:
         self._searched = self._wanted = 0
         return [event]
 
-    def _read_all(self, events: list[Event]) -> None:
-        position = 0
-        try:
-            while True:
-                event, position = self._read(position)
-                if event is None:
-                    return
-                self._heard, self._stray = True, 0
-                events.append(event)
-        finally:
-            del self._buffer[:position]
-
     def _read(self, position: int) -> tuple[Event | None, int]:
-        """The event at `position` and where the next begins; None when it is not all there."""
+        event, position = self._find_step(position) if self._lost else self._read_in_step(position)
+        if event is not None:
+            self._heard, self._stray = True, 0
+        return event, position
+
+    def _read_in_step(self, position: int) -> tuple[Event | None, int]:
         buffer = self._buffer
         size = len(buffer)
-        if self._lost:
-            return self._find_step(position)
         while position < size and buffer[position] in b"\r\n":
             position += 1
         if position == size:
@@ -219,7 +191,7 @@ class Answers:
         if found is None:
             return None, stop
         self._lost = False
-        return self._read(stop)
+        return self._read_in_step(stop)
 
     def _goes_on_at(self, at: int) -> bool | None:
         """Whether an answer or a packet begins there; None when that cannot be told yet."""

@@ -224,24 +224,19 @@ def interleave(channel: int, packet: bytes) -> bytes:
     return b"$" + bytes((channel, len(packet) >> 8, len(packet) & 0xFF)) + packet
 
 
-class MessageReader:
-    """Turns the bytes of one connection, however cut, into the messages and packets that they hold.
-
-    Held at any time are at most one head and one body, or one packet, beside the bytes just fed.
-    """
+class EventReader:
+    """The bytes of one connection, however cut, as events; who derives from it says in `_read` what begins where."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._searched = 0  # bytes of the head already searched for its end
-        self._wanted = 0  # bytes of the whole message, once its head was read
         self.error: RtspError | None = None
         """Why nothing more can be read of this connection."""
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes, in order.
 
-        Raises RtspError when the bytes are no RTSP or break a bound, and again on every later call. Events read
-        before the fault in the same call are returned first; `error` is set by then.
+        Raises RtspError when nothing can be understood of the bytes or they break a bound, and again on every later
+        call. Events read before the fault in the same call are returned first; `error` is set by then.
         """
         events: list[Event] = []
         if self.error is None:
@@ -267,7 +262,22 @@ class MessageReader:
             del self._buffer[:position]
 
     def _read(self, position: int) -> tuple[Event | None, int]:
-        """The event at `position` and where the next begins; None when it is not all there."""
+        """The event at `position` of the buffer and where the next begins; None when it is not all there."""
+        raise NotImplementedError
+
+
+class MessageReader(EventReader):
+    """Turns the bytes of one connection, however cut, into the messages and packets that they hold.
+
+    Held at any time are at most one head and one body, or one packet, beside the bytes just fed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._searched = 0  # bytes of the head already searched for its end
+        self._wanted = 0  # bytes of the whole message, once its head was read
+
+    def _read(self, position: int) -> tuple[Event | None, int]:
         buffer = self._buffer
         size = len(buffer)
         # Blank lines before a message are to be ignored (RFC 2616 4.1).

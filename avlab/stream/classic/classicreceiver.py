@@ -36,7 +36,7 @@ from avlab.wire.classic import (
     ClassicVideo,
     sound_port,
 )
-from avlab.wire.text import printable
+from avlab.wire.text import MALFORMED_PICTURES, MalformedCount
 from avlab.wire.units import NS, WireError
 
 DELAY_NS = 100_000_000
@@ -62,12 +62,6 @@ MOST_CHUNKS = 32
 
 LOOK_NS = NS // 10
 """How often the end is looked for, and the connection once the sound is over."""
-
-MALFORMED = 3
-"""So many pictures that are none are worth a notice; one may be anybody's."""
-
-MALFORMED_TOLD = 100
-"""How many foreign datagrams the record names; a hostile sender could fill it with them."""
 
 NO_PLAYOUT_DELAY = (
     "The classic wire carries no timestamps, so nothing tells when a picture is to be shown: each is shown as it "
@@ -156,7 +150,7 @@ class ClassicReceiver:
         self._held: deque[ClassicChunk] = deque()  # came, and is not to be handed on yet
         self._reading = False
         self._pictures = 0
-        self._malformed = 0
+        self._malformed = MalformedCount()
         self._dialler = Dialler()
         self._told: set[str] = set()  # notices
         self._samples = 0  # handed on
@@ -288,17 +282,12 @@ class ClassicReceiver:
             try:
                 self._take_picture(datagram, now_ns)
             except Exception as error:  # whatever is in it: the next one may be whole
-                self._malformed += 1
-                if self._malformed <= MALFORMED_TOLD:
-                    words = str(error) if isinstance(error, WireError) else f"{type(error).__name__}: {error}"
-                    self._recording.note(now_ns, "malformed packet", words)
-                    if self._malformed == MALFORMED:
-                        why = printable(words).rstrip(".")
-                        self._notice(
-                            "malformed pictures",
-                            f"what comes from {self.where} as pictures cannot be read, and is passed over ({why}): see "
-                            "what it sends",
-                        )
+                told = self._malformed.add(error)
+                if told.record is not None:
+                    self._recording.note(now_ns, "malformed packet", told.record)
+                if told.notice is not None:
+                    words = MALFORMED_PICTURES.format(where=self.where, why=told.notice)
+                    self._notice("malformed pictures", words)
 
     def _take_picture(self, datagram: bytes, now_ns: int) -> None:
         [picture] = self._video.feed(datagram, now_ns)

@@ -21,15 +21,13 @@ from avlab.core.sender import MOST_HEARD, Sender
 from avlab.measure.numbers.attendance import Member
 from avlab.measure.record.trace import Recorder
 from avlab.media.sources import Source
-from avlab.network.settings import Network
 from avlab.stream.clock import Clock, WallClock
 from avlab.stream.described.describedreceiver import is_description
 from avlab.stream.described.interfaces import resolved, written
-from avlab.stream.ends import SoundPart
 from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.dispatch import Dispatch
 from avlab.stream.rtsp.feedback import Feedback
-from avlab.stream.rtsp.packing import Cut, Packing
+from avlab.stream.rtsp.packing import Cut, PacketAudience, Packing
 from avlab.stream.rtsp.peer import SERVER_NAME, Recipient, Route, Track, outlet_of
 from avlab.stream.rtsp.roll import Receiving, receivers_of, take_pulses
 from avlab.stream.rtsp.rooms import Room
@@ -44,7 +42,7 @@ from avlab.wire.batch import Batch
 from avlab.wire.destinations import read_destination
 from avlab.wire.rtp import PACKET_SIZES
 from avlab.wire.text import printable
-from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
+from avlab.wire.units import NS, WireError
 from avlab.wire.urls import ip_address
 
 LOOK_NS = NS // 4
@@ -52,9 +50,6 @@ LOOK_NS = NS // 4
 
 GONE_NS = 15 * NS
 """Who has reported nothing for so long is no receiver any more: reports come every 5 s and more often."""
-
-MAX_DRAIN_NS = 2 * NS
-"""At the end, what is under way in the network has so long to arrive, at the most."""
 
 FEEDBACK = Path("", control=True)
 """Where feedback comes from: which stream it is about, its bytes say."""
@@ -88,7 +83,7 @@ class _Anybody(Mapping[str, Mapping[int, Recipient]]):
         return 0
 
 
-class DescribedAudience:
+class DescribedAudience(PacketAudience):
     """An `ends.Audience`: RTP and RTCP to `to`, "HOST:PORT", of which `host` is the way, a local address; the way that
     the system has when left out. The pictures go to the port, the sound two above, RTCP to the ports between.
 
@@ -118,22 +113,20 @@ class DescribedAudience:
         self._there, self._port = read_destination(to)
         self._group = _is_group(self._there)
         self._file, self._name, self._host = file, name, host
-        self._clock, self._recording = clock, SenderRecording(recorder)
-        self._recorder = recorder
+        self._recording, self._recorder = SenderRecording(recorder), recorder
         self._delivery, self._start, self._notice, self._pictures = delivery, play, notice, pictures
         self._system = Sockets() if system is None else system
         self._chance = random.SystemRandom() if chance is None else chance
         self._unix_offset_ns = WallClock().unix_ns(0) if unix_offset_ns is None else unix_offset_ns
         recorder.meta["unix_offset_ns"] = self._unix_offset_ns
         self._session_id = self._chance.getrandbits(32)
-        self._packing = Packing(
+        packing = Packing(
             source, chance=self._chance, pictures=pictures, audio_codec=audio_codec, delivery=delivery, notice=notice
         )
-        self.tracks = self._packing.tracks
+        super().__init__(packing, Dispatch(self._recording, delivery.offload), clock)
         sender = Sender(unix_offset_ns=self._unix_offset_ns, budget=FeedbackBudget(), name=SERVER_NAME, shared=True)
         self._room = Room((self._there, self._port), sender)
         self._sources: dict[int, Recipient] = {}
-        self._dispatch = Dispatch(self._recording, delivery.offload)
         self._clients: dict[str, Mapping[int, Recipient]] = {}
         clients = _Anybody(self._sources) if self._group else self._clients
         self._feedback = Feedback(clock, clients, self._dispatch.rise, self._heard)
@@ -145,15 +138,6 @@ class DescribedAudience:
         self._local = ""
 
     # ---- what it says of itself
-
-    @property
-    def network(self) -> Network:
-        """The network that all packets are sent through; to be set from any thread."""
-        return self._dispatch.network
-
-    @network.setter
-    def network(self, value: Network) -> None:
-        self._dispatch.network = value
 
     @property
     def url(self) -> str:
@@ -180,11 +164,6 @@ class DescribedAudience:
     def occupied(self) -> bool:
         """Whether the clip goes on: it does so whoever receives it."""
         return self._began and not self._over
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes of RTP and RTCP that were handed over so far. From any thread."""
-        return self._dispatch.sent_bytes
 
     @property
     def ssrcs(self) -> set[int]:
@@ -288,9 +267,7 @@ class DescribedAudience:
 
     def drain(self) -> None:
         """Let what the network holds arrive."""
-        network, now_ns = self.network, self._clock.now_ns()
-        slow_ns = round((network.steady_delay + 5 * network.jitter + network.queue * bool(network.rate)) * NS)
-        until_ns = now_ns + min(slow_ns, MAX_DRAIN_NS)
+        now_ns, until_ns = self._clock.now_ns(), self._under_way_until_ns()
         while now_ns < until_ns and self._dispatch.wake_at() is not None:
             self._dispatch.deliver(now_ns)
             self._clock.sleep_until(now_ns + 2_000_000)
@@ -376,28 +353,6 @@ class DescribedAudience:
         self._packing.restart()
 
     # ---- what is sent
-
-    def chunks(self) -> Iterator[Chunk]:
-        """The sound as it is, or as Opus."""
-        return self._packing.chunks()
-
-    def prepare(self, frame: EncodedFrame) -> Cut:
-        """A frame cut into packets."""
-        return self._packing.prepare(frame)
-
-    def timestamp(self, stream: str, pts_ns: int) -> int:
-        """The RTP timestamp of a presentation time."""
-        return self.tracks[stream].timestamp(pts_ns)
-
-    def send_frame(self, unit: Cut, pts_ns: int) -> tuple[int | None, int | None]:
-        """Send a frame's packets."""
-        return self._to_all("video", unit, pts_ns)
-
-    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[SoundPart]]:
-        """Send a chunk."""
-        cut = self._packing.cut_sound(chunk)
-        sent_ns, count = self._to_all("audio", cut, chunk.pts_ns)
-        return sent_ns, () if count is None else self._packing.sound_parts(chunk, cut)
 
     def say_goodbye(self, now_ns: int) -> None:
         """A last report and BYE: the clip is over, or the server ends."""

@@ -21,7 +21,7 @@ from avlab.timing.jitterbuffer import Frame
 from avlab.wire import multipart
 from avlab.wire.digest import Credentials
 from avlab.wire.jpegsize import check_jpeg
-from avlab.wire.text import printable
+from avlab.wire.text import MALFORMED_PICTURES, MalformedCount, printable
 from avlab.wire.units import NS, WireError
 
 MOST_WAITING = 32
@@ -29,12 +29,6 @@ MOST_WAITING = 32
 
 SILENCE_NS = 10 * NS
 """Without a picture for so long the camera is taken for gone."""
-
-MALFORMED = 3
-"""So many pictures that are none are worth a notice; one may be anybody's."""
-
-MALFORMED_TOLD = 100
-"""How many parts that are no JPEG the record names."""
 
 NO_PLAYOUT_DELAY = (
     "The http wire carries no timestamps, so nothing tells when a picture is to be shown: each is shown as it comes, "
@@ -98,7 +92,8 @@ class HttpReceiver:
         self._held: list[Body | Waker] = []  # to be closed
         self._came: deque[_Came] = deque()
         self._dropped = 0  # by the thread that reads
-        self._told_dropped = self._pictures = self._malformed = 0
+        self._told_dropped = self._pictures = 0
+        self._malformed = MalformedCount()
         self._too_large = self._cut = self._ended = False
         self._error: WireError | None = None
         self._told: set[str] = set()
@@ -202,17 +197,12 @@ class HttpReceiver:
             try:
                 self._take(came)
             except Exception as error:  # whatever is in it: the next one may be whole
-                self._malformed += 1
-                if self._malformed <= MALFORMED_TOLD:
-                    words = str(error) if isinstance(error, WireError) else f"{type(error).__name__}: {error}"
-                    self._recording.note(came.time_ns, "malformed packet", words)
-                    if self._malformed == MALFORMED:
-                        why = printable(words).rstrip(".")
-                        self._notice(
-                            "malformed pictures",
-                            f"what comes from {self.where} as pictures cannot be read, and is passed over ({why}): see "
-                            "what it sends",
-                        )
+                told = self._malformed.add(error)
+                if told.record is not None:
+                    self._recording.note(came.time_ns, "malformed packet", told.record)
+                if told.notice is not None:
+                    words = MALFORMED_PICTURES.format(where=self.where, why=told.notice)
+                    self._notice("malformed pictures", words)
         if self._dropped != self._told_dropped:
             self._recording.note(now_ns, "socket_dropped", self._dropped - self._told_dropped)
             self._told_dropped = self._dropped

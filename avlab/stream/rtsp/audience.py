@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import selectors
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -22,15 +22,13 @@ from avlab.measure.numbers.attendance import Member
 from avlab.measure.record.trace import Recorder
 from avlab.media.sources import Source
 from avlab.network.ownrepair import OwnRepair, Protection
-from avlab.network.settings import Network
 from avlab.stream.clock import Clock, WallClock
-from avlab.stream.ends import SoundPart
 from avlab.stream.places import REQUEST_NS, Places, one_too_many
 from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.dispatch import Dispatch
 from avlab.stream.rtsp.feedback import Feedback
 from avlab.stream.rtsp.media_sockets import MediaSockets
-from avlab.stream.rtsp.packing import Cut, Packing
+from avlab.stream.rtsp.packing import Cut, PacketAudience, Packing
 from avlab.stream.rtsp.peer import SERVER_NAME, GroupRoute, Peer, Recipient, Route, Track
 from avlab.stream.rtsp.roll import members_of, take_pulses
 from avlab.stream.rtsp.rooms import Room, Rooms
@@ -46,7 +44,7 @@ from avlab.wire.admission import Admission
 from avlab.wire.batch import Batch
 from avlab.wire.rtp import PACKET_SIZES
 from avlab.wire.text import printable
-from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
+from avlab.wire.units import NS, WireError
 
 TURN_BYTES = 8_192
 """Read of one client before the others, and what is due, have their turn: some 5 ms of answers at the very most."""
@@ -61,9 +59,6 @@ could fill it with them."""
 LOOK_NS = NS // 4
 """How often it is looked for clients that are gone, or silent: all of them for each frame would cost more than the
 frame where there are hundreds."""
-
-MAX_DRAIN_NS = 2 * NS
-"""At the end, what is under way in the network has so long to arrive, at the most."""
 
 
 FEEDBACK = Path("", control=True)
@@ -83,7 +78,7 @@ def _own_work() -> Iterator[None]:
         raise _OwnError from error
 
 
-class RtspAudience:
+class RtspAudience(PacketAudience):
     """An `ends.Audience`, and the `peer.Stage` of its peers: JPEG and L16 over RTP, as each asked for it.
 
     `system`, `chance` and `unix_offset_ns` (from the clock's time to Unix time) are the machine's own when left out.
@@ -117,7 +112,7 @@ class RtspAudience:
         self._name, self._loop = name, loop
         self._host, self._port = host, port
         self.session_timeout = session_timeout
-        self._clock, self._recorder = clock, recorder
+        self._recorder = recorder
         self._unix_offset_ns = WallClock().unix_ns(0) if unix_offset_ns is None else unix_offset_ns
         recorder.meta["unix_offset_ns"] = self._unix_offset_ns
         self.chance = random.SystemRandom() if chance is None else chance
@@ -126,7 +121,7 @@ class RtspAudience:
         self._start_ns: int | None = None  # when media time 0 was; None while nobody plays
         self._session_id = self.chance.getrandbits(32)
         self._pictures = pictures = Pictures() if pictures is None else pictures
-        self._packing = Packing(
+        packing = Packing(
             source,
             chance=self.chance,
             pictures=pictures,
@@ -135,12 +130,11 @@ class RtspAudience:
             notice=notice,
             protections={name: Protection(own) for name, own in repairs.items() if own.protects},
         )
-        self.tracks = self._packing.tracks
+        self._recording = SenderRecording(recorder)
+        super().__init__(packing, Dispatch(self._recording, delivery.offload), clock)
         self.peers: list[Peer] = []
         self._clients: dict[str, dict[int, Recipient]] = {}  # by address, who gets which source
         self._budget = FeedbackBudget()
-        self._recording = SenderRecording(recorder)
-        self._dispatch = Dispatch(self._recording, delivery.offload)
         self._feedback = Feedback(clock, self._clients, self._dispatch.rise, lambda *came: self._rooms.heard(*came))
         self._sockets = MediaSockets(host, self._feedback, self._system)
         self._multicast, self._admission = multicast, admission
@@ -153,15 +147,6 @@ class RtspAudience:
         self._listener: Listener | None = None
 
     # ---- what it says of itself
-
-    @property
-    def network(self) -> Network:
-        """The network that all packets are sent through; to be set from any thread."""
-        return self._dispatch.network
-
-    @network.setter
-    def network(self, value: Network) -> None:
-        self._dispatch.network = value
 
     @property
     def url(self) -> str:
@@ -183,11 +168,6 @@ class RtspAudience:
     def occupied(self) -> bool:
         """Whether anybody who has asked for the running clip is still there."""
         return any(peer.has_played and peer.session for peer in self.peers)
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes of RTP and RTCP that were handed over so far, to all clients. From any thread."""
-        return self._dispatch.sent_bytes
 
     def address_of(self, ssrc: int) -> str | None:
         """Where the client is that knows a track by this source. From any thread."""
@@ -305,9 +285,7 @@ class RtspAudience:
 
     def drain(self) -> None:
         """Let the last bytes leave, for up to half a second."""
-        network, now_ns = self.network, self._clock.now_ns()
-        slow_ns = round((network.steady_delay + 5 * network.jitter + network.queue * bool(network.rate)) * NS)
-        until_ns = now_ns + NS // 2 + min(slow_ns, MAX_DRAIN_NS)
+        now_ns, until_ns = self._clock.now_ns(), self._under_way_until_ns() + NS // 2
         while now_ns < until_ns:
             self._dispatch.deliver(now_ns)
             waiting = [peer for peer in self.peers if peer.link.waiting]
@@ -527,28 +505,6 @@ class RtspAudience:
 
     # ---- what they are sent
 
-    def chunks(self) -> Iterator[Chunk]:
-        """The sound as it is, or as Opus: a description says what it is like."""
-        return self._packing.chunks()
-
-    def prepare(self, frame: EncodedFrame) -> Cut:
-        """A frame cut into packets, once for all."""
-        return self._packing.prepare(frame)
-
-    def timestamp(self, stream: str, pts_ns: int) -> int:
-        """The RTP timestamp of a presentation time."""
-        return self.tracks[stream].timestamp(pts_ns)
-
-    def send_frame(self, unit: Cut, pts_ns: int) -> tuple[int | None, int | None]:
-        """Send a frame's packets to every client that plays."""
-        return self._to_all("video", unit, pts_ns)
-
-    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[SoundPart]]:
-        """Send a chunk to every client that plays: a packet is a unit of its own to the client."""
-        cut = self._packing.cut_sound(chunk)
-        sent_ns, count = self._to_all("audio", cut, chunk.pts_ns)
-        return sent_ns, () if count is None else self._packing.sound_parts(chunk, cut)
-
     def say_goodbye(self, now_ns: int) -> None:
         """A last report and BYE to every client that plays: its clip is over."""
         for peer in self.peers:
@@ -561,7 +517,6 @@ class RtspAudience:
                 self._send(room, now_ns)
 
     def _to_all(self, stream: str, unit: Cut, pts_ns: int) -> tuple[int | None, int | None]:
-        """Send one unit to every client that plays: when the first send began, and that client's packets."""
         first: tuple[int | None, int | None] = None, None
         playing: list[Recipient] = [room for room in self._rooms if room.plays(stream)]
         playing += [peer for peer in self.peers if peer.playing and stream in peer.sender.outlets]

@@ -12,14 +12,20 @@ from typing import Any
 from avlab.media.soundencoder import opus_chunks
 from avlab.media.sources import Source
 from avlab.network.ownrepair import Protection
+from avlab.network.settings import Network
+from avlab.stream.clock import Clock
 from avlab.stream.ends import SoundPart, parts_of
+from avlab.stream.rtsp.dispatch import Dispatch
 from avlab.stream.rtsp.peer import sound_of, tracks_of
 from avlab.stream.sending.adapting import Delivery
 from avlab.stream.sending.pictures import Pictures
 from avlab.wire import sdp
 from avlab.wire.payloads.formats import fmtp
 from avlab.wire.rtp import PACKET_SIZES, Packed
-from avlab.wire.units import Chunk, EncodedFrame, WireError
+from avlab.wire.units import NS, Chunk, EncodedFrame, WireError
+
+MAX_DRAIN_NS = 2 * NS
+"""At the end, what is under way in the network has so long to arrive, at the most."""
 
 
 def too_large(size: int, largest: int) -> str:
@@ -136,3 +142,57 @@ class Packing:
                 self._notice("packets too large", too_large(size, self.largest))
             size = max(PACKET_SIZES[0], self.largest)
         return size
+
+
+class PacketAudience:
+    """What audiences of RTP have in common: what they are sent is cut into packets once, and leaves by one dispatch."""
+
+    def __init__(self, packing: Packing, dispatch: Dispatch, clock: Clock) -> None:
+        self._packing, self._dispatch, self._clock = packing, dispatch, clock
+        self.tracks = packing.tracks
+
+    @property
+    def network(self) -> Network:
+        """The network that all packets are sent through; to be set from any thread."""
+        return self._dispatch.network
+
+    @network.setter
+    def network(self, value: Network) -> None:
+        self._dispatch.network = value
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of RTP and RTCP that were handed over so far, to all clients. From any thread."""
+        return self._dispatch.sent_bytes
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The sound as it is, or as Opus: a description says what it is like."""
+        return self._packing.chunks()
+
+    def prepare(self, frame: EncodedFrame) -> Cut:
+        """A frame cut into packets, once for all."""
+        return self._packing.prepare(frame)
+
+    def timestamp(self, stream: str, pts_ns: int) -> int:
+        """The RTP timestamp of a presentation time."""
+        return self.tracks[stream].timestamp(pts_ns)
+
+    def send_frame(self, unit: Cut, pts_ns: int) -> tuple[int | None, int | None]:
+        """Send a frame's packets to every client that plays."""
+        return self._to_all("video", unit, pts_ns)
+
+    def send_sound(self, chunk: Chunk) -> tuple[int | None, Sequence[SoundPart]]:
+        """Send a chunk to every client that plays: a packet is a unit of its own to the client."""
+        cut = self._packing.cut_sound(chunk)
+        sent_ns, count = self._to_all("audio", cut, chunk.pts_ns)
+        return sent_ns, () if count is None else self._packing.sound_parts(chunk, cut)
+
+    def _to_all(self, stream: str, unit: Cut, pts_ns: int) -> tuple[int | None, int | None]:
+        """Send one unit to every client that plays: when the first send began, and that client's packets."""
+        raise NotImplementedError
+
+    def _under_way_until_ns(self) -> int:
+        """Until when to wait at the end for what is under way in the network."""
+        network = self.network
+        slow_ns = round((network.steady_delay + 5 * network.jitter + network.queue * bool(network.rate)) * NS)
+        return self._clock.now_ns() + min(slow_ns, MAX_DRAIN_NS)

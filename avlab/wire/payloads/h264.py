@@ -8,12 +8,15 @@ from collections.abc import Mapping
 
 from avlab.wire.payloads.marked import packed_payloads
 from avlab.wire.payloads.nal import (
+    BEGINS,
+    ENDS,
     MAX_PARAMETERS,
     Fragments,
     NalAssembler,
     aggregated,
     exp_golomb,
     joined,
+    packed_units,
     recovery_message,
     split,
 )
@@ -25,8 +28,6 @@ IDR, SEI, SPS, PPS, STAP_A, FU_A = 5, 6, 7, 8, 24, 28
 
 BASELINE_4 = "42C028"
 """The profile and level of a description that tells no parameter sets: constrained baseline, level 4 (1080p)."""
-
-_START, _END = 0x80, 0x40  # of a fragmented unit (5.8)
 
 
 class H264Format:
@@ -55,7 +56,7 @@ class H264Format:
     def parameters(self) -> str:
         """See `formats.VideoFormat`."""
         units = split(self.setup)
-        profile = next((unit[1:4].hex().upper() for unit in units if unit[0] & 31 == SPS and len(unit) > 3), "")
+        profile = next((unit[1:4].hex().upper() for unit in units if _kind(unit) == SPS and len(unit) > 3), "")
         told = ["packetization-mode=1", f"profile-level-id={profile or BASELINE_4}"]
         if profile:
             sets = ",".join(base64.b64encode(unit).decode() for unit in units)
@@ -65,17 +66,7 @@ class H264Format:
     def pack(self, frame: EncodedFrame, *, payload_type: int = FIRST_DYNAMIC, packet_size: int = MAX_PACKET) -> Packed:
         """See `formats.VideoFormat`: units that fit as they are, others in fragments (FU-A)."""
         room = packet_size - REPAIR_BYTES - HEADER_BYTES
-        payloads: list[bytes] = []
-        for unit in split(frame.data):
-            if len(unit) <= room:
-                payloads.append(unit)
-                continue
-            step = room - 2
-            indicator, kind = unit[0] & 0xE0 | FU_A, unit[0] & 31
-            parts = [unit[at : at + step] for at in range(1, len(unit), step)]
-            for number, part in enumerate(parts):
-                flags = _START * (number == 0) | _END * (number == len(parts) - 1)
-                payloads.append(bytes((indicator, flags | kind)) + part)
+        payloads = packed_units(frame.data, room, lambda unit: bytes((unit[0] & 0xE0 | FU_A,)), _kind, size=1)
         if not payloads:
             raise WireError("A picture in H.264 has at least one NAL unit; here there is none.")
         return packed_payloads(payloads, payload_type)
@@ -89,9 +80,13 @@ class H264Format:
         return NalAssembler(units_of, is_key, coding=self.coding)
 
 
+def _kind(unit: bytes) -> int:
+    return unit[0] & 31
+
+
 def is_key(unit: bytes) -> bool:
     """Whether a unit is of a picture that needs no other."""
-    return unit[0] & 31 == IDR
+    return _kind(unit) == IDR
 
 
 def units_of(payloads: list[bytes]) -> list[bytes]:
@@ -100,7 +95,7 @@ def units_of(payloads: list[bytes]) -> list[bytes]:
     for payload in payloads:
         if not payload:
             continue  # padding alone
-        kind = payload[0] & 31
+        kind = _kind(payload)
         if 1 <= kind <= 23:
             fragments.add(payload)
         elif kind == STAP_A:
@@ -110,7 +105,7 @@ def units_of(payloads: list[bytes]) -> list[bytes]:
             if len(payload) < 3:
                 raise WireError("A fragment of a NAL unit is empty.")
             header = bytes((payload[0] & 0xE0 | payload[1] & 31,))
-            fragments.part(header, payload[2:], begins=bool(payload[1] & _START), ends=bool(payload[1] & _END))
+            fragments.part(header, payload[2:], begins=bool(payload[1] & BEGINS), ends=bool(payload[1] & ENDS))
         else:
             raise WireError(f"A packet of H.264 has the type {kind}, which is none of the non-interleaved mode.")
     return fragments.whole()
@@ -135,11 +130,11 @@ def recovers_in(data: bytes) -> int | None:
     where nothing is said.
     """
     for unit in split(data):
-        if unit[0] & 31 == SEI and (told := recovery_message(unit[1:])) is not None:
+        if _kind(unit) == SEI and (told := recovery_message(unit[1:])) is not None:
             return exp_golomb(told)
     return None
 
 
 def parameter_sets_in(data: bytes) -> bytes:
     """The parameter sets of a byte stream, as a byte stream of their own."""
-    return joined(unit for unit in split(data) if unit[0] & 31 in (SPS, PPS))
+    return joined(unit for unit in split(data) if _kind(unit) in (SPS, PPS))

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 
 from avlab.wire.payloads.h264 import parameter_sets
 from avlab.wire.payloads.marked import packed_payloads
-from avlab.wire.payloads.nal import Fragments, NalAssembler, aggregated, exp_golomb, recovery_message, split
+from avlab.wire.payloads.nal import (
+    BEGINS,
+    ENDS,
+    Fragments,
+    NalAssembler,
+    aggregated,
+    exp_golomb,
+    packed_units,
+    recovery_message,
+    split,
+)
 from avlab.wire.rtp import FIRST_DYNAMIC, HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, VIDEO_CLOCK, Packed
 from avlab.wire.units import H265_CODING, EncodedFrame, WireError
 
@@ -18,7 +28,6 @@ KEYS = range(16, 24)
 """Pictures at which decoding may begin (IRAP)."""
 
 _SETS = {"sprop-vps": VPS, "sprop-sps": SPS, "sprop-pps": PPS}
-_START, _END = 0x80, 0x40  # of a fragmented unit (4.4.3)
 
 
 class H265Format:
@@ -54,17 +63,7 @@ class H265Format:
     def pack(self, frame: EncodedFrame, *, payload_type: int = FIRST_DYNAMIC, packet_size: int = MAX_PACKET) -> Packed:
         """See `formats.VideoFormat`: units that fit as they are, others in fragments."""
         room = packet_size - REPAIR_BYTES - HEADER_BYTES
-        payloads: list[bytes] = []
-        for unit in split(frame.data):
-            if len(unit) <= room:
-                payloads.append(unit)
-                continue
-            step = room - 3
-            header = bytes((unit[0] & 0x81 | FU << 1, unit[1]))
-            parts = [unit[at : at + step] for at in range(2, len(unit), step)]
-            for number, part in enumerate(parts):
-                flags = _START * (number == 0) | _END * (number == len(parts) - 1)
-                payloads.append(header + bytes((flags | _kind(unit),)) + part)
+        payloads = packed_units(frame.data, room, _fragment_header, _kind, size=2)
         if not payloads:
             raise WireError("A picture in H.265 has at least one NAL unit; here there is none.")
         return packed_payloads(payloads, payload_type)
@@ -80,6 +79,10 @@ class H265Format:
 
 def _kind(unit: bytes) -> int:
     return unit[0] >> 1 & 63
+
+
+def _fragment_header(unit: bytes) -> bytes:
+    return bytes((unit[0] & 0x81 | FU << 1, unit[1]))
 
 
 def is_key(unit: bytes) -> bool:
@@ -114,7 +117,7 @@ def units_of(payloads: list[bytes]) -> list[bytes]:
             header = bytes((payload[0] & 0x81 | (payload[2] & 63) << 1, payload[1]))
             if len(payload) < 4:
                 raise WireError("A fragment of a NAL unit is empty.")
-            fragments.part(header, payload[3:], begins=bool(payload[2] & _START), ends=bool(payload[2] & _END))
+            fragments.part(header, payload[3:], begins=bool(payload[2] & BEGINS), ends=bool(payload[2] & ENDS))
         elif kind < AP:
             fragments.add(payload)
         else:

@@ -17,6 +17,9 @@ START = b"\0\0\0\1"
 
 _STARTS = re.compile(b"\0\0\1")
 
+BEGINS, ENDS = 0x80, 0x40
+"""What a fragment of a unit says: that it is the first, the last."""
+
 RECOVERY_POINT = 6
 """The message that tells when pictures will be whole again for who begins to decode here, without a key frame."""
 
@@ -78,6 +81,28 @@ def exp_golomb(data: bytes) -> int | None:
     bits = f"{int.from_bytes(data[:5], 'big'):0{8 * len(data[:5])}b}"
     zeros = len(bits) - len(bits.lstrip("0"))
     return int(bits[zeros : 2 * zeros + 1], 2) - 1 if zeros <= 16 and len(bits) > 2 * zeros else None
+
+
+def packed_units(
+    data: bytes, room: int, header: Callable[[bytes], bytes], kind: Callable[[bytes], int], *, size: int
+) -> list[bytes]:
+    """The payloads of a byte stream's units, of at most `room` bytes each: units that fit as they are, others in
+    fragments.
+
+    A unit's header has `size` bytes. A fragment has what `header` makes of its unit instead, then a byte with the
+    unit's `kind` and whether it begins or ends the unit (RFC 6184 5.8, RFC 7798 4.4.3).
+    """
+    payloads: list[bytes] = []
+    for unit in split(data):
+        if len(unit) <= room:
+            payloads.append(unit)
+            continue
+        step = room - size - 1
+        before, number = header(unit), kind(unit)
+        for at in range(size, len(unit), step):
+            flags = BEGINS * (at == size) | ENDS * (at + step >= len(unit))
+            payloads.append(before + bytes((flags | number,)) + unit[at : at + step])
+    return payloads
 
 
 class Fragments:
