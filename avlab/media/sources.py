@@ -14,7 +14,7 @@ from contextlib import suppress
 from fractions import Fraction
 from itertools import count
 from numbers import Real
-from typing import Any, overload
+from typing import Any, TypeVar
 
 import av
 import av.error
@@ -23,6 +23,7 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -43,6 +44,8 @@ from avlab.media.packets import (
     survey,
 )
 from avlab.wire.units import NS, Chunk, Samples
+
+F = TypeVar("F", VideoFrame, AudioFrame)
 
 CHUNK_NS = 20_000_000
 """Every chunk lasts 20 ms."""
@@ -96,7 +99,7 @@ class ClipSource:
         starts: list[int] = []
         with open_clip(path) as container:
             video = picture_stream(container)
-            picture = next(_decoded(container, video, []), None)
+            picture = next(_decoded_pictures(container, video, []), None)
             if video and picture is not None:
                 self._matrix = display_matrix(picture)
                 across, down = max(1, round(picture.width * _aspect(video))), picture.height
@@ -132,7 +135,7 @@ class ClipSource:
     @staticmethod
     def _audible(container: InputContainer, track: AudioStream | None) -> Iterator[AudioFrame]:
         """The frames of sound that can be decoded, and made into samples."""
-        for frame in _decoded(container, track, []):
+        for frame in _decoded_sound(container, track, []):
             with suppress(av.error.FFmpegError, ValueError):
                 AudioResampler("s16", "stereo", SENT_RATES[0]).resample(frame)
                 yield frame
@@ -208,7 +211,7 @@ class ClipSource:
             # Threads a frame each cost a fifth more CPU and delay the first picture: only big ones need them.
             if video and video.width * video.height > _LARGE:
                 video.thread_type = "AUTO"
-            frames = _decoded(container, video, faults, self._joins)
+            frames = _decoded_pictures(container, video, faults, self._joins)
             while True:
                 if video and target_ns is not None and target_ns > start_ns + max(last, 0):
                     leaps = _sought(container, video, target_ns - start_ns + self._origin_ns)
@@ -245,7 +248,7 @@ class ClipSource:
         layout = "mono" if channels == 1 else "stereo"
         resampler, shape = AudioResampler("s16", layout, rate), None
         with open_clip(self.path) as container:
-            for frame in _decoded(container, sound_stream(container), faults, self._joins):
+            for frame in _decoded_sound(container, sound_stream(container), faults, self._joins):
                 # Broadcasts change from stereo to 5.1 on the way, which a resampler in use does not take.
                 if shape not in (None, found := (frame.format.name, frame.layout.name, frame.sample_rate)):
                     resampler = AudioResampler("s16", layout, rate)
@@ -473,24 +476,24 @@ def _claimed_end(container: InputContainer) -> Fraction:
     return max(ends, default=whole)
 
 
-@overload
-def _decoded(
+def _decoded_pictures(
     container: InputContainer, stream: VideoStream | None, faults: list[str], joins: Sequence[Join] = ()
-) -> Iterator[VideoFrame]: ...
-@overload
-def _decoded(
+) -> Iterator[VideoFrame]:
+    """The pictures that can be decoded, in order of showing; what cannot is noted in `faults`."""
+    return iter(()) if stream is None else _decoded(stream.decode, packets(container, stream, joins=joins), faults)
+
+
+def _decoded_sound(
     container: InputContainer, stream: AudioStream | None, faults: list[str], joins: Sequence[Join] = ()
-) -> Iterator[AudioFrame]: ...
-def _decoded(
-    container: InputContainer,
-    stream: VideoStream | AudioStream | None,
-    faults: list[str],
-    joins: Sequence[Join] = (),
-) -> Iterator[VideoFrame | AudioFrame]:
-    """What of one stream can be decoded, in order of showing; what cannot is noted in `faults`."""
-    for packet in packets(container, stream, joins=joins) if stream else ():
+) -> Iterator[AudioFrame]:
+    """The sound that can be decoded, in order; what cannot is noted in `faults`."""
+    return iter(()) if stream is None else _decoded(stream.decode, packets(container, stream, joins=joins), faults)
+
+
+def _decoded(decode: Callable[[Packet[Any]], list[F]], parts: Iterable[Packet[Any]], faults: list[str]) -> Iterator[F]:
+    for packet in parts:
         try:
-            yield from packet.decode()
+            yield from decode(packet)
         except av.error.FFmpegError:
             where = "" if packet.pts is None else f", the first at {float(packet.pts * packet.time_base):.1f} s"
             faults.append(where)
