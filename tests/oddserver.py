@@ -86,6 +86,8 @@ class OddServer:
         self.asked: list[Asked] = []
         self.knocks: list[tuple[str, bool, bytes]] = []  # stream, whether at the RTCP port, what
         self.reports: list[bytes] = []
+        self.replies: list[str] = []  # to what the server asks by itself, by `asks`
+        self.asks: Mapping[str, bytes] = {}  # by the method of the client's before whose answer it is asked
         self.events: list[str] = []  # method and connection, in order
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -162,6 +164,9 @@ class OddServer:
                 visit.closed = True
 
     def _take(self, visit: Visit, text: str) -> bool:
+        if text.startswith("RTSP/"):
+            self.replies.append(text)
+            return True
         first, *lines = text.split("\r\n")
         method, uri, _ = first.split(" ", 2)
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -185,7 +190,7 @@ class OddServer:
         if answer is None:
             return False
         with visit.lock:
-            visit.connection.sendall(answer)
+            visit.connection.sendall(self.asks.get(method, b"") + answer)
         if method == "PLAY" and not visit.playing:
             visit.playing = True
             self._begin(lambda: self._play(visit))

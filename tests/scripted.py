@@ -118,6 +118,7 @@ class ScriptedServer:
         self.timeout = timeout
         self.deaf: set[str] = set()
         self.asked: list[str] = []
+        self.replies: list[str] = []  # to what the script asks
         self.failed: BaseException | None = None
         self._over = threading.Event()
         self._ways: dict[str, tuple[list[socket.socket], tuple[str, int]] | int] = {}
@@ -158,6 +159,11 @@ class ScriptedServer:
             else:
                 pair, (host, port) = way
                 pair[control].sendto(packet, (host, port + control))
+
+    def say(self, data: bytes) -> None:
+        """Bytes on the RTSP connection."""
+        assert self._connection is not None
+        self._connection.sendall(data)
 
     def pause(self, seconds: float) -> bool:
         """Wait; False when the script is to end."""
@@ -215,6 +221,9 @@ class ScriptedServer:
             return b""
 
     def _answer(self, connection: socket.socket, head: str) -> None:
+        if head.startswith("RTSP/"):
+            self.replies.append(head)
+            return
         method, uri, _ = head.split(" ", 2)
         self.asked.append(method)
         if method in self.deaf:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avlab.wire.answers import MAX_STRAY, Answers
+from avlab.wire.answers import MAX_STRAY, Answers, reply_to
 from avlab.wire.rtsp import MAX_BODY, MAX_HEADERS, Event, Headers, Interleaved, Request, Response, RtspError, interleave
 from avlab.wire.units import WireError
 
@@ -140,9 +140,61 @@ def test_a_body_that_is_cut_short_is_what_came() -> None:
     assert event.body == SDP
 
 
-def test_what_a_server_asks_is_read_too() -> None:
-    asked = Request("OPTIONS", "rtsp://a/b", Headers({"CSeq": "9"}))
-    assert read(OK + asked.serialize()) == [one(OK), asked]
+@pytest.mark.parametrize("method", ["OPTIONS", "ANNOUNCE", "SET_PARAMETER", "GET_PARAMETER", "REDIRECT"])
+@pytest.mark.parametrize("uri", ["*", "rtsp://a/b", "/b"])
+def test_what_a_server_asks_is_read_too_before_its_first_answer_and_after(method: str, uri: str) -> None:
+    asked = Request(method, uri, Headers({"CSeq": "9"}), b"v=0\r\n" if method == "ANNOUNCE" else b"")
+    data = asked.serialize()
+    first, answer, last = read(data + OK + data)
+    assert isinstance(first, Request)
+    assert (first.method, first.uri, first.headers["CSeq"], first.body) == (method, uri, "9", asked.body)
+    assert (answer, last) == (one(OK), first)
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "body", "status", "told"),
+    [
+        ("OPTIONS", {}, b"", 200, {"Public": "OPTIONS, ANNOUNCE, GET_PARAMETER, SET_PARAMETER"}),
+        ("ANNOUNCE", {"Content-Type": "application/sdp"}, SDP, 200, {}),
+        ("GET_PARAMETER", {}, b"", 200, {}),
+        ("GET_PARAMETER", {"Content-Type": "text/parameters"}, b"packets_received\r\n", 451, {}),
+        ("SET_PARAMETER", {}, b"", 200, {}),
+        ("SET_PARAMETER", {"Content-Type": "text/parameters"}, b"barparam: barstuff\r\n", 451, {}),
+        ("REDIRECT", {"Location": "rtsp://b"}, b"", 501, {}),
+        ("PLAY_NOTIFY", {}, b"", 501, {}),
+        ("OPTIONS", {"Require": "implicit-play"}, b"", 551, {"Unsupported": "implicit-play"}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("given", "echoed"),
+    [
+        ({"CSeq": "7", "Session": "12345678;timeout=30"}, {"CSeq": "7", "Session": "12345678"}),
+        ({"CSeq": "007"}, {"CSeq": "007"}),
+        ({"CSeq": "x", "Session": " \x1b"}, {}),
+        ({}, {}),
+    ],
+)
+def test_what_a_server_asks_is_answered(
+    method: str,
+    headers: dict[str, str],
+    body: bytes,
+    status: int,
+    told: dict[str, str],
+    given: dict[str, str],
+    echoed: dict[str, str],
+) -> None:
+    answer = reply_to(Request(method, "rtsp://a/b", Headers(headers | given), body))
+    assert (answer.status, answer.headers, answer.body) == (status, Headers(told | echoed), b"")
+    assert one(answer.serialize()).status == status
+
+
+@given(st.binary(max_size=200))
+def test_whatever_a_server_asks_its_answer_is_one(asked: bytes) -> None:
+    data = b"OPTIONS * RTSP/1.0\r\nCSeq: " + asked
+    with contextlib.suppress(WireError):
+        for event in read(data + b"\r\n\r\n"):
+            if isinstance(event, Request):
+                assert len(read(reply_to(event).serialize())) == 1
 
 
 @pytest.mark.parametrize(
@@ -152,7 +204,6 @@ def test_what_a_server_asks_is_read_too() -> None:
         (b"SSH-2.0-OpenSSH_9.2\r\n", "'SSH-2.0-OpenSSH_9.2'"),
         (b"220 mail.example ESMTP\r\n", "'220 mail"),
         (b"<!doctype html>", "'<!doctype html>'"),
-        (b"OPTIONS rtsp://a RTSP/1.0\r\nCSeq: 1\r\n\r\n", "asks instead of answering"),
         (b"RTSP/1.0 twohundred OK\r\n\r\n", "no RTSP message"),
         (b"RTSP/1.0 200 OK\r\nX: " + b"a" * MAX_HEADERS, "over 16384 bytes"),
         (b"RTSP/1.0 200 OK\r\nContent-Length: 65537\r\n\r\n", "65536 is the most"),
@@ -236,6 +287,39 @@ def test_how_stray_bytes_began_is_told_until_it_goes_on() -> None:
     answers.feed(OK)
     assert answers.stray == b""
     assert answers.skipped > 10
+
+
+@pytest.mark.parametrize("agreed", [(0, 1), (0, 1, 2, 3), (7, 200)])
+@pytest.mark.parametrize("others", [(4,), (4, 5), (255, 4, 17)])
+@pytest.mark.parametrize("size", [1, 7, 1_000, 1 << 20])
+def test_packets_on_channels_that_were_not_agreed_on_are_counted_and_passed_over(
+    agreed: tuple[int, ...], others: tuple[int, ...], size: int
+) -> None:
+    turns = 100 if size < 100 else 2_000
+    piece = b"".join(interleave(other, RTP + b"$" * 40 + bytes(100)) for other in others)
+    data = OK + piece * 3 + (piece + interleave(agreed[0], RTP) + OK) * (turns // 50) + piece * turns
+    answers = Answers()
+    answers.channels = agreed
+    events = [event for at in range(0, len(data), size) for event in answers.feed(data[at : at + size])]
+    assert [event for event in events if isinstance(event, Interleaved)] == [Interleaved(agreed[0], RTP)] * (
+        turns // 50
+    )
+    assert sum(isinstance(event, Response) for event in events) == 1 + turns // 50
+    total = 3 + turns + turns // 50
+    last = {others[-1]: total - 1}  # nothing behind it tells yet that it was one
+    assert answers.unclaimed == dict.fromkeys(others, total) | last
+    assert (answers.skipped, answers.stray) == (0, b"")
+
+
+@pytest.mark.parametrize("stray", [b"\0", b"\xff" * 5_000, b"noise", b"$\x09\0\x0c" + b"\0" * 12])
+def test_between_packets_of_other_channels_too_it_is_in_step_again_after_stray_bytes(stray: bytes) -> None:
+    answers = Answers()
+    answers.channels = (0, 1)
+    other = interleave(4, RTP + bytes(300))
+    for _ in range(400):
+        assert answers.feed(other * 2 + stray) == []
+    assert answers.unclaimed[4] > 300
+    assert answers.feed(other + OK) == [one(OK)]
 
 
 def test_while_in_step_no_packet_waits_for_the_next() -> None:

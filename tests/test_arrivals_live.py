@@ -79,6 +79,69 @@ def test_tracks_that_a_server_puts_on_the_same_channels_are_told_apart() -> None
     assert packets.groupby("ssrc")["stream"].nunique().max() == 1
 
 
+class Misdirecting(ScriptedServer):
+    """Sends the packets of these streams on channels that are so many above those that were agreed on."""
+
+    beside: tuple[str, ...] = ("video", "audio")
+    by = 4
+
+    def send(self, stream: str, *packets: bytes, control: bool = False) -> None:
+        if stream not in self.beside:
+            super().send(stream, *packets, control=control)
+            return
+        way = self._ways.get(stream)
+        for packet in packets:
+            self.say(rtsp.interleave((way if isinstance(way, int) else 0) + self.by + control, packet))
+
+
+def test_packets_on_channels_that_were_not_agreed_on_are_named_and_the_rest_plays() -> None:
+    with Misdirecting(description(VIDEO, AUDIO), playing) as server:
+        server.beside, server.by = ("video",), 9
+        with client_of(server, video_over="tcp", audio_over="tcp") as client:
+            until(lambda: client.notices and client.audio_seconds > 0.5)
+            assert client.running
+            [words] = client.notices
+    where = server.url.split("/")[2]
+    assert words.startswith(
+        f"packets come from {where} on channel 9 of the RTSP connection, and channels 0-1 and 2-3 were agreed on: "
+    )
+    assert set(client.trace.packets["stream"]) == {"audio"}
+
+
+@pytest.mark.parametrize("over", ["tcp", "udp"])
+def test_with_every_packet_on_other_channels_it_says_so_and_waits(over: str) -> None:
+    """Also when far more than a reader of connections would pass over of bytes that belong to nothing."""
+    sent = 0
+
+    def script(server: ScriptedServer) -> None:
+        nonlocal sent
+        while server.pause(0.01):
+            server.send("video", *(b"\x80\x1a" + bytes(1_100) for _ in range(20)))
+            sent += 20
+
+    with Misdirecting(description(VIDEO), script) as server, client_of(server, video_over=over) as client:
+        until(lambda: client.notices)
+        [words] = client.notices
+        until(lambda: sent > 600)
+        assert client.running
+        assert client.notices[0] == words
+    assert "on channel 4 of the RTSP connection" in words
+    assert ("channels 0-1 were agreed on" if over == "tcp" else "all was to come over UDP") in words
+
+
+def test_what_a_server_asks_while_it_plays_is_answered_and_playback_goes_on() -> None:
+    def asks(server: ScriptedServer) -> None:
+        for method in ("OPTIONS", "SET_PARAMETER", "ANNOUNCE"):
+            server.say(f"{method} * RTSP/1.0\r\nCSeq: 4\r\nSession: 1\r\n\r\n".encode())
+        playing(server)
+
+    with ScriptedServer(description(VIDEO, AUDIO), asks) as server, client_of(server) as client:
+        until(lambda: len(server.replies) == 3 and (client.trace.frames["fate"] == "shown").sum() > 5)
+        assert client.notices == ()
+    for text in server.replies:
+        assert text.startswith("RTSP/1.0 200 OK\r\nCSeq: 4\r\nSession: 1")
+
+
 # ---- what is set while it starts
 
 

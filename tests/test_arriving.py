@@ -340,6 +340,20 @@ def test_a_source_that_changes_in_mid_stream_is_followed(goodbye: bool, restart:
     assert expected == came
 
 
+@pytest.mark.parametrize("delay", [0.1, 0.3, 0.7, 1.0])
+def test_what_came_of_a_source_before_it_was_believed_is_shown_while_it_is_in_time(delay: float) -> None:
+    """It is believed after half a second, by which time most of it is late for a short delay."""
+    rig = Rig(sound=False, infos={"video": 5_000}, delay_ns=round(delay * NS))
+    rig.video(range(3 * FPS))
+    rig.video(range(3 * FPS, 7 * FPS), ssrc=0x3333, sequence=0, ticks=0)
+    heard = rig.run(7)
+    late = round(max(0.0, 0.5 - delay) * FPS)
+    fates = heard.trace.frames["fate"].value_counts()
+    assert late - 1 <= fates["late"] <= late + 1
+    assert fates["lost"] == fates["incomplete"] == 0
+    assert heard.gaps(heard.pictures, 1.5) < 0.06 + (late + 1) / FPS * (late > 0)
+
+
 @pytest.mark.parametrize("each", [1, 2])
 def test_stray_packets_of_other_sources_change_nothing(each: int) -> None:
     rig = Rig(infos={"video": 5_000, "audio": 77_000})

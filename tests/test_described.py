@@ -350,6 +350,8 @@ HEAD = "v=0\nc=IN IP4 127.0.0.1\n"
         ("", "is no session description"),
         ("v=0\ns=x\n", "describes no medium"),
         (HEAD + "m=video 0 RTP/AVP 26\n", "no port, as in the descriptions"),
+        (HEAD + "m=video RTP/AVP 26\n", "no port, as in the descriptions"),
+        (HEAD + "M=video RTP/AVP 96\nA=rtpmap:96 H264/90000\n", "no port, as in the descriptions"),
         (HEAD + "m=video 5004 RTP/SAVP 96\na=rtpmap:96 H264/90000\n", "it is encrypted"),
         (HEAD + "m=video 5004 RTP/AVP 32\n", "carries MPV"),
         (HEAD + "m=application 5004 RTP/AVP 100\n", "avlab plays pictures of"),

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oddserver import DESCRIBED, Answer, Asked, OddServer, reply
+from rawclient import until
 from scripted import AUDIO, VIDEO, description
 
 import avlab
@@ -130,6 +131,49 @@ ACCEPTED: dict[str, dict[str, Answer]] = {
 def test_an_odd_answer_is_one_all_the_same(answers: dict[str, Answer]) -> None:
     with OddServer(answers) as server:
         assert set(opened(server)) == {"video", "audio"}
+
+
+ASKS = {
+    "OPTIONS": b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n",
+    "ANNOUNCE": b"ANNOUNCE rtsp://127.0.0.1/odd RTSP/1.0\r\nCSeq: 312\r\nContent-Type: application/sdp\r\n"
+    b"Content-Length: 5\r\n\r\nv=0\r\n",
+    "SET_PARAMETER": b"SET_PARAMETER rtsp://127.0.0.1/odd RTSP/1.0\r\nCSeq: 2\r\nContent-Length: 5\r\n\r\na: b\n",
+    "GET_PARAMETER": b"GET_PARAMETER rtsp://127.0.0.1/odd RTSP/1.0\r\nCSeq: 0\r\n\r\n",
+    "REDIRECT": b"REDIRECT rtsp://127.0.0.1/odd RTSP/1.0\r\nCSeq: 5\r\nLocation: rtsp://127.0.0.1:9/\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize(("asks", "status"), [*zip(ASKS, (200, 200, 451, 200, 501), strict=True)])
+@pytest.mark.parametrize("before", ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"])
+def test_a_server_that_asks_before_it_answers_is_answered(asks: str, status: int, before: str) -> None:
+    with OddServer() as server:
+        server.asks = {before: ASKS[asks] * 2}
+        with contextlib.closing(Session(server.url)) as session:
+            session.open(TCP, bind)
+            session.play()
+            times = 4 if before == "SETUP" else 2  # pictures and sound are set up
+            until(lambda: len(server.replies) == times)
+    [number] = re.findall(rb"CSeq: \d+", ASKS[asks])
+    for text in server.replies:
+        assert text.startswith(f"RTSP/1.0 {status} ")
+        assert number.decode() in text
+
+
+def test_a_server_that_asks_and_never_answers_is_given_up() -> None:
+    with OddServer({"OPTIONS": lambda asked: ASKS["OPTIONS"]}) as server:
+        began = time.perf_counter()
+        with pytest.raises(TimeoutError, match="does not answer OPTIONS"):
+            opened(server, timeout=0.3)
+        assert time.perf_counter() - began < 5
+        assert len(server.replies) == 1
+
+
+def test_who_sends_back_what_it_is_sent_is_no_server() -> None:
+    with (
+        OddServer({"OPTIONS": lambda asked: f"{asked.text}\r\n\r\n".encode()}) as server,
+        pytest.raises(ConnectionError, match="no RTSP server: It sends back what it is sent"),
+    ):
+        opened(server, timeout=2)
 
 
 def test_no_session_that_was_not_given_is_named() -> None:
@@ -338,6 +382,12 @@ def test_what_a_server_says_reaches_no_terminal_as_it_is() -> None:
 def test_a_clock_that_cannot_be_is_not_played(media: Any, said: str) -> None:
     with OddServer(described=description(*media)) as server, pytest.raises(ValueError, match=said):
         opened(server)
+
+
+@pytest.mark.parametrize("line", ["M=video 0 RTP/AVP 26", "m=video RTP/AVP 26", "M=video RTP/AVP 26"])
+def test_a_medium_in_capitals_or_without_a_port_is_played(line: str) -> None:
+    with OddServer(described=description([line, "a=control:0"])) as server:
+        assert opened(server)["video"].media.encoding == "JPEG"
 
 
 def test_another_track_of_a_kind_is_played_where_the_first_cannot_be() -> None:

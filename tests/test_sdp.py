@@ -128,6 +128,19 @@ def test_static_payload_types_need_no_rtpmap() -> None:
     assert "c=IN IP6 ::1" in serialize(session)
 
 
+@pytest.mark.parametrize("text", [GSTREAMER, FFMPEG, serialize(SESSION)])
+@pytest.mark.parametrize("capitals", ["M", "A", "CM", "VOSCTMAB"])
+def test_lines_in_capitals_say_the_same(text: str, capitals: str) -> None:
+    lines = [line[:1].upper() + line[1:] if line[:1].upper() in capitals else line for line in text.splitlines()]
+    assert parse("\n".join(lines)) == parse(text)
+
+
+@pytest.mark.parametrize("protocol", ["RTP/AVP", "RTP/AVPF", "rtp/avp", "RTP/AVP/TCP"])
+@pytest.mark.parametrize("rest", [" 26", " 96 97\na=rtpmap:96 H264/90000", "\na=rtpmap:26 JPEG/90000\na=control:x"])
+def test_a_medium_without_a_port_is_one_whose_port_setup_tells(protocol: str, rest: str) -> None:
+    assert parse(f"v=0\nm=video {protocol}{rest}") == parse(f"v=0\nm=video 0 {protocol}{rest}")
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

@@ -1,13 +1,16 @@
 """What a server sends on its RTSP connection, read liberally: answers and packets, and whatever else is between them.
 
-Pure: bytes in, events out. Requests are read by `rtsp.MessageReader`, which refuses what this passes over: of an answer
-a client needs a few words, and a server that adds others is still one that plays.
+Pure: bytes in, events out; and what is said to a server that asks by itself. Requests of clients are read by
+`rtsp.MessageReader`, which refuses what this passes over: of an answer a client needs a few words, and a server that
+adds others is still one that plays.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 
 from avlab.wire.rtsp import (
     MAX_BODY,
@@ -17,7 +20,9 @@ from avlab.wire.rtsp import (
     Headers,
     Interleaved,
     Request,
+    Response,
     RtspError,
+    SessionHeader,
     parse_head,
     parse_start,
 )
@@ -36,6 +41,8 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _ANSWER = re.compile(rb"RTSP/[0-9]\.[0-9]\s+[1-9][0-9]{2}", re.IGNORECASE)
 _MESSAGE = re.compile(rb"RTSP/[0-9]\.|[A-Z_]{3,20} (?:rtsp[su]?://|\*|/)", re.IGNORECASE)
 _BEGINNING = re.compile(rb"[A-Za-z_][ -~]{0,30}")
+_BEGINNINGS = b"$\r\nRAGOS"
+"""How that begins which may follow a packet: another one, an answer, or what servers ask of clients."""
 _LONGEST_FOLLOWING = 11
 _FOLLOWING = re.compile(rb"\r?\n(?=RTSP/[0-9]\.[0-9] )")
 _SIGNS = re.compile(rb"\$|RTSP/", re.IGNORECASE)
@@ -48,8 +55,9 @@ class Answers(EventReader):
 
     Between packets and before answers there may be bytes that belong to neither: the way back into step is found at
     the next answer, or at a packet that is where it should be: on a channel that is known, with the version of RTP, and
-    either of a source that was heard before or followed by another one or by an answer. Held at any time are at most
-    one head and one body, or one packet, beside the bytes just fed.
+    either of a source that was heard before or followed by another one or by an answer. Packets on channels that were
+    not agreed on are passed over and counted. Held at any time are at most one head and one body, or one packet, beside
+    the bytes just fed.
     """
 
     def __init__(self) -> None:
@@ -58,6 +66,8 @@ class Answers(EventReader):
         """The channels that were agreed on; while there are none, any may be."""
         self.skipped = 0
         """Bytes passed over so far."""
+        self.unclaimed: Counter[int] = Counter()
+        """How many packets were passed over on each channel that was not agreed on (RFC 2326 10.12)."""
         self._searched = 0  # bytes of the head already searched for its end; all of them, once its end was found
         self._wanted = 0  # bytes of the whole message, once its head was read; -1 when that does not tell
         self._body = self._looked = 0  # then: where the body begins, and up to where it is searched for its end
@@ -98,29 +108,46 @@ class Answers(EventReader):
     def _read_in_step(self, position: int) -> tuple[Event | None, int]:
         buffer = self._buffer
         size = len(buffer)
-        while position < size and buffer[position] in b"\r\n":
-            position += 1
-        if position == size:
-            return None, position
-        if buffer[position] == 0x24:  # "$"
+        while True:
+            while position < size and buffer[position] in b"\r\n":
+                position += 1
+            if position == size:
+                return None, position
+            if buffer[position] != 0x24:  # "$"
+                if self._wanted or _MESSAGE.match(buffer, position):
+                    return self._read_message(position)
+                if size < position + 32 and _BEGINNING.fullmatch(buffer, position):
+                    return None, position  # of a message, perhaps
+                break
             if size < position + 5:
                 return None, position
+            channel = buffer[position + 1]
             end = position + 4 + (buffer[position + 2] << 8 | buffer[position + 3])
-            if self._known(buffer[position + 1]) and (buffer[position + 4] & 0xC0 == 0x80 or end == position + 4):
+            is_rtp = buffer[position + 4] & 0xC0 == 0x80
+            if self._known(channel):
+                if not is_rtp and end != position + 4:
+                    break
                 if size < end:
                     return None, position
                 data = bytes(buffer[position + 4 : end])
-                self._last[buffer[position + 1]] = data
-                return Interleaved(buffer[position + 1], data), end
-        elif self._wanted or _MESSAGE.match(buffer, position):
-            return self._read_message(position)
-        elif size < position + 32 and _BEGINNING.fullmatch(buffer, position):
-            return None, position  # of a message, perhaps
+                self._last[channel] = data
+                return Interleaved(channel, data), end
+            if not is_rtp or end < position + 4 + _LEAST:
+                break
+            if size <= end:
+                return None, position
+            if buffer[end] not in _BEGINNINGS:  # it is no packet, or has another length
+                break
+            self.unclaimed[channel] += 1
+            self._heard, self._stray, position = True, 0, end
         self._lost = True
         return self._find_step(position)
 
     def _known(self, channel: int) -> bool:
         return not self.channels or channel in self.channels
+
+    def _may_be_on(self, channel: int) -> bool:
+        return self._known(channel) or channel in self.unclaimed
 
     def _read_message(self, position: int) -> tuple[Event | None, int]:
         buffer = self._buffer
@@ -160,10 +187,7 @@ class Answers(EventReader):
             self._body = self._looked = match.end() - position
             return None, position
         self._searched = self._wanted = 0
-        event = parse_start(start, headers, bytes(buffer[match.end() : end]))
-        if isinstance(event, Request) and not self._heard:
-            raise RtspError("This is no RTSP server: it asks instead of answering.")
-        return event, end
+        return parse_start(start, headers, bytes(buffer[match.end() : end])), end
 
     # ---- out of step
 
@@ -202,7 +226,7 @@ class Answers(EventReader):
         if size < at + 5:
             return None
         length = buffer[at + 2] << 8 | buffer[at + 3]
-        if not self._known(buffer[at + 1]) or length < _LEAST or buffer[at + 4] & 0xC0 != 0x80:
+        if not self._may_be_on(buffer[at + 1]) or length < _LEAST or buffer[at + 4] & 0xC0 != 0x80:
             return False
         source = _source(buffer[at + 4 : at + 16])
         if source is not None and (source in self._sources or (source[0] == _RTCP and source[1] in self._ssrcs)):
@@ -211,7 +235,7 @@ class Answers(EventReader):
         if size < end + 2:
             return None if size <= end or buffer[end] in b"$R\r\n" else False
         follows = bytes(buffer[end : end + 2])
-        return (follows[:1] == b"$" and self._known(follows[1])) or follows in (b"RT", b"\r\n")
+        return (follows[:1] == b"$" and self._may_be_on(follows[1])) or follows in (b"RT", b"\r\n")
 
     def _pass_over(self, position: int, stop: int) -> None:
         if not self._stray:
@@ -222,6 +246,29 @@ class Answers(EventReader):
             raise RtspError(
                 f"This is no RTSP: {self._stray} bytes had to be passed over, the first of them {self._sample!r}."
             )
+
+
+ASKED_OF_CLIENTS = ("OPTIONS", "ANNOUNCE", "GET_PARAMETER", "SET_PARAMETER")
+"""What a server may ask, and a client has an answer to (RFC 2326 10.1, 10.3, 10.8, 10.9)."""
+
+
+def reply_to(request: Request) -> Response:
+    """What is said to a server that asks by itself (RFC 2326 section 10): that one is there, and has no parameters."""
+    headers = {}
+    if number := re.match(r"\s*([0-9]{1,10})", request.headers.get("CSeq", ""), re.ASCII):
+        headers["CSeq"] = number[1]
+    with suppress(RtspError):
+        headers["Session"] = SessionHeader.parse(request.headers.get("Session", "")).id
+    status = 200
+    if "Require" in request.headers:  # nothing that could be required is known here (12.32)
+        status, headers["Unsupported"] = 551, request.headers["Require"]
+    elif request.method not in ASKED_OF_CLIENTS:
+        status = 501
+    elif request.method == "OPTIONS":
+        headers["Public"] = ", ".join(ASKED_OF_CLIENTS)
+    elif request.body and request.method != "ANNOUNCE":
+        status = 451
+    return Response(status, "", Headers(headers))
 
 
 def _source(packet: bytes | bytearray) -> tuple[int, bytes] | None:

@@ -399,11 +399,14 @@ def parse(text: str) -> SessionDescription:
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
-    """The lines of the form x=value, as letter and value; whatever ends them, and whatever stands around them."""
+    """The lines of the form x=value, as letter and value; whatever ends them, and whatever stands around them.
+
+    Letters are small ones (RFC 4566 section 5). A capital can stand for nothing else, and is read as if it were one.
+    """
     for line in re.split(r"[\r\n\0]+", text.lstrip("\ufeff")):
         key, equals, value = line.partition("=")
         if equals and len(key.strip()) == 1:
-            yield key.strip(), value.strip()
+            yield key.strip().lower(), value.strip()
 
 
 def _parse_connection(value: str) -> str:
@@ -439,6 +442,8 @@ def _parse_range(value: str | None) -> NptRange | None:
 def _parse_media(value: str) -> _Section:
     """As much of an m= line as can be: it is a medium in any case, so that what follows is not the one's before."""
     words = value.split()
+    if len(words) > 1 and re.match("[A-Za-z]+/", words[1]):  # its port was left out, which is SETUP's to tell
+        words.insert(1, "0")
     kind, port, protocol = [*words, "", "", ""][:3]
     section = _Section(("control", "framerate", "rtpmap"), kind.lower(), protocol=protocol or "RTP/AVP")
     section.port = _number(port.partition("/")[0], 65535) or 0

@@ -11,7 +11,7 @@ import contextlib
 import re
 import secrets
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,7 +22,7 @@ from avlab.stream.sockets.multicast import is_group
 from avlab.stream.sockets.protocols import Connection, Datagrams, System
 from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
-from avlab.wire.answers import Answers
+from avlab.wire.answers import Answers, reply_to
 from avlab.wire.digest import MOST_TRIES, Credentials
 from avlab.wire.units import NS, WireError
 from avlab.wire.urls import Place, ip_address, login_of, redacted, request_uri, same_host, track_of
@@ -171,6 +171,11 @@ class Session:
         """Bytes of the connection that belonged to no answer and no packet."""
         return self.answers.skipped
 
+    @property
+    def unclaimed(self) -> Counter[int]:
+        """How many packets have come on each channel that was not agreed on, as far as they were counted."""
+        return self.answers.unclaimed
+
     def open(
         self, over: Mapping[str, str], bind: Bind, join: Join | None = None, *, fixed: Collection[str] = ()
     ) -> dict[str, Granted]:
@@ -241,7 +246,9 @@ class Session:
             return False
         try:
             data = self._socket.recv(65_536)
-            self._keep(self.answers.feed(data))
+            events = self.answers.feed(data)
+            self._reply(self._socket, events)
+            self._keep(events)
         except (BlockingIOError, InterruptedError, TimeoutError):
             return True
         except (OSError, WireError):
@@ -541,7 +548,10 @@ class Session:
                 patience = min(left, QUIET) if self.answers.open_ended else left
                 data = None if left <= 0 else _receive(connection, patience)
                 heard = heard or bool(data)
-                response = self._find(self.answers.feed(data) if data else self.answers.end(), request.cseq)
+                events = self.answers.feed(data) if data else self.answers.end()
+                response = self._find(events, request)
+                connection.settimeout(max(0.001, left))
+                self._reply(connection, events)
                 if response is not None:
                     self._answered = True
                     return response
@@ -568,10 +578,23 @@ class Session:
         """What came instead, for a sentence."""
         return f" What it sends begins with {self.answers.stray!r}" if self.answers.stray else ""
 
-    def _find(self, events: list[rtsp.Event], cseq: int) -> rtsp.Response | None:
-        """The answer to the request of this number among what came. One without a number answers what was asked."""
-        found = None
+    @staticmethod
+    def _reply(connection: Connection, events: Iterable[rtsp.Event]) -> None:
+        """Answer what the server asks by itself."""
+        with contextlib.suppress(ConnectionError):  # a lost connection is noticed where it is read
+            for event in events:
+                if isinstance(event, rtsp.Request):
+                    connection.sendall(reply_to(event).serialize())
+
+    def _find(self, events: list[rtsp.Event], request: rtsp.Request) -> rtsp.Response | None:
+        """The answer to the request among what came. One without a number answers what was asked.
+
+        WireError where the request itself comes back.
+        """
+        found, cseq = None, request.cseq
         for event in events:
+            if isinstance(event, rtsp.Request) and event.serialize() == request.serialize():
+                raise WireError("It sends back what it is sent.")
             if isinstance(event, rtsp.Response) and event.status >= 200:
                 number = re.match(r"[0-9]{1,10}", event.headers.get("CSeq", ""), re.ASCII)
                 if number is None or not 0 < int(number[0]) < cseq:  # that would be an earlier one's, told twice

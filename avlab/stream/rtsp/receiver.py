@@ -29,6 +29,7 @@ from avlab.stream.sockets.links import TcpLink, interest
 from avlab.stream.sockets.protocols import Datagrams, System
 from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
+from avlab.wire.answers import reply_to
 from avlab.wire.batch import Batch
 from avlab.wire.digest import Credentials
 from avlab.wire.units import NS, WireError
@@ -60,6 +61,12 @@ STRANGER_REPORT_NS = 5 * NS
 
 LOOK_NS = NS // 10
 """How often the end is looked for."""
+
+UNCLAIMED_TOLD = 3
+"""So many packets on channels that were not agreed on are worth a notice."""
+
+MOST_REPLIES = 64 << 10
+"""Bytes that may wait to be read by a server that asks by itself: with more, it is not answered."""
 
 STRAYS_TOLD = 100
 """How often the record says that bytes on the connection belonged to nothing; a server may send them all the time."""
@@ -133,6 +140,7 @@ class RtspReceiver:
         self._span_ns: tuple[int, int] | None = None  # of the clip, as far as the server has told its end
         self._lost_ns: int | None = None  # when the connection ended
         self._named: set[str] = set()  # streams whose silence has been told of
+        self._unclaimed_told = False
 
     @property
     def ssrcs(self) -> set[int]:
@@ -383,6 +391,7 @@ class RtspReceiver:
                 self._take_interleaved(event, now_ns)
             else:
                 self._take_message(event, now_ns)
+        self._name_unclaimed()
         if self._session.skipped != skipped:
             self._strays += 1
             if self._strays <= STRAYS_TOLD:
@@ -401,14 +410,36 @@ class RtspReceiver:
             self._asked.clear()
             if self._session.challenged(event) and now_ns >= self._prove_ns:
                 self._prove_ns, self._alive_ns = now_ns + ANSWER_NS, now_ns  # again, with another nonce
+        elif self._link is not None and self._link.waiting < MOST_REPLIES:
+            self._send(reply_to(event).serialize(), now_ns)
         self._heard_ns = now_ns
 
     def _take_interleaved(self, event: rtsp.Interleaved, now_ns: int) -> None:
+        claimed = False
         for stream, way in self.ways.items():
             channels = way.granted.channels
             if channels and event.channel in channels:
                 batch = Batch(event.data, len(event.data))
                 self._presentation.receive(Path(stream, event.channel == channels[1]), batch, now_ns)
+                claimed = True  # and perhaps by another stream, too: some servers put two on the same channels
+        if not claimed:
+            self._session.unclaimed[event.channel] += 1
+
+    def _name_unclaimed(self) -> None:
+        """Say, once, that packets come on channels that were not agreed on."""
+        unclaimed = self._session.unclaimed
+        if self._unclaimed_told or unclaimed.total() < UNCLAIMED_TOLD:
+            return
+        self._unclaimed_told = True
+        agreed = [way.granted.channels for way in self.ways.values() if way.granted.channels is not None]
+        ranges = " and ".join(f"{first}-{last}" for first, last in sorted(agreed))
+        words = f"channels {ranges} were agreed on" if agreed else "all was to come over UDP"
+        numbers = " and ".join(map(str, sorted(unclaimed)[:4]))
+        self._notice(
+            "other channels",
+            f"packets come from {self._session.where} on channel {numbers} of the RTSP connection, and {words}: they "
+            "are passed over; see what the server says in its answer to SETUP",
+        )
 
     # ---- what the moment asks for
 
