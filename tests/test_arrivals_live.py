@@ -9,7 +9,7 @@ import commands
 import numpy as np
 import pytest
 from rawclient import until
-from scripted import AUDIO, VIDEO, Pictures, ScriptedServer, Sound, bye, description, playing
+from scripted import AUDIO, VIDEO, Pictures, ScriptedServer, Sound, bye, description, playing, sender_report
 
 import avlab
 from avlab.measure.numbers import metrics
@@ -140,6 +140,63 @@ def test_what_a_server_asks_while_it_plays_is_answered_and_playback_goes_on() ->
         assert client.notices == ()
     for text in server.replies:
         assert text.startswith("RTSP/1.0 200 OK\r\nCSeq: 4\r\nSession: 1")
+
+
+class Gathering(ScriptedServer):
+    """What it sends over the connection leaves some packets at a time, cut anywhere."""
+
+    together, cut = 1, 0
+
+    def send(self, stream: str, *packets: bytes, control: bool = False) -> None:
+        way = self._ways[stream]
+        assert isinstance(way, int)
+        self.waiting = getattr(self, "waiting", [])
+        self.waiting += [rtsp.interleave(way + control, packet) for packet in packets]
+        while len(self.waiting) >= self.together and self._connection is not None:
+            data, self.waiting = b"".join(self.waiting[: self.together]), self.waiting[self.together :]
+            for part in (data[: self.cut], data[self.cut :]):
+                if part:
+                    self._connection.sendall(part)
+
+
+def gathered(server: ScriptedServer) -> None:
+    """A script: chunks of three packets of sound, a picture of several packets after each fourth, and reports."""
+    pictures, tones = Pictures(), Sound()
+    for number in range(60):
+        pts_ns = number * 60 * NS // 1000
+        server.send("audio", *(tones.packet(pts_ns + at * 20_000_000) for at in range(3)))
+        if number % 4 == 0:
+            server.send("video", *pictures.frame(pts_ns, number))
+        if number % 7 == 0:
+            server.send("audio", sender_report(tones.ssrc, number << 32, tones.ticks), control=True)
+        if not server.pause(0.004):
+            return
+    server.send("video", bye(0x1111), control=True)
+    server.send("audio", bye(tones.ssrc), control=True)
+    while server.pause(0.05):  # what is left
+        server.send("audio", sender_report(tones.ssrc, 99 << 32, tones.ticks), control=True)
+
+
+@pytest.mark.parametrize(("together", "cut"), [(1, 0), (1, 7), (3, 0), (4, 300), (11, 1000), (2, 2)])
+def test_packets_that_come_together_over_the_connection_fare_as_each_by_itself(together: int, cut: int) -> None:
+    class Server(Gathering):
+        pass
+
+    Server.together, Server.cut = together, cut
+    with (
+        Server(description(VIDEO, AUDIO), gathered) as server,
+        client_of(server, video_over="tcp", audio_over="tcp", playout_delay=0.3) as client,
+    ):
+        until(lambda: (client.trace.packets["stream"] == "audio").sum() == 180)
+        until(lambda: (client.trace.packets["stream"] == "video").sum() == 15 * len(Pictures().frame(0)))
+        packets = client.trace.packets
+        assert client.notices == ()
+    sound = packets[packets["stream"] == "audio"]
+    assert list(sound["seq"]) == list(range(500, 680))
+    assert [int(step) for step in sound["timestamp"].diff().dropna().unique()] == [160]
+    assert set(sound["bytes"]) == {12 + 320}
+    assert set(packets["fate"]) <= {"used", "late"}
+    assert packets["received"].is_monotonic_increasing
 
 
 # ---- what is set while it starts

@@ -294,9 +294,10 @@ class Presentation:
 
     def _write(self) -> None:
         """Write down what happened."""
-        unwritten, self._unwritten = self._unwritten, []
-        for event in unwritten:
-            self._record(event)
+        if self._unwritten:
+            unwritten, self._unwritten = self._unwritten, []
+            for event in unwritten:
+                self._record(event)
 
     # ---- events
 
@@ -355,6 +356,8 @@ class Presentation:
 
     def _hand_on_verdicts(self) -> None:
         """What the takers have said, in the order in which they have."""
+        if not self._verdicts:
+            return
         while self._verdicts:
             tap, verdict = self._verdicts.popleft()
             self.player.presented((verdict,), taker=tap)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from avlab.stream.sockets.protocols import Datagrams, System
 from avlab.stream.sockets.system import Sockets
 from avlab.wire import rtsp, sdp
 from avlab.wire.answers import reply_to
-from avlab.wire.batch import Batch
+from avlab.wire.batch import Batch, batches
 from avlab.wire.digest import Credentials
 from avlab.wire.units import NS, WireError
 
@@ -386,11 +386,11 @@ class RtspReceiver:
 
     def _take_tcp(self, data: bytes, now_ns: int) -> None:
         skipped = self._session.skipped
-        for event in self._session.feed(data):
-            if isinstance(event, rtsp.Interleaved):
-                self._take_interleaved(event, now_ns)
+        for found in _together(self._session.feed(data)):
+            if isinstance(found, tuple):
+                self._take_interleaved(*found, now_ns)
             else:
-                self._take_message(event, now_ns)
+                self._take_message(found, now_ns)
         self._name_unclaimed()
         if self._session.skipped != skipped:
             self._strays += 1
@@ -414,21 +414,23 @@ class RtspReceiver:
             self._send(reply_to(event).serialize(), now_ns)
         self._heard_ns = now_ns
 
-    def _take_interleaved(self, event: rtsp.Interleaved, now_ns: int) -> None:
+    def _take_interleaved(self, channel: int, packets: list[bytes], now_ns: int) -> None:
+        """Packets that came one after the other: a chunk's are taken together, as they were sent."""
         claimed = False
         for stream, way in self.ways.items():
             channels = way.granted.channels
-            if channels and event.channel in channels:
-                batch = Batch(event.data, len(event.data))
-                self._presentation.receive(Path(stream, event.channel == channels[1]), batch, now_ns)
+            if channels and channel in channels:
+                path = Path(stream, channel == channels[1])
+                for batch in batches(packets):
+                    self._presentation.receive(path, batch, now_ns)
                 claimed = True  # and perhaps by another stream, too: some servers put two on the same channels
         if not claimed:
-            self._session.unclaimed[event.channel] += 1
+            self._session.unclaimed[channel] += len(packets)
 
     def _name_unclaimed(self) -> None:
         """Say, once, that packets come on channels that were not agreed on."""
         unclaimed = self._session.unclaimed
-        if self._unclaimed_told or unclaimed.total() < UNCLAIMED_TOLD:
+        if not unclaimed or self._unclaimed_told or unclaimed.total() < UNCLAIMED_TOLD:
             return
         self._unclaimed_told = True
         agreed = [way.granted.channels for way in self.ways.values() if way.granted.channels is not None]
@@ -544,6 +546,22 @@ class RtspReceiver:
         if self._link is not None:
             with contextlib.suppress(OSError):  # a lost connection is noticed where it is read
                 self._link.send(data, now_ns)
+
+
+def _together(events: Iterable[rtsp.Event]) -> Iterator[rtsp.Request | rtsp.Response | tuple[int, list[bytes]]]:
+    """What came over a connection, in its order: packets that follow each other on one channel as a list of them."""
+    channel, packets = -1, list[bytes]()
+    for event in events:
+        if packets and not (isinstance(event, rtsp.Interleaved) and event.channel == channel):
+            yield channel, packets
+            packets = []
+        if isinstance(event, rtsp.Interleaved):
+            channel = event.channel
+            packets.append(event.data)
+        else:
+            yield event
+    if packets:
+        yield channel, packets
 
 
 def _wishes(repair: Repair | OwnRepair | None) -> tuple[str, ...]:
