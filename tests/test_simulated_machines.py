@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import avlab
 from avlab.measure.numbers import metrics
 from avlab.network.settings import Network
 from avlab.stream.simulate import simulate
+from avlab.stream.virtual.collector import full_collections_put_off
 from avlab.stream.virtual.device import Device
 
 DATA = Path(__file__).parents[1] / "data"
@@ -217,3 +220,36 @@ def test_a_run_on_sockets_and_its_simulation_agree() -> None:
     fates = [of(trace, "video").sort_values("pts")["fate"].astype(str).to_numpy() for trace in (real, simulated)]
     assert len(fates[0]) == len(fates[1]) == 75
     assert (fates[0] != fates[1]).sum() <= 1
+
+
+def test_full_collections_wait_for_the_end_of_the_last_run() -> None:
+    """And begin by themselves again after it, also where a run fails."""
+    usual, begun = gc.get_threshold(), []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] == 2:
+            begun.append(threading.current_thread())
+
+    def run(seconds: float) -> None:
+        avlab.simulate(30, seconds=seconds, network=avlab.Network(loss=0.02))
+
+    gc.collect()
+    gc.callbacks.append(note)
+    try:
+        with full_collections_put_off():
+            run(30.0)
+            assert gc.get_threshold() != usual
+            with pytest.raises(ValueError, match="seconds"):
+                run(-1.0)
+            others = [threading.Thread(target=run, args=(2.0,)) for _ in range(2)]
+            for other in others:
+                other.start()
+            for other in others:
+                other.join()
+        assert not begun
+    finally:
+        gc.callbacks.remove(note)
+    assert gc.get_threshold() == usual
+    with pytest.raises(ValueError, match="seconds"):
+        run(-1.0)
+    assert gc.get_threshold() == usual

@@ -240,7 +240,8 @@ class Sender:
         if outlet is None or self.state is not SendState.PLAYING or not packed.total:
             return 0
         outlet.frames += 1
-        if outlet.reported_ns is None or now_ns - outlet.reported_ns >= REPORT_NS:
+        reported_ns = outlet.reported_ns
+        if reported_ns is None or now_ns - reported_ns >= REPORT_NS:
             self._send_report(outlet, now_ns)
         timestamp = outlet.newest = rtp_timestamp(pts_ns, outlet.rate, outlet.timestamp_offset)
         stamped = packed.all_stamped(sequence=outlet.number & 0xFFFF, timestamp=timestamp, ssrc=outlet.ssrc)

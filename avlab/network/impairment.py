@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import repeat, starmap
@@ -146,9 +146,12 @@ class _Lane:
         self.bad = draw < chance
         return self.bad
 
-    def losses(self, p: float, network: Network, draws: list[float]) -> list[bool]:
-        """As `loses`, of packets that are sent together."""
-        if self.bad is None or not 0 < p < 1:
+    def losses(self, p: float, network: Network, draws: list[float]) -> Sequence[bool]:
+        """As `loses`, of packets that are sent together; empty where nothing is ever lost."""
+        if not p:
+            self.bad = False
+            return ()
+        if self.bad is None or p >= 1:
             return [self.loses(p, network, draw) for draw in draws]
         length = max(network.burst, 1 / (1 - p))
         stays, comes, bad = 1 - 1 / length, p / (length * (1 - p)), self.bad
@@ -277,14 +280,18 @@ class Impairment:
         wait_ns = lane.wait_ns(jitter, draws[1], now_ns) if jitter else 0
         together = (wait_ns > 0 and not overtaking) or not jitter  # the queue that one meets is met by all
         if together and (reliable or not duplicate):
-            at_ns = least_ns + wait_ns
-            if at_ns < lane.newest_ns and not overtaking:
-                at_ns = lane.newest_ns
-            if reliable:
+            at_ns, newest_ns = least_ns + wait_ns, lane.newest_ns
+            if at_ns > newest_ns:
                 lane.newest_ns = at_ns
-                self._arrive(at_ns, _new(InTransit, (stream, batch.length, _new(Part, (item, 0, count)), True)))
+            elif not overtaking:
+                at_ns = newest_ns
+            fates = () if reliable else lane.losses(loss, network, draws[::4])
+            if True not in fates:
+                self._arrive(at_ns, _new(InTransit, (stream, batch.length, _new(Part, (item, 0, count)), reliable)))
             else:
-                self._fare_alike(lane, stream, batch, item, draws, now_ns, at_ns)
+                if False not in fates:
+                    lane.newest_ns = newest_ns
+                self._fare_apart(stream, batch, item, fates, now_ns, at_ns)
             return
         first, since_ns, since_lost = 0, 0, False  # of the packets that fare alike so far
         for at in range(count):
@@ -313,31 +320,9 @@ class Impairment:
                 first = at + 1
         self._arrive_together(stream, batch, Part(item, first, count), reliable, since_ns, since_lost)
 
-    def _fare_alike(
-        self,
-        lane: _Lane,
-        stream: str,
-        batch: Batch,
-        item: Any,
-        draws: list[float],
-        now_ns: int,
-        at_ns: int,
-    ) -> None:
-        """All of a batch that is not lost arrives at one moment."""
-        p, count = self.network.loss, len(draws) // 4
-        if not p or callable(p):  # no function is asked here
-            lane.bad = False
-            lane.newest_ns = max(lane.newest_ns, at_ns)
-            self._arrive(at_ns, _new(InTransit, (stream, batch.length, _new(Part, (item, 0, count)), False)))
-            return
-        lost = lane.losses(p, self.network, draws[::4])
-        if True not in lost:
-            lane.newest_ns = max(lane.newest_ns, at_ns)
-            self._arrive(at_ns, _new(InTransit, (stream, batch.length, _new(Part, (item, 0, count)), False)))
-            return
-        if False in lost:
-            lane.newest_ns = max(lane.newest_ns, at_ns)
-        first = 0
+    def _fare_apart(self, stream: str, batch: Batch, item: Any, lost: Sequence[bool], now_ns: int, at_ns: int) -> None:
+        """Of a batch some are lost, and all that are not arrive at one moment."""
+        first, count = 0, len(lost)
         for at in range(1, count + 1):
             if at == count or lost[at] is not lost[first]:
                 arrives_ns = now_ns if lost[first] else at_ns
@@ -353,7 +338,8 @@ class Impairment:
 
     def wake_at(self) -> int | None:
         """When the next packet arrives or is lost, or may arrive, of those before the bottleneck."""
-        arrives_ns = self._arriving[0][0] if self._arriving else None
+        arriving = self._arriving
+        arrives_ns = arriving[0][0] if arriving else None
         if not self._queue:
             return arrives_ns
         may_ns = self._departs_ns() + self._delay_ns
@@ -363,8 +349,8 @@ class Impairment:
         """What has arrived by now, in order of arrival, and what was lost."""
         if self._queue:
             self._move_along(now_ns)
-        out: list[Outcome] = []
         arriving = self._arriving
+        out: list[Outcome] = []
         while arriving and arriving[0][0] <= now_ns:
             outcome = heappop(arriving)[2]
             if type(outcome) is InTransit and outcome.reliable:

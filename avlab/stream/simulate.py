@@ -42,6 +42,7 @@ from avlab.parts import (
 )
 from avlab.stream.guard import Guard
 from avlab.stream.recorded_sizes import STAND_IN, frame_bytes, sizes_of
+from avlab.stream.virtual.collector import full_collections_put_off
 from avlab.stream.virtual.departures import DepartingFrame, FrameWork, departures
 from avlab.stream.virtual.device import Device
 from avlab.stream.virtual.driver import NEVER, RunSettings, VirtualRun
@@ -138,7 +139,7 @@ def simulate(
         FileNotFoundError: There is no such clip.
     """
     failures: list[PartWarning] = []
-    with Guard(_stands_still()) as guard:
+    with full_collections_put_off(), Guard(_stands_still()) as guard:
         parts = _Parts(guard.call, failures.append)
         trace = _simulated(
             clip,
@@ -173,7 +174,7 @@ def simulate_strictly(clip: Any, **settings: Any) -> Trace:
     def ended(failure: PartWarning) -> None:
         raise failure.error
 
-    with Guard(_stands_still()) as guard:
+    with full_collections_put_off(), Guard(_stands_still()) as guard:
         return _simulated(clip, **{**_DEFAULTS, **settings}, parts=_Parts(guard.call, ended))
 
 
@@ -243,7 +244,7 @@ def simulate_together(streams: Mapping[str, Any], **settings: Any) -> dict[str, 
         _restart(chosen.get("network"))
     failures: list[PartWarning] = []
     made: dict[str, Trace] = {}
-    with Guard(_stands_still()) as guard:
+    with full_collections_put_off(), Guard(_stands_still()) as guard:
         going = {
             name: _simulating(**{**_DEFAULTS, **chosen}, parts=_Parts(guard.call, failures.append))
             for name, chosen in each.items()

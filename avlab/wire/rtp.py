@@ -411,6 +411,8 @@ class Packed:
     def all_stamped(self, *, sequence: int, timestamp: int, ssrc: int) -> list[Batch]:
         """One client's packets, as `stamped`, of all sizes."""
         out: list[Batch] = [StampedBatch(self, sequence, timestamp, ssrc)]
+        if not self.rest:
+            return out
         at = self.batch.total
         for batch in self.rest:
             number, ticks = (sequence + at) & 0xFFFF, (timestamp + at * self.ticks) & 0xFFFFFFFF
@@ -687,7 +689,7 @@ def ticks_to_ns(ticks: int, rate: int) -> int:
 
 def rtp_timestamp(pts_ns: int, rate: int, offset: int) -> int:
     """The 32-bit RTP timestamp of a presentation time, for a stream whose clock stands at `offset` at pts 0."""
-    return (ns_to_ticks(pts_ns, rate) + offset) & 0xFFFFFFFF
+    return ((2 * pts_ns * rate + NS) // (2 * NS) + offset) & 0xFFFFFFFF  # as `ns_to_ticks`
 
 
 # ---- reception statistics
