@@ -251,7 +251,7 @@ class Sender:
             data[1] |= MARKER
             stamped[0] = Batch(bytes(data), stamped[0].size)
         count = packed.total
-        spread = outlet.spreads and (self.spread > 0 or outlet.spreader.waits)
+        spread = outlet.spreads and (self.spread > 0 or bool(outlet.waiting))
         if not spread and outlet.parity is None and outlet.own is None and not outlet.waiting:
             outlet.number += count
             if outlet.spreads:

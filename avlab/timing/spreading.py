@@ -63,11 +63,6 @@ class Spreader:
             if after > first:
                 self._batches.append((due_ns, packets[first:after]))
 
-    @property
-    def waits(self) -> bool:
-        """Whether anything is left to be sent."""
-        return bool(self._batches)
-
     def wake_at(self) -> int | None:
         """When the next batch is due."""
         return self._batches[0][0] if self._batches else None

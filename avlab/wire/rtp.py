@@ -679,7 +679,7 @@ class SequenceNumbers:
 
 def ns_to_ticks(ns: int, rate: int) -> int:
     """Nanoseconds as ticks of a clock of `rate` ticks a second, to the nearest tick, exact at any size."""
-    return (2 * ns * rate + NS) // (2 * NS)
+    return (ns * rate + NS // 2) // NS
 
 
 def ticks_to_ns(ticks: int, rate: int) -> int:
@@ -689,7 +689,7 @@ def ticks_to_ns(ticks: int, rate: int) -> int:
 
 def rtp_timestamp(pts_ns: int, rate: int, offset: int) -> int:
     """The 32-bit RTP timestamp of a presentation time, for a stream whose clock stands at `offset` at pts 0."""
-    return ((2 * pts_ns * rate + NS) // (2 * NS) + offset) & 0xFFFFFFFF  # as `ns_to_ticks`
+    return ((pts_ns * rate + NS // 2) // NS + offset) & 0xFFFFFFFF  # as `ns_to_ticks`
 
 
 # ---- reception statistics

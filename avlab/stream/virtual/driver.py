@@ -314,7 +314,8 @@ class VirtualRun:
 
     def _deliver(self, now_ns: int) -> None:
         """What was sent arrives at the client."""
-        self._due[DELIVER] = _moment(self._way.deliver(now_ns))
+        later_ns = self._way.deliver(now_ns)
+        self._due[DELIVER] = NEVER if later_ns is None else later_ns
 
     def _rise(self, now_ns: int) -> None:
         """What the client has said arrives at the server."""
