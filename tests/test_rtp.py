@@ -244,6 +244,40 @@ def test_packets_that_came_together_count_as_one_by_one(bursts: list[tuple[int, 
     assert together.report(now_ns) == singly.report(now_ns)
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 6),
+            st.integers(0, 20_000_000) | st.integers(0, 9_000_000_000),
+            st.sampled_from(["together", "singly", "stepped", "asked"]),
+        ),
+        max_size=40,
+    )
+)
+def test_chunks_count_as_their_packets_one_by_one(chunks: list[tuple[int, int, str]]) -> None:
+    together, singly = ReceiverStats(44_100), ReceiverStats(44_100)
+    number, timestamp, now_ns = 65_500, 2**32 - 900, 0
+    for stats in (together, singly):
+        stats.update(number, timestamp, now_ns)
+    for count, later_ns, way in chunks:
+        now_ns += later_ns
+        first = together.going_on((number + 1) & 0xFFFF)
+        assert first == number + 1
+        timestamp = (timestamp + 294) & 0xFFFFFFFF
+        if way == "together":
+            together.went_on(first, timestamp, now_ns, count=count, ticks=294)
+        for at in range(count):
+            for stats in (together, singly) if way != "together" else (singly,):
+                stats.update((first + at) & 0xFFFF, (timestamp + at * 294) & 0xFFFFFFFF, now_ns)
+        number, timestamp = number + count, (timestamp + (count - 1) * 294) & 0xFFFFFFFF
+        if way == "stepped":
+            together.clock_stepped(), singly.clock_stepped()
+        if way == "asked":
+            assert together.report(now_ns) == singly.report(now_ns)
+    assert together.report(now_ns) == singly.report(now_ns)
+    assert together.numbers.last == singly.numbers.last == number
+
+
 def test_jitter_is_nothing_on_a_steady_link_and_settles_at_the_mean_deviation() -> None:
     steady, uneven = ReceiverStats(90_000), ReceiverStats(90_000)
     for index in range(2000):

@@ -416,28 +416,28 @@ class Arriving:
 
         False, and nothing done, when there is anything else about them.
         """
-        kind, number, timestamp, ssrc, _, batch, _, ticks = run
-        count = batch.total
-        stats, unwrapper = incoming.stats, incoming.ticks
+        kind, number, timestamp, ssrc, _, batch, _, step = run
+        count, stats, unwrapper = batch.total, incoming.stats, incoming.ticks
         if ssrc != incoming.ssrc or incoming.held is not None or incoming.repairing is not None:
             return False
         sequence = stats.going_on(number)
-        if incoming.came_ns is None or sequence is None or count * ticks > incoming.described.rate:
+        if incoming.came_ns is None or sequence is None or count * step > incoming.described.rate:
             return False
         first = unwrapper.peek(timestamp)
         if first <= (unwrapper.highest or 0):
             return False
-        times_ns = self._timeline.goes_on(incoming.stream, first, ticks, count, now_ns)
+        times_ns = self._timeline.goes_on(incoming.stream, first, step, count, now_ns)
         if times_ns is None:
             return False
-        stats.update(number, timestamp, now_ns, count=count, ticks=ticks)
+        stats.went_on(sequence, timestamp, now_ns, count=count, ticks=step)
         incoming.candidate = None
         incoming.heard_ns = incoming.came_ns = now_ns
         incoming.kind = kind
-        unwrapper.highest = first + (count - 1) * ticks
+        unwrapper.highest = first + (count - 1) * step
         incoming.media_ns = times_ns[-1]
         fates = self._take_sounds(incoming, run, sequence, first, times_ns, now_ns)
-        self._tell_run(incoming, run, sequence, fates, now_ns)
+        taken = now_ns, incoming.stream, ssrc, sequence, timestamp, False, run.sizes, fates, step
+        self._emit(_new(PacketsTaken, taken))
         return True
 
     def _proved(self, incoming: Incoming, run: RtpRun, now_ns: int) -> list[tuple[RtpRun, int]]:

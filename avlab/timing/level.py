@@ -19,6 +19,9 @@ FAR_NS = 20_000_000
 
 _WITHIN_NS = FAR_NS + 0.5  # as far as that in whole nanoseconds
 
+FEW = MEMORY // 4
+_CALM_NS = FAR_NS - FEW * SURPRISE_NS // MEMORY
+
 SLACK_NS = 1_500_000
 """How far the level may stray before samples are corrected. Arrivals that scatter by 3 ms move the average by 0.2."""
 
@@ -36,6 +39,8 @@ class LevelControl:
         self._target_ns: float | None = None
         self.wish = 0
         """Samples to consume beyond those asked for: 1 when too much is buffered, -1 when too little, mostly 0."""
+        self.calm = True
+        """Whether the level is that near to where it is kept that `FEW` arrivals cannot bring it far from there."""
         self.easing_ns = 0.0
         """How much is still to be taken out, slowly, and not to be put in again."""
 
@@ -58,12 +63,6 @@ class LevelControl:
         """Whether a margin is near the level, once there is one."""
         return self._target_ns is not None and abs(margin_ns - self._average_ns) <= SURPRISE_NS
 
-    def near(self, count: int) -> bool:
-        """Whether the level stays within `FAR_NS` of where it is kept, whenever the next `count` arrivals come."""
-        within_ns = FAR_NS - count * SURPRISE_NS / MEMORY
-        stray_ns = 0 if self._target_ns is None else self._average_ns - self._target_ns
-        return -within_ns <= stray_ns <= within_ns
-
     def arrival(self, margin_ns: int) -> bool:
         """Sound came `margin_ns` before it is to be heard; whether the level is `FAR_NS` from where it is kept."""
         self.arrivals((margin_ns,))
@@ -84,7 +83,10 @@ class LevelControl:
             average_ns += surprise_ns / MEMORY
         self._average_ns = average_ns
         stray_ns = average_ns - target_ns
-        self.wish = 0 if -SLACK_NS <= stray_ns <= SLACK_NS else 1 if stray_ns > 0 else -1
+        if -SLACK_NS <= stray_ns <= SLACK_NS:
+            self.wish, self.calm = 0, True
+        else:
+            self.wish, self.calm = 1 if stray_ns > 0 else -1, -_CALM_NS <= stray_ns <= _CALM_NS
 
     def _settle(self, margins_ns: Sequence[int]) -> None:
         """The first arrivals, of which the level is taken; with `SETTLE` of them, those after that are `arrivals`."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avlab.timing.drift import RateEstimator
-from avlab.timing.level import LevelControl
+from avlab.timing.level import FEW, LevelControl
 from avlab.timing.playout import ASTRAY_NS, ClockReading
 from avlab.wire.units import NS, Samples
 
@@ -241,7 +241,8 @@ class SoundBuffer:
             or not rate < rest < NS - rate  # else rounded moments may not be a whole step of samples apart
             or len(runs) + len(pts_ns) > LIMIT_RUNS
             or (runs and runs[-1].end > position)
-            or not control.near(len(pts_ns))
+            or not control.calm
+            or len(pts_ns) > FEW
         ):
             return [self.push(each, ticks=stamp, pts_ns=at_ns, now_ns=now_ns) for each, stamp, at_ns in chunk.apart()]
         self._astray_ns = None

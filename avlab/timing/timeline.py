@@ -207,12 +207,9 @@ class Timeline:
             return None
         since, media_ns, rate = anchor
         own.step_ns = ticks_to_ns(step, rate)
-        last = first + (count - 1) * step
         # As `ticks_to_ns`, for each.
-        twice = 2 * rate
-        times_ns = [
-            media_ns + (2 * ticks * NS + rate) // twice for ticks in range(first - since, last - since + step, step)
-        ]
+        twice, begin, stride = 2 * rate, 2 * NS * (first - since) + rate, 2 * NS * step
+        times_ns = [media_ns + part // twice for part in range(begin, begin + count * stride, stride)]
         offset_ns = now_ns - times_ns[-1]
         quickest, recent = own.quickest, own.recent
         if now_ns < quickest.end_ns and now_ns < recent.end_ns:  # as `add`
@@ -223,8 +220,10 @@ class Timeline:
         else:
             quickest.add(offset_ns, now_ns)
             recent.add(offset_ns, now_ns)
-        own.newest = _new(_Newest, (last, now_ns))
-        by_ns = 0 if stream == self._reference else self._follows_ns(own)
+        own.newest = _new(_Newest, (first + (count - 1) * step, now_ns))
+        if stream == self._reference:
+            return times_ns
+        by_ns = self._follows_ns(own)
         return [time_ns + by_ns for time_ns in times_ns] if by_ns else times_ns
 
     def leaps(self, stream: str, ticks: int, now_ns: int) -> bool:

@@ -642,6 +642,11 @@ class SequenceNumbers:
         self._move_to(number + count - 1, timestamp, now_ns, count + self.proved)
         return number
 
+    def go_on(self, highest: int, timestamp: int, now_ns: int, count: int) -> None:
+        """After the highest number, `count` packets came; of the last one of them, number and timestamp are these."""
+        self.proved, self.odd = 0, False
+        self._move_to(highest, timestamp, now_ns, count)
+
     @property
     def last(self) -> int | None:
         """The highest number, of the earlier source's while none has come of this one."""
@@ -737,6 +742,10 @@ def _decays() -> list[int]:
     return out
 
 
+MOST_UNRECKONED = 256
+"""Chunks of sound whose jitter is left until somebody asks for it, twice a second as a rule."""
+
+
 class ReceiverStats:
     """Counts one source's packets for receiver reports (RFC 3550 A.1, A.3, A.8). `rate` is the media clock's, in hertz.
 
@@ -755,6 +764,7 @@ class ReceiverStats:
         self._transit: int | None = None
         self._arrival_ns = self._arrival_ticks = 0  # of the last packet
         self._jitter_16ths = self._jitter_before = 0
+        self._unreckoned: list[tuple[int, int, int, int]] = []  # what went on, and is no part of the jitter yet
         self._last_sr = 0
         self._sr_arrival_ns = 0
 
@@ -763,18 +773,45 @@ class ReceiverStats:
         highest = self.numbers.highest
         return None if highest is None or sequence != self.numbers.wire(highest + 1) else highest + 1
 
-    def update(self, sequence: int, timestamp: int, arrival_ns: int, *, count: int = 1, ticks: int = 0) -> int | None:
-        """One data packet arrived; or `count` of them together, with consecutive numbers and the same timestamp.
+    def went_on(self, number: int, timestamp: int, arrival_ns: int, *, count: int, ticks: int) -> None:
+        """As `update`, of packets that come next after the highest number (`going_on`), their timestamps `ticks` apart.
 
-        The timestamps of those that go on after the highest number may be `ticks` apart; `timestamp` is the first's.
+        `number`, unwrapped, and `timestamp` are the first one's.
+        """
+        self._received += count
+        self._unreckoned.append((timestamp, arrival_ns, count, ticks))
+        if len(self._unreckoned) > MOST_UNRECKONED:
+            self._reckon()
+        self.numbers.go_on(number + count - 1, (timestamp + (count - 1) * ticks) & 0xFFFFFFFF, arrival_ns, count)
+
+    def _reckon(self) -> None:
+        """The jitter of what went on, as of each packet by itself."""
+        rate, transit, jitter_16ths = self._rate, self._transit, self._jitter_16ths
+        before = self._jitter_before
+        for timestamp, arrival_ns, count, ticks in self._unreckoned:
+            arrival = arrival_ns * rate // NS - timestamp
+            if transit is not None:
+                step = (arrival - transit) & 0xFFFFFFFF
+                before = jitter_16ths
+                jitter_16ths += (step if step <= 0x8000_0000 else 0x1_0000_0000 - step) - ((jitter_16ths + 8) >> 4)
+            for _ in range(count - 1):
+                before = jitter_16ths
+                jitter_16ths += ticks - ((jitter_16ths + 8) >> 4)
+            transit = (arrival - (count - 1) * ticks) & 0xFFFFFFFF
+        self._unreckoned.clear()
+        self._transit, self._jitter_16ths, self._jitter_before = transit, jitter_16ths, before
+
+    def update(self, sequence: int, timestamp: int, arrival_ns: int, *, count: int = 1) -> int | None:
+        """One data packet arrived; or `count` of them together, with consecutive numbers and the same timestamp.
 
         Returns the first one's number, unwrapped; None when it is too far from the others to be believed, unless the
         next one follows it: then it counts as well.
         """
+        if self._unreckoned:
+            self._reckon()
         numbers = self.numbers
         highest = numbers.highest
-        newest = timestamp if not ticks else (timestamp + (count - 1) * ticks) & 0xFFFFFFFF
-        number = numbers(sequence, newest, arrival_ns, count=count)
+        number = numbers(sequence, timestamp, arrival_ns, count=count)
         if number is None:
             return None
         if highest is None:
@@ -795,19 +832,13 @@ class ReceiverStats:
             if step > 0x8000_0000:  # the size of a difference that may wrap either way
                 step = 0x1_0000_0000 - step
             jitter_16ths += step - ((jitter_16ths + 8) >> 4)
-        if ticks:
-            for _ in range(count - 1):
-                self._jitter_before = jitter_16ths
-                jitter_16ths += ticks - ((jitter_16ths + 8) >> 4)
-            self._jitter_16ths = jitter_16ths
-            self._transit = (transit - (count - 1) * ticks) & 0xFFFFFFFF
-            return number
         self._transit = transit
         self._jitter_16ths = _decayed(jitter_16ths, count - 1)
         return number
 
     def clock_stepped(self) -> None:
         """The timestamps of what came last are on another clock than those before it: their step is no jitter."""
+        self._reckon()
         self._jitter_16ths = self._jitter_before
 
     def sender_report(self, ntp: int, arrival_ns: int) -> None:
@@ -822,6 +853,7 @@ class ReceiverStats:
         highest = self.numbers.highest
         if highest is None:
             return None
+        self._reckon()
         expected = highest - self._base + 1
         expected_since = expected - self._expected_before
         lost_since = expected_since - (self._received - self._received_before)

@@ -6,7 +6,7 @@ Pure: no file and no lock. Whatever reaches a disk goes through a callable, and 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from operator import attrgetter
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from avlab.measure.record.tables import UNKNOWN, Rows, Table
+from avlab.measure.record.tables import UNKNOWN, Rows, Table, joined, whole
 
 BATCH = 4096
 """Rows that are put aside together."""
@@ -68,6 +68,13 @@ class RowBatch(NamedTuple):
         """A batch of rows in memory."""
         return cls(rows, *table.span(rows))
 
+    @classmethod
+    def joined(cls, table: Table, batches: Sequence[RowBatch]) -> RowBatch:
+        """The rows of several, in memory."""
+        rows = joined([batch.read() for batch in batches]) if batches else table.empty()
+        moments = [moment for batch in batches for moment in batch[1:] if moment != UNKNOWN]
+        return cls(rows, min(moments, default=UNKNOWN), max(moments, default=UNKNOWN))
+
     def read(self) -> Rows:
         """The rows, wherever they are."""
         return self.rows if isinstance(self.rows, np.ndarray) else self.rows.read(0, len(self.rows))
@@ -102,12 +109,12 @@ def chunked(batches: Iterable[RowBatch], most: int = CHUNK) -> Iterator[Rows]:
             stop = min(start + most, len(batch.rows))
             part: Rows = batch.rows[start:stop] if isinstance(batch.rows, np.ndarray) else batch.rows.read(start, stop)
             if count and count + len(part) > most:
-                yield np.concatenate(waiting)
+                yield joined(waiting)
                 waiting, count = [], 0
             waiting.append(part)
             count += len(part)
     if waiting:
-        yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        yield joined(waiting)
 
 
 class Budget:
@@ -255,7 +262,7 @@ class Log:
         of = np.repeat(kind_of, counts)
         rows: Rows = np.empty(len(of), self._table.dtype)
         for number, part in enumerate(parts):
-            rows[of == number] = part
+            whole(rows)[of == number] = whole(part)
         return rows
 
     def _counts(self, kind: type, items: list[Any]) -> Any:

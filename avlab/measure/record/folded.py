@@ -7,7 +7,7 @@ of rows are made of thousands of them together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,6 +26,7 @@ from avlab.measure.record.tables import (
     UNKNOWN8,
     UNKNOWN32,
     Rows,
+    repeated,
 )
 
 STREAM_CODE: dict[str | None, int] = {word: code for code, word in enumerate(STREAMS)}
@@ -69,14 +70,15 @@ def _packets_of(table: _Runs) -> Rows:
     counts = table[:, 0]
     ends = np.cumsum(counts)
     starts = ends - counts
-    each = dict(zip(PacketRun._fields, np.repeat(table, counts, axis=0).T, strict=True))
-    places = np.arange(ends[-1]) - np.repeat(starts, counts)
-    rows: Rows = np.empty(int(ends[-1]), PACKETS.dtype)
-    for name in ("stream", "ssrc", "fate", "sent", "received"):
-        rows[name] = each[name]
-    rows["seq"] = each["seq"] + places
-    rows["timestamp"] = (each["timestamp"] + each["ticks"] * places) & 0xFFFFFFFF
-    rows["marker"], rows["bytes"] = 0, each["size"]
+    heads: Rows = np.empty(len(table), PACKETS.dtype)
+    for name in ("stream", "ssrc", "seq", "timestamp", "sent", "received", "fate"):
+        heads[name] = table[:, _FIELD[name]]
+    heads["marker"], heads["bytes"] = 0, table[:, _FIELD["size"]]
+    rows = repeated(heads, counts)
+    places = np.arange(len(rows)) - np.repeat(starts, counts)
+    rows["seq"] += places
+    rows["timestamp"] += np.repeat(table[:, _FIELD["ticks"]], counts) * places
+    rows["timestamp"] &= 0xFFFFFFFF
     rows["marker"][starts] = table[:, _FIELD["first_marker"]]
     rows["marker"][ends - 1] |= table[:, _FIELD["last_marker"]].astype(rows["marker"].dtype)
     rows["bytes"][ends - 1] = table[:, _FIELD["last"]]
@@ -136,25 +138,33 @@ class SoundSent(NamedTuple):
 
 def _sounds_sent(chunks: Sequence[SoundSent]) -> Rows:
     """The rows of frames of some chunks, in their order."""
-    counts = [chunk.count for chunk in chunks]
-    pts, stamps, sizes = zip(*chain.from_iterable([chunk.parts for chunk in chunks]), strict=True)
-    rows: Rows = np.empty(len(pts), FRAMES.dtype)
-    rows["stream"], rows["packets"] = STREAM_CODE["audio"], 1
-    for name in ("encoded", "first_packet", "complete", "shown"):
-        rows[name] = UNKNOWN
-    rows["packets_lost"], rows["fate"] = UNKNOWN32, UNKNOWN8
-    for name in ("index", "due", "sent"):
-        at = SoundSent._fields.index(name)
-        rows[name] = np.repeat(np.array([chunk[at] for chunk in chunks]), counts)
-    base = np.repeat(np.array([chunk.pts for chunk in chunks]), counts)
-    rows["pts"], rows["timestamp"], rows["bytes"] = base + pts, UNKNOWN, sizes
-    base = np.repeat(np.array([chunk.timestamp for chunk in chunks]), counts)
-    if None not in stamps:
-        rows["timestamp"] = (base + stamps) & 0xFFFFFFFF
-        return rows
-    told = np.array([stamp is not None for stamp in stamps])
-    rows["timestamp"][told] = (base + [stamp or 0 for stamp in stamps])[told] & 0xFFFFFFFF
+    counts, index, due, sent, pts, stamp = _integers(map(itemgetter(slice(0, 6)), chunks), 6).T
+    heads = _sound_heads(len(chunks))
+    heads["index"], heads["due"], heads["sent"], heads["pts"], heads["timestamp"] = index, due, sent, pts, stamp
+    heads["first_packet"] = heads["complete"] = heads["shown"] = UNKNOWN
+    heads["packets_lost"], heads["fate"] = UNKNOWN32, UNKNOWN8
+    rows = repeated(heads, counts)
+    parts = list(map(itemgetter(6), chunks))
+    # Chunks of a stream are alike, and those of a simulated one the same: each is looked at once.
+    different = {id(part): part for part in parts}
+    later, stamps, sizes = zip(*chain.from_iterable(different.values()), strict=True)
+    begins = dict(zip(different, accumulate(map(len, different.values()), initial=0), strict=False))
+    begin = np.fromiter(map(begins.__getitem__, map(id, parts)), np.int64, len(parts))
+    at = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts - begin, counts)  # where a row's are in these
+    rows["pts"] += np.array(later)[at]
+    rows["bytes"] = np.array(sizes)[at]
+    rows["timestamp"] += np.array([number or 0 for number in stamps])[at]
+    rows["timestamp"] &= 0xFFFFFFFF
+    if None in stamps:
+        rows["timestamp"][np.array([number is None for number in stamps])[at]] = UNKNOWN
     return rows
+
+
+def _sound_heads(count: int) -> Rows:
+    """Rows of frames for so many packets of sound, or chunks, of which what a packet has in common is there."""
+    heads: Rows = np.empty(count, FRAMES.dtype)
+    heads["stream"], heads["packets"], heads["encoded"] = STREAM_CODE["audio"], 1, UNKNOWN
+    return heads
 
 
 class SoundPlayed(NamedTuple):
@@ -205,24 +215,23 @@ def _sounds_heard(items: Sequence[SoundHeard]) -> Rows:
     counts, ticks, step, size, arrived, position, rate = _integers(map(itemgetter(_PLAIN), chunks), 7).T
     ends = np.cumsum(counts)
     of = np.repeat(np.arange(len(chunks)), counts)
-    first = (np.arange(ends[-1]) - (ends - counts)[of]) * step[of]  # each packet's first sample, within its chunk
+    first = (np.arange(len(of)) - (ends - counts)[of]) * step[of]  # each packet's first sample, within its chunk
     blocks = list(map(itemgetter(8), chunks))
     begin, end, heard = _integers(chain.from_iterable(blocks), 3).T
     owner = np.repeat(np.arange(len(chunks)), list(map(len, blocks)))
     # It was heard in the first block of its chunk that goes on beyond where it begins.
     at = np.searchsorted((owner << 32) + end - position[owner], (of << 32) + first, side="right")
     within = np.maximum(position[of] + first - begin[at], 0)
-    rows: Rows = np.empty(int(ends[-1]), FRAMES.dtype)
-    rows["stream"], rows["packets"], rows["packets_lost"] = STREAM_CODE["audio"], 1, 0
-    for name in ("index", "due", "encoded", "sent"):
-        rows[name] = UNKNOWN
+    heads = _sound_heads(len(chunks))
+    heads["index"] = heads["due"] = heads["sent"] = UNKNOWN
+    heads["first_packet"] = heads["complete"] = arrived
+    heads["packets_lost"], heads["fate"] = 0, FRAME_CODE["shown"]
+    rows = repeated(heads, counts)
     wide, timed = _repeated(items)
     rows["timestamp"] = np.where(timed, (ticks[of] + first) & 0xFFFFFFFF, UNKNOWN)
     rows["bytes"] = np.minimum(step[of], size[of] - first) * wide
     rows["pts"] = np.fromiter(chain.from_iterable(map(itemgetter(7), chunks)), np.int64, len(of))
     rows["shown"] = heard[at] + within * NS // rate[of]
-    rows["first_packet"] = rows["complete"] = arrived[of]
-    rows["fate"] = FRAME_CODE["shown"]
     return rows
 
 

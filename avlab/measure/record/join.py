@@ -27,6 +27,9 @@ from avlab.measure.record.tables import (
     WITHOUT_NUMBERS,
     Rows,
     Table,
+    chosen,
+    joined,
+    whole,
 )
 from avlab.measure.record.trace import SettingRow, Trace
 from avlab.measure.record.trace import Side as SideName
@@ -78,7 +81,7 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
     known = {key: value for key, value in client.meta.items() if value is not None}
     meta = {**server.meta, **known, "joined": True, "shared_clock": shared, "server": server.meta}
     # A server of many clients has much more in its record than one of them needs: some of it at a time.
-    mine = np.concatenate([rows[np.isin(rows["ssrc"], ssrcs)] for rows in server.chunks("packets")])
+    mine = joined([chosen(rows, np.isin(rows["ssrc"], ssrcs)) for rows in server.chunks("packets")])
     if not len(mine):
         # In its first moments a client may have what a busy server has yet to write down: no reason to complain.
         heard = ours["received"][ours["ssrc"] != UNKNOWN]
@@ -118,7 +121,9 @@ def join(server: Trace, client: Trace, *, in_flight: float = 0.5) -> Trace:
     still_ns = int(end_ns) - round(in_flight * NS)
     packets, unexplained = _merge_packets(mine, ours, at, to, still_ns)
     _mark_socket_drops(packets, unexplained, client.setting_rows)
-    reports = [rows[np.isin(rows["ssrc"], ssrcs) | (rows["ssrc"] == UNKNOWN)] for rows in server.chunks("reports")]
+    reports = [
+        chosen(rows, np.isin(rows["ssrc"], ssrcs) | (rows["ssrc"] == UNKNOWN)) for rows in server.chunks("reports")
+    ]
     times = move(np.array([row.time_ns for row in server.setting_rows], np.int64)).tolist()
     settings = [row._replace(time_ns=time_ns) for row, time_ns in zip(server.setting_rows, times, strict=True)]
     return Trace(
@@ -170,7 +175,7 @@ def _since_it_listened(server: Rows, client: Rows) -> Rows:
         seen = np.flatnonzero(np.isin(keys[0][theirs], keys[1][client["ssrc"] == ssrc]))
         if len(seen):
             kept[theirs[: seen[0]]] = False
-    return server[kept]
+    return chosen(server, kept)
 
 
 def _frames_of(frames: Rows, packets: Rows, end_ns: int) -> Rows:
@@ -196,7 +201,7 @@ def _frames_of(frames: Rows, packets: Rows, end_ns: int) -> Rows:
     later = np.flatnonzero(frames["sent"] != UNKNOWN)
     until = next((int(row) for row in later if row > at[-1]), len(frames))
     kept[at[-1] : until] |= skipped[at[-1] : until] & (frames["due"][at[-1] : until] <= end_ns)
-    return frames[kept]
+    return chosen(frames, kept)
 
 
 def _media_time(rows: Rows) -> Ints:
@@ -250,9 +255,10 @@ def _pair(server: Ints, client: Ints) -> tuple[Ints, Ints]:
     sides = (server, client)
     named = [np.flatnonzero(keys != UNKNOWN) for keys in sides]
     ids = _dense([keys[rows] for keys, rows in zip(sides, named, strict=True)])
-    copies = [_copy_numbers(side) for side in ids]
-    depth = 1 + max(int(side.max(initial=0)) for side in copies)
-    ids = _dense([side * depth + copy for side, copy in zip(ids, copies, strict=True)])
+    if any(np.bincount(side).max(initial=0) > 1 for side in ids):
+        copies = [_copy_numbers(side) for side in ids]
+        depth = 1 + max(int(side.max(initial=0)) for side in copies)
+        ids = _dense([side * depth + copy for side, copy in zip(ids, copies, strict=True)])
     pairs = np.full((2, 1 + max(int(side.max(initial=-1)) for side in ids)), -1)
     for side in (0, 1):
         pairs[side, ids[side]] = named[side]
@@ -264,7 +270,10 @@ def _pair(server: Ints, client: Ints) -> tuple[Ints, Ints]:
 
 def _dense(sides: list[Ints]) -> list[Ints]:
     """Both sides' keys as numbers from 0 without gaps, in the keys' order."""
-    ids = np.unique(np.concatenate(sides), return_inverse=True)[1].astype(np.int64)
+    keys = np.concatenate(sides)
+    order = np.argsort(keys, kind="stable")  # which takes less time where most are in order
+    ids = np.empty(len(keys), np.int64)
+    ids[order] = np.cumsum(np.diff(keys[order], prepend=keys[order[:1]]) != 0)
     return [ids[: len(sides[0])], ids[len(sides[0]) :]]
 
 
@@ -279,9 +288,10 @@ def _copy_numbers(ids: Ints) -> Ints:
 
 def _of_client(table: Table, server: Trace, client: Trace, ssrcs: Ints) -> Rows:
     """What the server's record has of one client's clock: of a group's streams, several tell of theirs."""
-    rows = np.concatenate([table.empty(), *(part[np.isin(part["ssrc"], ssrcs)] for part in server.chunks(table.name))])
+    chunks = server.chunks(table.name)
+    rows = joined([table.empty(), *(chosen(part, np.isin(part["ssrc"], ssrcs)) for part in chunks)])
     own = client.meta.get("reports_as")
-    return rows if own is None else rows[rows["peer"] == own]
+    return rows if own is None else chosen(rows, rows["peer"] == own)
 
 
 def _offset(server: Trace, client: Trace, told: tuple[Rows, Rows], packets: Bounds) -> ClockOffset | None:
@@ -313,9 +323,7 @@ def _moved(table: Table, rows: Rows, move: Move) -> Rows:
 def _merge_packets(server: Rows, client: Rows, at: Ints, to: Ints, still_ns: int) -> tuple[Rows, NDArray[np.bool_]]:
     """All packets in order of sending, and which of them nobody saw or knows anything of."""
     unseen = to < 0
-    merged = np.empty(len(at), PACKETS.dtype)
-    merged[~unseen] = client[to[~unseen]]
-    merged[unseen] = server[at[unseen]]
+    merged = _united(server, client, at, to)
     sent = at >= 0
     merged["sent"][sent] = server["sent"][at[sent]]
     # The server may know better: what its own network lost, or its socket had no room for, has that fate already.
@@ -324,7 +332,16 @@ def _merge_packets(server: Rows, client: Rows, at: Ints, to: Ints, still_ns: int
     merged["fate"][fateless] = PACKET_FATES.index("lost")
     merged["fate"][fateless & in_flight] = PACKET_FATES.index("in_flight")
     order = np.argsort(_first_known(merged, "sent", "received"), kind="stable")
-    return merged[order], fateless[order]
+    return chosen(merged, order), fateless[order]
+
+
+def _united(server: Rows, client: Rows, at: Ints, to: Ints) -> Rows:
+    """The client's rows, and the server's where the client has none."""
+    unseen = to < 0
+    rows = np.empty(len(at), server.dtype)
+    whole(rows)[~unseen] = whole(client)[to[~unseen]]
+    whole(rows)[unseen] = whole(server)[at[unseen]]
+    return rows
 
 
 def _mark_socket_drops(packets: Rows, unexplained: NDArray[np.bool_], settings: tuple[SettingRow, ...]) -> None:
@@ -348,13 +365,11 @@ def _merge_frames(server: Rows, client: Rows, arrived: Rows, still_ns: int) -> R
     # A frame without a timestamp matches nothing.
     at, to = _pair(*_frame_keys(server, client))
     unseen, sent = to < 0, at >= 0
-    merged = np.empty(len(at), FRAMES.dtype)
-    merged[~unseen] = client[to[~unseen]]
-    merged[unseen] = server[at[unseen]]
+    merged = _united(server, client, at, to)
+    sent_at, theirs = np.flatnonzero(sent), chosen(server, at[sent])
     for column in ("index", "pts", "due", "encoded", "sent"):
-        known = sent & (merged[column] != UNKNOWN)
-        known[sent] = server[column][at[sent]] != UNKNOWN
-        merged[column][known] = server[column][at[known]]
+        known = theirs[column] != UNKNOWN
+        merged[column][sent_at[known]] = theirs[column][known]
     for column in ("bytes", "packets"):
         unknown = sent & (merged[column] == UNKNOWN32)
         if column == "bytes":  # of a frame that is not whole, the client knows what came of it
@@ -362,20 +377,27 @@ def _merge_frames(server: Rows, client: Rows, arrived: Rows, still_ns: int) -> R
             partial[sent] &= server["bytes"][at[sent]] != UNKNOWN32
             unknown |= partial
         merged[column][unknown] = server[column][at[unknown]]
-    fateless = unseen & (merged["fate"] == UNKNOWN8)
-    # Of what has arrived the client will say what became of it, however long that takes: a page has the last word. But
-    # for what came too late to be looked at.
-    arrived = arrived[(arrived["received"] != UNKNOWN) & (arrived["timestamp"] != UNKNOWN)]
+    fateless = np.flatnonzero(unseen & (merged["fate"] == UNKNOWN8))
+    if len(fateless):
+        merged["fate"][fateless] = fates = _fates_of_unseen(chosen(merged, fateless), arrived, still_ns)
+        lost = fateless[fates == FRAME_FATES.index("lost")]
+        merged["packets_lost"][lost] = merged["packets"][lost]
+    times = _first_known(merged, "due", "sent", "first_packet", "complete", "shown")
+    return chosen(merged, np.argsort(times, kind="stable"))
+
+
+def _fates_of_unseen(frames: Rows, arrived: Rows, still_ns: int) -> Ints:
+    """What has become of frames of which the client says nothing.
+
+    Of what has arrived it will say what became of it, however long that takes: a page has the last word. But for what
+    came too late to be looked at.
+    """
+    there = (arrived["received"] != UNKNOWN) & (arrived["timestamp"] != UNKNOWN)
     too_late = arrived["fate"] == PACKET_FATES.index("late")
-    open_ones, late = (np.isin(_media_time(merged), _media_time(arrived[which])) for which in (~too_late, too_late))
-    in_flight = (merged["sent"] > still_ns) | open_ones
-    merged["fate"][fateless & in_flight] = FRAME_FATES.index("in_flight")
-    late &= fateless & ~in_flight
-    merged["fate"][late] = FRAME_FATES.index("late")
-    lost = fateless & ~in_flight & ~late
-    merged["fate"][lost] = FRAME_FATES.index("lost")
-    merged["packets_lost"][lost] = merged["packets"][lost]
-    return merged[np.argsort(_first_known(merged, "due", "sent", "first_packet", "complete", "shown"), kind="stable")]
+    wanted, came = _media_time(frames), _media_time(arrived)
+    open_ones, late = (np.isin(wanted, came[there & which]) for which in (~too_late, too_late))
+    codes = [FRAME_FATES.index(fate) for fate in ("in_flight", "late", "lost")]
+    return np.where((frames["sent"] > still_ns) | open_ones, codes[0], np.where(late, codes[1], codes[2]))
 
 
 def _frame_keys(server: Rows, client: Rows) -> tuple[Ints, Ints]:

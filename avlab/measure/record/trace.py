@@ -44,6 +44,7 @@ from avlab.measure.record.tables import (
     UNKNOWN32,
     Rows,
     Table,
+    chosen,
 )
 from avlab.wire.text import Notices, printable
 
@@ -650,8 +651,7 @@ class Trace:
         """
         batches = self._batches[name]
         if len(batches) != 1 or not isinstance(batches[0].rows, np.ndarray):
-            rows = np.concatenate([batch.read() for batch in batches]) if batches else TABLES[name].empty()
-            batches = (RowBatch.of(TABLES[name], rows),)
+            batches = (RowBatch.joined(TABLES[name], batches),)
             self._batches[name] = batches
         return batches[0].read()
 
@@ -703,7 +703,7 @@ class Trace:
                     within = np.zeros(len(rows), bool)
                     for column in table.times:
                         within |= (rows[column] >= first) & (rows[column] < last) & (rows[column] != UNKNOWN)
-                    kept[name].append(rows[within])
+                    kept[name].append(chosen(rows, within))
         stood = {row.name: row for row in self._settings if row.kind == "setting" and row.time_ns < first}
         settings = [row._replace(time_ns=first) for row in stood.values()]
         settings += [row for row in self._settings if first <= row.time_ns < last]
@@ -848,7 +848,7 @@ def _late_parts(table: Table, batches: Sequence[RowBatch], since_ns: int) -> Ite
                 late |= rows[column] >= since_ns
             if not late.any():
                 return
-            yield rows[late]
+            yield chosen(rows, late)
 
 
 def _nanoseconds(seconds: float) -> int:
