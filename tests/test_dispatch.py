@@ -226,3 +226,23 @@ def test_a_flood_under_way_takes_no_more_than_so_much_memory() -> None:
     assert arrived == [report(at) for at in range(MOST_RISING)]
     stand.dispatch.network = Network()
     assert stand.dispatch.rise(stand.peer, 77, b"next", 10 * 1000 * MS) == [b"next"]
+
+
+@pytest.mark.parametrize("settings", [{"delay": 0.03}, {"rate": 400, "queue": 1.0}, {"delay": 0.01, "jitter": 0.02}])
+def test_what_is_under_way_arrives_though_the_network_is_clear_by_then(settings: dict[str, float]) -> None:
+    stand = Stand()
+    stand.frame(3, 0)  # with nothing between, nothing is waited for
+    assert stand.dispatch.wake_at() is None
+    for round_ns in (100 * MS, 900 * MS):
+        stand.dispatch.network = Network(seed=2, **settings)  # type: ignore[arg-type]
+        before = sum(map(len, stand.rtp.sequences))
+        stand.frame(4, round_ns)
+        stand.dispatch.network = Network()
+        arrived = []
+        while (at_ns := stand.dispatch.wake_at()) is not None:
+            assert round_ns <= at_ns < round_ns + 700 * MS
+            stand.dispatch.deliver(at_ns)
+            arrived.append(sum(map(len, stand.rtp.sequences)) - before)
+        assert arrived[-1] == 4
+        assert not stand.dispatch.risen(round_ns + 700 * MS)
+        assert stand.dispatch.wake_at() is None

@@ -45,6 +45,7 @@ class Dispatch:
         self._ways: dict[int, tuple[Recipient, Way[Route]]] = {}  # by the number of the client
         self._way_of: dict[Recipient, Way[Route]] = {}
         self._numbered = 0
+        self._quiet = True  # nothing is under way on any of them, nor comes to be as long as the network is clear
         self.sent_bytes = 0  # of RTP and RTCP, to all
 
     @property
@@ -85,8 +86,12 @@ class Dispatch:
 
     def wake_at(self) -> int | None:
         """When the network lets go of something, either way."""
+        if self._quiet:
+            return None
         moments = (stage.wake_at() for _, way in self._ways.values() for stage in (way.down, way.up))
-        return min((moment for moment in moments if moment is not None), default=None)
+        at_ns = min((moment for moment in moments if moment is not None), default=None)
+        self._quiet = at_ns is None and self._network.clear
+        return at_ns
 
     # ---- what clients are sent
 
@@ -101,6 +106,7 @@ class Dispatch:
             if route is None:  # it was torn down by the same bytes that asked for it
                 continue
             if way is not None:
+                self._quiet = False
                 way.down.network = self._network
                 reliable = route.channels is not None
                 pushed |= way.push(
@@ -116,6 +122,8 @@ class Dispatch:
 
     def deliver(self, now_ns: int) -> None:
         """Hand over what has come through the network by now, runs of one batch together."""
+        if self._quiet:
+            return
         for _, way in list(self._ways.values()):
             way.deliver(now_ns)
 
@@ -126,12 +134,15 @@ class Dispatch:
         way = self._way_of.get(peer)
         if way is None or (self._network.clear and way.up.wake_at() is None):
             return [data]
+        self._quiet = False
         way.up.network = self._upward
         stream = peer.sender.stream_of(ssrc) or "video"
         return way.risen(now_ns) if way.rise(stream, data, now_ns) else []
 
     def risen(self, now_ns: int) -> list[tuple[Recipient, bytes]]:
         """The feedback that has come through the network by now, and whose it is."""
+        if self._quiet:
+            return []
         return [(peer, data) for peer, way in self._ways.values() for data in way.risen(now_ns)]
 
     # ---- what carries
