@@ -262,28 +262,25 @@ class Impairment:
         network = self.network
         if network is not self._in_use:
             self._adopt(network, now_ns)
-        size, count = batch.size, batch.total
-        loss = network.loss
+        loss, count = network.loss, batch.total
         if self._each or self._queue or callable(loss):
             for at in range(count):
-                each = size if at < count - 1 else batch.last
+                each = batch.size if at < count - 1 else batch.last
                 self.push(InTransit(stream, each, Part(item, at, at + 1), reliable), now_ns)
             return
         lane = self._lanes.get(stream) or self._lane(stream)
-        jitter, duplicate = network.jitter, network.duplicate
+        jitter = network.jitter
         # For each: its loss, its jitter, its copy, that one's jitter.
         draws = list(starmap(lane.draw, repeat((), 4 * count)))
-        overtaking = network.reorder and not reliable
         least_ns = now_ns + self._delay_ns
         if reliable:
             self.reliable_bytes += batch.length
         wait_ns = lane.wait_ns(jitter, draws[1], now_ns) if jitter else 0
-        together = (wait_ns > 0 and not overtaking) or not jitter  # the queue that one meets is met by all
-        if together and (reliable or not duplicate):
+        if (wait_ns or not jitter) and (reliable or self._in_step):  # the queue that one meets is met by all
             at_ns, newest_ns = least_ns + wait_ns, lane.newest_ns
             if at_ns > newest_ns:
                 lane.newest_ns = at_ns
-            elif not overtaking:
+            else:
                 at_ns = newest_ns
             fates = () if reliable else lane.losses(loss, network, draws[::4])
             if True not in fates:
@@ -293,6 +290,7 @@ class Impairment:
                     lane.newest_ns = newest_ns
                 self._fare_apart(stream, batch, item, fates, now_ns, at_ns)
             return
+        overtaking, duplicate = network.reorder and not reliable, network.duplicate
         first, since_ns, since_lost = 0, 0, False  # of the packets that fare alike so far
         for at in range(count):
             chance, jitters, copied, copys_jitter = draws[4 * at : 4 * at + 4]
@@ -315,7 +313,7 @@ class Impairment:
             if not lost and copied < duplicate and not reliable:
                 self._arrive_together(stream, batch, Part(item, first, at + 1), reliable, at_ns, False)
                 copy_ns = least_ns + _exponential_ns(jitter, copys_jitter) if overtaking else at_ns
-                one = InTransit(stream, size if at < count - 1 else batch.last, Part(item, at, at + 1))
+                one = InTransit(stream, batch.size if at < count - 1 else batch.last, Part(item, at, at + 1))
                 self._arrive(max(copy_ns, at_ns), Copy(one))  # the packet itself comes first
                 first = at + 1
         self._arrive_together(stream, batch, Part(item, first, count), reliable, since_ns, since_lost)
@@ -411,6 +409,7 @@ class Impairment:
         self._delay_ns = round(network.steady_delay * NS)
         limited = network.rate is not None or network.bottleneck is not None
         self._each = limited or callable(network.delay)  # packets that are sent together fare each by itself
+        self._in_step = not network.reorder and not network.duplicate  # they arrive in order, and none twice
 
     def _adopt(self, network: Network, now_ns: int) -> None:
         before = self._in_use

@@ -67,9 +67,10 @@ class DeadlinePacer:
 
     def pull(self, now_ns: int, /) -> list[Due]:
         """Every frame whose deadline has come."""
-        out = []
-        while (due_ns := self.wake_at()) is not None and due_ns <= now_ns:
-            out.append(Due(self._waiting.popleft(), due_ns))
+        out: list[Due] = []
+        waiting, start_ns = self._waiting, self._start_ns
+        while waiting and start_ns is not None and (due_ns := int(start_ns + waiting[0].pts_ns)) <= now_ns:
+            out.append(Due(waiting.popleft(), due_ns))
         return out
 
 
