@@ -351,8 +351,10 @@ class Impairment:
         out: list[Outcome] = []
         while arriving and arriving[0][0] <= now_ns:
             outcome = heappop(arriving)[2]
-            if type(outcome) is InTransit and outcome.reliable:
-                self.reliable_bytes -= outcome.size
+            if type(outcome) is InTransit:
+                _, size, _, reliable = outcome
+                if reliable:
+                    self.reliable_bytes -= size
             out.append(outcome)
         return out
 

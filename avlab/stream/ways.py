@@ -100,11 +100,9 @@ class Way(Generic[R]):
         """Hand over what has come through by now; when more may."""
         outcomes = self.down.pull(now_ns)
         if len(outcomes) == 1 and isinstance(one := outcomes[0], InTransit):  # as most come
-            (route, sent, data), first, after = one.item
+            _, _, ((route, sent, data), first, after), _ = one
             if sent is None:
                 self._carrier.hand_over_rtcp(route, data, now_ns)
-            elif first == 0 and after == sent.batch.total:
-                self._carrier.hand_over(route, sent, now_ns)
             else:
                 self._carrier.hand_over(route, sent.part(first, after), now_ns)
         elif outcomes:

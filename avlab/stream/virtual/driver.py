@@ -387,8 +387,10 @@ class VirtualRun:
 
     def _send_frame(self, now_ns: int) -> None:
         frame = self._frame
-        while frame is not None and frame.sent_ns is not None and frame.sent_ns <= now_ns:
-            index, pts_ns, _, encoded_ns, due_ns, _, _ = frame
+        while frame is not None:
+            index, pts_ns, _, encoded_ns, due_ns, sent_ns, _ = frame
+            if sent_ns is None or sent_ns > now_ns:
+                break
             packed, size = self._packed(frame)
             count = self._sender.send("video", packed, pts_ns, now_ns)
             stamp = self._outlets["video"].newest
@@ -424,7 +426,8 @@ class VirtualRun:
         clear = self._clear and due[DELIVER] == NEVER
         for path, batch, leaving in sender.outgoing():
             if not clear:
-                way.push(path, leaving, batch, now_ns, stream=path.stream, reliable=path.stream == "audio")
+                stream, _ = path
+                way.push(path, leaving, batch, now_ns, stream=stream, reliable=stream == "audio")
             elif leaving is not None:
                 self.hand_over(path, leaving, now_ns)
             else:
@@ -471,7 +474,8 @@ class VirtualRun:
     def _receive(self, path: Path, batch: Batch, now_ns: int) -> None:
         self._player.receive(path, batch, now_ns)
         self._arrived_ns = now_ns
-        if path.control or path.stream != "audio":
+        stream, control = path
+        if control or stream != "audio":
             self._touched = True
             self._due[PLAY] = now_ns
         else:
