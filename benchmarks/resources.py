@@ -14,12 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
 import psutil
 
 import avlab
+from avlab.measure.record.batches import Budget
 from avlab.measure.record.trace import FrameRow, Recorder
 
 CLIP = Path(__file__).parents[1] / "data" / "count.mp4"
@@ -70,31 +72,30 @@ def first_picture(trace: avlab.Trace) -> None:
 
 
 def recording() -> None:
-    """What the record costs at 30 fps: 13 packets a frame and 150 of sound, written down by both sides."""
-    recorder = Recorder(side="client", epoch_ns=0, clock="none")
+    """What the record of 30 fps with sound costs: pictures of 13 packets and 50 chunks of 3, written by both sides."""
+    budget = Budget()
+    recorder = Recorder(side="client", epoch_ns=0, clock="none", budget=budget)
     frame = FrameRow("video", 1, 1, 1, 1, 1, 1, 1, 1, 1, 15_000, 13, 0, "shown")
-    sound = FrameRow("audio", 1, 1, 1, 1, None, 1, 1, 1, 1, 1176, 1, 0, "shown")
-    packet = ("video", 1, 1, 1, False, 1200, 1, None, None)
+    picture: dict[str, Any] = {"stream": "video", "ssrc": 1, "seq": 1, "timestamp": 1, "size": 1200, "last": 700}
+    chunk: dict[str, Any] = picture | {"stream": "audio", "ticks": 294, "last": 1188}
+    carried = [(at * 6_666_667, at * 294, 1176) for at in range(3)]
+    heard = 3, 1, 294, 882, 1, 0, 44_100, (1, 2, 3), ((0, 882, 1),)
     seconds = 60
     began = time.process_time()
-    for _ in range(seconds):
-        for _ in range(30):  # the server a frame at a time, the client a packet at a time
-            recorder.packets([packet] * 13)
-            recorder.frame(frame)
-            for _ in range(13):
-                recorder.packets([packet])
-            recorder.frame(frame)
+    for now_ns in range(seconds):
+        for side in ({"sent_ns": now_ns}, {"received_ns": now_ns, "fate": "used"}):
+            for _ in range(30):
+                recorder.packet_run(13, **picture, last_marker=True, **side)  # type: ignore[arg-type]
+                recorder.frame(frame)
+            for _ in range(50):
+                recorder.packet_run(3, **chunk, **side)  # type: ignore[arg-type]
+        for at in range(50):
+            recorder.sound_sent(at, now_ns, now_ns, carried, pts_ns=now_ns, timestamp=at)
+            recorder.sound_heard([heard], wide=4, timed=True)
+        for _ in range(30):
             recorder.sync(1, 1, 1, 1, 1.0)
-        for _ in range(150):
-            recorder.packets([packet])
-            recorder.frame(sound)
-            recorder.packets([packet])
-            recorder.frame(sound)
     row("record, both sides", f"{(time.process_time() - began) / seconds:.2%} of a core at 30 fps")
-    row(
-        "record in memory",
-        f"{sum(b.nbytes for b in recorder._packets.snapshot()) / (seconds * 1080):.0f} bytes a packet",
-    )
+    row("record in memory, both sides", f"{budget.held / seconds / 1e3:.0f} KB a second")
 
 
 def start_up(runs: int = 7) -> None:

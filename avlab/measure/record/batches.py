@@ -135,9 +135,14 @@ class Budget:
         return lambda held: self._held.__setitem__(place, held)
 
     @property
+    def held(self) -> int:
+        """Bytes that are held now."""
+        return sum(list(self._held.values()))
+
+    @property
     def over(self) -> bool:
         """Whether it is more than it should be."""
-        return sum(list(self._held.values())) > self.limit
+        return self.held > self.limit
 
 
 @runtime_checkable
