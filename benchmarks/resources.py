@@ -85,10 +85,10 @@ def recording() -> None:
     for now_ns in range(seconds):
         for side in ({"sent_ns": now_ns}, {"received_ns": now_ns, "fate": "used"}):
             for _ in range(30):
-                recorder.packet_run(13, **picture, last_marker=True, **side)  # type: ignore[arg-type]
+                recorder.packet_run(13, **picture, last_marker=True, **side)
                 recorder.frame(frame)
             for _ in range(50):
-                recorder.packet_run(3, **chunk, **side)  # type: ignore[arg-type]
+                recorder.packet_run(3, **chunk, **side)
         for at in range(50):
             recorder.sound_sent(at, now_ns, now_ns, carried, pts_ns=now_ns, timestamp=at)
             recorder.sound_heard([heard], wide=4, timed=True)
