@@ -261,7 +261,7 @@ def test_chunks_count_as_their_packets_one_by_one(chunks: list[tuple[int, int, s
         stats.update(number, timestamp, now_ns)
     for count, later_ns, way in chunks:
         now_ns += later_ns
-        first = together.going_on((number + 1) & 0xFFFF)
+        first = together.numbers.going_on((number + 1) & 0xFFFF)
         assert first == number + 1
         timestamp = (timestamp + 294) & 0xFFFFFFFF
         if way == "together":

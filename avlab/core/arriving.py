@@ -420,7 +420,7 @@ class Arriving:
         count, stats, unwrapper = batch.total, incoming.stats, incoming.ticks
         if ssrc != incoming.ssrc or incoming.held is not None or incoming.repairing is not None:
             return False
-        sequence = stats.going_on(number)
+        sequence = stats.numbers.going_on(number)
         if incoming.came_ns is None or sequence is None or count * step > incoming.described.rate:
             return False
         first = unwrapper.peek(timestamp)

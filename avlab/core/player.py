@@ -147,7 +147,7 @@ class Player:
 
     def heard(self, *readings: ClockReading) -> None:
         """What the device says is heard."""
-        self._presenting.heard(readings)
+        self._presenting.readings += readings
 
     # ---- who looks
 

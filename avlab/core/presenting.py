@@ -87,7 +87,8 @@ class Presenting:
         self._timed = True
         self._verdicts = Verdicts()
         self._ahead = False  # the leader gets pictures before they are due
-        self._readings: list[ClockReading] = []
+        self.readings: list[ClockReading] = []
+        """What the device says is heard: the media clock goes by it from the next `handle_timer` on."""
         self._wait_ns: int | None = None  # how much later than its quickest arrival all is presented
         self._presented_ns = 0
         self._sound_ns: int | None = None  # when the newest sound came
@@ -261,10 +262,6 @@ class Presenting:
         taken = self._sound.take_together(chunk)
         return ["used" if each else "late" for each in taken] if False in taken else ["used"] * len(taken)
 
-    def heard(self, readings: Iterable[ClockReading]) -> None:
-        """What the device says is heard: the media clock goes by it from the next `handle_timer` on."""
-        self._readings.extend(readings)
-
     # ---- who looks
 
     def follow(self, taker: object | None, *, ahead: bool, now_ns: int) -> None:
@@ -346,9 +343,9 @@ class Presenting:
             return None
         if sound is None or wait_ns is None or sound.sink_lead_ns > wait_ns:
             return None
-        if self._readings:
-            clock.feed(*self._readings)
-            self._readings.clear()
+        if self.readings:
+            clock.feed(*self.readings)
+            self.readings.clear()
         self._moved_ns = now_ns
         return clock.base_ns != base_ns
 
@@ -364,10 +361,10 @@ class Presenting:
             # Steered by what the device says is heard, while there is sound to be heard.
             if self._timed and (self._sound_ns is None or now_ns - self._sound_ns > MUTE_NS):
                 clock.led = False
-                self._readings.clear()
-            elif self._readings:
-                clock.feed(*self._readings)
-                self._readings.clear()
+                self.readings.clear()
+            elif self.readings:
+                clock.feed(*self.readings)
+                self.readings.clear()
         if self._adaptive:
             self._steer(now_ns)
         if not buffer.idle:
@@ -541,7 +538,7 @@ class Presenting:
         before_ns = self.base_ns
         self._playout.push(frame, now_ns)
         if self._sound is not None and before_ns is not None and self.base_ns not in (None, before_ns):
-            self._readings.clear()
+            self.readings.clear()
             self._sound.follow(self._clock.when_ns(0) - before_ns)
 
     def _offer(self, frame: Frame, due_ns: int) -> None:
@@ -568,7 +565,7 @@ class Presenting:
         self._clock.set(base_ns)
         self._by_itself.clear()
         if self._sound is not None:
-            self._readings.clear()
+            self.readings.clear()
             self._sound.begin(base_ns)
         for frame, due_ns in self._waiting():
             self._offer(frame, due_ns)
@@ -579,7 +576,7 @@ class Presenting:
             self._wait_ns += by_ns
         self._clock.shift(by_ns)
         if self._sound is not None:
-            self._readings.clear()
+            self.readings.clear()
             self._sound.shift(by_ns)
 
     def _ease(self, by_ns: int) -> None:

@@ -72,6 +72,11 @@ class BufferSink:
         self.channels, self.lead_ns = channels, lead_ns
         self.sink_lead_ns = 0  # there is no other place for the sound
         self._buffer = SoundBuffer(rate=rate, channels=channels)
+        # Called for each block and each chunk.
+        self.pass_by = self._buffer.pass_by
+        """As `read`, for a device that nobody listens to: what is heard, and no sound."""
+        self.take_together = self._buffer.push_together
+        """See `SoundSink`."""
 
     @property
     def least_delay_ns(self) -> int:
@@ -87,17 +92,9 @@ class BufferSink:
         """`count` sample frames, of which the first is heard at `heard_ns`; and what is heard then."""
         return self._buffer.read(count, heard_ns)
 
-    def pass_by(self, count: int, heard_ns: int) -> ClockReading | None:
-        """As `read`, for a device that nobody listens to: what is heard, and no sound."""
-        return self._buffer.pass_by(count, heard_ns)
-
     def take(self, samples: Samples, *, ticks: int, pts_ns: int, now_ns: int) -> bool:
         """See `SoundSink`."""
         return self._buffer.push(samples, ticks=ticks, pts_ns=pts_ns, now_ns=now_ns)
-
-    def take_together(self, chunk: SoundChunk) -> list[bool]:
-        """See `SoundSink`."""
-        return self._buffer.push_together(chunk)
 
     def begin(self, base_ns: int) -> None:
         """See `SoundSink`."""

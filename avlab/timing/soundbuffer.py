@@ -171,7 +171,7 @@ class SoundBuffer:
 
         self._read = 0  # samples given to the device
         self._last: ClockReading | None = None  # of the newest block, once sound has begun
-        self._due_ns: int | None = None  # when the newest block ends
+        self._due_ns = 0  # when the newest block ends, once sound has begun
         self._strange = 0
         self._skew = RateEstimator()
         self._measure_ns = 0  # when to compare the clocks again
@@ -247,12 +247,13 @@ class SoundBuffer:
             return [self.push(each, ticks=stamp, pts_ns=at_ns, now_ns=now_ns) for each, stamp, at_ns in chunk.apart()]
         self._astray_ns = None
         lead_ns = last[1] - last[0] - now_ns
-        if now_ns < self._measure_ns:
-            control.arrivals(pts_ns, lead_ns)
-        else:
-            for moment_ns in pts_ns:
-                control.arrival(moment_ns + lead_ns)
-                self._measure(moment_ns, now_ns, margin_ns=moment_ns + lead_ns)
+        told = 0
+        while now_ns >= self._measure_ns and told < len(pts_ns):
+            margin_ns = pts_ns[told] + lead_ns
+            control.arrival(margin_ns)
+            self._measure(pts_ns[told], now_ns, margin_ns=margin_ns)
+            told += 1
+        control.arrivals(pts_ns[told:] if told else pts_ns, lead_ns)
         runs.append(_new(_SoundRun, (position, end, samples, ticks, step, pts_ns, now_ns, [])))
         self._chunks += 1
         return [True] * len(pts_ns)
@@ -290,7 +291,7 @@ class SoundBuffer:
     def pass_by(self, count: int, heard_ns: int) -> ClockReading | None:
         """As `read`, for a device that nobody listens to: no block is made. Underruns are not counted."""
         begin, due_ns, control = self._position, self._due_ns, self.control
-        if begin is None or due_ns is None or control.wish or control.easing_ns > 0 or begin < self._orderly:
+        if begin is None or begin < self._orderly or control.wish or control.easing_ns > 0:
             return self._pass_by_oddly(count, heard_ns)
         if not -JUMP_NS <= heard_ns - due_ns <= JUMP_NS:
             return self._pass_by_oddly(count, heard_ns)
@@ -450,7 +451,7 @@ class SoundBuffer:
         A third time it is believed, and the position goes along: a device that stood still, or was replaced by another
         one, makes sound neither later nor earlier than it was.
         """
-        if self._due_ns is None or self._position is None:
+        if self._position is None:
             return heard_ns
         off_ns = heard_ns - self._due_ns
         if -JUMP_NS <= off_ns <= JUMP_NS:
@@ -470,7 +471,7 @@ class SoundBuffer:
 
         By what came about as early as usual.
         """
-        if now_ns >= self._measure_ns and self._due_ns is not None and self.control.usual(margin_ns):
+        if now_ns >= self._measure_ns and self.control.usual(margin_ns):
             self._skew.update(self._read * NS // self.rate + now_ns - self._due_ns, pts_ns)
             self._measure_ns = now_ns + MEASURE_NS
 

@@ -119,7 +119,7 @@ class _Stream:
     report: _Report | None = None  # the newest sender report, if it is believed
     heard: _Report | None = None  # the newest sender report
     newest: _Newest | None = None
-    step_ns: int = 0  # from one timestamp to the next
+    step: int = 0  # ticks, from one timestamp to the next
     ahead: int = 0  # ticks, no more than `AHEAD_NS`
     quickest: _Quickest = field(default_factory=lambda: _Quickest(WINDOW_NS))  # by the stream's own anchor
     recent: _Quickest = field(default_factory=lambda: _Quickest(RECENT_NS))
@@ -185,7 +185,7 @@ class Timeline:
         if own.newest is None or anchor is None:
             anchor, fits = self._place_first(own, ticks, now_ns)
         elif ticks > own.newest.ticks:
-            own.step_ns = ticks_to_ns(ticks - own.newest.ticks if step is None else step, own.rate)
+            own.step = ticks - own.newest.ticks if step is None else step
         offset_ns = now_ns - anchor.ns(ticks)
         own.quickest.add(offset_ns, now_ns)
         own.recent.add(offset_ns, now_ns)
@@ -206,7 +206,7 @@ class Timeline:
         if not usual and self.leaps(stream, first, now_ns):
             return None
         since, media_ns, rate = anchor
-        own.step_ns = ticks_to_ns(step, rate)
+        own.step = step
         # As `ticks_to_ns`, for each.
         twice, begin, stride = 2 * rate, 2 * NS * (first - since) + rate, 2 * NS * step
         times_ns = [media_ns + part // twice for part in range(begin, begin + count * stride, stride)]
@@ -253,10 +253,11 @@ class Timeline:
         anchor = own.anchor
         if own.newest is None or anchor is None:
             return 0
-        goes_on_ns = anchor.ns(own.newest.ticks) + own.step_ns
+        step_ns = ticks_to_ns(own.step, own.rate)
+        goes_on_ns = anchor.ns(own.newest.ticks) + step_ns
         due_ns = now_ns - own.recent.value_ns()
         passed_ns = now_ns - own.newest.now_ns
-        if abs(passed_ns - own.step_ns) > STEADY_NS:
+        if abs(passed_ns - step_ns) > STEADY_NS:
             goes_on_ns = max(goes_on_ns, due_ns)
         leap_ns = 0
         if seen is not None:
@@ -346,8 +347,10 @@ class Timeline:
         by_ns = reference.anchor.media_ns + sender_ns - reference_ns - own.anchor.media_ns
         if own.newest is None or reference.newest is None:
             return by_ns if abs(by_ns) <= BELIEVED_NS and self._can_be_played(own, own.anchor, by_ns) else 0
+        if abs(by_ns) <= APART_NS:
+            return by_ns
         apart_ns = own.recent.value_ns() - by_ns - reference.recent.value_ns()
-        return by_ns if abs(by_ns) <= APART_NS or abs(apart_ns) <= APART_NS else 0
+        return by_ns if abs(apart_ns) <= APART_NS else 0
 
     def _can_be_played(self, own: _Stream, anchor: _Anchor, by_ns: int) -> bool:
         """Whether what has come of a stream, put later by so much, is of the moments that are sent since the beginning.

@@ -657,6 +657,11 @@ class SequenceNumbers:
         self._move_to(number + count - 1, timestamp, now_ns, count + self.proved)
         return number
 
+    def going_on(self, sequence: int) -> int | None:
+        """The unwrapped number of a packet that comes next after the highest; None for any other."""
+        highest = self.highest
+        return None if highest is None or sequence != (highest + 1 - self._shift) & 0xFFFF else highest + 1
+
     def go_on(self, highest: int, timestamp: int, now_ns: int, count: int) -> None:
         """After the highest number, `count` packets came; of the last one of them, number and timestamp are these."""
         self.proved, self.odd = 0, False
@@ -783,13 +788,8 @@ class ReceiverStats:
         self._last_sr = 0
         self._sr_arrival_ns = 0
 
-    def going_on(self, sequence: int) -> int | None:
-        """The unwrapped number of a packet that comes next after the highest; None for any other."""
-        highest = self.numbers.highest
-        return None if highest is None or sequence != self.numbers.wire(highest + 1) else highest + 1
-
     def went_on(self, number: int, timestamp: int, arrival_ns: int, *, count: int, ticks: int) -> None:
-        """As `update`, of packets that come next after the highest number (`going_on`), their timestamps `ticks` apart.
+        """As `update`, of packets that come next after the highest number, whose timestamps are `ticks` apart.
 
         `number`, unwrapped, and `timestamp` are the first one's.
         """

@@ -208,7 +208,6 @@ class Log:
     ) -> None:
         self._table, self._unfold, self._fold = table, unfold, fold
         self._row_bytes = table.dtype.itemsize
-        self._weights = dict.fromkeys(fold, FOLDED_ROWS * self._row_bytes)
         self._full_at = BATCH * self._row_bytes
         self._spill, self._spill_after_ns, self._lost = spill, spill_after_ns, lost
         self._stored: tuple[RowBatch, ...] = ()
@@ -228,8 +227,7 @@ class Log:
     def append_folded(self, rows: Folded) -> None:
         """Take rows that are unfolded when they are read, or when many are put aside that do not stay folded."""
         self._state[1].append(rows)
-        weight = self._weights.get(type(rows))
-        self._bytes += rows.count * self._row_bytes if weight is None else weight
+        self._bytes += (FOLDED_ROWS if type(rows) in self._fold else rows.count) * self._row_bytes
         if self._bytes >= self._full_at:
             self._turn_over()
 
@@ -258,7 +256,7 @@ class Log:
         if len(kinds) < 2:
             return self._unfolded(types[0], live) if live else self._table.empty()
         numbers = {kind: number for number, kind in enumerate(kinds)}
-        kind_of = np.array(list(map(numbers.__getitem__, types)))
+        kind_of = np.fromiter(map(numbers.__getitem__, types), np.int64, len(types))
         counts = np.empty(len(live), np.int64)
         parts: list[Rows] = []
         for kind, number in numbers.items():
@@ -275,8 +273,8 @@ class Log:
     def _counts(self, kind: type, items: list[Any]) -> Any:
         """How many rows each of some items has."""
         if kind is bytes:
-            return np.array(list(map(len, items))) // self._row_bytes
-        return list(map(attrgetter("count"), items))
+            return np.fromiter(map(len, items), np.int64, len(items)) // self._row_bytes
+        return np.fromiter(map(attrgetter("count"), items), np.int64, len(items))
 
     def _unfolded(self, kind: type, items: list[Any]) -> Rows:
         if kind is bytes:

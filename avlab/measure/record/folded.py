@@ -242,9 +242,8 @@ def _integers(tuples: Iterable[tuple[int, ...]], width: int) -> NDArray[np.int64
 
 def _repeated(items: Sequence[SoundPlayed] | Sequence[SoundHeard]) -> tuple[NDArray[Any], NDArray[Any]]:
     """How wide a sample frame is, and whether there are timestamps, for each row of some sound."""
-    counts = [item.count for item in items]
-    wide, timed = (np.repeat(np.array(column), counts) for column in zip(*(item[1:3] for item in items), strict=True))
-    return wide, timed
+    counts, wide, timed = _integers(map(itemgetter(slice(0, 3)), items), 3).T
+    return np.repeat(wide, counts), np.repeat(timed, counts) > 0
 
 
 def _known(values: Sequence[int | None]) -> Sequence[int | None]:

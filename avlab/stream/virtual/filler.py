@@ -160,6 +160,7 @@ class Silence(L16Format):
     def __init__(self, rate: int, channels: int) -> None:
         super().__init__(rate, channels)
         self._made: dict[int, Samples] = {}
+        self._together: dict[tuple[int, int, int], Samples] = {}
 
     def samples(self, payload: bytes, /) -> Samples:
         """See `SoundFormat`."""
@@ -167,8 +168,11 @@ class Silence(L16Format):
 
     def together(self, batch: Batch, step: int, /) -> Samples | None:
         """See `SoundReader`."""
-        whole = octets(batch, step, 2 * self.channels)
-        return self._silence(whole) if whole else None
+        kind = batch.size, batch.length, step
+        made = self._together.get(kind)
+        if made is None and (whole := octets(batch, step, 2 * self.channels)):
+            made = self._together[kind] = self._silence(whole)
+        return made
 
     def _silence(self, size: int) -> Samples:
         made = self._made.get(size)
