@@ -47,6 +47,39 @@ def test_a_setting_that_is_like_none_is_told_with_all_there_are() -> None:
         avlab.Client("rtsp://127.0.0.1:1/x").quality = 50  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("make", "called", "name", "near"),
+    [
+        (lambda **given: avlab.Server(CLIP, **given), "Server", "qualtiy", "quality"),
+        (lambda **given: avlab.Server(CLIP, isolated=True, **given), "Server", "packetsize", "packet_size"),
+        (lambda **given: avlab.Client("rtsp://127.0.0.1:1/x", **given), "Client", "playoutdelay", "playout_delay"),
+        (lambda **given: avlab.Relay("127.0.0.1:1", **given), "Relay", "idle_time", "idle_timeout"),
+        (Network, "Network", "los", "loss"),
+        (Network, "Network", "bottelneck", "bottleneck"),
+        (lambda **given: avlab.Bottleneck(1000, **given), "Bottleneck", "queu", "queue"),
+        (lambda **given: avlab.simulate(30, **given), "simulate", "rate_contol", "rate_control"),
+        (lambda **given: avlab.FeedbackPacer(avlab.pi_rule, **given), "FeedbackPacer", "strat", "start"),
+        (avlab.TutorialPacer, "TutorialPacer", "editon", "edition"),
+    ],
+)
+def test_a_misspelt_argument_is_told_with_the_nearest_name(make: Any, called: str, name: str, near: str) -> None:
+    with pytest.raises(TypeError) as told:
+        make(**{name: 5})
+    assert str(told.value) == f"{called}() got an unexpected keyword argument '{name}': did you mean '{near}'?"
+    with pytest.raises(TypeError) as told:
+        make(zzzz=5)
+    assert str(told.value) == f"{called}() got an unexpected keyword argument 'zzzz'"
+
+
+def test_another_type_error_is_told_as_it_is() -> None:
+    for make in (avlab.Server, lambda: avlab.Relay(5), lambda: Network(bottleneck=[]), avlab.simulate):  # type: ignore[arg-type]
+        with pytest.raises((TypeError, ValueError)) as told:
+            make()
+        assert "unexpected keyword" not in str(told.value)
+    with pytest.raises(TypeError, match="simulate has no setting 'qualty': did you mean 'quality'"):
+        avlab.simulate_together({"a": 30}, qualty=5)
+
+
 def test_settings_that_are_there_are_set() -> None:
     server = avlab.Server(CLIP)
     server.quality, server.network = 50, Network(loss=0.1)

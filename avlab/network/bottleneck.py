@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 
+from avlab.wire.text import spelt
 from avlab.wire.units import NS
 
 
+@spelt
 class Bottleneck:
     """A bottleneck that streams share: give the same one to each one's network, as `Network(bottleneck=shared)`.
 

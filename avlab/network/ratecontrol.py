@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avlab.parts import Call, Choice, PartError, RateController, Report, called, missing_methods, named, shown
+from avlab.wire.text import spelt
 
 __all__ = ["CONTROLLERS", "Aimd", "Choice", "RateController", "Report", "asked", "controller_named", "cost", "ladder"]
 
@@ -17,6 +18,7 @@ LEAST_WIDTH, MOST_WIDTH = 16, 2_040
 """Pixels across that a picture may have."""
 
 
+@spelt
 class Aimd:
     """Additive increase, multiplicative decrease, on the queue's length and not on its overflow.
 

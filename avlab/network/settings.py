@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from avlab.network.bottleneck import Bottleneck
 from avlab.network.replay import Replay
 from avlab.parts import Delay, Lost, named
+from avlab.wire.text import spelt
 
 LONGEST = 3_600
 """Seconds that a delay of anyone's own may say at most."""
@@ -31,6 +32,7 @@ MOST_DIGITS = 1_000
 """Of `seed`: Python writes out no number of over 4,300."""
 
 
+@spelt
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Network:
     """One way through a network. ValueError, naming the field and its range, for what cannot be.

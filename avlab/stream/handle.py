@@ -10,14 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from avlab.parts import PartError, gone_on
 from avlab.stream.guard import Guard
 from avlab.stream.registry import Registry
-from avlab.wire.text import tidied
+from avlab.wire.text import check_keywords, nearest, tidied
 
 _handles: Registry[Handle] = Registry()  # what runs in this process, for stop_all and for joining traces
 _failed: Registry[Handle] = Registry()  # what has failed, and has told nobody
@@ -128,7 +127,11 @@ class Handle:
         def remember(self: Handle, *args: Any, **settings: Any) -> None:
             if "_made_with" not in vars(self):  # the outermost constructor's are the ones to make another with
                 self._made_with = args, settings
-            make(self, *args, **settings)
+            try:
+                make(self, *args, **settings)
+            except TypeError:
+                check_keywords(make, settings, cls.__name__)
+                raise
             if type(self).__init__ is remember:
                 self._whole = True
 
@@ -426,5 +429,4 @@ def _nearest(handle: Handle, name: str) -> str:
     kind = type(handle)
     own = (each for each in dir(kind) if each[:1] != "_")
     settings = [each for each in own if getattr(getattr(kind, each), "fset", None) is not None]
-    near = get_close_matches(name, settings, 1)
-    return f": did you mean {near[0]!r}?" if near else f", only {', '.join(settings)}"
+    return nearest(name, settings) or f", only {', '.join(settings)}"

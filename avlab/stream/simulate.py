@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import heapq
+import inspect
 import math
 import random
 import sys
@@ -55,6 +56,7 @@ from avlab.timing.seat import Seat, pacer_name
 from avlab.timing.spreading import check_spread
 from avlab.timing.target import OwnTarget, own_target
 from avlab.wire.rtp import MAX_PACKET, check_packet_size
+from avlab.wire.text import nearest, spelt
 from avlab.wire.units import NS
 
 Work = Callable[[random.Random], float]
@@ -67,6 +69,7 @@ STRETCH = 30
 """Frames in a row that are drawn from the record together, on average."""
 
 
+@spelt
 def simulate(
     clip: str | Path | Iterable[float] | float,
     *,
@@ -139,7 +142,7 @@ def simulate(
         FileNotFoundError: There is no such clip.
     """
     failures: list[PartWarning] = []
-    with full_collections_put_off(), Guard(_stands_still()) as guard:
+    with full_collections_put_off(), Guard(_stands_still(beyond=1)) as guard:
         parts = _Parts(guard.call, failures.append)
         trace = _simulated(
             clip,
@@ -164,7 +167,7 @@ def simulate(
             parts=parts,
         )
     for failure in failures:
-        warnings.warn(failure, stacklevel=2)
+        warnings.warn(failure, stacklevel=3)  # of whoever has called what `spelt` has made of this
     return trace
 
 
@@ -178,9 +181,12 @@ def simulate_strictly(clip: Any, **settings: Any) -> Trace:
         return _simulated(clip, **{**_DEFAULTS, **settings}, parts=_Parts(guard.call, ended))
 
 
-def _stands_still() -> Callable[[str], None]:
-    """What warns of a part that does not return, while it does not: at the line that has called the simulation."""
-    caller = sys._getframe(2)
+def _stands_still(*, beyond: int = 0) -> Callable[[str], None]:
+    """What warns of a part that does not return, while it does not: at the line that has called the simulation.
+
+    That is `beyond` so many calls between.
+    """
+    caller = sys._getframe(2 + beyond)
     where = caller.f_code.co_filename, caller.f_lineno
 
     def warn(words: str) -> None:  # from the watching thread, which has no such line
@@ -189,7 +195,11 @@ def _stands_still() -> Callable[[str], None]:
     return warn
 
 
-_DEFAULTS: dict[str, Any] = simulate.__kwdefaults__ or {}
+_DEFAULTS: dict[str, Any] = {
+    setting.name: setting.default
+    for setting in inspect.signature(simulate).parameters.values()
+    if setting.kind is setting.KEYWORD_ONLY
+}
 
 
 class _Parts:
@@ -240,7 +250,7 @@ def simulate_together(streams: Mapping[str, Any], **settings: Any) -> dict[str, 
             raise ValueError(f"stream {name!r} has no clip: give it one, as {{{name!r}: {{'clip': 30}}}}")
         unknown = next((setting for setting in chosen if setting != "clip" and setting not in _DEFAULTS), None)
         if unknown is not None:
-            raise TypeError(f"simulate has no setting {unknown!r}")
+            raise TypeError(f"simulate has no setting {unknown!r}{nearest(unknown, _DEFAULTS)}")
         _restart(chosen.get("network"))
     failures: list[PartWarning] = []
     made: dict[str, Trace] = {}

@@ -14,6 +14,7 @@ from numbers import Real
 from typing import Any, Literal, Protocol, get_args, overload
 
 from avlab.parts import Due, Pacer, PartError, Rule, called, described, missing_methods, named, shown
+from avlab.wire.text import spelt
 from avlab.wire.units import NS
 
 SHORTEST_NS = 1_000_000
@@ -35,6 +36,7 @@ MOST_START_S = 10
 """The longest first delay, in seconds: what is more was milliseconds."""
 
 
+@spelt
 class DeadlinePacer:
     """Each frame at start + pts on an absolute clock: an error in one frame's moment never reaches the next.
 
@@ -74,6 +76,7 @@ class DeadlinePacer:
         return out
 
 
+@spelt
 class NoPacing:
     """Every frame at once: what reading a file flat out does to a stream. Due is the moment a frame came."""
 
@@ -105,6 +108,7 @@ Stall = Literal["report", "real"]
 Edition = Literal["windows", "macos"]
 
 
+@spelt
 class FeedbackPacer:
     """The tutorial's loop around a rule of anyone's: send, measure, ask the rule, wait as long as it says.
 
@@ -257,6 +261,7 @@ class FeedbackPacer:
         return now_ns + SHORTEST_NS
 
 
+@spelt
 class TutorialPacer(FeedbackPacer):
     """The tutorial's own loop, with all that is odd about it, to be measured.
 

@@ -6,14 +6,18 @@ Pure.
 from __future__ import annotations
 
 import errno
+import functools
+import inspect
 import os
 import unicodedata
-from collections.abc import Sequence
-from typing import NamedTuple, TypeVar, overload
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple, TypeVar, overload
 
 from avlab.wire.units import WireError
 
 E = TypeVar("E", bound=BaseException)
+F = TypeVar("F", bound=Callable[..., Any])
 
 MOST_CHARACTERS = 1_000
 """As long as a sentence may be, whoever says it."""
@@ -162,3 +166,45 @@ class MalformedCount:
             return MalformedTold(None, None)
         words = str(error) if isinstance(error, WireError) else f"{type(error).__name__}: {error}"
         return MalformedTold(words, printable(words).rstrip(".") if self._count == MALFORMED_TOLD else None)
+
+
+# ---- what is misspelt
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question that ends a sentence on a name that is none; empty when none that is known is like it."""
+    near = get_close_matches(name, list(known), 1)
+    return f": did you mean {near[0]!r}?" if near else ""
+
+
+def check_keywords(function: Callable[..., Any], given: Iterable[str], called: str) -> None:
+    """TypeError, with the nearest that there is, for the first keyword that a function does not have.
+
+    It is for who has caught a TypeError of a call: Python before 3.13 names the keyword alone.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    unknown = next((name for name in given if name not in named), None)
+    if unknown is not None:
+        words = f"{called}() got an unexpected keyword argument {unknown!r}"
+        raise TypeError(words + nearest(unknown, (name for name in named if name != "self"))) from None
+
+
+def spelt(made: F) -> F:
+    """A function, or a class's constructor, that answers a misspelt keyword as `check_keywords` does."""
+    function = made.__init__ if isinstance(made, type) else made  # type: ignore[misc]
+
+    @functools.wraps(function)
+    def checked(*args: Any, **given: Any) -> Any:
+        try:
+            return function(*args, **given)
+        except TypeError:
+            check_keywords(function, given, made.__name__)
+            raise
+
+    if isinstance(made, type):
+        made.__init__ = checked  # type: ignore[misc]
+        return made
+    return checked  # type: ignore[return-value]
