@@ -206,6 +206,10 @@ class Client:
             if name.lower() == "session":
                 self._session = value.split(";")[0].strip()
 
+    def keep_alive(self) -> None:
+        """Say that one is there."""
+        self._ask("OPTIONS")
+
     def close(self) -> None:
         """Leave."""
         self._control.close()
@@ -246,6 +250,11 @@ class Room:
     def _turn(self, seconds: float) -> None:
         for key, _ in self._selector.select(seconds):
             key.data.take(self._buffer)
+
+    def keep_alive(self) -> None:
+        """Have the server know that its clients are there (RFC 2326 10.8): it waits a minute for a word of each."""
+        for client in self.clients:
+            client.keep_alive()
 
     def streams(self, name: str) -> list[Stream]:
         """Every client's stream of this name."""

@@ -13,6 +13,7 @@ import avlab
 from avlab.media.sources import ClipSource
 from avlab.wire.rtp import serialize_header
 from benchmarks.fanout import FPS, HEAD, RATE, VIDEO_CLOCK, Room, Stream, cells, measure, write_clip
+from benchmarks.memory import watch
 from benchmarks.peers.pictures import reel
 
 BYTES = 120
@@ -116,3 +117,16 @@ def test_a_server_that_has_no_room_says_so() -> None:
         room.enter(server.url, sound=False)
         with pytest.raises(RuntimeError, match="places are taken"):
             room.enter(server.url, sound=False)
+
+
+def test_the_memory_of_a_server_is_read_while_clients_count(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    most = watch(data / "count.mp4", 2, 1.5, every=0.5)
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    cells_of = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    counted = [int(row[2].replace(",", "")) for row in cells_of]
+    assert len(rows) == 3
+    assert counted == sorted(counted)
+    assert counted[-1] > 0
+    assert [row[4] for row in cells_of[1:]] == ["0", "0"]
+    assert 20 << 20 < most < 1 << 30
+    assert max(float(row[1]) for row in cells_of) == round(most / (1 << 20))
