@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import avlab
 from avlab.network.impairment import Impairment, InTransit
@@ -43,6 +46,105 @@ def test_two_ways_wait_in_one_queue() -> None:
     another = Impairment(avlab.Network(bottleneck=shared))
     another.push(InTransit("video", 1250, "e"), 0)
     assert another.wake_at() == 10 * MS
+
+
+mixes = st.lists(
+    st.tuples(st.integers(0, 30), st.sampled_from(["video", "tcp"]), st.integers(1, 1500)), min_size=1, max_size=80
+)
+
+
+def fares(way: Impairment, packets: list[tuple[int, str, int]]) -> list[tuple[int, str]]:
+    """When each packet of a run arrives, or is lost, and which it is."""
+    out: list[tuple[int, str]] = []
+
+    def drain(until_ns: int) -> None:
+        for at, outcome in arrivals(way, until_ns):
+            lost = not isinstance(outcome, InTransit)
+            out.append((at, f"{outcome.item.item} lost" if lost else outcome.item))
+
+    now_ns = 0
+    for number, (gap_ms, stream, size) in enumerate(packets):
+        now_ns += gap_ms * MS
+        drain(now_ns)
+        way.push(InTransit(stream, size, f"{stream} {number}", stream == "tcp"), now_ns)
+    drain(1 << 60)
+    return out
+
+
+@given(mixes, st.sampled_from([0.0, 0.02, 0.5]))
+def test_of_one_stream_alone_it_makes_what_a_bottleneck_of_its_own_would(
+    packets: list[tuple[int, str, int]], queue: float
+) -> None:
+    shared, own = avlab.Bottleneck(1000, queue=queue), avlab.Network(rate=1000, queue=queue, delay=0.01)
+    assert fares(Impairment(avlab.Network(bottleneck=shared, delay=0.01)), packets) == fares(Impairment(own), packets)
+
+
+@given(st.lists(mixes, min_size=2, max_size=3), st.sampled_from([0.0, 0.02, 0.5]))
+def test_what_tcp_carries_waits_for_room_and_is_never_lost(
+    runs: list[list[tuple[int, str, int]]], queue: float
+) -> None:
+    shared = avlab.Bottleneck(1000, queue=queue)
+    ways = [Impairment(avlab.Network(bottleneck=shared)) for _ in runs]
+    steps = []
+    for way, packets in zip(ways, runs, strict=True):
+        now_ns = 0
+        for gap_ms, stream, size in packets:
+            now_ns += gap_ms * MS
+            steps.append((now_ns, len(steps), way, InTransit(stream, size, len(steps), stream == "tcp")))
+    out: dict[int, list[tuple[int, Any]]] = {id(way): [] for way in ways}
+
+    def pass_time(until_ns: int) -> None:
+        while (at := min(way.wake_at() or 1 << 62 for way in ways)) <= until_ns:
+            for way in ways:
+                out[id(way)] += [(at, outcome) for outcome in way.pull(at)]
+
+    for now_ns, _, way, packet in sorted(steps, key=lambda step: step[:2]):
+        pass_time(now_ns)
+        way.push(packet, now_ns)
+    pass_time(1 << 60)
+    came = []
+    for way in ways:
+        assert way.reliable_bytes == 0
+        said = [step[3].item for step in steps if step[2] is way and step[3].reliable]
+        assert [p.item for _, p in out[id(way)] if isinstance(p, InTransit) and p.reliable] == said
+        came += [(at, p) for at, p in out[id(way)] if isinstance(p, InTransit)]
+    came.sort(key=lambda each: each[0])
+    for (before_ns, _), (at_ns, packet) in pairwise(came):
+        assert at_ns - before_ns >= 8_000 * packet.size  # ns that it takes by itself
+    began_ns = {step[3].item: step[0] for step in steps}
+    for at_ns, packet in came:
+        if not packet.reliable:
+            assert at_ns - began_ns[packet.item] <= queue * 1e9 + 8_000 * packet.size
+
+
+def test_what_others_send_finds_no_longer_queue_for_what_tcp_carries() -> None:
+    """A connection that was given a second's worth at once has it held back: a packet later on waits for 20 ms."""
+    shared = avlab.Bottleneck(1000, queue=0.02)
+    tcp, udp = (Impairment(avlab.Network(bottleneck=shared)) for _ in range(2))
+    for number in range(100):
+        tcp.push(InTransit("tcp", 1250, number, True), 0)
+    assert tcp.reliable_bytes == 125_000
+    assert len(arrivals(tcp, 500 * MS)) == 50
+    udp.push(InTransit("video", 1250, "a"), 505 * MS)
+    assert udp.pull(505 * MS)[0].reason == "lost"  # type: ignore[union-attr]
+    assert len(arrivals(tcp, 2000 * MS)) == 50
+    udp.push(InTransit("video", 1250, "b"), 2000 * MS)
+    assert [at // MS for at, _ in arrivals(udp, 3000 * MS)] == [2010]
+
+
+@pytest.mark.parametrize("after", [{}, {"rate": 1000.0}, {"bottleneck": "another"}])
+def test_what_tcp_holds_back_goes_on_through_another_network(after: dict[str, Any]) -> None:
+    way = Impairment(avlab.Network(bottleneck=avlab.Bottleneck(1000, queue=0.0)))
+    for number in range(4):
+        way.push(InTransit("tcp", 1250, number, True), 0)
+    assert way.pull(5 * MS) == []
+    if "bottleneck" in after:
+        after = {"bottleneck": avlab.Bottleneck(1000, queue=0.0)}
+    way.network = avlab.Network(**after)
+    way.push(InTransit("tcp", 1250, 4, True), 5 * MS)
+    out = arrivals(way, 10**9)
+    assert [p.item for _, p in out] == list(range(5))
+    assert out[-1][0] == (45 * MS if after else 10 * MS)
 
 
 def test_two_streams_get_what_passes_between_them() -> None:

@@ -24,7 +24,6 @@ class Entry(NamedTuple):
     size: int
     at_ns: int
     passes_ns: int | None
-    reliable: bool
 
 
 class Watched(avlab.Bottleneck):
@@ -35,10 +34,10 @@ class Watched(avlab.Bottleneck):
         self.entries: list[Entry] = []
         self._writing = threading.Lock()
 
-    def enter(self, size: int, now_ns: int, *, reliable: bool = False) -> int | None:
+    def enter(self, size: int, now_ns: int) -> int | None:
         with self._writing:
-            passes_ns = super().enter(size, now_ns, reliable=reliable)
-            self.entries.append(Entry(size, now_ns, passes_ns, reliable))
+            passes_ns = super().enter(size, now_ns)
+            self.entries.append(Entry(size, now_ns, passes_ns))
             return passes_ns
 
     @property
@@ -53,7 +52,7 @@ class Watched(avlab.Bottleneck):
         for end_ns, before_ns, own in zip(ends_ns[1:], ends_ns, own_ns[1:], strict=False):
             assert end_ns - before_ns >= own - 1, "two at once"
         for entry, end_ns, own in zip(passed, ends_ns, own_ns, strict=True):
-            assert entry.reliable or end_ns - entry.at_ns <= QUEUE_S * 1e9 + own + 1
+            assert end_ns - entry.at_ns <= QUEUE_S * 1e9 + own + 1
         bits = 8 * sum(entry.size for entry in passed)
         first_ns = min(entry.at_ns for entry in passed)
         assert bits <= self.rate * 1e-6 * (max(ends_ns) - first_ns) + 1

@@ -13,8 +13,10 @@ class Bottleneck:
     """A bottleneck that streams share: give the same one to each one's network, as `Network(bottleneck=shared)`.
 
     `rate` is kilobits a second, as `Network.rate` has it, and `queue` seconds of packets that wait before it, 0 to 10;
-    a packet that finds more waiting is lost. Bytes of a TCP connection wait, however many do. Servers, clients and
-    relays of one process share it; ValueError for what is out of range.
+    a packet that finds more waiting is lost. Bytes of a TCP connection are held back by their sender instead, as its
+    window has it, until there is room: none of them is lost, and what others send finds no longer queue for them. More
+    than 1 MiB that one client's connection would have to hold back is not sent. Servers, clients and relays of one
+    process share it; ValueError for what is out of range.
 
     Args:
         rate: What passes, in kbit/s, more than 0.
@@ -31,20 +33,25 @@ class Bottleneck:
         self._lock = threading.Lock()
         self._free_ns = -(1 << 62)  # when all that has entered will have passed
 
-    def enter(self, size: int, now_ns: int, *, reliable: bool = False) -> int | None:
-        """A packet of so many bytes comes: when it will have passed; None when it is lost.
+    def enter(self, size: int, now_ns: int) -> int | None:
+        """A packet of so many bytes comes: when it will have passed; None when there is no room for it.
 
         Args:
             size: Bytes of the packet.
             now_ns: When it comes, in nanoseconds; moments do not go back.
-            reliable: Whether it waits, however many do, as bytes of a TCP connection.
         """
         with self._lock:
             begins_ns = max(now_ns, self._free_ns)
-            if not reliable and begins_ns - now_ns > self.queue * NS:
+            if begins_ns - now_ns > self.queue * NS:
                 return None
             self._free_ns = begins_ns + round(8 * size * 1e6 / self.rate)
             return self._free_ns
+
+    @property
+    def room_ns(self) -> int:
+        """The first moment at which there is room for a packet, in nanoseconds, unless others come before."""
+        with self._lock:
+            return self._free_ns - int(self.queue * NS)
 
     def restart(self) -> None:
         """Nothing waits any more: another run in virtual time begins."""

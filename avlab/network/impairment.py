@@ -205,7 +205,7 @@ class Impairment:
         self._queue: deque[_Queued] = deque()  # in front of it the packet that the bottleneck is at
         self._bits = 0  # of all in the queue
         self._since_ns = 0  # when the bottleneck began with the first of them
-        self._held: deque[_Queued] = deque()  # what a TCP sender keeps back until the queue has room
+        self._held: deque[_Queued] = deque()  # what a TCP sender keeps back until the queue, or a shared one, has room
         self._arriving: list[tuple[int, int, Outcome]] = []
         self._count = 0
         self.reliable_bytes = 0
@@ -217,7 +217,7 @@ class Impairment:
 
     def push(self, item: InTransit, now_ns: int, /) -> None:
         """A packet is sent."""
-        if self._queue:
+        if self._queue or self._held:
             self._move_along(now_ns)
         network = self.network
         if network is not self._in_use:
@@ -234,11 +234,14 @@ class Impairment:
         if item.reliable:
             self.reliable_bytes += item.size
         if network.bottleneck is not None and not self._queue:
-            passed_ns = network.bottleneck.enter(item.size, now_ns, reliable=item.reliable)
-            if passed_ns is None:
-                self._arrive(now_ns, Dropped(item, "lost"))
-            else:
+            waits = item.reliable and bool(self._held)
+            passed_ns = None if waits else network.bottleneck.enter(item.size, now_ns)
+            if passed_ns is not None:
                 self._forward(queued, passed_ns)
+            elif item.reliable:
+                self._held.append(queued)
+            else:
+                self._arrive(now_ns, Dropped(item, "lost"))
         elif network.rate is None and not self._queue:
             self._forward(queued, now_ns)
         elif not self._queue:
@@ -338,14 +341,17 @@ class Impairment:
         """When the next packet arrives or is lost, or may arrive, of those before the bottleneck."""
         arriving = self._arriving
         arrives_ns = arriving[0][0] if arriving else None
-        if not self._queue:
+        if self._queue:
+            may_ns = self._departs_ns() + self._delay_ns
+        elif self._held and self._in_use.bottleneck is not None:
+            may_ns = self._in_use.bottleneck.room_ns
+        else:
             return arrives_ns
-        may_ns = self._departs_ns() + self._delay_ns
         return may_ns if arrives_ns is None else min(arrives_ns, may_ns)
 
     def pull(self, now_ns: int, /) -> list[Outcome]:
         """What has arrived by now, in order of arrival, and what was lost."""
-        if self._queue:
+        if self._queue or self._held:
             self._move_along(now_ns)
         arriving = self._arriving
         out: list[Outcome] = []
@@ -426,20 +432,31 @@ class Impairment:
             done = min(1.0, (now_ns - self._since_ns) / max(1, _transfer_ns(bits, before.rate)))
             self._since_ns = now_ns - round(done * _transfer_ns(bits, network.rate))
             self._move_along(now_ns)
+        elif self._held:
+            self._since_ns = now_ns
+            self._move_along(now_ns)
 
     # ---- the bottleneck
 
     def _move_along(self, now_ns: int) -> None:
         """Everything that has happened at the bottleneck by now."""
+        shared = self._in_use.bottleneck
         while True:
-            while self._held and (not self._queue or self._room_ns() <= now_ns):
+            while self._held and shared is None and (not self._queue or self._room_ns() <= now_ns):
                 self._enter(self._held.popleft())
-            if not self._queue or (departs_ns := self._departs_ns()) > now_ns:
+            if not self._queue:
+                break
+            if (departs_ns := self._departs_ns()) > now_ns:
                 return
             queued = self._queue.popleft()
             self._bits -= 8 * queued.packet.size
             self._since_ns = departs_ns
             self._forward(queued, departs_ns)
+        while self._held and shared is not None:
+            passed_ns = shared.enter(self._held[0].packet.size, now_ns)
+            if passed_ns is None:
+                return
+            self._forward(self._held.popleft(), passed_ns)
 
     def _enter(self, queued: _Queued) -> None:
         self._queue.append(queued)
