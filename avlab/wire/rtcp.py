@@ -193,10 +193,7 @@ def _serialize(packet: RtcpPacket) -> bytes:
         case ReceiverReport():
             return _frame(RR, len(packet.blocks), struct.pack("!I", packet.ssrc) + _serialize_blocks(packet.blocks))
         case Sdes():
-            items = struct.pack("!IB", packet.ssrc, CNAME) + _text(packet.cname, "CNAME")
-            if packet.name:
-                items += bytes([NAME]) + _text(packet.name, "NAME")
-            return _frame(SDES, 1, items + b"\0")  # the item list ends with a null; _frame fills up to a whole word
+            return _serialize_sdes(packet)
         case Bye():
             reason = _text(packet.reason, "reason for leaving") if packet.reason else b""
             return _frame(BYE, len(packet.ssrcs), struct.pack(f"!{len(packet.ssrcs)}I", *packet.ssrcs) + reason)
@@ -207,6 +204,14 @@ def _serialize(packet: RtcpPacket) -> bytes:
             return _frame(PSFB, PICTURE_LOSS, struct.pack("!II", packet.ssrc, packet.media_ssrc))
         case ExtendedReport():
             return _frame(XR, 0, struct.pack("!I", packet.ssrc) + _serialize_times(packet))
+
+
+@lru_cache(maxsize=32)
+def _serialize_sdes(packet: Sdes) -> bytes:
+    items = struct.pack("!IB", packet.ssrc, CNAME) + _text(packet.cname, "CNAME")
+    if packet.name:
+        items += bytes([NAME]) + _text(packet.name, "NAME")
+    return _frame(SDES, 1, items + b"\0")  # the item list ends with a null; _frame fills up to a whole word
 
 
 def _serialize_times(packet: ExtendedReport) -> bytes:
@@ -479,8 +484,12 @@ def _parse_blocks(body: bytes, start: int, count: int) -> tuple[ReportBlock, ...
     return tuple(blocks)
 
 
-def _parse_sdes(body: bytes, count: int) -> list[Sdes]:
-    """Each chunk is an SSRC and a list of items (type, length, text) ended by a null, filled up to a whole word."""
+@lru_cache(maxsize=32)
+def _parse_sdes(body: bytes, count: int) -> tuple[Sdes, ...]:
+    """Each chunk is an SSRC and a list of items (type, length, text) ended by a null, filled up to a whole word.
+
+    A source says the same of itself with every report.
+    """
     found = []
     position = 0
     for _ in range(count):
@@ -498,7 +507,7 @@ def _parse_sdes(body: bytes, count: int) -> list[Sdes]:
         if texts:
             found.append(Sdes(ssrc, texts.get(CNAME, ""), texts.get(NAME, "")))
         position = (position // 4 + 1) * 4
-    return found
+    return tuple(found)
 
 
 def _need(body: bytes, size: int, name: str) -> None:
