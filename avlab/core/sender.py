@@ -175,6 +175,7 @@ class Sender:
         self._unix_offset_ns, self._budget, self._name = unix_offset_ns, budget, name
         self._moments = Moments(unix_offset_ns)
         self._report_ns: int | None = None  # when a sender report goes by itself, where no packet takes it along
+        self._spreading = False  # a frame's packets have left over part of its time, and may still do
         self._by_ssrc: dict[int, Outlet] = {}
         self._start_ns = 0  # when media time 0 was
         self._outgoing: list[Outgoing] = []
@@ -274,6 +275,7 @@ class Sender:
         outlet.number += count
         interval_ns = outlet.interval_ns(pts_ns) if outlet.spreads else 0
         if spread:  # what is left goes before it
+            self._spreading = True
             outlet.spreader.share = self.spread
             outlet.spreader.push(Burst(range(leaving), interval_ns), now_ns)
             self._leave(outlet, len(outlet.spreader.pull(now_ns)), now_ns)
@@ -319,8 +321,8 @@ class Sender:
     def timer_at(self) -> int | None:
         """When `handle_timer` has something to do next; None while it has not."""
         at_ns = self._report_ns if self.state is SendState.PLAYING else None
-        for outlet in self.outlets.values():
-            if outlet.waiting:
+        if self._spreading:
+            for outlet in self.outlets.values():
                 due_ns = outlet.spreader.wake_at()
                 if due_ns is not None and (at_ns is None or due_ns < at_ns):
                     at_ns = due_ns
@@ -328,11 +330,13 @@ class Sender:
 
     def handle_timer(self, now_ns: int) -> None:
         """Time has come: more of a frame that is spread leaves, and reports where no packet took one along."""
+        self._spreading = False
         for outlet in self.outlets.values():
             reported_ns = outlet.reported_ns
             if self.playing and reported_ns is not None and now_ns >= reported_ns + REPORT_NS + SLACK_NS:
                 self._report_if_due(outlet, now_ns)
             self._leave(outlet, len(outlet.spreader.pull(now_ns)), now_ns)
+            self._spreading = self._spreading or bool(outlet.waiting)
 
     def outgoing(self) -> list[Outgoing]:
         """What is to be sent, in order, since the last call: by the driver, at once."""

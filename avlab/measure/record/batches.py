@@ -208,6 +208,7 @@ class Log:
     ) -> None:
         self._table, self._unfold, self._fold = table, unfold, fold
         self._row_bytes = table.dtype.itemsize
+        self._weights = dict.fromkeys(fold, FOLDED_ROWS * self._row_bytes)
         self._full_at = BATCH * self._row_bytes
         self._spill, self._spill_after_ns, self._lost = spill, spill_after_ns, lost
         self._stored: tuple[RowBatch, ...] = ()
@@ -227,7 +228,8 @@ class Log:
     def append_folded(self, rows: Folded) -> None:
         """Take rows that are unfolded when they are read, or when many are put aside that do not stay folded."""
         self._state[1].append(rows)
-        self._bytes += (FOLDED_ROWS if type(rows) in self._fold else rows.count) * self._row_bytes
+        weight = self._weights.get(type(rows))
+        self._bytes += rows.count * self._row_bytes if weight is None else weight
         if self._bytes >= self._full_at:
             self._turn_over()
 
