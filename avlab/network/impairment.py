@@ -205,6 +205,7 @@ class Impairment:
         self._queue: deque[_Queued] = deque()  # in front of it the packet that the bottleneck is at
         self._bits = 0  # of all in the queue
         self._since_ns = 0  # when the bottleneck began with the first of them
+        self._departs_ns = 0  # when that leaves it
         self._held: deque[_Queued] = deque()  # what a TCP sender keeps back until the queue, or a shared one, has room
         self._arriving: list[tuple[int, int, Outcome]] = []
         self._count = 0
@@ -219,6 +220,10 @@ class Impairment:
         """A packet is sent."""
         if self._queue or self._held:
             self._move_along(now_ns)
+        self._take(item, now_ns)
+
+    def _take(self, item: InTransit, now_ns: int) -> None:
+        """A packet is sent, and what had happened at the bottleneck before is known."""
         network = self.network
         if network is not self._in_use:
             self._adopt(network, now_ns)
@@ -253,7 +258,7 @@ class Impairment:
             self._enter(queued)
         else:
             self._arrive(now_ns, Dropped(item, "lost"))
-        if self._queue:
+        if self._queue and (self._held or self._departs_ns <= now_ns):
             self._move_along(now_ns)
 
     def push_batch(self, stream: str, batch: Batch, item: Any, now_ns: int, /, *, reliable: bool = False) -> None:
@@ -267,9 +272,11 @@ class Impairment:
             self._adopt(network, now_ns)
         loss, count = network.loss, batch.total
         if self._each or self._queue or callable(loss):
+            if self._queue or self._held:
+                self._move_along(now_ns)
             for at in range(count):
                 each = batch.size if at < count - 1 else batch.last
-                self.push(InTransit(stream, each, Part(item, at, at + 1), reliable), now_ns)
+                self._take(_new(InTransit, (stream, each, _new(Part, (item, at, at + 1)), reliable)), now_ns)
             return
         lane = self._lanes.get(stream) or self._lane(stream)
         jitter = network.jitter
@@ -342,7 +349,7 @@ class Impairment:
         arriving = self._arriving
         arrives_ns = arriving[0][0] if arriving else None
         if self._queue:
-            may_ns = self._departs_ns() + self._delay_ns
+            may_ns = self._departs_ns + self._delay_ns
         elif self._held and self._in_use.bottleneck is not None:
             may_ns = self._in_use.bottleneck.room_ns
         else:
@@ -431,6 +438,7 @@ class Impairment:
             bits = 8 * self._queue[0].packet.size
             done = min(1.0, (now_ns - self._since_ns) / max(1, _transfer_ns(bits, before.rate)))
             self._since_ns = now_ns - round(done * _transfer_ns(bits, network.rate))
+            self._begin_with_first()
             self._move_along(now_ns)
         elif self._held:
             self._since_ns = now_ns
@@ -446,11 +454,14 @@ class Impairment:
                 self._enter(self._held.popleft())
             if not self._queue:
                 break
-            if (departs_ns := self._departs_ns()) > now_ns:
+            departs_ns = self._departs_ns
+            if departs_ns > now_ns:
                 return
             queued = self._queue.popleft()
             self._bits -= 8 * queued.packet.size
             self._since_ns = departs_ns
+            if self._queue:
+                self._begin_with_first()
             self._forward(queued, departs_ns)
         while self._held and shared is not None:
             passed_ns = shared.enter(self._held[0].packet.size, now_ns)
@@ -461,18 +472,18 @@ class Impairment:
     def _enter(self, queued: _Queued) -> None:
         self._queue.append(queued)
         self._bits += 8 * queued.packet.size
+        if len(self._queue) == 1:
+            self._begin_with_first()
 
-    def _departs_ns(self) -> int:
-        return self._since_ns + self._takes_ns(8 * self._queue[0].packet.size)
+    def _begin_with_first(self) -> None:
+        """The bottleneck is at the first packet of the queue, since `_since_ns`."""
+        self._departs_ns = self._since_ns + _transfer_ns(8 * self._queue[0].packet.size, self._in_use.rate)
 
     def _queue_ends_ns(self) -> int:
-        return self._since_ns + self._takes_ns(self._bits)
+        return self._since_ns + _transfer_ns(self._bits, self._in_use.rate)
 
     def _room_ns(self) -> int:
         return self._queue_ends_ns() - round(self._in_use.queue * NS)
-
-    def _takes_ns(self, bits: int) -> int:
-        return _transfer_ns(bits, self._in_use.rate)
 
     # ---- the way behind it
 

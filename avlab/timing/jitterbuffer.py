@@ -138,6 +138,7 @@ class AssemblingBuffer:
         """Whether a payload is the first of its frame, where it says so itself."""
         self._unfinished: dict[int, _Unfinished] = {}  # by ticks, the one begun first in front
         self._held = 0  # bytes in those
+        self._rescuable = 0  # how many of those there are of which something can be had without all packets
         self._seen = RecentRuns()  # sequence numbers
         self._closed = RecentNumbers()  # ticks of the frames that have left
         self._passed_ticks: int | None = None  # the newest frame that playout has passed
@@ -216,6 +217,7 @@ class AssemblingBuffer:
         if frame is None:
             assembler = self.assembler() if form is None else form.assembler()
             frame = self._unfinished[ticks] = _Unfinished(media_ns, now_ns, assembler, form, sequence, last)
+            self._rescuable += frame.rescues
         elif last > frame.highest:
             frame.highest = last
         size = batch.length - HEADER_BYTES * count
@@ -342,13 +344,13 @@ class AssemblingBuffer:
     @property
     def ripe_pts_ns(self) -> int | None:
         """When the next frame is due of which something can be had though it is not whole; None for none."""
-        if not self._unfinished:
+        if not self._rescuable:
             return None
         return min([frame.pts_ns for frame in self._unfinished.values() if frame.rescues], default=None)
 
     def ripen(self, media_ns: int, now_ns: int) -> None:
         """It is media time `media_ns`: of frames due by now, what can be had leaves."""
-        if not self._unfinished:
+        if not self._rescuable:
             return
         for ticks in sorted([t for t, frame in self._unfinished.items() if frame.rescues and frame.pts_ns <= media_ns]):
             self._rescue(ticks, now_ns)
@@ -383,6 +385,7 @@ class AssemblingBuffer:
     def _close(self, ticks: int, *, data: bytes | None = None, complete_ns: int | None = None) -> Frame:
         frame = self._unfinished.pop(ticks)
         self._held -= frame.bytes
+        self._rescuable -= frame.rescues
         self._closed.add((ticks,))
         # A frame's packets are consecutive: what is missing between the ends that were seen is known to be lost.
         lost = len(frame.assembler.missing)

@@ -380,10 +380,12 @@ class Packed:
 
     __slots__ = ("_payloads", "batch", "kind", "rest", "ticks", "total")
 
-    def __init__(self, batch: Batch, ticks: int = 0, rest: tuple[Batch, ...] = ()) -> None:
+    def __init__(
+        self, batch: Batch, ticks: int = 0, rest: tuple[Batch, ...] = (), *, kind: _Kind | None = None
+    ) -> None:
         self.batch, self.ticks, self.rest = batch, ticks, rest
-        self.total = batch.total + sum(each.total for each in rest)
-        self.kind = _kind(batch, ticks)
+        self.total = batch.total + sum(each.total for each in rest) if rest else batch.total
+        self.kind = _kind(batch, ticks) if kind is None else kind
         """What the packets of `batch` have in common; None: they are no one run."""
         self._payloads: list[bytes] | None = None
 
@@ -409,7 +411,11 @@ class Packed:
 
     def part(self, first: int, after: int) -> Packed:
         """The packets of `batch` from `first` to the one before `after`."""
-        return Packed(self.batch.part(first, after), self.ticks)
+        batch, kind = self.batch.part(first, after), self.kind
+        if kind is not None and batch.total:  # they are as the others are, and the marker is the last one's
+            ticks = kind.ticks if batch.total > 1 else 0
+            kind = _Kind(kind.payload_type, kind.marker and after >= self.batch.total, ticks)
+        return Packed(batch, self.ticks, kind=kind if batch.total else None)
 
     def all_stamped(self, *, sequence: int, timestamp: int, ssrc: int) -> list[Batch]:
         """One client's packets, as `stamped`, of all sizes."""
