@@ -178,7 +178,7 @@ Fold: TypeAlias = Mapping[type, Callable[[list[Any]], FoldedRows]]
 """For kinds of `Folded` that stay so, what keeps some of them."""
 
 FOLDED_ROWS = 8
-"""A thing that stays folded counts as so many rows where a live list is measured: it is turned over after 512."""
+"""What is folded counts as so many rows where a live list is measured, which is turned over after 512 of such."""
 
 
 def _room(batch: RowBatch) -> int:
@@ -208,7 +208,7 @@ class Log:
     ) -> None:
         self._table, self._unfold, self._fold = table, unfold, fold
         self._row_bytes = table.dtype.itemsize
-        self._weights = dict.fromkeys(fold, FOLDED_ROWS * self._row_bytes)
+        self._folded_bytes = FOLDED_ROWS * self._row_bytes
         self._full_at = BATCH * self._row_bytes
         self._spill, self._spill_after_ns, self._lost = spill, spill_after_ns, lost
         self._stored: tuple[RowBatch, ...] = ()
@@ -226,10 +226,9 @@ class Log:
             self._turn_over()
 
     def append_folded(self, rows: Folded) -> None:
-        """Take rows that are unfolded when they are read, or when many are put aside that do not stay folded."""
+        """Take rows that are unfolded when they are read, or when they are put aside and do not stay folded."""
         self._state[1].append(rows)
-        weight = self._weights.get(type(rows))
-        self._bytes += rows.count * self._row_bytes if weight is None else weight
+        self._bytes += self._folded_bytes
         if self._bytes >= self._full_at:
             self._turn_over()
 
