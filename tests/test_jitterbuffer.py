@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from functools import lru_cache
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -16,6 +16,8 @@ from packing import fragments
 from avlab.media.codec import encode_jpeg
 from avlab.timing.jitterbuffer import MAX_BYTES, MAX_FRAMES, WINDOW, AssemblingBuffer, Fragment, Frame, Run
 from avlab.timing.stage import Dropped
+from avlab.wire.batch import Batch
+from avlab.wire.payloads.formats import JpegFormat
 
 MS = 1_000_000
 TICKS = 3_000  # a frame, at 30 fps
@@ -263,3 +265,47 @@ def test_each_packet_has_one_fate_and_each_frame_one_exit(data: st.DataObject) -
         assert item.packets == by_frame[item.ticks] < len(frame(item.ticks // TICKS))
         assert item.packets_lost >= 1
     assert buffer.malformed == 0
+
+
+class ByFragments(JpegFormat):
+    """RTP/JPEG whose pictures are put together a fragment at a time, however they come."""
+
+    def whole(self, batch: Batch) -> bytes | None:
+        return None
+
+
+@given(st.data())
+def test_pictures_that_come_whole_fare_as_those_that_do_not(data: st.DataObject) -> None:
+    """Between pictures that are incomplete, late, out of order, twice there, or without a marker on the last packet."""
+    packets = [packet for index in range(8) for packet in frame(index)]
+    size = len(frame(0))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(packets) - 1), max_size=8)))
+    cuts = sorted({*cuts, *range(size, len(packets), size)})
+    runs = [packets[begin:end] for begin, end in pairwise([0, *cuts, len(packets)])]
+    chance = data.draw(st.randoms(use_true_random=False))
+    unmarked = data.draw(st.sets(st.integers(0, 7), max_size=3))
+    sent = []
+    for run in runs:
+        if chance.random() < 0.2:
+            continue  # lost
+        sent += [run] * (1 + (chance.random() < 0.1))
+    for _ in range(data.draw(st.integers(0, 3))):
+        if len(sent) > 1:
+            at = chance.randrange(len(sent) - 1)
+            sent[at], sent[at + 1] = sent[at + 1], sent[at]
+    buffers = [(AssemblingBuffer(), form) for form in (JpegFormat(), ByFragments())]
+    for number, run in enumerate(sent):
+        first, marker = run[0], run[-1].marker and run[-1].ticks // TICKS not in unmarked
+        told = []
+        for buffer, form in buffers:
+            now_ns = 10 * MS * number
+            one = Run.of(first.sequence, first.ticks, first.media_ns, marker, [each.payload for each in run], form)
+            fates = buffer.push_run(one, now_ns)
+            told.append((fates, buffer.pull(now_ns), buffer.idle, buffer.newest_pts_ns))
+        assert told[0] == told[1]
+        if chance.random() < 0.15:
+            for buffer, _ in buffers:
+                buffer.expire(first.media_ns - FRAME_NS)
+    for buffer, _ in buffers:
+        buffer.flush()
+    assert buffers[0][0].pull(0) == buffers[1][0].pull(0)

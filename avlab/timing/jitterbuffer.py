@@ -196,12 +196,14 @@ class AssemblingBuffer:
 
     def _push_whole(self, run: Run, form: JpegFormat, now_ns: int) -> bool:
         """Packets that may be all of their frame, as most are where nothing is lost: whether they were, and it left."""
-        if self._unfinished or (data := form.whole(run.batch)) is None:
+        if run.ticks in self._unfinished or (data := form.whole(run.batch)) is None:
             return False
         sequence, ticks, media_ns, _, batch, _ = run
         count = batch.total
         last = sequence + count - 1
         self._seen.add(sequence, last)
+        if self._unfinished:
+            self._end_before(sequence, now_ns)
         self._closed.add((ticks,))
         octets = batch.length - HEADER_BYTES * count
         frame = Frame(ticks, media_ns, data, octets, count, 0, now_ns, now_ns, numbers=(sequence, last))
@@ -245,8 +247,12 @@ class AssemblingBuffer:
         """
         if frame.highest + 1 in self._seen:
             frame.assembler.ends(frame.highest)
+        self._end_before(run.sequence, now_ns, but=frame)
+
+    def _end_before(self, sequence: int, now_ns: int, *, but: _Unfinished | None = None) -> None:
+        """The packet of this number is of another frame than those that ended there."""
         for ticks, other in list(self._unfinished.items()):
-            if other is not frame and other.highest == run.sequence - 1:
+            if other.highest == sequence - 1 and other is not but:
                 other.assembler.ends(other.highest)
                 if other.assembler.complete:
                     self._finish(ticks, now_ns)
