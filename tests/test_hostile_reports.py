@@ -98,10 +98,12 @@ def viewer(data: Path, request: pytest.FixtureRequest) -> Iterator[Viewer]:
 
 def test_a_flood_of_nacks_is_answered_with_so_many_bytes(viewer: Viewer) -> None:
     assert viewer.counts == (0, 0, 0)
-    for _ in range(30):
+    rounds = 0
+    while rounds < 30 or (viewer.counts[1] <= 1000 and rounds < 3000):  # a busy machine reads fewer of them a round
         for _ in range(MOST_WAITING):
             viewer.nack(*viewer.known()[-256:])
         viewer.settle()
+        rounds += 1
     packets = viewer.heard()
     until(lambda: packets.extend(viewer.heard()) or len(packets) > 400)  # the pictures go on
     answered, refused, _ = viewer.counts

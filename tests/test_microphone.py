@@ -27,7 +27,7 @@ from avlab.media.microphone import Block, MicrophoneSource, SoundLine
 from avlab.media.packets import MediaError
 from avlab.media.sources import open_source
 from avlab.stream.playing.tap import Received
-from avlab.timing.soundbuffer import SoundBuffer
+from avlab.timing.soundbuffer import SoundBuffer, SoundChunk
 from avlab.wire.units import NS, Samples
 
 MS = 1_000_000
@@ -587,13 +587,21 @@ def lamp(monkeypatch: pytest.MonkeyPatch) -> Lamp:
 def received(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Samples]]:
     """The sound that clients receive: pts in ns, samples."""
     came: list[tuple[int, Samples]] = []
-    push = SoundBuffer.push
+    push, push_together = SoundBuffer.push, SoundBuffer.push_together
 
     def pushed(self: SoundBuffer, samples: Samples, **stamps: int) -> bool:
         came.append((stamps["pts_ns"], samples))
         return push(self, samples, **stamps)
 
+    def pushed_together(self: SoundBuffer, chunk: SoundChunk) -> list[bool]:
+        before = len(came)
+        taken = push_together(self, chunk)
+        if len(came) == before:  # else each packet has been pushed by itself
+            came.append((chunk.pts_ns[0], chunk.samples))
+        return taken
+
     monkeypatch.setattr(SoundBuffer, "push", pushed)
+    monkeypatch.setattr(SoundBuffer, "push_together", pushed_together)
     return came
 
 

@@ -24,16 +24,8 @@ import avlab
 from avlab.cli import main
 from avlab.measure.record.trace import Recorder
 from avlab.stream.handle import Handle
-from avlab.wire.text import (
-    MALFORMED_RECORDED,
-    MALFORMED_TOLD,
-    MOST_CHARACTERS,
-    MOST_NOTICES,
-    MalformedCount,
-    Notices,
-    printable,
-    tidied,
-)
+from avlab.wire.malformed import MALFORMED_RECORDED, MALFORMED_TOLD, MalformedCount
+from avlab.wire.text import MOST_CHARACTERS, MOST_NOTICES, Notices, printable, tidied
 from avlab.wire.units import WireError
 
 EVIL = "\x1b]0;x\x07"

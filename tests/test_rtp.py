@@ -444,6 +444,8 @@ def test_what_a_stamped_batch_knows_is_what_its_bytes_say(
         assert stamped.run is None
         return
     first = drawn.draw(st.integers(0, total))
+    one_by_one = [stamped.datagram(at) for at in range(total)]  # before all of them are laid out, and after
+    assert one_by_one == stamped.datagrams() == [stamped.datagram(at) for at in range(total)]
     for batch in (stamped, stamped.part(first, drawn.draw(st.integers(first, total)))):
         read = Batch(batch.data, batch.size)
         assert batch == read

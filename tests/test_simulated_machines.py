@@ -245,7 +245,8 @@ def test_full_collections_wait_for_the_end_of_the_last_run() -> None:
             for other in others:
                 other.start()
             for other in others:
-                other.join()
+                other.join(60)
+                assert not other.is_alive()
         assert not begun
     finally:
         gc.callbacks.remove(note)

@@ -34,10 +34,10 @@ from avlab.timing.soundbuffer import SoundChunk
 from avlab.timing.timeline import REORDERED_NS, Timeline
 from avlab.wire import rtcp
 from avlab.wire.batch import Batch
+from avlab.wire.malformed import MalformedCount
 from avlab.wire.payloads.formats import L16Format, SoundReader, VideoFormat
 from avlab.wire.payloads.jpeg import NoSizeError
 from avlab.wire.rtp import HEADER_BYTES, ReceiverStats, RtpPacket, RtpRun, SequenceNumbers, Unwrapper, chunk, runs
-from avlab.wire.text import MalformedCount
 from avlab.wire.units import NS, PREDICTED, WireError
 
 PROBATION = 3

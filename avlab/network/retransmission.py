@@ -184,12 +184,13 @@ class RtxSender:
                 continue
             run = bisect_right(self._firsts, number) - 1
             batch, place = self._runs[run][1], number - self._firsts[run]
-            packet = batch.part(place, place + 1).data
-            if len(packet) > self._credit:
+            size = batch.size if place < batch.total - 1 else batch.last
+            if size > self._credit:
                 self.refused += 1
                 continue
+            packet = batch.datagram(place)
             self._again[number] = now_ns
-            self._credit -= len(packet)
+            self._credit -= size
             self.answered += 1
             out.append(rtx_packet(packet, payload_type=self.payload_type, sequence=self.sequence, ssrc=self.ssrc))
             self.sequence = (self.sequence + 1) & 0xFFFF

@@ -47,6 +47,10 @@ class Batch:
             return [data] if data else []
         return [data[at : at + size] for at in range(0, len(data), size)]
 
+    def datagram(self, at: int) -> bytes:
+        """One of them, counted from 0."""
+        return self.data[at * self.size : (at + 1) * self.size]
+
     def part(self, first: int, after: int) -> Batch:
         """The datagrams from `first` to the one before `after`."""
         if first == 0 and after >= self.total:

@@ -470,6 +470,10 @@ class StampedBatch(Batch):
         known = payload_type, self.sequence, self.timestamp, self.ssrc, marker, self, 0, ticks
         return _new_tuple(RtpRun, known)
 
+    def datagram(self, at: int) -> bytes:
+        """See `Batch`: it alone is laid out, where the others are not yet."""
+        return super().datagram(at) if self._laid_out is not None else self.part(at, at + 1).data
+
     def part(self, first: int, after: int) -> Batch:
         """See `Batch`."""
         if first == 0 and after >= self.total:

@@ -36,7 +36,7 @@ from avlab.wire.classic import (
     ClassicVideo,
     sound_port,
 )
-from avlab.wire.text import MALFORMED_PICTURES, MalformedCount
+from avlab.wire.malformed import MALFORMED_PICTURES, MalformedCount
 from avlab.wire.units import NS, WireError
 
 DELAY_NS = 100_000_000

@@ -21,7 +21,8 @@ from avlab.timing.jitterbuffer import Frame
 from avlab.wire import multipart
 from avlab.wire.digest import Credentials
 from avlab.wire.jpegsize import check_jpeg
-from avlab.wire.text import MALFORMED_PICTURES, MalformedCount, printable
+from avlab.wire.malformed import MALFORMED_PICTURES, MalformedCount
+from avlab.wire.text import printable
 from avlab.wire.units import NS, WireError
 
 MOST_WAITING = 32
