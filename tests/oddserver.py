@@ -61,7 +61,8 @@ class OddServer:
     """Answers as `answers` says by method, else as usual; plays pictures and sound to each connection that asks.
 
     `udp` is what befalls its datagrams: "walled" lets those through that go back to where one came from, and "reports
-    alone" those of RTCP. They leave from `address`; SETUP's answers have `transport` behind them.
+    alone" those of RTCP. They leave from `address`; SETUP's answers have `transport` behind them. With `one_session`,
+    whatever is still being played goes to the newest connection.
     """
 
     def __init__(
@@ -77,10 +78,12 @@ class OddServer:
         stray: bytes = b"",
         path: str = "odd",
         one_at_a_time: bool = False,
+        one_session: bool = False,
     ) -> None:
         self.answers, self.described, self.udp, self.address = dict(answers or {}), described, udp, address
         self.transport, self.ports, self.stray = transport, ports, stray
-        self.one_at_a_time = one_at_a_time
+        self.one_at_a_time, self.one_session = one_at_a_time, one_session
+        self._one = Pictures(), Sound()
         self.guard: Answer = lambda asked: None  # how to refuse a request, before anything else
         self.hangs_up = False  # after a refusal
         self.asked: list[Asked] = []
@@ -213,9 +216,13 @@ class OddServer:
         return transport + self.transport
 
     def _play(self, visit: Visit) -> None:
-        pictures, sound, opened = Pictures(), Sound(), set[tuple[str, bool]]()
-        number = 0
-        while not visit.closed and not self._over.wait(0.04):
+        pictures, sound = self._one if self.one_session else (Pictures(), Sound())
+        opened, number = set[tuple[str, bool]](), 0
+        while not self._over.wait(0.04):
+            if self.one_session:
+                visit = self.visits[-1]
+            if visit.closed:
+                break
             for stream, way in list(visit.ways.items()):
                 for control in (False, True) if isinstance(way, tuple) else ():
                     assert isinstance(way, tuple)

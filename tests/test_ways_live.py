@@ -82,8 +82,34 @@ def test_where_no_datagram_comes_through_all_is_asked_for_over_tcp() -> None:
     assert any(FALLEN_BACK in words for words in client.notices)
     assert ways(client) == [("video_over", "udp"), ("audio_over", "tcp"), ("video_over", "tcp"), ("audio_over", "tcp")]
     order = server.events
-    assert order.index("SETUP 1") < order.index("PLAY 1") < order.index("TEARDOWN 0")
-    assert "TEARDOWN 1" in order
+    assert order.index("TEARDOWN 0") < order.index("SETUP 1") < order.index("PLAY 1") < order.index("TEARDOWN 1")
+
+
+def test_a_server_that_keeps_one_session_sends_one_stream() -> None:
+    """Left too late, it would go on with what it sent before in the new connection."""
+    with OddServer(udp="shut", one_session=True) as server:
+        client = watched(server, 20)
+    assert any(FALLEN_BACK in words for words in client.notices)
+    assert not any("leapt" in words for words in client.notices)
+    frames = client.trace.frames.query("stream == 'video'")
+    assert (frames["fate"] == "shown").sum() >= 0.75 * len(frames)
+
+
+def test_a_server_without_tcp_is_asked_for_udp_again() -> None:
+    def answer(asked: Asked) -> bytes | None:
+        no_tcp = asked.method == "SETUP" and "interleaved" in asked.headers["transport"]
+        return reply(asked, status="461 Unsupported Transport") if no_tcp else None
+
+    with OddServer(udp="shut") as server:
+        server.guard = answer
+        with avlab.Client(server.url, audio="null") as client:
+            until(lambda: client.wait(0) or server.methods.count("PLAY") == 2)
+            server.udp = "open"
+            until(lambda: client.wait(0) or shown(client) > 3)
+    assert not any(FALLEN_BACK in words for words in client.notices)
+    assert dict(ways(client)) == {"video_over": "udp", "audio_over": "udp"}
+    first = server.methods.index("PLAY")
+    assert "TEARDOWN" in server.methods[first : server.methods.index("PLAY", first + 1)]
 
 
 def test_avlabs_own_server_does_not_begin_again() -> None:
@@ -94,6 +120,13 @@ def test_avlabs_own_server_does_not_begin_again() -> None:
     assert any(FALLEN_BACK in words for words in client.notices)
     pts = client.trace.frames.query("stream == 'video' and fate == 'shown'")["pts"]
     assert pts.iloc[0] > 0.2
+
+
+def test_avlabs_own_server_with_room_for_one_is_left_first() -> None:
+    frames = [np.full((48, 64, 3), number, np.uint8) for number in range(200)]
+    with avlab.Server(frames, fps=25, clients=1, network=avlab.Network(loss=1.0)) as server:
+        client = watched(server)
+    assert any(FALLEN_BACK in words for words in client.notices)
 
 
 def test_a_server_with_room_for_one_is_left_first() -> None:

@@ -21,6 +21,9 @@ DEFAULT_PORT = 554
 DEFAULT_TIMEOUT = 60
 """Seconds after which a silent session ends, when its Session header names no other time (RFC 2326 12.37)."""
 
+PRODUCT = "avlab"
+"""What avlab's clients and servers call themselves (RFC 2326 12.36 and 12.41; RFC 8866 6.4)."""
+
 REPAIR_HEADER = "X-Repair"
 """In SETUP, which of the repairs in the description a client wants, by name: `rtx`, `fec`, anyone's own, or several
 with commas between, or `none`; in the answer what it gets, and the SSRC of what is a stream of its own, as in

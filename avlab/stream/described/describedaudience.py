@@ -198,7 +198,7 @@ class DescribedAudience(PacketAudience):
             address=address,
             control="",
             media=tuple(media),
-            attributes=(("tool", "avlab"),),
+            attributes=(("tool", SERVER_NAME),),
         )
         return sdp.serialize(description)
 

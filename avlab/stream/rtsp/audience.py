@@ -191,7 +191,7 @@ class RtspAudience(PacketAudience):
             origin=host,
             address="::" if ":" in host else "0.0.0.0",  # and no range: nobody seeks in a clip that all share
             media=tuple(map(tell, self.tracks, self._packing.media())),
-            attributes=(("tool", "avlab"),),
+            attributes=(("tool", SERVER_NAME),),
         )
         return sdp.serialize(description)
 

@@ -287,13 +287,22 @@ class Session:
         """The request that ends the session."""
         return self._request("TEARDOWN", self._base).serialize()
 
-    def leave(self) -> None:
-        """Tear the session down and let go of the connection, while it is still here; no answer is waited for."""
+    def leave(self, patience: float = 0.0) -> None:
+        """Tear the session down and let go of the connection, while it is still here.
+
+        No answer is waited for. `patience` is how many seconds the server is given to notice, before this returns.
+        """
+        until_ns = self._clock.now_ns()
         if self._socket is not None:
+            until_ns += round(patience * NS)
             with contextlib.suppress(OSError):
                 self._socket.settimeout(1.0)
                 self._socket.sendall(self.teardown())
+                self._socket.shutdown(socket.SHUT_WR)
+                while (left_ns := until_ns - self._clock.now_ns()) > 0 and _receive(self._socket, left_ns / NS) != b"":
+                    pass  # it may have been sending
         self.close()
+        self._clock.sleep_until(until_ns)
 
     def cancel(self) -> None:
         """Have a dialogue on another thread fail at once, and every one after it."""
@@ -613,7 +622,7 @@ class Session:
 
     def _request(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> rtsp.Request:
         self._cseq += 1
-        known = {"CSeq": str(self._cseq), "User-Agent": "avlab"}
+        known = {"CSeq": str(self._cseq), "User-Agent": rtsp.PRODUCT}
         if self._id is not None:
             known["Session"] = self._id
         uri = request_uri(url)

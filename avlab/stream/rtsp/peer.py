@@ -37,7 +37,7 @@ from avlab.wire.payloads.formats import (
 from avlab.wire.rtp import HEADER_BYTES, PACKET_SIZES, rtp_timestamp
 from avlab.wire.units import NS, WireError
 
-SERVER_NAME = "avlab"
+SERVER_NAME = rtsp.PRODUCT
 
 MAX_REQUESTS = 64
 """More than these in one turn are no client's: it is parted from, before answering it costs the others their time."""

@@ -74,6 +74,12 @@ STRAYS_TOLD = 100
 FALL_BACK_TIMEOUT = 3.0
 """Seconds at most for each answer when everything is asked for over TCP: the server has just answered."""
 
+NO_ROOM = (453, 503)
+"""How a server refuses one client more: Not Enough Bandwidth, Service Unavailable."""
+
+LEAVING_SECONDS = 0.25
+"""A server that is left and asked again is given so long to end the session and the connection."""
+
 
 @dataclass(slots=True)
 class _Way:
@@ -226,7 +232,8 @@ class RtspReceiver:
 
     def play(self, selector: selectors.BaseSelector) -> None:
         """PLAY, and register the sockets. Where no datagram comes through, everything is asked for over TCP."""
-        playing = self._play()
+        self._knock()
+        playing = self._session.play()
         over_udp = [stream for stream, way in self._session.plan.items() if way == "udp"]
         links = [link for stream in over_udp for link in self.ways[stream].granted.links or ()]
         if (
@@ -248,22 +255,25 @@ class RtspReceiver:
         self._alive_ns = self._play_ns + self._session.keep_alive_ns
         self._take_tcp(b"", self._play_ns)  # what came with PLAY's answer, and not once more comes
 
-    def _play(self) -> rtsp.Response:
-        """Open the ways of datagrams, and PLAY."""
+    def _knock(self) -> None:
+        """Open the ways of datagrams."""
         for way in self.ways.values():
             if way.granted.links is not None and self._session.plan[way.stream] == "udp":
                 knock(way.granted.media, way.granted.links, way.origin, self._session.ssrc)
-        return self._session.play()
 
     def _fall_back(self) -> rtsp.Response | None:
         """Everything over TCP, in a session of its own: PLAY's answer, or None when the server will not have it.
 
-        The new session plays before the old one ends, as a server that nobody is left at would begin again; one that
-        takes a single connection is left first.
+        avlab's own server would begin again with nobody left: there the new session plays before the old one ends.
+        Every other is left first. It may have room for one session, or keep one alone, and then what it sent before
+        goes on in the new connection beside what it sends now.
         """
-        old, plan = self._session, dict.fromkeys(self._over, "tcp")
-        for left_first in (False, True):
-            new = Session(
+        old, links, plan = self._session, list(self._links), dict.fromkeys(self._over, "tcp")
+        stays = ("tool", rtsp.PRODUCT) in old.description.attributes
+        for left_first in (False, True) if stays else (True,):
+            if left_first:
+                old.leave(LEAVING_SECONDS)
+            self._trying = new = Session(
                 self._url,
                 timeout=min(self._timeout, FALL_BACK_TIMEOUT),
                 repairs=self._repairs,
@@ -273,7 +283,6 @@ class RtspReceiver:
                 credentials=self._credentials,
             )
             new.ssrc = old.ssrc
-            self._trying = new
             if self._cancelled:
                 new.cancel()
             try:
@@ -281,14 +290,21 @@ class RtspReceiver:
                 alike = {stream: _format(one.media) for stream, one in granted.items()} == {
                     stream: _format(way.granted.media) for stream, way in self.ways.items()
                 }
-                playing = new.play() if alike else None
-            except RefusedError:
-                playing = None
+                if left_first and not alike:
+                    raise ConnectionError(f"the server at {new.where} describes another stream now: play again")
+                over_tcp = "udp" not in new.plan.values()
+                playing = new.play() if left_first or (alike and over_tcp) else None
+            except RefusedError as error:
+                new.close()
+                if left_first:
+                    raise
+                if error.status in NO_ROOM:
+                    continue
+                return None
             except OSError:
                 new.close()
                 if left_first or self._cancelled:
                     raise
-                old.leave()
                 continue
             except BaseException:
                 new.close()
@@ -300,14 +316,16 @@ class RtspReceiver:
         self._session = new
         self._take_grants(granted)
         old.leave()
-        for link in self._links:
+        for link in links:
             link.close()
-        self._links.clear()
-        self._notice(
-            "tcp instead of udp",
-            f"no datagram has come from {new.where} for {SHUT_NS / NS:g} s, so everything comes over TCP now: a "
-            "firewall may hold back UDP, and video_over='udp' keeps to it all the same",
-        )
+            self._links.remove(link)
+        self._knock()  # where the server, asked again, has nothing but UDP
+        if over_tcp:
+            self._notice(
+                "tcp instead of udp",
+                f"no datagram has come from {new.where} for {SHUT_NS / NS:g} s, so everything comes over TCP now: a "
+                "firewall may hold back UDP, and video_over='udp' keeps to it all the same",
+            )
         return playing
 
     def leave(self, now_ns: int) -> None:
