@@ -23,6 +23,8 @@ from avlab.wire.rtp import HEADER_BYTES, Unwrapper
 
 NS = 1_000_000_000
 
+NEVER = 1 << 62
+
 _new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 
@@ -54,6 +56,9 @@ class Copy:
 
 Outcome: TypeAlias = InTransit | Copy | Dropped
 """What leaves: a packet, a copy of one, or `Dropped(packet, "lost")`."""
+
+_Arrival: TypeAlias = list[Any]
+"""When what leaves does, its number, by which those of one moment are in order, and the `Outcome`."""
 
 
 class Seen(NamedTuple):
@@ -87,12 +92,24 @@ def _seen(packet: InTransit) -> Seen:
 
 
 class _Queued(NamedTuple):
-    """A packet before the bottleneck, and what has been drawn for it."""
+    """A packet before the bottleneck, as `InTransit` has it, and what has been drawn for it."""
 
-    packet: InTransit
+    stream: str
+    size: int
+    item: Any
+    reliable: bool
+    at: int | None  # its place in the batch that was pushed with the item; None: it is the packet's own
     lost: bool
-    draws: tuple[float, float, float]  # jitter, duplication, the copy's jitter
-    delay_ns: int | None = None  # its own; None: what the network's settings say when it is forwarded
+    jitter: float
+    copied: float
+    copys_jitter: float
+    delay_ns: int | None  # its own; None: what the network's settings say when it is forwarded
+
+    @property
+    def packet(self) -> InTransit:
+        """What leaves."""
+        item = self.item if self.at is None else Part(self.item, self.at, self.at + 1)
+        return InTransit(self.stream, self.size, item, self.reliable)
 
 
 class _Lane:
@@ -205,9 +222,10 @@ class Impairment:
         self._queue: deque[_Queued] = deque()  # in front of it the packet that the bottleneck is at
         self._bits = 0  # of all in the queue
         self._since_ns = 0  # when the bottleneck began with the first of them
-        self._departs_ns = 0  # when that leaves it
+        self._departs_ns = NEVER  # when that leaves it
         self._held: deque[_Queued] = deque()  # what a TCP sender keeps back until the queue, or a shared one, has room
-        self._arriving: list[tuple[int, int, Outcome]] = []
+        self._arriving: list[_Arrival] = []
+        self._newest: _Arrival | None = None  # the newest of those, where packets that follow may yet come with it
         self._count = 0
         self.reliable_bytes = 0
         """Bytes of TCP connections under way: whoever pushes them bounds them."""
@@ -218,7 +236,7 @@ class Impairment:
 
     def push(self, item: InTransit, now_ns: int, /) -> None:
         """A packet is sent."""
-        if self._queue or self._held:
+        if self._departs_ns <= now_ns or self._held:
             self._move_along(now_ns)
         self._take(item, now_ns)
 
@@ -235,20 +253,20 @@ class Impairment:
             lost, delay_ns = self._asked(network, lane, item, chance, now_ns)
         else:
             lost = lane.loses(loss, network, chance) and not item.reliable
-        queued = _Queued(item, lost, (draw(), draw(), draw()), delay_ns)
+        queued = _Queued(*item, None, lost, draw(), draw(), draw(), delay_ns)
         if item.reliable:
             self.reliable_bytes += item.size
         if network.bottleneck is not None and not self._queue:
             waits = item.reliable and bool(self._held)
             passed_ns = None if waits else network.bottleneck.enter(item.size, now_ns)
             if passed_ns is not None:
-                self._forward(queued, passed_ns)
+                self._forward([(queued, passed_ns)])
             elif item.reliable:
                 self._held.append(queued)
             else:
                 self._arrive(now_ns, Dropped(item, "lost"))
         elif network.rate is None and not self._queue:
-            self._forward(queued, now_ns)
+            self._forward([(queued, now_ns)])
         elif not self._queue:
             self._since_ns = now_ns
             self._enter(queued)
@@ -270,14 +288,17 @@ class Impairment:
         network = self.network
         if network is not self._in_use:
             self._adopt(network, now_ns)
-        loss, count = network.loss, batch.total
-        if self._each or self._queue or callable(loss):
-            if self._queue or self._held:
+        if self._limited or self._each:
+            if self._departs_ns <= now_ns or self._held:
                 self._move_along(now_ns)
-            for at in range(count):
-                each = batch.size if at < count - 1 else batch.last
+            if not self._each:
+                self._queue_up(stream, batch, item, now_ns, reliable)
+                return
+            for at in range(batch.total):
+                each = batch.size if at < batch.total - 1 else batch.last
                 self._take(_new(InTransit, (stream, each, _new(Part, (item, at, at + 1)), reliable)), now_ns)
             return
+        loss, count = self._loss, batch.total
         lane = self._lanes.get(stream) or self._lane(stream)
         jitter = network.jitter
         # For each: its loss, its jitter, its copy, that one's jitter.
@@ -328,6 +349,33 @@ class Impairment:
                 first = at + 1
         self._arrive_together(stream, batch, Part(item, first, count), reliable, since_ns, since_lost)
 
+    def _queue_up(self, stream: str, batch: Batch, item: Any, now_ns: int, reliable: bool) -> None:
+        """Packets that are sent together come to a bottleneck of the network's own: as `_take` for each."""
+        network, queue, held = self._in_use, self._queue, self._held
+        lane = self._lanes.get(stream) or self._lane(stream)
+        count, size, last = batch.total, batch.size, batch.last
+        draws = list(starmap(lane.draw, repeat((), 4 * count)))  # as in `push_batch`
+        lost = lane.losses(self._loss, network, draws[::4]) if not reliable else ()
+        rate, longest_ns = network.rate, network.queue * NS
+        if reliable:
+            self.reliable_bytes += batch.length
+        numbers, fates = range(count), lost or repeat(False)
+        for at, *drawn in zip(numbers, fates, draws[1::4], draws[2::4], draws[3::4], repeat(None), strict=False):
+            each = size if at < count - 1 else last
+            queued = _new(_Queued, (stream, each, item, reliable, at, *drawn))
+            if not queue:
+                self._since_ns = now_ns
+                self._enter(queued)
+            elif reliable and (held or self._room_ns() > now_ns):
+                held.append(queued)
+            elif reliable or self._since_ns + _transfer_ns(self._bits, rate) - now_ns <= longest_ns:
+                queue.append(queued)
+                self._bits += 8 * each
+            else:
+                self._arrive(now_ns, Dropped(queued.packet, "lost"))
+            if self._departs_ns <= now_ns:
+                self._move_along(now_ns)
+
     def _fare_apart(self, stream: str, batch: Batch, item: Any, lost: Sequence[bool], now_ns: int, at_ns: int) -> None:
         """Of a batch some are lost, and all that are not arrive at one moment."""
         first, count = 0, len(lost)
@@ -358,12 +406,15 @@ class Impairment:
 
     def pull(self, now_ns: int, /) -> list[Outcome]:
         """What has arrived by now, in order of arrival, and what was lost."""
-        if self._queue or self._held:
+        if self._departs_ns <= now_ns or self._held:
             self._move_along(now_ns)
         arriving = self._arriving
         out: list[Outcome] = []
         while arriving and arriving[0][0] <= now_ns:
-            outcome = heappop(arriving)[2]
+            arrival = heappop(arriving)
+            outcome = arrival[2]
+            if arrival is self._newest:
+                self._newest = None
             if type(outcome) is InTransit:
                 _, size, _, reliable = outcome
                 if reliable:
@@ -373,11 +424,13 @@ class Impairment:
 
     def flush(self) -> list[Dropped]:
         """At the end: what is under way, as in flight; what is known to be lost, as lost. Copies vanish."""
-        left: list[Outcome] = [outcome for _, _, outcome in sorted(self._arriving, key=lambda at: at[:2])]
+        left: list[Outcome] = [outcome for _, _, outcome in sorted(self._arriving)]
         left += [Dropped(queued.packet, "lost") if queued.lost else queued.packet for queued in self._queue]
         left += [queued.packet for queued in self._held]
         self._arriving.clear()
+        self._newest = None
         self._queue.clear()
+        self._departs_ns = NEVER
         self._held.clear()
         self._bits = self.reliable_bytes = 0
         kept = (outcome for outcome in left if not isinstance(outcome, Copy))
@@ -422,8 +475,10 @@ class Impairment:
     def _use(self, network: Network) -> None:
         self._in_use = network
         self._delay_ns = round(network.steady_delay * NS)
-        limited = network.rate is not None or network.bottleneck is not None
-        self._each = limited or callable(network.delay)  # packets that are sent together fare each by itself
+        # Packets that are sent together fare each by itself: before a bottleneck of its own, or in every way.
+        self._limited = network.rate is not None
+        self._each = network.bottleneck is not None or callable(network.delay) or callable(network.loss)
+        self._loss = 0.0 if callable(network.loss) else network.loss
         self._in_step = not network.reorder and not network.duplicate  # they arrive in order, and none twice
 
     def _adopt(self, network: Network, now_ns: int) -> None:
@@ -435,7 +490,7 @@ class Impairment:
                 lane.chance = self._generator(stream)
                 lane.draw = lane.chance.random
         if self._queue:  # what is left of the first packet passes at the new rate
-            bits = 8 * self._queue[0].packet.size
+            bits = 8 * self._queue[0].size
             done = min(1.0, (now_ns - self._since_ns) / max(1, _transfer_ns(bits, before.rate)))
             self._since_ns = now_ns - round(done * _transfer_ns(bits, network.rate))
             self._begin_with_first()
@@ -448,36 +503,37 @@ class Impairment:
 
     def _move_along(self, now_ns: int) -> None:
         """Everything that has happened at the bottleneck by now."""
-        shared = self._in_use.bottleneck
+        shared, rate = self._in_use.bottleneck, self._in_use.rate
+        queue, held = self._queue, self._held
+        passed: list[tuple[_Queued, int]] = []
         while True:
-            while self._held and shared is None and (not self._queue or self._room_ns() <= now_ns):
-                self._enter(self._held.popleft())
-            if not self._queue:
-                break
+            while held and shared is None and (not queue or self._room_ns() <= now_ns):
+                self._enter(held.popleft())
             departs_ns = self._departs_ns
             if departs_ns > now_ns:
-                return
-            queued = self._queue.popleft()
-            self._bits -= 8 * queued.packet.size
+                break
+            queued = queue.popleft()
+            passed.append((queued, departs_ns))
+            self._bits -= 8 * queued[1]
             self._since_ns = departs_ns
-            if self._queue:
-                self._begin_with_first()
-            self._forward(queued, departs_ns)
-        while self._held and shared is not None:
-            passed_ns = shared.enter(self._held[0].packet.size, now_ns)
+            self._departs_ns = departs_ns + _transfer_ns(8 * queue[0][1], rate) if queue else NEVER
+        if passed:
+            self._forward(passed)
+        while held and shared is not None:
+            passed_ns = shared.enter(held[0].size, now_ns)
             if passed_ns is None:
                 return
-            self._forward(self._held.popleft(), passed_ns)
+            self._forward([(held.popleft(), passed_ns)])
 
     def _enter(self, queued: _Queued) -> None:
         self._queue.append(queued)
-        self._bits += 8 * queued.packet.size
+        self._bits += 8 * queued.size
         if len(self._queue) == 1:
             self._begin_with_first()
 
     def _begin_with_first(self) -> None:
         """The bottleneck is at the first packet of the queue, since `_since_ns`."""
-        self._departs_ns = self._since_ns + _transfer_ns(8 * self._queue[0].packet.size, self._in_use.rate)
+        self._departs_ns = self._since_ns + _transfer_ns(8 * self._queue[0].size, self._in_use.rate)
 
     def _queue_ends_ns(self) -> int:
         return self._since_ns + _transfer_ns(self._bits, self._in_use.rate)
@@ -487,29 +543,48 @@ class Impairment:
 
     # ---- the way behind it
 
-    def _forward(self, queued: _Queued, now_ns: int) -> None:
-        packet, lost, (jitter, copied, copys_jitter), delay_ns = queued
-        network, lane = self._in_use, self._lanes[packet.stream]
-        # Before it is lost: another loss is not to give those after it another jitter.
-        wait_ns = lane.wait_ns(network.jitter, jitter, now_ns) if network.jitter else 0
-        if lost:
-            self._arrive(now_ns, Dropped(packet, "lost"))
-            return
-        least_ns = now_ns + (self._delay_ns if delay_ns is None else delay_ns)
-        if network.reorder and not packet.reliable:
-            at_ns = least_ns + _exponential_ns(network.jitter, jitter)
-            copy_ns = least_ns + _exponential_ns(network.jitter, copys_jitter)
-        else:
-            # A delay that has just become shorter does not let this packet overtake those before it.
-            at_ns = copy_ns = max(least_ns + wait_ns, lane.newest_ns)
-        lane.newest_ns = max(lane.newest_ns, at_ns)
-        self._arrive(at_ns, packet)
-        if copied < network.duplicate and not packet.reliable:
-            self._arrive(max(copy_ns, at_ns), Copy(packet))  # the packet itself comes first
+    def _forward(self, passed: list[tuple[_Queued, int]]) -> None:
+        """Packets have passed the bottleneck, each at a moment, in their order."""
+        network, lanes, steady_ns, in_step = self._in_use, self._lanes, self._delay_ns, self._in_step
+        jitter = network.jitter
+        for queued, now_ns in passed:
+            stream, size, item, reliable, at, lost, draw, copied, copys_draw, delay_ns = queued
+            lane = lanes[stream]
+            # Before it is lost: another loss is not to give those after it another jitter.
+            at_ns = lane.wait_ns(jitter, draw, now_ns) if jitter else 0
+            if lost:
+                self._arrive(now_ns, Dropped(queued.packet, "lost"))
+                continue
+            least_ns = now_ns + (steady_ns if delay_ns is None else delay_ns)
+            if network.reorder and not reliable:
+                at_ns = least_ns + _exponential_ns(jitter, draw)
+                copy_ns = least_ns + _exponential_ns(jitter, copys_draw)
+                if at_ns > lane.newest_ns:
+                    lane.newest_ns = at_ns
+            else:
+                # A delay that has just become shorter does not let this packet overtake those before it.
+                at_ns += least_ns
+                if at_ns > lane.newest_ns:
+                    lane.newest_ns = at_ns
+                else:
+                    at_ns = lane.newest_ns
+                copy_ns = at_ns
+            newest = self._newest
+            if in_step and at is not None and newest is not None and newest[0] == at_ns:
+                outcome = newest[2]  # most come with those that were sent before them
+                before = outcome[2] if type(outcome) is InTransit else None
+                if type(before) is Part and before[0] is item and before[2] == at:
+                    part = _new(Part, (item, before[1], at + 1))
+                    newest[2] = _new(InTransit, (stream, outcome[1] + size, part, reliable))
+                    continue
+            self._arrive(at_ns, queued.packet)
+            if copied < network.duplicate and not reliable:
+                self._arrive(max(copy_ns, at_ns), Copy(queued.packet))  # the packet itself comes first
 
     def _arrive(self, at_ns: int, outcome: Outcome) -> None:
-        self._count += 1
-        heappush(self._arriving, (at_ns, self._count, outcome))
+        self._count = number = self._count + 1
+        self._newest = arrival = [at_ns, number, outcome]
+        heappush(self._arriving, arrival)
 
 
 def _transfer_ns(bits: int, rate: float | None) -> int:
