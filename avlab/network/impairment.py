@@ -510,7 +510,7 @@ class Impairment:
             while held and shared is None and (not queue or self._room_ns() <= now_ns):
                 self._enter(held.popleft())
             departs_ns = self._departs_ns
-            if departs_ns > now_ns:
+            if not queue or departs_ns > now_ns:
                 break
             queued = queue.popleft()
             passed.append((queued, departs_ns))
