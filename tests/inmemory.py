@@ -151,7 +151,7 @@ class MemoryDatagrams:
 
     def send_batch(self, batch: Batch, to: Any) -> int:
         if (link := self._system.datagrams.get(to[:2])) is not None:
-            link._come.append((next(_coming), batch, self.address))
+            link._come.append((next(_coming), batch.kept(), self.address))
         return batch.total
 
     def receive(self, most: int = 64) -> list[tuple[bytes, tuple[str, int]]]:

@@ -75,6 +75,21 @@ MOST_HEARD = 512
 """Receivers of one stream who are told apart; of more, who was heard first is forgotten."""
 
 
+class Passing:
+    """What many clients get alike of a frame, or of a chunk of sound: all but their packets' sources and numbers.
+
+    `timestamp_offset` is the timestamp of pts 0. The numbers of packets and bytes are those of `packed`.
+    """
+
+    __slots__ = ("length", "octets", "pts_ns", "stream", "timestamp", "timestamp_offset", "total")
+
+    def __init__(self, stream: str, packed: Packed, pts_ns: int, *, rate: int, timestamp_offset: int) -> None:
+        self.stream, self.pts_ns, self.timestamp_offset = stream, pts_ns, timestamp_offset
+        self.timestamp = rtp_timestamp(pts_ns, rate, timestamp_offset)
+        self.total, self.octets = packed.total, packed.octets
+        self.length = self.octets + HEADER_BYTES * self.total
+
+
 class Outlet:
     """One stream on its way to one client. What is settled in its session is handed in; the rest is what happened.
 
@@ -283,6 +298,39 @@ class Sender:
             self._leave(outlet, leaving, now_ns)
         return count
 
+    def pass_on(self, frame: Passing, now_ns: int) -> int | None:
+        """As `send`, of what goes to many clients alike: it leaves now, and its packets are the driver's to stamp.
+
+        Returns the first packet's number, which does not wrap; what is outgoing goes before it. None: this client is
+        to have more than the packets as they are, or nothing; then nothing has happened, and `send` is to be asked.
+        """
+        outlet = self.outlets.get(frame.stream)
+        if (
+            outlet is None
+            or self.state is not SendState.PLAYING
+            or outlet.began_ns is None
+            or outlet.waiting
+            or self.spread
+            or outlet.again is not None
+            or outlet.parity is not None
+            or outlet.own is not None
+            or outlet.timestamp_offset != frame.timestamp_offset
+        ):
+            return None
+        reported_ns = outlet.reported_ns
+        if reported_ns is None or now_ns - reported_ns >= REPORT_NS:
+            self._send_report(outlet, now_ns)
+        if outlet.spreads and outlet._settled_ns is None:
+            outlet.interval_ns(frame.pts_ns)
+        number, count = outlet.number, frame.total
+        outlet.number = number + count
+        outlet.packets += count
+        outlet.octets += frame.octets
+        outlet.sent_bytes += frame.length
+        outlet.frames += 1
+        outlet.newest = frame.timestamp
+        return number
+
     def copied(self, ssrc: int) -> None:
         """A network on this side has made a second one of a packet, which the client may count as received."""
         if (outlet := self._by_ssrc.get(ssrc)) is not None:
@@ -342,6 +390,11 @@ class Sender:
         """What is to be sent, in order, since the last call: by the driver, at once."""
         out, self._outgoing = self._outgoing, []
         return out
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether there is anything to be sent."""
+        return bool(self._outgoing)
 
     def events(self) -> list[SenderEvent]:
         """What has come from the client since the last call."""

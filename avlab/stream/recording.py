@@ -38,6 +38,7 @@ from avlab.measure.record.folded import PACKET_CODE, STREAM_CODE, PacketRun
 from avlab.measure.record.tables import UNKNOWN
 from avlab.measure.record.trace import FrameRow, Recorder
 from avlab.timing.soundbuffer import PlayedChunk
+from avlab.wire.plate import Plate
 from avlab.wire.rtp import HEADER_BYTES, spanned
 from avlab.wire.units import NS
 
@@ -53,7 +54,7 @@ class SenderRecording:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._keep_run = recorder.keep_run
+        self._keep_run, self._keep_runs = recorder.keep_run, recorder.keep_runs
 
     def sent(self, event: Sent) -> None:
         """A row for each packet of a batch."""
@@ -79,6 +80,19 @@ class SenderRecording:
             size=size if last == size else [size] * (count - 1) + [last],
             sent_ns=time_ns,
             fate=fate,
+        )
+
+    def passed_on(self, plate: Plate, stream: str, each: Iterable[tuple[int, int, int]]) -> None:
+        """Rows for the packets of one frame that went to many: source, first number and time of each client's."""
+        count, size, last = plate.batch.total, plate.batch.size, plate.batch.last
+        timestamp, ticks, marker = plate.timestamp, plate.ticks, plate.marker
+        of, became, marks = STREAM_CODE[stream], PACKET_CODE[None], marker and count == 1
+        behind = timestamp, ticks, marks, marker, size, last
+        self._keep_runs(
+            [
+                _new(PacketRun, (count, of, ssrc, number, *behind, time_ns, UNKNOWN, became))
+                for ssrc, number, time_ns in each
+            ]
         )
 
     def offered(self, event: Offered | SoundOffered) -> None:

@@ -232,6 +232,13 @@ class Log:
         if self._bytes >= self._full_at:
             self._turn_over()
 
+    def extend_folded(self, rows: Sequence[Folded]) -> None:
+        """As `append_folded`, of several."""
+        self._state[1].extend(rows)
+        self._bytes += len(rows) * self._folded_bytes
+        if self._bytes >= self._full_at:
+            self._turn_over()
+
     def _turn_over(self) -> None:
         """The live list is full."""
         batches, live = self._state

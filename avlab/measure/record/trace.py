@@ -165,6 +165,7 @@ class Recorder:
         )
         self.keep_run: Callable[[PacketRun], None] = self._packets.append_folded
         """As `packet_run`, of one whose words are codes already: for who writes down each packet of a stream."""
+        self.keep_runs: Callable[[Sequence[PacketRun]], None] = self._packets.extend_folded
         self._settings: list[SettingRow] = []
         self._named: Counter[str] = Counter()
         self._reported = self._clocks_told = 0

@@ -26,6 +26,7 @@ from avlab.stream.clock import Clock, WallClock
 from avlab.stream.places import REQUEST_NS, Places, one_too_many
 from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.dispatch import Dispatch
+from avlab.stream.rtsp.fan import Fan
 from avlab.stream.rtsp.feedback import Feedback
 from avlab.stream.rtsp.media_sockets import MediaSockets
 from avlab.stream.rtsp.packing import Cut, PacketAudience, Packing
@@ -42,6 +43,7 @@ from avlab.stream.ways import STALL_BYTES
 from avlab.wire import rtsp, sdp
 from avlab.wire.admission import Admission
 from avlab.wire.batch import Batch
+from avlab.wire.plate import Plate
 from avlab.wire.rtp import PACKET_SIZES
 from avlab.wire.text import printable
 from avlab.wire.units import NS, WireError
@@ -132,6 +134,7 @@ class RtspAudience(PacketAudience):
         )
         self._recording = SenderRecording(recorder)
         super().__init__(packing, Dispatch(self._recording, delivery.offload), clock)
+        self._fan = Fan(self._dispatch, clock)
         self.peers: list[Peer] = []
         self._clients: dict[str, dict[int, Recipient]] = {}  # by address, who gets which source
         self._budget = FeedbackBudget()
@@ -517,12 +520,19 @@ class RtspAudience(PacketAudience):
                 self._send(room, now_ns)
 
     def _to_all(self, stream: str, unit: Cut, pts_ns: int) -> tuple[int | None, int | None]:
+        recipients: list[Recipient] = [room for room in self._rooms if room.plays(stream)]
+        recipients += self.peers
+        packed, delivery = unit.at_most(None), self._delivery
         first: tuple[int | None, int | None] = None, None
-        playing: list[Recipient] = [room for room in self._rooms if room.plays(stream)]
-        playing += [peer for peer in self.peers if peer.playing and stream in peer.sender.outlets]
-        for one in playing:
-            now_ns, sender = self._clock.now_ns(), one.sender
-            sender.spread, sender.parity = self._delivery.spread, self._delivery.parity
+        if self._dispatch.direct and not delivery.spread and Plate.takes(packed):
+            first_ns, recipients = self._fan.send(self.tracks[stream], packed, pts_ns, recipients, size=unit.size)
+            first = first_ns, None if first_ns is None else packed.total
+        for one in recipients:
+            sender = one.sender
+            if one.gone or not sender.playing or stream not in sender.outlets:
+                continue
+            now_ns = self._clock.now_ns()
+            sender.spread, sender.parity = delivery.spread, delivery.parity
             count = sender.send(stream, unit.at_most(one.routes[stream].packet_size), pts_ns, now_ns)
             if first[0] is None:
                 first = now_ns, count

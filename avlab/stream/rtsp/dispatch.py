@@ -6,13 +6,17 @@ direction. All of it belongs to the server's thread.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from avlab.core.events import SenderEvent, Sent
 from avlab.network.offload import Offload
 from avlab.network.settings import Network
 from avlab.stream.recording import SenderRecording
 from avlab.stream.rtsp.peer import Recipient, Route
+from avlab.stream.sockets.protocols import Datagrams
 from avlab.stream.ways import STALL_BYTES, Way, upward
 from avlab.wire.batch import Batch
+from avlab.wire.plate import Plate
 from avlab.wire.rtsp import interleave
 
 
@@ -84,6 +88,11 @@ class Dispatch:
         for number in list(self._ways):
             self._abandon(number)
 
+    @property
+    def direct(self) -> bool:
+        """Whether there is no network between: what is sent leaves at once, as it is."""
+        return self._quiet and self._network.clear
+
     def wake_at(self) -> int | None:
         """When the network lets go of something, either way."""
         if self._quiet:
@@ -97,6 +106,11 @@ class Dispatch:
 
     def send(self, peer: Recipient, now_ns: int) -> list[SenderEvent]:
         """All that a client's sender has for it leaves; what the sender tells is returned."""
+        self.send_outgoing(peer, now_ns)
+        return peer.sender.events()
+
+    def send_outgoing(self, peer: Recipient, now_ns: int) -> None:
+        """As `send`; what the sender tells is left with it."""
         way = self._way_of.get(peer)
         if way is not None and self._network.clear and way.down.wake_at() is None:
             way = None
@@ -118,7 +132,6 @@ class Dispatch:
                 self.hand_over_rtcp(peer, route, batch.data, now_ns)
         if pushed:
             self.deliver(now_ns)
-        return peer.sender.events()
 
     def deliver(self, now_ns: int) -> None:
         """Hand over what has come through the network by now, runs of one batch together."""
@@ -149,8 +162,11 @@ class Dispatch:
 
     def hand_over(self, peer: Recipient, route: Route, event: Sent, now_ns: int) -> None:
         """Give packets of media to the system, and write down what became of them."""
+        self._write(event, self.give(peer, route, event.batch, now_ns))
+
+    def _write(self, event: Sent, taken: int) -> None:
+        """Write down what became of packets, of which the system has taken so many."""
         count = event.batch.total
-        taken = self.give(peer, route, event.batch, now_ns)
         if taken == count:
             self._recording.sent(event)
             return
@@ -166,13 +182,28 @@ class Dispatch:
             if route.links is None:
                 return 0
             link = route.links[0]
-            link.offload = self._offload.count(count, link.can_segment, now_ns)
+            self.decide_offload(link, count, now_ns)
             return link.send_batch(batch, route.addresses[0])
         if route.channels is not None:
             if peer.waiting > STALL_BYTES:
                 return 0
             self._interleave(peer, route.channels[0], batch.datagrams(), now_ns)
         return count
+
+    def decide_offload(self, link: Datagrams, packets: int, now_ns: int) -> None:
+        """Whether the system is to cut up what is sent from a socket: so many packets now."""
+        link.offload = self._offload.count(packets, link.can_segment, now_ns)
+
+    def passed_on(self, plate: Plate, stream: str, each: Sequence[tuple[int, int, int]]) -> None:
+        """A frame's packets went to many, by a `Fan`: the source, first number and time of each client's."""
+        self.sent_bytes += len(each) * plate.batch.length
+        self._offload.count(len(each) * plate.batch.total, True, each[-1][2])
+        self._recording.passed_on(plate, stream, each)
+
+    def given(self, event: Sent, taken: int) -> None:
+        """Packets were given to the system, by a `Fan`, and it took so many."""
+        self.sent_bytes += event.batch.length
+        self._write(event, taken)
 
     def hand_over_rtcp(self, peer: Recipient, route: Route, data: bytes, now_ns: int) -> None:
         """Give a compound packet of RTCP to the system."""

@@ -76,6 +76,12 @@ def host_of(address: Any) -> str:
     return f"{host}%{scope}" if scope and "%" not in host else host
 
 
+@lru_cache(64)
+def _segmented(size: int) -> tuple[int, list[tuple[int, int, bytes]]]:
+    """How many packets of a size one segmented send takes, and what the system is told with it."""
+    return min(MAX_SEGMENTS, MAX_BURST // size), [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", size))]
+
+
 class LinkTap(Protocol):
     """Who wants to know what passes links of datagrams, as a capture does; what it costs is their owner's time."""
 
@@ -165,22 +171,25 @@ class UdpLink:
         """Send a batch in order; how many of its datagrams the system took. The rest is lost, as datagrams are."""
         sent = self._send_batch(batch, to)
         if self.tap is not None and sent:
-            self.tap.udp(batch.part(0, sent), self.socket.getsockname(), to, sent=True)
+            self.tap.udp(batch.part(0, sent).kept(), self.socket.getsockname(), to, sent=True)
         return sent
 
     def _send_batch(self, batch: Batch, to: Address) -> int:
-        data, size, count = batch.data, batch.size, batch.total
-        most = min(MAX_SEGMENTS, MAX_BURST // size)
-        if not self.segments or count < 2 or most < 2 or to in self._singly:
+        size, count = batch.size, batch.total
+        if count < 2 or not (self.can_segment and self.offload) or to in self._singly:
             return self._send_singly(batch.datagrams(), to)
-        view, sent = memoryview(data), 0
+        most, control = _segmented(size)
+        if most < 2:
+            return self._send_singly(batch.datagrams(), to)
+        data, sent = batch.data, 0
         while sent < count:
-            burst = view[sent * size : (sent + most) * size]
-            if len(burst) <= size:
-                return sent + self._send_singly([bytes(burst)], to)
-            control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", size))]
+            burst: Any = data
+            if count > most:
+                burst = memoryview(data)[sent * size : (sent + most) * size]
+                if len(burst) <= size:
+                    return sent + self._send_singly([bytes(burst)], to)
             try:
-                self._messages.sendmsg([burst], control, 0, sockaddr(to))
+                self._messages.sendmsg((burst,), control, 0, to if "%" not in to[0] else sockaddr(to))
                 sent = min(count, sent + most)
             except BlockingIOError:
                 return sent

@@ -91,7 +91,7 @@ class Datagrams(Protocol):
         """Send packets in order; how many were taken."""
 
     def send_batch(self, batch: Batch, to: Address) -> int:
-        """Send a batch in order; how many of its datagrams were taken."""
+        """Send a batch in order; how many of its datagrams were taken. What keeps it takes its `kept`."""
 
     def receive(self, most: int = 64) -> list[tuple[bytes, Address]]:
         """The datagrams that wait, each by itself."""
