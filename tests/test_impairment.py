@@ -519,7 +519,7 @@ def test_packets_sent_together_fare_as_each_by_itself(network: Network, reliable
         batch = Batch(bytes((count - 1) * size + last), size)
         for at in range(count):
             one.push(InTransit("video", size if at < count - 1 else last, (turn, at), reliable), now_ns)
-        all_of_them.push_batch("video", batch, turn, now_ns, reliable=reliable)
+        all_of_them.push_batch("video", batch, turn, now_ns, reliable)
         singly += [(now_ns, *each) for outcome in one.pull(now_ns) for each in told_singly(outcome)]
         together += [(now_ns, *each) for outcome in all_of_them.pull(now_ns) for each in told_together(outcome)]
         assert one.reliable_bytes == all_of_them.reliable_bytes

@@ -19,6 +19,7 @@ from avlab.core.events import (
     Notice,
     NumbersRestarted,
     PacketsTaken,
+    Path,
     PlayerEvent,
     SourceChanged,
     SourcesKnown,
@@ -259,8 +260,9 @@ class Arriving:
         """What the sender's wall clock said at a timestamp of the pictures; None where its reports do not tell."""
         return self._timeline.captured_ns("video", ticks)
 
-    def take(self, stream: str, batch: Batch, now_ns: int, *, control: bool) -> None:
+    def take(self, path: Path, batch: Batch, now_ns: int) -> None:
         """RTP or RTCP packets that came together; one that is neither is counted and passed over."""
+        stream, control = path
         incoming = self.incoming[stream]
         if not control:
             self._take_packets(incoming, batch, now_ns)
@@ -429,7 +431,7 @@ class Arriving:
         times_ns = self._timeline.goes_on(incoming.stream, first, step, count, now_ns)
         if times_ns is None:
             return False
-        stats.went_on(sequence, timestamp, now_ns, count=count, ticks=step)
+        stats.went_on(sequence, timestamp, now_ns, count, step)
         incoming.candidate = None
         incoming.heard_ns = incoming.came_ns = now_ns
         incoming.kind = kind

@@ -130,8 +130,7 @@ class Player:
 
     def receive(self, path: Path, batch: Batch, now_ns: int) -> None:
         """Packets that came together. KeyError for a stream that was not added."""
-        stream, control = path
-        self._arriving.take(stream, batch, now_ns, control=control)
+        self._arriving.take(path, batch, now_ns)
 
     def take_frame(self, frame: Frame, now_ns: int) -> None:
         """A whole picture of a wire that is not timed: `ticks` is its number, from 0."""

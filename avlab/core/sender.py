@@ -260,7 +260,7 @@ class Sender:
         if reported_ns is None or now_ns - reported_ns >= REPORT_NS:
             self._send_report(outlet, now_ns)
         timestamp = outlet.newest = rtp_timestamp(pts_ns, outlet.rate, outlet.timestamp_offset)
-        stamped = packed.all_stamped(sequence=outlet.number & 0xFFFF, timestamp=timestamp, ssrc=outlet.ssrc)
+        stamped = packed.all_stamped(outlet.number & 0xFFFF, timestamp, outlet.ssrc)
         if outlet.marks_next:
             outlet.marks_next = False
             data = bytearray(stamped[0].data)

@@ -279,7 +279,7 @@ class Impairment:
         if self._queue and (self._held or self._departs_ns <= now_ns):
             self._move_along(now_ns)
 
-    def push_batch(self, stream: str, batch: Batch, item: Any, now_ns: int, /, *, reliable: bool = False) -> None:
+    def push_batch(self, stream: str, batch: Batch, item: Any, now_ns: int, reliable: bool = False, /) -> None:
         """Packets are sent together: each fares as if it were pushed by itself.
 
         What leaves has a `Part` of `item` in place of an item, and those next to each other that fare alike leave as

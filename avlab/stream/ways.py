@@ -77,7 +77,7 @@ class Way(Generic[R]):
     # ---- what the client is sent
 
     def push(
-        self, route: R, event: Sent | None, batch: Batch, now_ns: int, *, stream: str, reliable: bool, waiting: int = 0
+        self, route: R, event: Sent | None, batch: Batch, now_ns: int, stream: str, reliable: bool, waiting: int = 0
     ) -> bool:
         """A batch leaves; whether it went in. None is the event of a compound packet of RTCP.
 
@@ -86,14 +86,14 @@ class Way(Generic[R]):
         """
         if event is None:
             lane, parcel = f"{stream} rtcp", _Parcel(route, None, batch.data)
-            self.down.push_batch("tcp" if reliable else lane, batch, parcel, now_ns, reliable=reliable)
+            self.down.push_batch("tcp" if reliable else lane, batch, parcel, now_ns, reliable)
             return True
         down = self.down
         if reliable and waiting + down.reliable_bytes > STALL_BYTES:
             self._recording.sent(event._replace(fate="socket_dropped"))
             return False
         parcel = _new(_Parcel, (route, event, b""))
-        down.push_batch("tcp" if reliable else event.lane, batch, parcel, now_ns, reliable=reliable)
+        down.push_batch("tcp" if reliable else event.lane, batch, parcel, now_ns, reliable)
         return True
 
     def deliver(self, now_ns: int) -> int | None:
@@ -104,7 +104,9 @@ class Way(Generic[R]):
             if sent is None:
                 self._carrier.hand_over_rtcp(route, data, now_ns)
             else:
-                self._carrier.hand_over(route, sent.part(first, after), now_ns)
+                if first or after < sent.batch.total:
+                    sent = sent.part(first, after)
+                self._carrier.hand_over(route, sent, now_ns)
         elif outcomes:
             self._deliver(outcomes, now_ns)
         return self.down.wake_at()

@@ -417,7 +417,7 @@ class Packed:
             kind = _Kind(kind.payload_type, kind.marker and after >= self.batch.total, ticks)
         return Packed(batch, self.ticks, kind=kind if batch.total else None)
 
-    def all_stamped(self, *, sequence: int, timestamp: int, ssrc: int) -> list[Batch]:
+    def all_stamped(self, sequence: int, timestamp: int, ssrc: int) -> list[Batch]:
         """One client's packets, as `stamped`, of all sizes."""
         out: list[Batch] = [_stamped(self, sequence, timestamp, ssrc)]
         if not self.rest:
@@ -675,7 +675,9 @@ class SequenceNumbers:
     def go_on(self, highest: int, timestamp: int, now_ns: int, count: int) -> None:
         """After the highest number, `count` packets came; of the last one of them, number and timestamp are these."""
         self.proved, self.odd = 0, False
-        self._move_to(highest, timestamp, now_ns, count)
+        self.highest, self._timestamp, self._newest_ns = highest, timestamp, now_ns  # as `_move_to`
+        self._count += count
+        self._awaited, self._behind = None, 0
 
     @property
     def last(self) -> int | None:
@@ -798,7 +800,7 @@ class ReceiverStats:
         self._last_sr = 0
         self._sr_arrival_ns = 0
 
-    def went_on(self, number: int, timestamp: int, arrival_ns: int, *, count: int, ticks: int) -> None:
+    def went_on(self, number: int, timestamp: int, arrival_ns: int, count: int, ticks: int) -> None:
         """As `update`, of packets that come next after the highest number, whose timestamps are `ticks` apart.
 
         `number`, unwrapped, and `timestamp` are the first one's.
@@ -818,11 +820,11 @@ class ReceiverStats:
             if transit is not None:
                 step = (arrival - transit) & 0xFFFFFFFF
                 before = jitter_16ths
-                jitter_16ths += (step if step <= 0x8000_0000 else 0x1_0000_0000 - step) - ((jitter_16ths + 8) >> 4)
+                jitter_16ths += (step if step <= 0x8000_0000 else 0x1_0000_0000 - step) - (jitter_16ths + 8 >> 4)
             for _ in range(count - 1):
                 before = jitter_16ths
-                jitter_16ths += ticks - ((jitter_16ths + 8) >> 4)
-            transit = (arrival - (count - 1) * ticks) & 0xFFFFFFFF
+                jitter_16ths += ticks - (jitter_16ths + 8 >> 4)
+            transit = arrival - (count - 1) * ticks
         self._unreckoned.clear()
         self._transit, self._jitter_16ths, self._jitter_before = transit, jitter_16ths, before
 

@@ -123,9 +123,7 @@ class Dispatch:
                 self._quiet = False
                 way.down.network = self._network
                 reliable = route.channels is not None
-                pushed |= way.push(
-                    route, leaving, batch, now_ns, stream=path.stream, reliable=reliable, waiting=peer.waiting
-                )
+                pushed |= way.push(route, leaving, batch, now_ns, path.stream, reliable, peer.waiting)
             elif leaving is not None:
                 self.hand_over(peer, route, leaving, now_ns)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 
 import numpy as np
 
@@ -43,29 +43,29 @@ class WorkingDevice:
     def __init__(self, device: Device, *, rate: int, channels: int) -> None:
         self._latency_ns = round(device.latency * NS)
         self.sink = BufferSink(rate=rate, channels=channels, lead_ns=self._latency_ns)
-        self._blocks = _planned(device, rate)
+        self._blocks = chain.from_iterable(_planned(device, rate))
         self.due_ns, self._count = next(self._blocks)
 
     def ask(self, before_ns: int) -> list[ClockReading]:
         """Take all blocks that are due before a moment; what is heard when each is. Nothing before there is sound."""
         readings: list[ClockReading] = []
-        due_ns = self.due_ns
+        due_ns, count, latency_ns, pass_by = self.due_ns, self._count, self._latency_ns, self.sink.pass_by
         while due_ns < before_ns:
-            reading = self.sink.pass_by(self._count, due_ns + self._latency_ns)
+            reading = pass_by(count, due_ns + latency_ns)
             if reading is not None:
                 readings.append(reading)
-            due_ns, self._count = next(self._blocks)
-        self.due_ns = due_ns
+            due_ns, count = next(self._blocks)
+        self.due_ns, self._count = due_ns, count
         return readings
 
 
-def _planned(device: Device, rate: int) -> Iterator[tuple[int, int]]:
-    """When each block is asked for, and how many sample frames it has."""
+def _planned(device: Device, rate: int) -> Iterator[Iterator[tuple[int, int]]]:
+    """When each block is asked for, and how many sample frames it has: some blocks at a time."""
     a_second, speed = 1 / device.block, 1 + device.ppm * 1e-6
     begin = 0
     for first in count(1, PLANNED):
         blocks = np.arange(first, first + PLANNED)
         ends = np.floor(blocks * rate / a_second + 0.5).astype(np.int64)
         due_ns = np.rint(blocks * NS / a_second / speed).astype(np.int64)
-        yield from zip(due_ns.tolist(), np.diff(ends, prepend=begin).tolist(), strict=True)
+        yield zip(due_ns.tolist(), np.diff(ends, prepend=begin).tolist(), strict=True)
         begin = int(ends[-1])

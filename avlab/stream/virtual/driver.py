@@ -62,6 +62,10 @@ BECOME, DELIVER, RISE, CHUNK, FRAME, TEND, END, HEED, PLAY = range(9)
 """The turns of a moment, in their order: what arrives before what leaves, the sound before the pictures."""
 
 NEVER = 1 << 62
+
+TOLD_TOGETHER = 64
+"""Of so many of its turns the player's events are written down together."""
+
 PATIENCE = 4
 """How many times its own length a run may last: a pacer that waits longer and longer would have it last for years."""
 PATIENCE_NS = 60 * NS
@@ -182,6 +186,7 @@ class VirtualRun:
         self._media_ns = 0  # where the clip ends, as far as it was sent
         self._arrived_ns = 0  # when anything came last
         self._over = False  # all has come that will, and was seen and heard
+        self._untold = 0  # turns of the player since its events were written down
 
     def _made_sender(self) -> Sender:
         settings = self._settings
@@ -314,8 +319,10 @@ class VirtualRun:
 
     def _deliver(self, now_ns: int) -> None:
         """What was sent arrives at the client."""
-        later_ns = self._way.deliver(now_ns)
-        self._due[DELIVER] = NEVER if later_ns is None else later_ns
+        later_ns, due = self._way.deliver(now_ns), self._due
+        due[DELIVER] = NEVER if later_ns is None else later_ns
+        if due[HEED] == now_ns and due.index(now_ns) == HEED:  # there is nothing else between
+            self._heed_sound(now_ns)
 
     def _rise(self, now_ns: int) -> None:
         """What the client has said arrives at the server."""
@@ -427,7 +434,7 @@ class VirtualRun:
         for path, batch, leaving in sender.outgoing():
             if not clear:
                 stream, _ = path
-                way.push(path, leaving, batch, now_ns, stream=stream, reliable=stream == "audio")
+                way.push(path, leaving, batch, now_ns, stream, stream == "audio")
             elif leaving is not None:
                 self.hand_over(path, leaving, now_ns)
             else:
@@ -437,7 +444,12 @@ class VirtualRun:
             due[DELIVER] = NEVER if arrives_ns is None else arrives_ns
         timer_ns = sender.timer_at()
         due[TEND] = NEVER if timer_ns is None else timer_ns if timer_ns > now_ns else now_ns
-        for event in sender.events():
+
+    def _hear(self, data: bytes, now_ns: int) -> None:
+        """Feedback has come to the server."""
+        self._sender.receive(Path("", control=True), Batch(data, len(data)), now_ns)
+        self._send(now_ns)
+        for event in self._sender.events():
             if isinstance(event, KeyAsked):
                 continue  # every picture of a simulated run is a key picture
             if isinstance(event, Doubted):
@@ -448,11 +460,6 @@ class VirtualRun:
                 self._sent.reported(event)
                 if self._adapting is not None:
                     self._adapting.heard(event)
-
-    def _hear(self, data: bytes, now_ns: int) -> None:
-        """Feedback has come to the server."""
-        self._sender.receive(Path("", control=True), Batch(data, len(data)), now_ns)
-        self._send(now_ns)
 
     # ---- between them: ways.Carrier
 
@@ -516,7 +523,9 @@ class VirtualRun:
             self._answer(outgoing, now_ns)
         if self._frame is None:
             self._over = self._all_has_come(now_ns) and player.finished(now_ns)
-        self._tell()
+        self._untold += 1
+        if self._coded or self._untold >= TOLD_TOGETHER:
+            self._tell()
         self._put_off = False
         timer_ns = now_ns if self._touched else player.timer_at()
         self._due[PLAY] = NEVER if timer_ns is None else timer_ns if timer_ns > now_ns else now_ns
@@ -537,7 +546,7 @@ class VirtualRun:
                 self._due[RISE] = _moment(way.up.wake_at())
 
     def _tell(self) -> None:
-        player = self._player
+        player, self._untold = self._player, 0
         while events := player.events():
             if self._whole:
                 events = [event for event in events if not isinstance(event, PacketsTaken)]
