@@ -157,6 +157,12 @@ class MemoryDatagrams:
     def receive(self, most: int = 64) -> list[tuple[bytes, tuple[str, int]]]:
         return [(data, address) for batch, address in self.receive_batches(most) for data in batch.datagrams()]
 
+    def ask_for_ages(self) -> bool:
+        return False
+
+    def receive_aged(self, most: int = 64) -> list[tuple[bytes, tuple[str, int], int]]:
+        return [(data, address, 0) for data, address in self.receive(most)]
+
     def receive_batches(self, most: int = 64) -> list[tuple[Batch, tuple[str, int]]]:
         out: list[tuple[Batch, tuple[str, int]]] = []
         while self._come and len(out) < most:

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avlab.stream.clock import VirtualClock
-from avlab.stream.rtsp.feedback import MOST_WAITING, REST_NS, TURN_NS, Feedback
+from avlab.stream.rtsp.feedback import MOST_WAITING, PATIENCE_NS, REST_NS, TURN_NS, Feedback
 from avlab.wire import rtcp
 from avlab.wire.units import WireError
 
 US = 1_000
+AGE_NS = 3 * US  # of what is in a socket
 READING_NS, ANSWERING_NS = 5 * US, 400 * US  # of one datagram, and of one report that is for somebody
 
 
@@ -24,7 +25,7 @@ class Who:
 
     def __init__(self, host: str) -> None:
         self.address = (host, 5000)
-        self.reports: deque[bytes] = deque()
+        self.reports: deque[tuple[bytes, int]] = deque()
         self.gone = False
 
 
@@ -34,8 +35,11 @@ class Socket:
     def __init__(self, clock: VirtualClock) -> None:
         self.clock, self.waiting = clock, deque[tuple[bytes, tuple[str, int]]](maxlen=500)
 
-    def receive(self, most: int) -> list[tuple[bytes, tuple[str, int]]]:
-        got = [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
+    def ask_for_ages(self) -> bool:
+        return True
+
+    def receive_aged(self, most: int) -> list[tuple[bytes, tuple[str, int], int]]:
+        got = [(*self.waiting.popleft(), AGE_NS) for _ in range(min(most, len(self.waiting)))]
         self.clock.sleep_until(self.clock.now_ns() + READING_NS * max(1, len(got)))
         return got
 
@@ -84,7 +88,8 @@ class Server:
             if link in self.selector.watched and link.waiting:
                 self.feedback.ready(link)  # type: ignore[arg-type]
         began_ns = self.clock.now_ns()
-        for client, data in self.feedback.turn(began_ns):
+        for client, data, came_ns in self.feedback.turn(began_ns):
+            assert came_ns <= self.clock.now_ns() - AGE_NS
             self.answered.append((client, data))  # type: ignore[arg-type]
             self.clock.sleep_until(self.clock.now_ns() + ANSWERING_NS)
         used_ns = self.clock.now_ns() - began_ns
@@ -145,8 +150,8 @@ def test_clients_at_one_address_have_turns_as_well() -> None:
     first, second = Who("10.0.0.1"), Who("10.0.0.1")
     server = Server(first, second)
     for _ in range(MOST_WAITING):
-        server.feedback.put(first, nack(100))  # type: ignore[arg-type]
-    server.feedback.put(second, report(101))  # type: ignore[arg-type]
+        server.feedback.put(first, nack(100), -AGE_NS)  # type: ignore[arg-type]
+    server.feedback.put(second, report(101), -AGE_NS)  # type: ignore[arg-type]
     server.turn()
     assert [client for client, _ in server.answered[:2]] == [first, second]
 
@@ -171,7 +176,7 @@ def test_of_one_clients_flood_the_newest_are_kept() -> None:
     client = Who("10.0.0.1")
     server = Server(client)
     for n in range(100):
-        server.feedback.put(client, nack(100, n))  # type: ignore[arg-type]
+        server.feedback.put(client, nack(100, n), -AGE_NS)  # type: ignore[arg-type]
     for _ in range(100):
         server.turn()
     assert [data for _, data in server.answered] == [nack(100, n) for n in range(100 - MOST_WAITING, 100)]
@@ -187,6 +192,80 @@ def test_a_socket_that_closes_while_feedback_rests_is_forgotten() -> None:
     while server.feedback.wake_at() is not None:
         server.turn()
     assert server.selector.watched == {server.sockets[1]}
+
+
+# ---- what may wait
+
+
+def test_what_is_not_urgent_waits_for_a_turn_that_there_is_anyway() -> None:
+    client = Who("10.0.0.1")
+    server = Server(client)
+    server.feedback.patient = True
+    server.turn()
+    assert not server.selector.watched, "nothing wakes the server"
+    looked_ns = server.clock.now_ns()
+    server.sockets[1].waiting.append((report(100), ("10.0.0.1", 1)))
+    server.clock.sleep_until(looked_ns + PATIENCE_NS // 2)
+    server.turn()
+    assert not server.answered
+    wake_ns = server.feedback.wake_at()
+    assert wake_ns is not None
+    assert PATIENCE_NS < wake_ns - looked_ns <= 2 * PATIENCE_NS, "a turn of its own comes later than others would"
+    server.clock.sleep_until(looked_ns + PATIENCE_NS)
+    server.turn()
+    assert [data for _, data in server.answered] == [report(100)]
+
+
+def test_as_soon_as_something_may_be_urgent_it_is_looked_for_again() -> None:
+    server = Server(Who("10.0.0.1"))
+    server.feedback.patient = True
+    server.turn()
+    server.sockets[0].waiting.append((nack(100), ("10.0.0.1", 1)))
+    server.feedback.patient = False
+    assert (server.feedback.wake_at() or 0) <= server.clock.now_ns()
+    server.turn()
+    assert [data for _, data in server.answered] == [nack(100)]
+    assert server.selector.watched == set(server.sockets)
+    assert server.feedback.wake_at() is None
+
+
+def test_sockets_that_tell_no_ages_are_looked_at_at_once() -> None:
+    server = Server(Who("10.0.0.1"))
+    plain = Socket(server.clock)
+    plain.ask_for_ages = lambda: False  # type: ignore[method-assign]
+    server.feedback.watch(plain, server.selector)  # type: ignore[arg-type]
+    server.feedback.patient = True
+    server.turn()
+    assert server.feedback.wake_at() is None
+    assert plain in server.selector.watched
+
+
+def test_what_is_left_when_time_is_up_is_read_before_patience_is_over() -> None:
+    clients = [Who(f"10.0.0.{n}") for n in range(8)]
+    server = Server(*clients, sockets=1)
+    server.feedback.patient = True
+    server.turn()
+    for n in range(8):
+        server.sockets[0].waiting.append((report(100 + n), (f"10.0.0.{n}", 1)))
+    server.clock.sleep_until(server.clock.now_ns() + PATIENCE_NS)
+    for _ in range(8):
+        server.turn()
+        server.clock.sleep_until(server.clock.now_ns() + REST_NS)
+    assert len(server.answered) == 8
+
+
+def test_what_floods_a_socket_meanwhile_starves_nobody() -> None:
+    loud, quiet = Who("10.0.0.1"), Who("10.0.0.2")
+    server = Server(loud, quiet, sockets=1)
+    server.feedback.patient = True
+    server.turn()
+    server.sockets[0].waiting.extend([(report(100), ("10.0.0.1", 1))] * 400)
+    server.sockets[0].waiting.append((report(101), ("10.0.0.2", 1)))
+    began_ns = server.clock.now_ns()
+    while quiet not in [client for client, _ in server.answered]:
+        server.clock.sleep_until(server.feedback.wake_at() or 0)
+        server.turn()
+    assert server.clock.now_ns() - began_ns < 3 * PATIENCE_NS
 
 
 # ---- what is looked at

@@ -338,10 +338,11 @@ class Sender:
 
     # ---- what the client says
 
-    def receive(self, path: Path, batch: Batch, now_ns: int) -> None:
+    def receive(self, path: Path, batch: Batch, now_ns: int, *, age_ns: int = 0) -> None:
         """RTCP came from the client: reports are believed or not, packets asked for are sent again.
 
-        What is no RTCP, or about sources of others, is passed over. `path` tells nothing that the bytes do not.
+        What is no RTCP, or about sources of others, is passed over. `path` tells nothing that the bytes do not. It came
+        `age_ns` ago: round trips and clocks are told by that moment.
         """
         for data in batch.datagrams():
             try:
@@ -353,9 +354,9 @@ class Sender:
             for block in blocks:
                 if (outlet := self._by_ssrc.get(block.ssrc)) is not None:
                     self.heard_ns = now_ns
-                    if self._hear(outlet, outlet.hearing(reporter), block, now_ns):
+                    if self._hear(outlet, outlet.hearing(reporter), block, now_ns, age_ns):
                         self._learn_name(reporter, data)
-                        self._learn_clock(outlet, outlet.hearing(reporter), block, data, now_ns)
+                        self._learn_clock(outlet, outlet.hearing(reporter), block, data, now_ns - age_ns)
             for ssrc in keys:
                 if (outlet := self._by_ssrc.get(ssrc)) is not None and self.playing:
                     self._events.append(KeyAsked(now_ns, outlet.stream, ssrc))
@@ -481,7 +482,7 @@ class Sender:
         data = rtcp.serialize_compound([report, rtcp.Sdes(outlet.ssrc, self._name), *answers, *more])
         self._outgoing.append(Outgoing(outlet.control, Batch(data, len(data))))
 
-    def _hear(self, outlet: Outlet, hearing: Hearing, block: rtcp.ReportBlock, now_ns: int) -> bool:
+    def _hear(self, outlet: Outlet, hearing: Hearing, block: rtcp.ReportBlock, now_ns: int, age_ns: int) -> bool:
         """Whether it is no more often than reports come."""
         since_ns = None if hearing.heard_ns is None else now_ns - hearing.heard_ns
         if since_ns is not None and since_ns < REPORT_NS // 4:  # so many tell no more, and cost the others
@@ -500,7 +501,7 @@ class Sender:
             loss=block.fraction_lost / 256,
             lost=block.cumulative_lost,
             jitter_ns=ticks_to_ns(block.jitter, outlet.rate),
-            round_trip_ns=self._round_trip_ns(block, elapsed_ns, now_ns),
+            round_trip_ns=self._round_trip_ns(block, elapsed_ns, now_ns - age_ns),
             kbps=sent_bytes * 8 / (since_ns / 1e6) if since_ns else None,
             doubt=doubt,
         )

@@ -296,9 +296,10 @@ class DescribedAudience(PacketAudience):
             self._begin(now_ns)
         self._dispatch.deliver(now_ns)
         for sayer, data in self._dispatch.risen(now_ns):
-            self._feedback.put(sayer, data)
-        for _, data in self._feedback.turn(now_ns):
-            sender.receive(FEEDBACK, Batch(data, len(data)), self._clock.now_ns())  # it was read only now
+            self._feedback.put(sayer, data, now_ns)
+        for _, data, came_ns in self._feedback.turn(now_ns):
+            read_ns = self._clock.now_ns()
+            sender.receive(FEEDBACK, Batch(data, len(data)), read_ns, age_ns=read_ns - came_ns)
             self._send(now_ns)
         due_ns = sender.timer_at()
         if due_ns is not None and now_ns >= due_ns:

@@ -63,6 +63,9 @@ LOOK_NS = NS // 4
 frame where there are hundreds."""
 
 
+FEW = 4
+"""Streams of clients, of which each report is read as it comes."""
+
 FEEDBACK = Path("", control=True)
 """Where feedback comes from: which stream it is about, its bytes say."""
 
@@ -260,6 +263,7 @@ class RtspAudience(PacketAudience):
             media_ns = self._start(now_ns)
             self._pictures.refresh()
         self._start_ns = now_ns - media_ns
+        self._feedback.patient = False  # until it is seen whether this one asks for packets again
         if (room := self._rooms.of(peer)) is not None:
             self._dispatch.join(room)
             room.play(peer, now_ns, media_ns)
@@ -336,16 +340,17 @@ class RtspAudience(PacketAudience):
             with self._session(peer, now_ns):
                 self._hear(peer, now_ns)
         for sayer, data in self._dispatch.risen(now_ns):
-            self._feedback.put(sayer, data)
-        for sayer, data in self._feedback.turn(now_ns):
+            self._feedback.put(sayer, data, now_ns)
+        for sayer, data, came_ns in self._feedback.turn(now_ns):
             now_ns = self._clock.now_ns()  # it was read only now: earlier, and it might not have been sent by then
+            age_ns = now_ns - came_ns
             if isinstance(sayer, Peer):
                 with self._session(sayer, now_ns):
-                    sayer.sender.receive(FEEDBACK, Batch(data, len(data)), now_ns)
+                    sayer.sender.receive(FEEDBACK, Batch(data, len(data)), now_ns, age_ns=age_ns)
                     if sayer.sender.heard_ns is not None:
                         sayer.heard_ns = max(sayer.heard_ns, sayer.sender.heard_ns)
             else:
-                sayer.sender.receive(FEEDBACK, Batch(data, len(data)), now_ns)
+                sayer.sender.receive(FEEDBACK, Batch(data, len(data)), now_ns, age_ns=age_ns)
             self._send(sayer, now_ns)
         due = self._due_ns is not None and now_ns >= self._due_ns
         if due or now_ns >= self._looked_ns + LOOK_NS or not self.network.clear:
@@ -373,9 +378,20 @@ class RtspAudience(PacketAudience):
                 self._send(peer, now_ns)
         for room in self._rooms:
             self._see_to_room(room, now_ns)
+        self._feedback.patient = self._nothing_urgent()
         take_pulses(self.peers, self._rooms, now_ns)
         timers = [one.sender.timer_at() for one in (*self.peers, *self._rooms)]
         self._due_ns = min((timer for timer in timers if timer is not None), default=None)
+
+    def _nothing_urgent(self) -> bool:
+        """Whether clients send reports alone, and so many of them that a turn for each would cost more than they do.
+
+        Packets that are asked for again are urgent, and so are pictures that need no other.
+        """
+        if self._pictures.codec is not None or not self._dispatch.direct:
+            return False
+        outlets = [outlet for peer in self.peers if peer.playing for outlet in peer.sender.outlets.values()]
+        return len(outlets) > FEW and all(outlet.again is None for outlet in outlets)
 
     def _see_to_room(self, room: Room, now_ns: int) -> None:
         """Nothing is sent to a group that nobody listens to; and its reports leave in time."""
@@ -391,6 +407,7 @@ class RtspAudience(PacketAudience):
     def rewind(self) -> None:
         """The clip starts again at the next PLAY; timestamps will be others."""
         self._start_ns = None
+        self._feedback.patient = False
         self._packing.restart()
         for peer in self.peers:
             peer.has_played = False
@@ -461,7 +478,7 @@ class RtspAudience(PacketAudience):
             self._part(peer)
             return
         for report in peer.feed(data, now_ns) if data else ():
-            self._feedback.put(peer, report)
+            self._feedback.put(peer, report, now_ns)
         with _own_work():  # reports at once, before any frame is due: a way that is shut shows
             self._send(peer, now_ns)
             if (room := self._rooms.of(peer)) is not None:

@@ -3,6 +3,7 @@
 Pictures come first: whatever comes, and from however many, reading it takes a part of the server's thread and no more.
 Datagrams of strangers, and about sources that nobody has, are dropped at a look. What is over the budget waits, in the
 sockets and in a short queue for each client; clients have their turns by address, so that nobody's reports starve.
+Where nothing urgent can be among it, it waits for the next turn that there is anyway.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ TURN_NS = 1_000_000
 REST_NS = 4_000_000
 """After a turn that used all of it, before the sockets are looked at again: feedback takes a fifth of the time at most,
 however fast it comes and the turns follow on each other."""
+
+PATIENCE_NS = 50_000_000
+"""How long what is not urgent may wait for a turn that something else brings about, and then as long for one of its
+own: a turn for each report of many clients would cost more than what is in them."""
 
 READ_A_TURN = 64
 """Datagrams of one socket, before the others' are read."""
@@ -55,41 +60,64 @@ class Feedback:
         self._ready: OrderedDict[Datagrams, None] = OrderedDict()  # whose turn it is to be read first
         self._turns: OrderedDict[str, deque[Recipient]] = OrderedDict()  # whose reports wait, by address
         self._resume_ns: int | None = None
+        self._watching = True  # the selector tells of what comes
+        self._patient = False
+        self._ages = True  # all sockets tell how old what they have is
+
+    @property
+    def patient(self) -> bool:
+        """Whether nothing that comes is urgent. It waits then, where sockets tell how long it has."""
+        return self._patient
+
+    @patient.setter
+    def patient(self, value: bool) -> None:
+        if value != self._patient:
+            self._patient = value
+            if self._resume_ns is None or not self._watching:
+                self._resume_ns = self._clock.now_ns()  # the next turn sees to it
 
     def watch(self, link: Datagrams, selector: selectors.BaseSelector) -> None:
         """Read what comes to a socket; the selector tells of it, with this object, and is told when to look away."""
         self._selector = selector
         self._links[link] = None
-        if self._resume_ns is None:
+        self._ages = link.ask_for_ages() and self._ages
+        if self._watching:
             selector.register(link, selectors.EVENT_READ, self)
 
     def forget(self, link: Datagrams) -> None:
         """Read it no more: it is about to be closed."""
         del self._links[link]
         self._ready.pop(link, None)
-        if self._resume_ns is None and self._selector is not None:
+        if self._watching and self._selector is not None:
             self._selector.unregister(link)
 
     def ready(self, link: Datagrams) -> None:
         """Something has come to a socket."""
         self._ready[link] = None
 
-    def put(self, peer: Recipient, data: bytes) -> None:
-        """A report or a NACK came, over a client's own connection or from its address."""
+    def put(self, peer: Recipient, data: bytes, came_ns: int) -> None:
+        """A report or a NACK came, at some moment, over a client's own connection or from its address."""
         if len(data) > REPORT_BYTES:
             return
         if not peer.reports:
             self._turns.setdefault(peer.address[0], deque()).append(peer)
         elif len(peer.reports) >= MOST_WAITING:
             peer.reports.popleft()
-        peer.reports.append(data)
+        peer.reports.append((data, came_ns))
 
     def wake_at(self) -> int | None:
         """When there is time for more of it; None while nothing had to wait."""
+        if self._resume_ns is not None and self._waits and not self._ready and not self._turns:
+            return self._resume_ns + PATIENCE_NS
         return self._resume_ns
 
-    def turn(self, now_ns: int) -> Iterator[tuple[Recipient, bytes]]:
-        """What there is time for now: a client, and what came from it."""
+    @property
+    def _waits(self) -> bool:
+        """Whether what comes is left for later."""
+        return self._patient and self._ages
+
+    def turn(self, now_ns: int) -> Iterator[tuple[Recipient, bytes, int]]:
+        """What there is time for now: a client, what came from it, and when."""
         if self._resume_ns is not None:
             if now_ns < self._resume_ns:
                 return
@@ -102,42 +130,51 @@ class Feedback:
             if self._clock.now_ns() >= began_ns + TURN_NS:
                 break
         if self._turns or self._ready:
-            self._look_away()
+            self._look_away(REST_NS)
+        elif self._waits:
+            self._look_away(PATIENCE_NS)
 
-    def _next(self) -> tuple[Recipient, bytes] | None:
+    def _next(self) -> tuple[Recipient, bytes, int] | None:
         """The next client's oldest report: by address in turns, and at one address by client."""
         while self._turns:
             host, peers = self._turns.popitem(last=False)
             peer = peers.popleft()
-            data = peer.reports.popleft() if peer.reports else None
+            said = peer.reports.popleft() if peer.reports else None
             if peer.reports:
                 peers.append(peer)
             if peers:
                 self._turns[host] = peers
-            if data is not None and not peer.gone:
-                return peer, data
+            if said is not None and not peer.gone:
+                return peer, *said
         return None
 
     def _read(self, link: Datagrams) -> None:
-        for data, address in link.receive(READ_A_TURN):
+        found = link.receive_aged(READ_A_TURN)
+        if len(found) >= READ_A_TURN and not self._watching:
+            self._ready[link] = None  # nothing else tells that there is more
+        for data, address, age_ns in found:
             known = self._clients.get(address[0])
             if known is None or len(data) > REPORT_BYTES:
                 continue
             about = {id(known[ssrc]): (known[ssrc], ssrc) for ssrc in rtcp.subjects(data)[::-1] if ssrc in known}
             for peer, ssrc in about.values():
                 self._came(peer, data, address[0])
-                for arrived in self._rise(peer, ssrc, data, self._clock.now_ns()):
-                    self.put(peer, arrived)
+                now_ns = self._clock.now_ns()
+                for arrived in self._rise(peer, ssrc, data, now_ns):
+                    self.put(peer, arrived, now_ns - age_ns)
 
-    def _look_away(self) -> None:
-        self._resume_ns = self._clock.now_ns() + REST_NS
-        if self._selector is not None:
+    def _look_away(self, rest_ns: int) -> None:
+        self._resume_ns = self._clock.now_ns() + rest_ns
+        if self._watching and self._selector is not None:
+            self._watching = False
             for link in self._links:
                 self._selector.unregister(link)
 
     def _look_again(self) -> None:
         self._resume_ns = None
-        if self._selector is not None:
+        if not self._watching and not self._waits and self._selector is not None:
+            self._watching = True
             for link in self._links:
                 self._selector.register(link, selectors.EVENT_READ, self)
-                self._ready.setdefault(link)  # before the selector tells of it: else what waits here would keep it out
+        for link in self._links:
+            self._ready.setdefault(link)  # before the selector tells of it: else what waits here would keep it out

@@ -171,7 +171,7 @@ class Recipient(Protocol):
     sender: Sender
     routes: dict[str, Route]
     gone: bool
-    reports: deque[bytes]
+    reports: deque[tuple[bytes, int]]
 
     @property
     def waiting(self) -> int:
@@ -231,7 +231,9 @@ class Peer:
     routes: dict[str, Route] = field(default_factory=dict)
     has_played: bool = False
     gone: bool = False
-    reports: deque[bytes] = field(default_factory=deque)  # that there was no time to read yet
+    reports: deque[tuple[bytes, int]] = field(
+        default_factory=deque
+    )  # not read yet, and when they came
     admission: Admission | None = None  # who may join, where not everybody may
     proved: bool = False  # it has shown that it may
     sources: dict[str, tuple[int, int]] = field(default_factory=dict)

@@ -31,7 +31,7 @@ class Room:
     members: dict[Peer, set[str]] = field(default_factory=dict)
     """Who has asked for which streams."""
     gone: bool = False
-    reports: deque[bytes] = field(default_factory=deque)
+    reports: deque[tuple[bytes, int]] = field(default_factory=deque)
     pulse: Pulse = field(default_factory=Pulse)
     reporters: dict[int, str] = field(default_factory=dict)
     """The addresses that reports come from, by who reports (SSRC)."""

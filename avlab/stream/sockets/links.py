@@ -16,6 +16,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any, Protocol
 
+from avlab.stream.sockets import ages
 from avlab.stream.sockets.protocols import Address as Address
 from avlab.stream.sockets.protocols import Connection
 from avlab.wire.batch import Batch, batches
@@ -121,7 +122,7 @@ class UdpLink:
         self._singly: dict[Address, None] = {}  # destinations that are sent each packet by itself, oldest first
         self._failures = 0  # in a row
         self._kernel_dropped = self._told_dropped = 0
-        self._told_refusals = False
+        self._told_refusals = self._tells_ages = False
         self._held = memoryview(bytearray(ROOM))  # what has been read and belongs together
 
     @property
@@ -298,11 +299,8 @@ class UdpLink:
             except OSError as error:
                 # An ICMP message about something sent earlier: a refused port (on Windows WinError 10054), a host or
                 # network that cannot be reached (RFC 1122 4.1.3.3). The next datagram is not harmed.
-                self._failures += 1
                 tries += 1
-                if error.errno in FAULTS or self._failures > MAX_FAILURES:
-                    raise
-                if tries == TRIES or error.errno in SHORTAGES:
+                if self._gives_up(error, tries):
                     break
                 continue
             self._failures = 0
@@ -337,6 +335,30 @@ class UdpLink:
         if end:
             out.add_batch(Batch(bytes(held[:end]), step), source)
         return out.batches()
+
+    def _gives_up(self, error: OSError, tries: int) -> bool:
+        """Whether to read no more for now, after so many errors of one call. Raises the error of a broken socket."""
+        self._failures += 1
+        if error.errno in FAULTS or self._failures > MAX_FAILURES:
+            raise error
+        return tries == TRIES or error.errno in SHORTAGES
+
+    def ask_for_ages(self) -> bool:
+        """Have `receive_aged` tell how old datagrams are; whether the system can."""
+        self._tells_ages = ages.ask_for_ages(self.socket)
+        return self._tells_ages
+
+    def receive_aged(self, most: int = 64) -> list[tuple[bytes, Address, int]]:
+        """As `receive`, and how many ns ago each came; 0 where that was not asked for, or is not to be had."""
+        if not self._tells_ages:
+            return [(data, address, 0) for data, address in self.receive(most)]
+        out = ages.receive(self.socket, most, self._gives_up)
+        if len(out) < most:
+            self._failures = 0
+        if self.tap is not None:
+            for data, address, _ in out:
+                self.tap.udp(Batch(data, len(data)), address, self.socket.getsockname(), sent=False)
+        return out
 
     def _rest_comes(self) -> bool:
         """Whether something comes within `REST_S`: waited for to the microsecond, which epoll does not."""

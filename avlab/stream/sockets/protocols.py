@@ -96,6 +96,12 @@ class Datagrams(Protocol):
     def receive(self, most: int = 64) -> list[tuple[bytes, Address]]:
         """The datagrams that wait, each by itself."""
 
+    def ask_for_ages(self) -> bool:
+        """Have `receive_aged` tell how old datagrams are; whether that can be told."""
+
+    def receive_aged(self, most: int = 64) -> list[tuple[bytes, Address, int]]:
+        """As `receive`, and how many ns ago each came; 0 where that cannot be told."""
+
     def receive_batches(self, most: int = 64) -> list[tuple[Batch, Address]]:
         """The datagrams that wait, some of one size in one batch."""
 
