@@ -12,6 +12,8 @@ from packets import stored
 from avlab.wire.rtcp import (
     MAX_NACK_FIELDS,
     Bye,
+    Delay,
+    ExtendedReport,
     Nack,
     ReceiverReport,
     ReportBlock,
@@ -21,7 +23,9 @@ from avlab.wire.rtcp import (
     ns_to_ntp,
     ntp_to_ns,
     parse_compound,
+    serialize_bye,
     serialize_compound,
+    serialize_sender_report,
 )
 from avlab.wire.rtp import Reception
 from avlab.wire.units import NS, WireError
@@ -46,6 +50,25 @@ def test_a_compound_comes_back_as_it_was(report: SenderReport | ReceiverReport, 
     assert len(data) % 4 == 0
     assert parse_compound(data) == packets
     assert parse_compound(memoryview(data)) == packets
+
+
+@given(
+    st.tuples(U32, st.integers(0, (1 << 64) - 1), U32, U32, U32), st.text(max_size=20),
+    st.lists(st.builds(Delay, U32, U32, U32), max_size=3),
+)  # fmt: skip
+def test_a_senders_report_is_the_compound_of_its_parts(
+    fields: tuple[int, int, int, int, int], cname: str, delays: list[Delay]
+) -> None:
+    packets: list[RtcpPacket] = [SenderReport(*fields), Sdes(fields[0], cname)]
+    packets += [ExtendedReport(fields[0], delays=tuple(delays))] if delays else []
+    made = serialize_sender_report(*fields, cname=cname, delays=delays)
+    assert made == serialize_compound(packets)
+    assert made + serialize_bye(fields[0]) == serialize_compound([*packets, Bye((fields[0],))])
+
+
+def test_a_senders_report_with_a_number_too_large_is_refused() -> None:
+    with pytest.raises(WireError, match="does not fit"):
+        serialize_sender_report(1 << 32, 0, 0, 0, 0, cname="x")
 
 
 def test_the_bytes_are_those_of_rfc_3550() -> None:

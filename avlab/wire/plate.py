@@ -40,7 +40,9 @@ class Plate:
         data = bytearray(blank.data)
         # Their headers, wherever they stand: the last packet may be shorter, and has a whole one.
         heads = np.ndarray((blank.total,), _HEADS, data, strides=(blank.size,))
-        heads["timestamp"] = timestamp + np.arange(blank.total, dtype=np.uint32) * np.uint32(packed.ticks)
+        heads["timestamp"] = timestamp
+        if kind.ticks:
+            heads["timestamp"] += np.arange(blank.total, dtype=np.uint32) * np.uint32(kind.ticks)
         self.timestamp, self.ticks, self.marker = timestamp, kind.ticks, kind.marker
         self._sequences, self._sources = heads["sequence"], heads["ssrc"]
         self._count = blank.total

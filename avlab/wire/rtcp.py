@@ -45,6 +45,7 @@ _VERSION_2 = 0x80
 _PADDING = 0x20
 _HEADER = struct.Struct("!BBH")
 _SENDER = struct.Struct("!IQIII")
+_SENDER_REPORT = struct.Struct("!BBHIQIII")  # of six words behind the first
 _BLOCK = struct.Struct("!IB3sIIII")
 _XR_BLOCK = struct.Struct("!BxH")  # its type, and how many words follow
 _DELAY = struct.Struct("!III")
@@ -185,6 +186,30 @@ def serialize_compound(packets: Sequence[RtcpPacket]) -> bytes:
         raise WireError(f"A number in an RTCP packet does not fit its field: {error}.") from None
 
 
+def serialize_sender_report(
+    ssrc: int, ntp: int, rtp_timestamp: int, packets: int, octets: int, *, cname: str, delays: Sequence[Delay] = ()
+) -> bytes:
+    """What `serialize_compound` makes of a `SenderReport` without blocks, an `Sdes` and, where there are `delays`, an
+    `ExtendedReport` of them: each client is sent it all the time.
+    """
+    try:
+        report = _SENDER_REPORT.pack(_VERSION_2, SR, 6, ssrc, ntp, rtp_timestamp, packets, octets)
+    except struct.error as error:
+        raise WireError(f"A number in an RTCP packet does not fit its field: {error}.") from None
+    answers = _serialize(ExtendedReport(ssrc, delays=tuple(delays))) if delays else b""
+    return report + _serialize_cname(ssrc, cname) + answers
+
+
+def serialize_bye(ssrc: int) -> bytes:
+    """What ends a source's last compound packet."""
+    return _serialize(Bye((ssrc,)))
+
+
+@lru_cache(maxsize=512)
+def _serialize_cname(ssrc: int, cname: str) -> bytes:
+    return _serialize_sdes(Sdes(ssrc, cname))
+
+
 def _serialize(packet: RtcpPacket) -> bytes:
     match packet:
         case SenderReport():
@@ -249,6 +274,8 @@ def _frame(packet_type: int, count: int, body: bytes) -> bytes:
 
 
 def _serialize_blocks(blocks: Sequence[ReportBlock]) -> bytes:
+    if not blocks:
+        return b""
     return b"".join(
         _BLOCK.pack(
             block.ssrc,

@@ -50,6 +50,10 @@ class EncodedFrame:
     coding: str = JPEG_CODING
     key: bool = True
 
+    def encoded_at(self, now_ns: int) -> EncodedFrame:
+        """The same, whose encoding has ended now. `dataclasses.replace` takes five times as long."""
+        return EncodedFrame(self.index, self.pts_ns, self.data, self.width, self.height, now_ns, self.coding, self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

@@ -28,7 +28,7 @@ REST_NS = 4_000_000
 """After a turn that used all of it, before the sockets are looked at again: feedback takes a fifth of the time at most,
 however fast it comes and the turns follow on each other."""
 
-PATIENCE_NS = 50_000_000
+PATIENCE_NS = 80_000_000
 """How long what is not urgent may wait for a turn that something else brings about, and then as long for one of its
 own: a turn for each report of many clients would cost more than what is in them."""
 

@@ -231,9 +231,7 @@ class Peer:
     routes: dict[str, Route] = field(default_factory=dict)
     has_played: bool = False
     gone: bool = False
-    reports: deque[tuple[bytes, int]] = field(
-        default_factory=deque
-    )  # not read yet, and when they came
+    reports: deque[tuple[bytes, int]] = field(default_factory=deque)  # not read yet, and when they came
     admission: Admission | None = None  # who may join, where not everybody may
     proved: bool = False  # it has shown that it may
     sources: dict[str, tuple[int, int]] = field(default_factory=dict)

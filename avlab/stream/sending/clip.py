@@ -7,7 +7,7 @@ gets to each of them is the audience's business.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from avlab.core.events import Offered, SoundOffered
@@ -194,7 +194,7 @@ class Sending:
                 skipped.append(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0))
                 continue
             frame = self._pictures.encoded(picture, width=self.width, quality=self.quality)
-            frame = replace(frame, encoded_ns=self._clock.now_ns())
+            frame = frame.encoded_at(self._clock.now_ns())
             self.encoded_width = frame.width
             unit = None
             try:
