@@ -318,7 +318,7 @@ def parse_compound(data: bytes | memoryview) -> list[RtcpPacket]:
     return packets
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _bodies(data: bytes) -> tuple[tuple[int, int, bytes], ...]:
     """Type, count and body of each packet of a datagram, without padding; it is asked several things. WireError."""
     if not data:
@@ -366,22 +366,21 @@ class Asked(NamedTuple):
 def subjects(data: bytes) -> list[int]:
     """The sources whose reception a datagram reports, or whose packets it asks for; looked at, and not yet read.
 
-    Cheap, for whoever is sent more than there is time to read. Empty where a length cannot be.
+    Cheap, for whoever is sent more than there is time to read, and of use to whoever reads it next. Empty where a
+    length cannot be.
     """
     found: list[int] = []
-    position, size = 0, len(data)
-    while position + 8 <= size:
-        first, packet_type, words = _HEADER.unpack_from(data, position)
-        end = position + 4 + 4 * words
-        if first & 0xC0 != _VERSION_2 or end > size:
-            return []
+    try:
+        bodies = _bodies(data)
+    except WireError:
+        return found
+    for packet_type, count, body in bodies:
         if packet_type in (SR, RR):
-            start = position + (4 + _SENDER.size if packet_type == SR else 8)
-            blocks = range(start, min(start + (first & 0x1F) * _BLOCK.size, end - 3), _BLOCK.size)
-            found += [int.from_bytes(data[at : at + 4], "big") for at in blocks]
-        elif (packet_type, first & 0x1F) in _ASKS and end >= position + 12:
-            found.append(int.from_bytes(data[position + 8 : position + 12], "big"))
-        position = end
+            start = _SENDER.size if packet_type == SR else 4
+            blocks = range(start, min(start + count * _BLOCK.size, len(body) - 3), _BLOCK.size)
+            found += [int.from_bytes(body[at : at + 4], "big") for at in blocks]
+        elif (packet_type, count) in _ASKS and len(body) >= 8:
+            found.append(int.from_bytes(body[4:8], "big"))
     return found
 
 

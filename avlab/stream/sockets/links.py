@@ -182,15 +182,17 @@ class UdpLink:
         most, control = _segmented(size)
         if most < 2:
             return self._send_singly(batch.datagrams(), to)
-        data, sent = batch.data, 0
+        burst: Any = batch.data
+        view, sent = burst if count <= most else memoryview(burst), 0
         while sent < count:
-            burst: Any = data
             if count > most:
-                burst = memoryview(data)[sent * size : (sent + most) * size]
+                burst = view[sent * size : (sent + most) * size]
                 if len(burst) <= size:
                     return sent + self._send_singly([bytes(burst)], to)
             try:
                 self._messages.sendmsg((burst,), control, 0, to if "%" not in to[0] else sockaddr(to))
+                if count <= most:
+                    return count
                 sent = min(count, sent + most)
             except BlockingIOError:
                 return sent
