@@ -252,7 +252,7 @@ class Presenting:
 
     def take_sounds(self, chunk: SoundChunk) -> list[str]:
         """Packets of sound that came together: as `take_sound` for each."""
-        pts_ns, now_ns = chunk.pts_ns, chunk.now_ns
+        _, _, _, pts_ns, now_ns = chunk
         self._sound_ns = now_ns
         if self._clock.base_ns is None:
             self._start.arrived("audio", pts_ns[0], now_ns)
@@ -315,7 +315,7 @@ class Presenting:
         if self._order.waiting or self._adaptive or self._tells_later:
             moments = (at_ns, *self._further(base_ns))
             at_ns = min([moment for moment in moments if moment is not None], default=None)
-        if not self._buffer.idle and base_ns is not None and not self._playout.at_once:
+        if base_ns is not None and not self._playout.at_once:
             ripe_ns = self._buffer.ripe_pts_ns
             if ripe_ns is not None:
                 at_ns = base_ns + ripe_ns if at_ns is None else min(at_ns, base_ns + ripe_ns)
@@ -367,7 +367,8 @@ class Presenting:
                 self.readings.clear()
         if self._adaptive:
             self._steer(now_ns)
-        if not buffer.idle:
+        busy = not buffer.idle
+        if busy:
             if clock.base_ns is not None and not playout.at_once:
                 buffer.ripen(now_ns - clock.base_ns, now_ns)
                 self._take_frames(now_ns)
@@ -377,7 +378,8 @@ class Presenting:
         if due_ns is not None and due_ns <= now_ns:
             self._present(now_ns)
         self._moved_ns = now_ns
-        self._expire(now_ns)
+        if busy:
+            self._expire(now_ns)
         if self._order.waiting:
             self._decode(now_ns)
         if sound is not None:

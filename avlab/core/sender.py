@@ -62,6 +62,9 @@ class SendState(Enum):
     ENDED = auto()
 
 
+_PLAYING = SendState.PLAYING  # looking up a member takes as long as a call, and each packet's moment asks for it
+
+
 @dataclass(slots=True)
 class Hearing:
     """What one receiver last said of a stream, when, and how many octets had been sent by then."""
@@ -261,7 +264,8 @@ class Sender:
         Nothing, and 0, when the client does not play or has no such stream, or there is nothing in it.
         """
         outlet = self.outlets.get(stream)
-        if outlet is None or self.state is not SendState.PLAYING or not packed.total:
+        count = packed.total
+        if outlet is None or self.state is not _PLAYING or not count:
             return 0
         outlet.frames += 1
         reported_ns = outlet.reported_ns
@@ -274,7 +278,6 @@ class Sender:
             data = bytearray(stamped[0].data)
             data[1] |= MARKER
             stamped[0] = Batch(bytes(data), stamped[0].size)
-        count = packed.total
         spread = outlet.spreads and (self.spread > 0 or bool(outlet.waiting))
         if not spread and outlet.parity is None and outlet.own is None and not outlet.waiting:
             outlet.number += count
@@ -378,7 +381,7 @@ class Sender:
 
     def timer_at(self) -> int | None:
         """When `handle_timer` has something to do next; None while it has not."""
-        at_ns = self._report_ns if self.state is SendState.PLAYING else None
+        at_ns = self._report_ns if self.state is _PLAYING else None
         if self._spreading:
             for outlet in self.outlets.values():
                 due_ns = outlet.spreader.wake_at()
@@ -429,21 +432,20 @@ class Sender:
 
     def _let_out(self, outlet: Outlet, batch: Batch, repair: str, now_ns: int) -> None:
         """A batch goes out."""
-        size, total = batch.length, batch.total
+        size, total, packets = batch.length, batch.total, outlet.packets
         outlet.sent_bytes += size
         if repair and (own := outlet.own) is not None and repair == own.name:
             sent = Sent(now_ns, outlet.stream, own.ssrc, own.number, batch, repair)
             self._outgoing.append(Outgoing(outlet.media, batch, sent))
             own.number += total
             return
-        if outlet.began_ns is None:
+        if not packets:
             outlet.began_ns = now_ns
-        number = outlet.first_sequence + outlet.packets
-        outlet.packets += total
+        outlet.packets = packets + total
         outlet.octets += size - HEADER_BYTES * total
         if outlet.again is not None:
             outlet.again.sent(batch, now_ns)
-        sent = _new(Sent, (now_ns, outlet.stream, outlet.ssrc, number, batch, repair, None))
+        sent = _new(Sent, (now_ns, outlet.stream, outlet.ssrc, outlet.first_sequence + packets, batch, repair, None))
         self._outgoing.append(_new(Outgoing, (outlet.media, batch, sent)))
 
     def _send_again(self, outlet: Outlet, again: RtxSender, nack: rtcp.Asked, now_ns: int) -> None:

@@ -64,9 +64,9 @@ class SenderRecording:
             return
         if not repair:  # a frame's packets, or a chunk's: what differs between them is known
             timestamp, ticks, marks, ends = spanned(batch)
-            of, became = STREAM_CODE[stream], PACKET_CODE[fate]
+            of, became, keep_run = STREAM_CODE[stream], PACKET_CODE[fate], self._keep_run
             known = count, of, ssrc, number, timestamp, ticks, marks, ends, size, last, time_ns, UNKNOWN, became
-            self._keep_run(_new(PacketRun, known))
+            keep_run(_new(PacketRun, known))
             return
         # Each packet of a batch has its header `size` after the one before; the last one has a whole header, too.
         headers = np.ndarray((count,), _HEADERS, batch.data, strides=(max(size, HEADER_BYTES),))
@@ -203,7 +203,8 @@ class PlayerRecording:
             if fate is not None:
                 of, became, size, last = STREAM_CODE[stream], PACKET_CODE[fate], sizes[0], sizes[-1]
                 known = count, of, ssrc, sequence, timestamp, ticks, False, marker, size, last, UNKNOWN, time_ns, became
-                self._keep_run(_new(PacketRun, known))
+                keep_run = self._keep_run
+                keep_run(_new(PacketRun, known))
             return
         first = 0
         for fate, alike in groupby(fates):

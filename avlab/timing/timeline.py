@@ -202,7 +202,8 @@ class Timeline:
         anchor, newest = own.anchor, own.newest
         if anchor is None or newest is None:
             return None
-        usual = 0 <= first - newest.ticks <= own.ahead and now_ns >= newest.now_ns
+        before, before_ns = newest
+        usual = 0 <= first - before <= own.ahead and now_ns >= before_ns
         if not usual and self.leaps(stream, first, now_ns):
             return None
         since, media_ns, rate = anchor
