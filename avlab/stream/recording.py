@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby, repeat
 from typing import Any
 
 import numpy as np
@@ -82,18 +82,15 @@ class SenderRecording:
             fate=fate,
         )
 
-    def passed_on(self, plate: Plate, stream: str, each: Iterable[tuple[int, int, int]]) -> None:
+    def passed_on(self, plate: Plate, stream: str, each: Sequence[tuple[int, int, int]]) -> None:
         """Rows for the packets of one frame that went to many: source, first number and time of each client's."""
-        count, size, last = plate.batch.total, plate.batch.size, plate.batch.last
-        timestamp, ticks, marker = plate.timestamp, plate.ticks, plate.marker
-        of, became, marks = STREAM_CODE[stream], PACKET_CODE[None], marker and count == 1
-        behind = timestamp, ticks, marks, marker, size, last
-        self._keep_runs(
-            [
-                _new(PacketRun, (count, of, ssrc, number, *behind, time_ns, UNKNOWN, became))
-                for ssrc, number, time_ns in each
-            ]
-        )
+        batch, marker = plate.batch, plate.marker
+        ssrcs, numbers, times_ns = zip(*each, strict=True)
+        first = repeat(batch.total), repeat(STREAM_CODE[stream]), ssrcs, numbers
+        alike = (plate.timestamp, plate.ticks, marker and batch.total == 1, marker, batch.size, batch.last)
+        then = times_ns, repeat(UNKNOWN), repeat(PACKET_CODE[None])
+        rows = zip(*first, *map(repeat, alike), *then, strict=False)
+        self._keep_runs(list(map(_new, repeat(PacketRun), rows)))
 
     def offered(self, event: Offered | SoundOffered) -> None:
         """A row for a frame, or for what each packet of a chunk carries."""

@@ -353,7 +353,7 @@ class RtspAudience(PacketAudience):
                 sayer.sender.receive(FEEDBACK, Batch(data, len(data)), now_ns, age_ns=age_ns)
             self._send(sayer, now_ns)
         due = self._due_ns is not None and now_ns >= self._due_ns
-        if due or now_ns >= self._looked_ns + LOOK_NS or not self.network.clear:
+        if due or now_ns >= self._looked_ns + LOOK_NS or not self._dispatch.clear:
             self._see_to_peers(now_ns)
 
     def _see_to_peers(self, now_ns: int) -> None:

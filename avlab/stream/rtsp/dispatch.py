@@ -46,6 +46,8 @@ class Dispatch:
     def __init__(self, recording: SenderRecording, offload: Offload) -> None:
         self._recording, self._offload = recording, offload
         self._network = self._upward = Network()
+        self.clear = True
+        """Whether there is no network: as it is asked for each client and picture, it is known."""
         self._ways: dict[int, tuple[Recipient, Way[Route]]] = {}  # by the number of the client
         self._way_of: dict[Recipient, Way[Route]] = {}
         self._numbered = 0
@@ -59,7 +61,7 @@ class Dispatch:
 
     @network.setter
     def network(self, value: Network) -> None:
-        self._network, self._upward = value, upward(value)
+        self._network, self._upward, self.clear = value, upward(value), value.clear
 
     # ---- who there is
 
@@ -91,7 +93,7 @@ class Dispatch:
     @property
     def direct(self) -> bool:
         """Whether there is no network between: what is sent leaves at once, as it is."""
-        return self._quiet and self._network.clear
+        return self._quiet and self.clear
 
     def wake_at(self) -> int | None:
         """When the network lets go of something, either way."""
@@ -99,7 +101,7 @@ class Dispatch:
             return None
         moments = (stage.wake_at() for _, way in self._ways.values() for stage in (way.down, way.up))
         at_ns = min((moment for moment in moments if moment is not None), default=None)
-        self._quiet = at_ns is None and self._network.clear
+        self._quiet = at_ns is None and self.clear
         return at_ns
 
     # ---- what clients are sent
@@ -112,7 +114,7 @@ class Dispatch:
     def send_outgoing(self, peer: Recipient, now_ns: int) -> None:
         """As `send`; what the sender tells is left with it."""
         way = self._way_of.get(peer)
-        if way is not None and self._network.clear and way.down.wake_at() is None:
+        if way is not None and self.clear and way.down.wake_at() is None:
             way = None
         pushed = False
         for path, batch, leaving in peer.sender.outgoing():
@@ -143,7 +145,7 @@ class Dispatch:
     def rise(self, peer: Recipient, ssrc: int, data: bytes, now_ns: int) -> list[bytes]:
         """Feedback about a source came from a client over UDP; what of it has come through the network by now."""
         way = self._way_of.get(peer)
-        if way is None or (self._network.clear and way.up.wake_at() is None):
+        if way is None or (self.clear and way.up.wake_at() is None):
             return [data]
         self._quiet = False
         way.up.network = self._upward

@@ -283,7 +283,7 @@ def packed(jpeg: bytes, *, payload_type: int = JPEG, packet_size: int = MAX_PACK
     parts: list[bytes | memoryview] = [b""] * (2 * count)  # headers and what is behind each
     parts[::2] = _heads(head, second - info.scan, room, count)
     parts[1] = extra + jpeg[info.scan : second]
-    parts[3:-2:2] = [scan[at : at + room] for at in range(second, last, room)]
+    parts[3:-2:2] = map(scan.__getitem__, map(slice, range(second, last, room), range(second + room, last + 1, room)))
     parts[-1] = scan[last : info.end]
     return Packed(Batch(b"".join(parts), size))
 
