@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import repeat, starmap
-from math import log1p
+from math import inf, log1p
 from typing import Any, NamedTuple, TypeAlias
 
 from avlab import parts
@@ -108,8 +108,8 @@ class _Queued(NamedTuple):
     @property
     def packet(self) -> InTransit:
         """What leaves."""
-        item = self.item if self.at is None else Part(self.item, self.at, self.at + 1)
-        return InTransit(self.stream, self.size, item, self.reliable)
+        stream, size, item, reliable, at, *_ = self
+        return InTransit(stream, size, item if at is None else Part(item, at, at + 1), reliable)
 
 
 class _Lane:
@@ -356,19 +356,19 @@ class Impairment:
         count, size, last = batch.total, batch.size, batch.last
         draws = list(starmap(lane.draw, repeat((), 4 * count)))  # as in `push_batch`
         lost = lane.losses(self._loss, network, draws[::4]) if not reliable else ()
-        rate, longest_ns = network.rate, network.queue * NS
+        rate, longest_ns = self._rate, network.queue * NS
         if reliable:
             self.reliable_bytes += batch.length
-        numbers, fates = range(count), lost or repeat(False)
-        for at, *drawn in zip(numbers, fates, draws[1::4], draws[2::4], draws[3::4], repeat(None), strict=False):
+        drawn = zip(lost or repeat(False), draws[1::4], draws[2::4], draws[3::4], strict=False)
+        for at, (gone, jitter, copied, copys_jitter) in enumerate(drawn):
             each = size if at < count - 1 else last
-            queued = _new(_Queued, (stream, each, item, reliable, at, *drawn))
+            queued = _new(_Queued, (stream, each, item, reliable, at, gone, jitter, copied, copys_jitter, None))
             if not queue:
                 self._since_ns = now_ns
                 self._enter(queued)
             elif reliable and (held or self._room_ns() > now_ns):
                 held.append(queued)
-            elif reliable or self._since_ns + _transfer_ns(self._bits, rate) - now_ns <= longest_ns:
+            elif reliable or self._since_ns + round(self._bits * 1e6 / rate) - now_ns <= longest_ns:
                 queue.append(queued)
                 self._bits += 8 * each
             else:
@@ -477,6 +477,7 @@ class Impairment:
         self._delay_ns = round(network.steady_delay * NS)
         # Packets that are sent together fare each by itself: before a bottleneck of its own, or in every way.
         self._limited = network.rate is not None
+        self._rate = inf if network.rate is None else network.rate
         self._each = network.bottleneck is not None or callable(network.delay) or callable(network.loss)
         self._loss = 0.0 if callable(network.loss) else network.loss
         self._in_step = not network.reorder and not network.duplicate  # they arrive in order, and none twice
@@ -503,20 +504,20 @@ class Impairment:
 
     def _move_along(self, now_ns: int) -> None:
         """Everything that has happened at the bottleneck by now."""
-        shared, rate = self._in_use.bottleneck, self._in_use.rate
+        shared, rate = self._in_use.bottleneck, self._rate
         queue, held = self._queue, self._held
         passed: list[tuple[_Queued, int]] = []
         while True:
             while held and shared is None and (not queue or self._room_ns() <= now_ns):
                 self._enter(held.popleft())
             departs_ns = self._departs_ns
-            if not queue or departs_ns > now_ns:
+            if departs_ns > now_ns or not queue:
                 break
             queued = queue.popleft()
             passed.append((queued, departs_ns))
             self._bits -= 8 * queued[1]
             self._since_ns = departs_ns
-            self._departs_ns = departs_ns + _transfer_ns(8 * queue[0][1], rate) if queue else NEVER
+            self._departs_ns = departs_ns + round(8 * queue[0][1] * 1e6 / rate) if queue else NEVER
         if passed:
             self._forward(passed)
         while held and shared is not None:
@@ -548,37 +549,31 @@ class Impairment:
         network, lanes, steady_ns, in_step = self._in_use, self._lanes, self._delay_ns, self._in_step
         jitter = network.jitter
         for queued, now_ns in passed:
-            stream, size, item, reliable, at, lost, draw, copied, copys_draw, delay_ns = queued
+            stream, size, item, reliable, at, lost, draw, copied, copys_draw, own_ns = queued
             lane = lanes[stream]
             # Before it is lost: another loss is not to give those after it another jitter.
-            at_ns = lane.wait_ns(jitter, draw, now_ns) if jitter else 0
+            wait_ns = lane.wait_ns(jitter, draw, now_ns) if jitter else 0
             if lost:
                 self._arrive(now_ns, Dropped(queued.packet, "lost"))
                 continue
-            least_ns = now_ns + (steady_ns if delay_ns is None else delay_ns)
-            if network.reorder and not reliable:
-                at_ns = least_ns + _exponential_ns(jitter, draw)
-                copy_ns = least_ns + _exponential_ns(jitter, copys_draw)
-                if at_ns > lane.newest_ns:
-                    lane.newest_ns = at_ns
-            else:
-                # A delay that has just become shorter does not let this packet overtake those before it.
-                at_ns += least_ns
-                if at_ns > lane.newest_ns:
-                    lane.newest_ns = at_ns
-                else:
-                    at_ns = lane.newest_ns
-                copy_ns = at_ns
-            newest = self._newest
-            if in_step and at is not None and newest is not None and newest[0] == at_ns:
-                outcome = newest[2]  # most come with those that were sent before them
-                before = outcome[2] if type(outcome) is InTransit else None
-                if type(before) is Part and before[0] is item and before[2] == at:
-                    part = _new(Part, (item, before[1], at + 1))
-                    newest[2] = _new(InTransit, (stream, outcome[1] + size, part, reliable))
-                    continue
+            least_ns = now_ns + (steady_ns if own_ns is None else own_ns)
+            overtakes = network.reorder and not reliable
+            at_ns = least_ns + (_exponential_ns(jitter, draw) if overtakes else wait_ns)
+            if at_ns > lane.newest_ns:
+                lane.newest_ns = at_ns
+            elif not overtakes:  # a delay that has just become shorter does not let it overtake those before it
+                at_ns = lane.newest_ns
+            if in_step and at:  # most come with those that were sent before them
+                newest = self._newest
+                if newest is not None and newest[0] == at_ns and type(newest[2]) is InTransit:
+                    _, size_before, part, _ = newest[2]
+                    if type(part) is Part and part[0] is item and part[2] == at:
+                        part = _new(Part, (item, part[1], at + 1))
+                        newest[2] = _new(InTransit, (stream, size_before + size, part, reliable))
+                        continue
             self._arrive(at_ns, queued.packet)
             if copied < network.duplicate and not reliable:
+                copy_ns = least_ns + _exponential_ns(jitter, copys_draw) if overtakes else at_ns
                 self._arrive(max(copy_ns, at_ns), Copy(queued.packet))  # the packet itself comes first
 
     def _arrive(self, at_ns: int, outcome: Outcome) -> None:
