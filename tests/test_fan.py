@@ -129,10 +129,26 @@ def test_many_are_sent_what_each_would_be(change: Callable[[Room], None]) -> Non
     rooms = Room(3), Room(3)
     for room, send in zip(rooms, (Room.one_by_one, Room.together), strict=True):
         change(room)
-        for number in range(40):  # reports are due in between
-            room.clock.sleep_until(33 * MS * number)
-            send(room, cut(1 + 7 * (number % 9), 1 + number), 33 * MS * number, list(room.peers))
+        for number in range(50):  # reports are due in between, at the start of each half second
+            room.clock.sleep_until(25 * MS * number)
+            send(room, cut(1 + 7 * (number % 9), 1 + number), 25 * MS * number, list(room.peers))
     assert rooms[0].state == rooms[1].state
+
+
+def test_reports_of_clients_that_came_apart_go_together() -> None:
+    room = Room(3)
+    room.together(cut(3), 0, list(room.peers))  # the first frame is each client's own
+    ways = [peer.sender.outlets["video"] for peer in room.peers]
+    moments: list[list[int]] = [[], [], []]
+    for number in range(1, 100):
+        if number in (4, 7):
+            ways[number // 3].reported_ns = room.clock.now_ns()
+        room.clock.sleep_until(33 * MS * number)
+        room.together(cut(3), 33 * MS * number, list(room.peers))
+        for seen, way in zip(moments, ways, strict=True):
+            if way.reported_ns == room.clock.now_ns():
+                seen.append(number)
+    assert moments == [[16, 31, 46, 61, 76, 91]] * 3
 
 
 def test_who_does_not_get_it_as_it_is_is_sent_nothing() -> None:

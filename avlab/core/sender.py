@@ -32,10 +32,6 @@ SLACK_NS = NS // 10
 """A sender report that is due goes before the next packet, and so long after its time by itself, where none comes:
 a server of many clients would else wake up for each one's reports alone."""
 
-TOGETHER_NS = REPORT_NS // 2
-"""With one client's report go those of others whose last is so long ago, and from then on they go together: to make
-many in a row costs half of what each costs by itself, between pictures."""
-
 FIRST_INTERVAL_NS = NS // 30
 """From one frame to the next, before two have come."""
 
@@ -85,18 +81,21 @@ MOST_HEARD = 512
 class Passing:
     """What many clients get alike of a frame, or of a chunk of sound: all but their packets' sources and numbers.
 
-    `timestamp_offset` is the timestamp of pts 0. The numbers of packets and bytes are those of `packed`. `report_ns` is
-    how long ago a client's last sender report is, for another to go before the frame.
+    `timestamp_offset` is the timestamp of pts 0. The numbers of packets and bytes are those of `packed`. Sender reports
+    of `many` clients go together, before the first frame of each half second: to make them in a row costs half of what
+    each costs by itself, between pictures.
     """
 
-    __slots__ = ("length", "octets", "pts_ns", "report_ns", "stream", "timestamp", "timestamp_offset", "total")
+    __slots__ = ("length", "octets", "pts_ns", "reports_from_ns", "stream", "timestamp", "timestamp_offset", "total")
 
-    def __init__(self, stream: str, packed: Packed, pts_ns: int, *, rate: int, timestamp_offset: int) -> None:
+    def __init__(
+        self, stream: str, packed: Packed, pts_ns: int, now_ns: int, *, rate: int, timestamp_offset: int, many: bool
+    ) -> None:
         self.stream, self.pts_ns, self.timestamp_offset = stream, pts_ns, timestamp_offset
         self.timestamp = rtp_timestamp(pts_ns, rate, timestamp_offset)
         self.total, self.octets = packed.total, packed.octets
         self.length = self.octets + HEADER_BYTES * self.total
-        self.report_ns = REPORT_NS
+        self.reports_from_ns = now_ns - (now_ns % REPORT_NS if many else REPORT_NS - 1)
 
 
 class Outlet:
@@ -329,8 +328,7 @@ class Sender:
         ):
             return None
         reported_ns = outlet.reported_ns
-        if reported_ns is None or now_ns - reported_ns >= frame.report_ns:
-            frame.report_ns = TOGETHER_NS
+        if reported_ns is None or reported_ns < frame.reports_from_ns:
             self._send_report(outlet, now_ns)
         if outlet.spreads and outlet._settled_ns is None:
             outlet.interval_ns(frame.pts_ns)

@@ -6,7 +6,7 @@ It is for those who get its packets as they are, with no network between; the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from avlab.core.events import Sent
 from avlab.core.sender import Passing
@@ -25,16 +25,17 @@ class Fan:
         self._dispatch, self._clock = dispatch, clock
 
     def send(
-        self, track: Track, packed: Packed, pts_ns: int, recipients: Iterable[Recipient], *, size: int
+        self, track: Track, packed: Packed, pts_ns: int, recipients: Sequence[Recipient], *, size: int
     ) -> tuple[int | None, list[Recipient]]:
         """Send one frame, or chunk, of a track, as packets of at most `size` bytes that a `Plate` takes.
 
         Returns when the first send began, and those to whom nothing was sent, as they do not get it as it is.
         """
         stream, total = track.stream, packed.total
-        frame = Passing(stream, packed, pts_ns, rate=track.rate, timestamp_offset=track.timestamp_offset)
+        clock_ns, offset, many = self._clock.now_ns, track.timestamp_offset, len(recipients) > 1
+        frame = Passing(stream, packed, pts_ns, clock_ns(), rate=track.rate, timestamp_offset=offset, many=many)
         plate = Plate(packed, frame.timestamp)
-        batch, stamp, clock_ns = plate.batch, plate.stamp, self._clock.now_ns
+        batch, stamp = plate.batch, plate.stamp
         link: Datagrams | None = None  # the one that was used last
         sent: list[tuple[int, int, int]] = []  # source, first number and time
         others: list[Recipient] = []
