@@ -339,8 +339,12 @@ class Presentation:
 
     def _follow_taps(self, now_ns: int) -> None:
         """A tap has begun or ceased to decide, or to be given pictures ahead of their time."""
-        leader = next((tap for tap in list(self.taps) if tap.decides), None)
-        ahead = {tap for tap in list(self.taps) if tap.ahead}
+        leader, ahead = None, set[Tap]()
+        for tap in list(self.taps):
+            if leader is None and tap.decides:
+                leader = tap
+            if tap.ahead:
+                ahead.add(tap)
         if leader is self._leader and ahead == self._ahead:
             return
         if leader is not self._leader and self._leader is not None:

@@ -138,7 +138,7 @@ class RtspReceiver:
         self._session.ssrc = presentation.player.ssrc
         self._incoming = presentation.player.streams  # what the player knows of each stream
         self.ways: dict[str, _Way] = {}
-        self._looked_ns = 0
+        self._looked_ns = self._cared_ns = 0
         self._overload = Overload(recording, notice)
         self._links: list[Datagrams] = []
         self._link: TcpLink | None = None
@@ -251,7 +251,7 @@ class RtspReceiver:
         for way in self.ways.values():
             for link in way.granted.links or ():
                 selector.register(link, selectors.EVENT_READ, way)
-        self._looked_ns = self._prove_ns = self._play_ns
+        self._looked_ns = self._cared_ns = self._prove_ns = self._play_ns
         self._alive_ns = self._play_ns + self._session.keep_alive_ns
         self._take_tcp(b"", self._play_ns)  # what came with PLAY's answer, and not once more comes
 
@@ -472,6 +472,9 @@ class RtspReceiver:
         self._looked_ns = now_ns
         for path, batch in self._presentation.player.outgoing():
             self._send_rtcp(self.ways[path.stream], batch, now_ns)
+        if now_ns < self._cared_ns + LOOK_NS and now_ns < self._alive_ns:
+            return  # turns come much more often than anything below changes
+        self._cared_ns = now_ns
         silent = now_ns - self._newest_ns() >= SILENCE_NS and not self._asked and self._lost_ns is None
         if now_ns >= self._alive_ns or silent:
             self._send(self._session.keep_alive(), now_ns)
@@ -483,7 +486,7 @@ class RtspReceiver:
         """Whether all has come that will: BYE of the streams that live, or the clip's end as the server has told it."""
         player = self._presentation.player
         if not player.said_goodbye:
-            return self._has_ended(now_ns)
+            return self._cared_ns == now_ns and self._has_ended(now_ns)
         return player.over or self._lost_ns is not None
 
     def deserted(self, now_ns: int) -> bool:
