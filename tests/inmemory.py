@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from avlab.measure.record.trace import Recorder, Trace
-from avlab.media.sources import Picture
+from avlab.media.sources import CHUNK_NS, Picture
 from avlab.network.settings import Network
 from avlab.stream.clock import VirtualClock
 from avlab.stream.places import Places
@@ -322,9 +322,9 @@ class Clip:
 
     def chunks(self) -> Iterator[Chunk]:
         assert self.rate is not None
-        samples = np.zeros((self.rate // 50, self.channels or 1), np.int16)
-        for index in range(-(-self._end_ns * 50 // NS)):
-            yield Chunk(index, index * NS // 50, samples, self.rate)
+        samples = np.zeros((self.rate * CHUNK_NS // NS, self.channels or 1), np.int16)
+        for index in range(-(-self._end_ns // CHUNK_NS)):
+            yield Chunk(index, index * CHUNK_NS, samples, self.rate)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -414,7 +414,7 @@ class SteppedFeed:
         """When the next unit can be taken."""
         machine = self._machine
         assert machine is not None
-        return max(machine.free_ns, self._unit.frame.encoded_ns if self._unit is not None else 0)
+        return max(machine.free_ns, self._unit.encoded_ns if self._unit is not None else 0)
 
     def wake_at(self) -> int | None:
         """When somebody who has found nothing is to look again."""

@@ -190,7 +190,7 @@ def survey(container: InputContainer, streams: Sequence[VideoStream | AudioStrea
         start_ns = stamp * ns // per
         run.start_ns = start_ns if run.start_ns is None else min(run.start_ns, start_ns)
         length = packet.duration or 0
-        run.end_ns = max(run.end_ns, _rounded((stamp + length) * ns, per) + (0 if length else steps[index]))
+        run.end_ns = max(run.end_ns, rounded((stamp + length) * ns, per) + (0 if length else steps[index]))
     shift_ns, joins = 0, []
     for run, after in pairwise(runs):
         shift_ns += run.end_ns - (after.start_ns or 0)
@@ -231,5 +231,6 @@ def by_position(container: InputContainer) -> bool:
     return "mov" not in container.format.name.split(",")
 
 
-def _rounded(value: int, divisor: int) -> int:
+def rounded(value: int, divisor: int) -> int:
+    """The whole number nearest to a quotient, the higher one of two; `divisor` is above 0."""
     return (2 * value + divisor) // (2 * divisor)

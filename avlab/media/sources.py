@@ -40,6 +40,7 @@ from avlab.media.packets import (
     picture_stream,
     picture_ticks,
     played,
+    rounded,
     sound_stream,
     survey,
 )
@@ -366,14 +367,15 @@ class ArraySource:
 
     def pictures(self) -> Iterator[Picture]:
         """The pictures; with `loop` endlessly, the last of a pass shown as long as the one before it."""
-        rate = self.fps or 30
-        index, start_ns, gap_ns = 0, 0, round(NS / rate)
+        rate = self.fps or Fraction(30)
+        ticks, per = NS * rate.denominator, rate.numerator  # a fraction's own arithmetic takes ten times as long
+        index, start_ns, gap_ns = 0, 0, rounded(ticks, per)
         while True:
             first, last_ns = None, -1
             for number, item in enumerate(self._frames):
                 seconds, image = self._read(item, index)
                 first = seconds if first is None else first
-                pts_ns = round(number * NS / rate) if seconds is None else round((seconds - (first or 0.0)) * NS)
+                pts_ns = rounded(number * ticks, per) if seconds is None else round((seconds - (first or 0.0)) * NS)
                 if pts_ns <= last_ns:
                     raise ValueError(f"Frame {index} is at {seconds} s, not after the one before; times must rise.")
                 gap_ns = pts_ns - last_ns if number else gap_ns

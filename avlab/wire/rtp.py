@@ -292,16 +292,23 @@ def _alike(data: bytes, size: int, first: int, after: int) -> int:
         and kinds[-1] & 0x7F == kinds[0]
         and lows == _COUNTING[low : low + count]
         and data[start + 2 : end : size] == highs
-        and strided(data, start + 4, 8, size, count) == data[start + 4 : start + HEADER_BYTES] * count
+        and repeats(data, start + 4, 8, size, end)
     ):
         return count
     # Where they differ is found one by one: in a burst of several frames, say.
     return _alike_one_by_one(data, size, start, count)
 
 
-def strided(data: bytes, first: int, width: int, stride: int, count: int) -> bytes:
-    """`count` pieces of `width` bytes end to end: the first at `first`, each `stride` after the one before."""
-    return np.ndarray((count, width), np.uint8, data, first, (stride, 1)).tobytes()
+def repeats(data: bytes, first: int, width: int, stride: int, end: int) -> bool:
+    """Whether `width` bytes from `first` on are the same again each `stride` bytes, up to `end`.
+
+    By columns, as they are there: an array of them would be made only to be thrown away.
+    """
+    for start in range(first, first + width):
+        column = data[start:end:stride]
+        if column != column[:1] * len(column):
+            return False
+    return True
 
 
 def _alike_one_by_one(data: bytes, size: int, start: int, count: int) -> int:

@@ -37,8 +37,8 @@ class EncodedFrame:
     """One picture as bytes: a baseline JPEG, unless it says otherwise.
 
     `index` counts the frames offered by the source from 0; `pts_ns` is the presentation time in nanoseconds from
-    the start of the clip (a looped clip's goes on rising); `encoded_ns` is when encoding ended, on the sender's clock.
-    `coding` is what the bytes are, and `key` whether they can be decoded without those of pictures before.
+    the start of the clip (a looped clip's goes on rising). `coding` is what the bytes are, and `key` whether they can
+    be decoded without those of pictures before.
     """
 
     index: int
@@ -46,13 +46,8 @@ class EncodedFrame:
     data: bytes
     width: int
     height: int
-    encoded_ns: int = 0
     coding: str = JPEG_CODING
     key: bool = True
-
-    def encoded_at(self, now_ns: int) -> EncodedFrame:
-        """The same, whose encoding has ended now. `dataclasses.replace` takes five times as long."""
-        return EncodedFrame(self.index, self.pts_ns, self.data, self.width, self.height, now_ns, self.coding, self.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from avlab.core.events import Offered, SoundOffered
@@ -37,7 +38,8 @@ class _Ready:
 
     frame: EncodedFrame
     unit: Any  # what the audience made of it; None: it has no room for it
-    chosen_ns: int = 0
+    chosen_ns: int
+    encoded_ns: int
     skipped: tuple[EncodedFrame, ...] = ()
 
     @property
@@ -93,6 +95,7 @@ class Sending:
         self._in_use = Seat(self.pacer)  # keeps its frame when another pacer is chosen, unless it stands still
         self.sound_pacer = DeadlinePacer()
         self._last_media_ns = 0
+        self._lasting: tuple[Fraction | None, int] = None, 0  # a rate, and how long a picture lasts then
         self._told_setting: tuple[int | None, int] | None = None  # at which frames were too large
         self._skipper = Skipper()
         self._paced_ns = 0  # when the pacer got its frame
@@ -194,14 +197,14 @@ class Sending:
                 skipped.append(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0))
                 continue
             frame = self._pictures.encoded(picture, width=self.width, quality=self.quality)
-            frame = frame.encoded_at(self._clock.now_ns())
+            encoded_ns = self._clock.now_ns()
             self.encoded_width = frame.width
             unit = None
             try:
                 unit = self._audience.prepare(frame)
             except FrameTooLargeError as error:  # paced like the others, or a clip of such frames would end at once
                 self._tell_too_large(error)
-            yield _Ready(frame, unit, now_ns, tuple(skipped))
+            yield _Ready(frame, unit, now_ns, encoded_ns, tuple(skipped))
             skipped = []
         if skipped:
             yield _Skipped(tuple(skipped))
@@ -290,8 +293,7 @@ class Sending:
     def _send_frame(self, start_ns: int, due: Due) -> None:
         frame: EncodedFrame = due.item.frame
         if self._punctual:  # the last picture has its time; by a pacer that keeps none it is over when it is sent
-            fps = self._source.fps
-            self._last_media_ns = max(self._last_media_ns, frame.pts_ns + (round(NS / fps) if fps else 0))
+            self._last_media_ns = max(self._last_media_ns, frame.pts_ns + self._lasting_ns())
         if due.item.unit is None:
             self._note_skipped(start_ns, frame)
             return
@@ -310,12 +312,21 @@ class Sending:
                 frame.pts_ns,
                 self._audience.timestamp("video", frame.pts_ns),
                 due.due_ns,
-                encoded_ns=frame.encoded_ns,
+                encoded_ns=due.item.encoded_ns,
                 sent_ns=sent_ns,
                 bytes=len(frame.data),
                 packets=count,
             )
         )
+
+    def _lasting_ns(self) -> int:
+        """How long a picture lasts at the source's rate; 0 where that is not known. Reckoned once for each rate."""
+        fps, lasting_ns = self._lasting
+        if fps is not self._source.fps:
+            fps = self._source.fps
+            lasting_ns = round(NS / fps) if fps else 0
+            self._lasting = fps, lasting_ns
+        return lasting_ns
 
     def _send_sound(self, due: Due) -> None:
         chunk: Chunk = due.item

@@ -23,7 +23,7 @@ from avlab.wire.rtp import (
     REPAIR_BYTES,
     VERSION_2,
     Packed,
-    strided,
+    repeats,
 )
 from avlab.wire.units import JPEG_CODING, WireError
 
@@ -420,7 +420,7 @@ def _in_step(data: bytes, size: int, at: int, count: int) -> int | None:
     high, middle, low = _columns(offset, step, count)
     if data[header + 3 :: size] != low or data[header + 2 :: size] != middle or data[header + 1 :: size] != high:
         return None
-    return offset if strided(data, header + 4, 4, size, count) == data[header + 4 : header + 8] * count else None
+    return offset if repeats(data, header + 4, 4, size, header + count * size) else None
 
 
 def _data_of(data: bytes, size: int, at: int, count: int) -> tuple[bytes, bytes]:
