@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from rawclient import RawClient, until
 
 import avlab
 from avlab.media.codec import encode_jpeg
+from avlab.media.sources import CHUNK_NS
 from avlab.stream.rtsp.media_sockets import MediaSockets
 from avlab.stream.sockets.links import UdpLink
 from avlab.wire.batch import Batch
-from avlab.wire.rtp import REPAIR_BYTES, RtpPacket, check_packet_size
+from avlab.wire.rtp import HEADER_BYTES, REPAIR_BYTES, RtpPacket, check_packet_size
+from avlab.wire.units import NS
 
 FRAMES = 12
 
@@ -54,7 +57,8 @@ def test_a_simulated_run_cuts_pictures_and_sound_into_packets_of_that_size(data:
     whole = int(frames["bytes"].dropna().iloc[0]) - 600
     assert frames["packets"].dropna().iloc[0] >= max(1, whole // size)
     sound = packets.query("stream == 'audio'")
-    assert len(sound) == (4 * 50 if size >= 8000 else {1200: 3 * 200, 576: 7 * 200}[size])
+    chunks, of = 4 * NS // CHUNK_NS, 44100 * CHUNK_NS // NS * 4  # bytes of each, in stereo
+    assert len(sound) == chunks * math.ceil(of / (size - HEADER_BYTES))
     assert trace.settings.query("name == 'packet_size'")["value"].tolist() == [size]
 
 
@@ -139,7 +143,7 @@ def test_pictures_and_sound_come_whole_at_any_size(data: Path, size: int, over: 
     assert len(frames) == 75
     assert set(frames["fate"]) <= {"shown", "late", "skipped"}, "none of them incomplete"
     sound = packets.query("stream == 'audio'")["bytes"]
-    assert sound.max() == (12 + 882 * 4 if size > 4000 else sound.max())
+    assert sound.max() == (HEADER_BYTES + 44100 * CHUNK_NS // NS * 4 if size >= 8000 else sound.max())
 
 
 @pytest.mark.slow

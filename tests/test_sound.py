@@ -488,12 +488,22 @@ def settled(level_ns: int = 100 * MS) -> LevelControl:
     return control
 
 
-def test_the_level_is_the_median_of_the_first_margins() -> None:
+def test_the_level_is_the_middle_of_the_first_margins() -> None:
     control = LevelControl()
     for n in range(SETTLE):
         assert control.wish == 0
         control.arrival(100 * MS if n % 3 else -500 * MS)  # a start that stutters
     assert control.level_ns == control.target_ns == 100 * MS
+
+
+@pytest.mark.parametrize("packets", [1, 2, 3, 4, 5, 6, 7, 9, 12])
+@pytest.mark.parametrize("lasts", [10, 20, 40])
+def test_bursts_that_come_evenly_need_no_correction(packets: int, lasts: int) -> None:
+    """`packets` that come together, each to be heard so much later than the one before, every `lasts` ms."""
+    control = LevelControl()
+    for n in range(3000):
+        control.arrival(60 * MS + n % packets * lasts * MS // packets)
+        assert control.wish == 0
 
 
 def test_a_correction_counts_at_once() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from avlab.media.packets import MediaError
 from avlab.media.sources import CHUNK_NS, ArraySource, ClipSource, open_source
+from avlab.wire.units import NS
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -77,7 +78,7 @@ def noise(n: int, channels: int, seed: int = 0) -> np.ndarray:
 
 
 def joined(source: ClipSource, seconds: float | None = None) -> np.ndarray:
-    chunks = source.chunks() if seconds is None else islice(source.chunks(), round(seconds * 50))
+    chunks = source.chunks() if seconds is None else islice(source.chunks(), round(seconds * NS) // CHUNK_NS)
     return np.concatenate([chunk.samples for chunk in chunks])
 
 
@@ -99,10 +100,10 @@ def test_pictures_and_chunks_are_all_there() -> None:
     assert [picture.index for picture in pictures] == list(range(120))
     assert [picture.pts_ns for picture in pictures] == [round(n * 1e9 / 24) for n in range(120)]
     chunks = list(clip.chunks())
-    assert len(chunks) == 250
+    assert len(chunks) == 5 * NS // CHUNK_NS
     for n, chunk in enumerate(chunks):
         assert (chunk.index, chunk.pts_ns, chunk.rate) == (n, n * CHUNK_NS, 44100)
-        assert chunk.samples.shape == (882, 2)
+        assert chunk.samples.shape == (44100 * CHUNK_NS // NS, 2)
         assert chunk.samples.dtype == np.int16
         assert chunk.samples.flags.c_contiguous
 
@@ -223,7 +224,7 @@ def test_48_khz_is_kept(tmp_path: Path) -> None:
     sound = noise(48000, 2)
     clip = ClipSource(wav(tmp_path / "k.wav", sound, 48000))
     assert (clip.rate, clip.channels, clip.duration_ns) == (48000, 2, 1_000_000_000)
-    assert {chunk.samples.shape for chunk in clip.chunks()} == {(960, 2)}
+    assert {chunk.samples.shape for chunk in clip.chunks()} == {(48000 * CHUNK_NS // NS, 2)}
     assert np.array_equal(joined(clip), sound)
 
 
@@ -260,7 +261,7 @@ def test_a_cover_is_not_a_video(tmp_path: Path) -> None:
     clip = ClipSource(path)
     assert clip.has_audio
     assert not clip.has_video
-    assert len(list(clip.chunks())) >= 50
+    assert len(list(clip.chunks())) >= NS // CHUNK_NS
 
 
 def test_a_raw_stream_goes_by_its_nominal_rate(tmp_path: Path) -> None:
@@ -361,7 +362,7 @@ def test_a_damaged_file_gives_what_decodes_then_says_so(tmp_path: Path) -> None:
     chunks: list[object] = []
     with pytest.raises(MediaError, match="of its sound could not be decoded"):
         list_into(chunks, ClipSource(path).chunks())
-    assert len(chunks) == 250, "silence where the sound is lost"
+    assert len(chunks) == 5 * NS // CHUNK_NS, "silence where the sound is lost"
 
 
 @pytest.mark.parametrize(

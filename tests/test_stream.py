@@ -19,10 +19,12 @@ from avlab.core import presenting
 from avlab.measure.numbers import metrics
 from avlab.media import codec, synth
 from avlab.media.packets import MediaError
+from avlab.media.sources import CHUNK_NS
 from avlab.stream.handle import Handle
 from avlab.stream.playing.tap import Received, Tap
 from avlab.timing import skipping
 from avlab.timing.jitterbuffer import Frame
+from avlab.wire.units import NS
 
 Image = NDArray[np.uint8]
 
@@ -309,7 +311,7 @@ def test_a_clip_that_loops_has_no_seam(tmp_path: Path) -> None:
     assert np.ptp(begin) < 1e-6
     sound = frames.query("stream == 'audio'")
     chunk = sound.groupby("index")["pts"].min()
-    np.testing.assert_allclose(np.diff(chunk), 0.02, atol=1e-6)
+    np.testing.assert_allclose(np.diff(chunk), CHUNK_NS / NS, atol=1e-6)
     due = sound.groupby("index")["due"].min()
     assert np.ptp(due - chunk) < 1e-6
     assert (due - chunk).iloc[0] == pytest.approx(begin.iloc[0], abs=1e-6)

@@ -7,20 +7,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from avlab.media.sources import CHUNK_NS
 from avlab.wire.batch import Batch
 from avlab.wire.payloads.formats import JpegFormat, L16Format
 from avlab.wire.payloads.jpeg import MAX_SCAN, begins_frame, derived_tables, jfif_header, packed
 from avlab.wire.payloads.l16 import packed_sound
 from avlab.wire.payloads.pcm import octets
 from avlab.wire.rtp import HEADER_BYTES, L16_MONO, L16_STEREO, MARKER, MAX_PACKET, Packed
-from avlab.wire.units import JPEG_CODING, Chunk, Samples, WireError
+from avlab.wire.units import JPEG_CODING, NS, Chunk, Samples, WireError
 
 EOI = b"\xff\xd9"
 
 MOST_KEPT = 1_024
 """Pictures that are kept: a clip's sizes come again at each turn, and in the next run."""
 
-CHUNKS_A_SECOND = 50
+CHUNKS_A_SECOND = NS // CHUNK_NS
 """As a clip is read."""
 
 L16_DYNAMIC = 97
