@@ -15,6 +15,8 @@ import tools
 from avlab.media import speaker as module
 from avlab.media.resampling import ResampledFill
 from avlab.media.speaker import (
+    DEVICE_BLOCKS_PER_SECOND,
+    NULL_LATENCY_NS,
     HeardClock,
     NullSpeaker,
     PyAudioSpeaker,
@@ -508,9 +510,11 @@ def test_the_null_speaker_never_drifts(clock: Clock, rate: int, late_ns: int) ->
 
     speaker = null_run(clock, rate, 300, fill)
     assert speaker.error is None
-    assert [heard_ns for _, heard_ns in asked] == [start_ns + (k + 2) * 10 * MS for k in range(len(asked))]
+    assert [heard_ns for _, heard_ns in asked] == [
+        start_ns + (k + 1) * 20 * MS + NULL_LATENCY_NS for k in range(len(asked))
+    ]
     for blocks in (1, 2, 3, 100, 300):
-        assert sum(count for count, _ in asked[:blocks]) == blocks * rate // 100
+        assert sum(count for count, _ in asked[:blocks]) == blocks * rate // DEVICE_BLOCKS_PER_SECOND
 
 
 def test_the_null_speaker_goes_on_from_now_after_a_sleep(clock: Clock) -> None:
@@ -528,7 +532,7 @@ def test_the_null_speaker_goes_on_from_now_after_a_sleep(clock: Clock) -> None:
 
 def test_the_null_speakers_fill_may_fail(clock: Clock) -> None:
     speaker = null_run(clock, RATE, 10, lambda count, heard_ns: np.zeros(1, np.int16))
-    assert "give int16 of shape (480, 2)" in str(speaker.error)
+    assert f"give int16 of shape ({RATE // DEVICE_BLOCKS_PER_SECOND}, 2)" in str(speaker.error)
 
 
 def test_the_null_speaker_starts_and_stops_a_thread_of_its_own() -> None:

@@ -33,7 +33,8 @@ Kind = Literal["auto", "speaker", "null"]
 DEVICE_BLOCKS_PER_SECOND = 50
 """A device asks for 20 ms at a time, heard some 40 ms later. With 10 ms it ran dry beside busy Python threads."""
 
-NULL_BLOCKS_PER_SECOND = 100
+NULL_LATENCY_NS = NS // 100
+"""How long after its asking the null speaker has sound heard: as little as any device."""
 
 RESAMPLED = 48_000
 """Hz. What a device takes that refuses the sound's own rate: all do, but for the oddest."""
@@ -403,9 +404,9 @@ class WillingSpeaker:
 
 
 class NullSpeaker(_Asking):
-    """Keeps time and makes no sound: asks for 10 ms every 10 ms, on absolute deadlines, so it never drifts.
+    """Keeps time and makes no sound: asks for 20 ms every 20 ms, on absolute deadlines, so it never drifts.
 
-    Like a device with one block in its buffer, it asks for what is heard a block later.
+    It asks as often as a device does, for what is heard from `NULL_LATENCY_NS` later on.
     """
 
     name = "no sound (null speaker)"
@@ -419,7 +420,7 @@ class NullSpeaker(_Asking):
         """See `Speaker`."""
         self._begin(fill)
         self._stopping.clear()
-        self._clock.latency_ns = NS // NULL_BLOCKS_PER_SECOND
+        self._clock.latency_ns = NULL_LATENCY_NS
         self._thread = threading.Thread(target=self._run, name="avlab-null-speaker", daemon=True)
         self._thread.start()
 
@@ -428,7 +429,7 @@ class NullSpeaker(_Asking):
         block = played = 0
         while not self._stopping.is_set():
             block += 1
-            due_ns = start_ns + block * NS // NULL_BLOCKS_PER_SECOND
+            due_ns = start_ns + block * NS // DEVICE_BLOCKS_PER_SECOND
             now_ns = time.perf_counter_ns()
             if now_ns - due_ns > _STALL_NS:  # the machine slept: go on from now, as a device would
                 start_ns, block, played = now_ns, 0, 0
@@ -436,7 +437,7 @@ class NullSpeaker(_Asking):
             if now_ns < due_ns and self._stopping.wait((due_ns - now_ns) / NS):
                 return
             self._deadline_ns = time.perf_counter_ns() + _STALL_NS
-            count = block * self.rate // NULL_BLOCKS_PER_SECOND - played
+            count = block * self.rate // DEVICE_BLOCKS_PER_SECOND - played
             played += count
             self._ask(count, due_ns + self._clock.latency_ns)
 

@@ -23,7 +23,7 @@ class Device:
     ValueError for what is out of range.
     """
 
-    block: float = 0.01
+    block: float = 0.02
     """Seconds of sound that it asks for at a time, 0.001 to 1."""
     latency: float = 0.01
     """Seconds from its asking for a block to that being heard, 0 to 5."""
