@@ -28,7 +28,8 @@ class PassingBatch(Batch):
 
 
 class Plate:
-    """The packets of a frame, or of a chunk, that it `takes`, the first of which has this RTP timestamp.
+    """The packets of a frame, or of a chunk, the first of which has this RTP timestamp; ValueError for others than it
+    `takes`.
 
     `batch` is they, as last stamped; `ticks` is how far apart their timestamps are, and `marker` whether the last one
     has it.
@@ -36,7 +37,8 @@ class Plate:
 
     def __init__(self, packed: Packed, timestamp: int) -> None:
         blank, kind = packed.batch, packed.kind
-        assert kind is not None
+        if kind is None:
+            raise ValueError("packets of more than one run are laid out for each client")
         data = bytearray(blank.data)
         # Their headers, wherever they stand: the last packet may be shorter, and has a whole one.
         heads = np.ndarray((blank.total,), _HEADS, data, strides=(blank.size,))

@@ -6,6 +6,7 @@ within bounds.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import sys
@@ -25,13 +26,11 @@ _MOMENT = struct.Struct("@ll")  # struct timespec
 
 def ask_for_ages(sock: Any) -> bool:
     """Have `receive` tell of ages from now on; whether the system can."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    except OSError:
-        return False
-    return True
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            return True
+    return False
 
 
 def receive(sock: Any, most: int, gives_up: Callable[[OSError, int], bool]) -> list[tuple[bytes, Any, int]]:
