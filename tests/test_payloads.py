@@ -58,7 +58,7 @@ class Patched(Chunked):
 
 
 def encoded(data: bytes, index: int = 0, *, key: bool = True, coding: str = OWN_CODING) -> EncodedFrame:
-    return EncodedFrame(index, index * GAP_NS, data, 64, 48, 0, coding, key)
+    return EncodedFrame(index, index * GAP_NS, data, 64, 48, coding, key)
 
 
 def packets_of(packed: Packed, sequence: int, timestamp: int = 0) -> list[bytes]:

@@ -328,7 +328,7 @@ def _other_pictures(data: bytes) -> object:
 def _other_frames() -> list[bytes]:
     out = []
     for kind, form in enumerate((BytesFormat(codec="grey"), OwnFormat(_Joined(), codec="grey"))):
-        made = [form.pack(EncodedFrame(0, 0, bytes(size), 8, 8, 0, "own")) for size in (1, 3_000, 700)]
+        made = [form.pack(EncodedFrame(0, 0, bytes(size), 8, 8, "own")) for size in (1, 3_000, 700)]
         sent = [data for each in made for batch in (each.batch, *each.rest) for data in batch.datagrams()]
         out.append(joined((kind << 1 | data[1] >> 7, data[12:]) for data in sent))
     return out
