@@ -57,7 +57,8 @@ def test_what_is_lost_is_repaired_whatever_the_payload_is(
         until(lambda: shown(client) > 90)
         assert client.error is None
     fates = client.trace.frames.query("stream == 'video'")["fate"].value_counts()
-    assert fates["shown"] / (fates.sum() - fates.get("in_flight", 0)) > 0.85
+    # Those that come late or are skipped are a busy machine's; unrepaired, a third would be incomplete.
+    assert sum(fates.get(fate, 0) for fate in ("incomplete", "lost", "damaged")) < 0.15 * fates.sum()
     if "repair" in more:
         assert (client.trace.packets["fate"] == "recovered").any()
 
