@@ -89,9 +89,21 @@ FIRST = ("test_notebooks.py",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, then those of many tests."""
+    """Long files first, then those of many tests; last, and in a row, those of tests that have to be alone.
+
+    Whoever wants to be alone waits for what the others have begun, and holds up what they would begin: beside a
+    notebook of a minute, that is a minute of every process.
+    """
     count = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.path.name not in FIRST, -count[item.path], item.path))
+    alone = Counter(item.path for item in items if _alone(item))
+    items.sort(
+        key=lambda item: (
+            item.path.name not in FIRST,
+            alone[item.path] / count[item.path],
+            -count[item.path],
+            item.path,
+        )
+    )
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
