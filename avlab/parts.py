@@ -7,6 +7,7 @@ integer nanoseconds. `avlab.testing` holds a part against what stands here, with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -150,7 +151,7 @@ class Pacer(Protocol):
         """
 
     def push(self, item: Any, now_ns: int, /) -> None:
-        """Take a frame.
+        """Take a frame: the next one is handed over when the one before has left.
 
         Args:
             item: The frame, of which nothing but its presentation time, `item.pts_ns`, in ns, is to be read.
@@ -414,7 +415,10 @@ def number(value: Any) -> float | None:
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
-    seconds = float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return -math.inf if value < 0 else math.inf
     return None if seconds != seconds else seconds
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import avlab
@@ -287,7 +289,15 @@ BAD_PACERS = [
     ({"pull": lambda self, now_ns: [Due(self.frames.pop(), "x")]}, "returned a frame due at 'x'"),
     ({"pull": lambda self, now_ns: [avlab.Dropped(self.frames.pop(), "bored")]}, "dropped a frame as 'bored'"),
     ({"pull": lambda self, now_ns: self.frames.clear() or []}, "Mine (holds|gives)"),
+    ({"pull": lambda self, now_ns: [avlab.Dropped(self.frames.pop(), np.zeros(2))]}, "dropped a frame as array"),
+    ({"wake_at": lambda self: 10**400}, r"its wake_at\(\) returned 1000"),
+    ({"__new__": lambda cls: 5}, "the pacer Mine has no method push"),
     ({"notices": lambda self: 1 / 0}, "the pacer Mine failed: ZeroDivisionError"),
+    ({"notices": lambda self: 7}, r"its notices\(\) returned 7: it must be a list of sentences"),
+    ({"notices": lambda self: "late"}, r"its notices\(\) returned 'late'"),
+    ({"notices": lambda self: [1]}, r"its notices\(\) returned \[1\]"),
+    ({"notices": lambda self: np.zeros(2)}, r"its notices\(\) returned array"),
+    ({"notices": lambda self: itertools.repeat("late")}, r"its notices\(\) returned repeat"),
     ({"pull": leaves}, "the pacer Mine failed: SystemExit"),
 ]
 
@@ -322,6 +332,25 @@ class Frame:
 
     def __init__(self, pts_ns: int) -> None:
         self.pts_ns = pts_ns
+
+
+class Answers(Fixed):
+    """Whatever is asked of it that it does not have, it fails of; and it has something to say."""
+
+    told = False
+
+    def __getattr__(self, name: str) -> Any:
+        raise LookupError(name)
+
+    def notices(self) -> list[str]:
+        self.told, told = True, self.told
+        return [] if told else ["a frame is near"]
+
+
+def test_a_pacer_says_what_it_has_to_say_and_what_it_may_leave_out_is_not_called_for() -> None:
+    trace = simulate(30, pacer=Answers, **SHORT)
+    assert list(trace.settings.query("name == 'pacer'")["value"]) == ["Answers", "a frame is near"]
+    assert (trace.frames["fate"] == "shown").all()
 
 
 def test_a_pacer_that_keeps_to_its_contract_is_not_told_of() -> None:
@@ -482,6 +511,24 @@ def test_a_broken_rate_controller_is_named(update: Any, words: str) -> None:
         trace = simulate(30, network=Network(), rate_control=mine, **SHORT)
     assert_it_goes_on(trace, "Quality and width stay as they are")
     assert list(trace.settings.query("name == 'width'")["value"]) == [640]
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        ({"__init__": lambda self: 1 / 0}, "failed: ZeroDivisionError"),
+        ({"__init__": lambda self, rate: None}, "failed: TypeError"),
+        ({"__init__": leaves}, "failed: SystemExit"),
+        ({"__init__": spins}, "had not returned"),
+        ({"__new__": lambda cls: 5}, "has no method update"),
+    ],
+)
+def test_a_rate_controller_that_cannot_be_made_is_named(methods: dict[str, Any], words: str) -> None:
+    mine = type("Mine", (), {"update": lambda self, report: None, **methods})
+    with pytest.warns(PartWarning, match=f"the rate controller Mine {words}"):
+        trace = simulate(30, network=Network(), rate_control=mine, **SHORT)
+    assert_it_goes_on(trace, "Quality and width stay as they are")
+    assert list(trace.settings.query("name == 'rate_control'")["value"]) == ["Mine"]
 
 
 # ---- what never comes back

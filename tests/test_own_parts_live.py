@@ -186,6 +186,7 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
     ("the network's loss fails failed", {"network": avlab.Network(loss=fails)}),
     ("the network's delay <lambda> returned nothing", {"network": avlab.Network(delay=lambda packet, state: None)}),  # type: ignore[arg-type,return-value]
     ("the rate controller Mine failed", {"rate_control": type("Mine", (), {"update": fails})}),
+    ("the rate controller Mine failed", {"rate_control": type("Mine", (), {"__init__": fails, "update": fails})}),
     ("the rate controller Mine returned 7", {"rate_control": type("Mine", (), {"update": lambda self, report: 7})}),
 ]
 

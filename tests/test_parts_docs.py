@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_machines import FPS, Pair
 
@@ -24,7 +26,7 @@ def shown(heading: str) -> dict[str, type]:
     section = DOCS.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert code is not None
-    names: dict[str, Any] = {"avlab": avlab}
+    names: dict[str, Any] = {"avlab": avlab, "np": np, "zlib": zlib}
     exec(code[1].split("\nwith ")[0], names)
     return {name: value for name, value in names.items() if isinstance(value, type)}
 
@@ -47,6 +49,24 @@ def test_the_repairs(name: str) -> None:
     plain, mine = (pair.fates().count("shown") for pair in runs)
     assert plain < 0.85 * 2 * FPS
     assert mine >= (0.98 if name == "Again" else 0.9) * 2 * FPS
+
+
+def test_the_payload_format() -> None:
+    payload = shown("A payload format")["Mine"]
+    testing.check_payload(payload)
+    assert set(in_simulation(payload=payload)["fate"]) == {"shown"}
+
+
+def test_the_codec(data: Path) -> None:
+    codec = shown("A codec")["Grey"]
+    testing.check_codec(codec)
+    assert set(in_simulation(data / "count.mp4", codec=codec)["fate"]) == {"shown"}
+
+
+def in_simulation(clip: Any = FPS, **parts: Any) -> Any:
+    """The pictures of a run in which nothing is lost."""
+    trace = avlab.simulate(clip, seconds=2, width=160, work=0.001, network=avlab.Network(), **parts)
+    return trace.frames.query("stream == 'video'")
 
 
 def test_the_pacer() -> None:

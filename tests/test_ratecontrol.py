@@ -6,13 +6,18 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avlab.core.events import Reported
 from avlab.network.ratecontrol import Aimd, Choice, RateController, Report, controller_named, cost, ladder
+from avlab.parts import PartError
+from avlab.stream.sending.adapting import Adapting
+from avlab.wire.units import NS
 
 BEST = Choice(80, 640)
 FPS = 30
@@ -200,9 +205,43 @@ class Steady:
         return Choice(40, report.width)
 
 
+class Counting:
+    """How many reports it was handed; the third is one too many."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def update(self, report: Report, /) -> Choice | None:
+        self.count += 1
+        if self.count == 3:
+            raise ZeroDivisionError
+        return Choice(40 + self.count, report.width)
+
+
+def test_a_class_is_made_for_its_first_report_and_anew_when_it_is_handed_in_again() -> None:
+    chosen: list[int] = []
+    failures: list[PartError] = []
+    sending = SimpleNamespace(quality=80, width=320, encoded_width=320)
+    adapting = Adapting(sending, lambda choice: chosen.append(choice.quality), failed=failures.append)
+    report = Reported(NS, "video", 1, 0.0, 0, 0, None, 500.0, None)
+    for _ in range(2):
+        adapting.controller = Counting
+        assert adapting.working is Counting
+        for _ in range(4):
+            adapting.heard(report)
+        assert isinstance(adapting.working, Counting)
+    assert chosen == [41, 42] * 2
+    assert len(failures) == 2
+    own = adapting.controller = Counting()
+    adapting.heard(report)
+    assert adapting.working is own
+    assert own.count == 1
+
+
 def test_controllers_by_name_and_of_ones_own() -> None:
     own = Steady()
     assert controller_named(own) is own
+    assert controller_named(Steady) is Steady
     assert isinstance(controller_named("aimd"), Aimd)
     assert controller_named(None) is None
     with pytest.raises(ValueError, match="one of aimd or None, not 'pid'"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from typing import Any
 
 import cv2
@@ -86,6 +88,11 @@ class Jpeg:
 
     def decode(self, data: bytes) -> Any:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+class Grey(Jpeg):
+    def decode(self, data: bytes) -> Any:
+        return np.stack([cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)] * 3, axis=-1)
 
 
 class Difference:
@@ -175,6 +182,7 @@ GOOD: list[tuple[str, Any]] = [
     ("payload", Format),
     ("payload", Format()),
     ("codec", Jpeg),
+    ("codec", Grey),
     ("codec", Difference),
     ("repair", Xor),
     ("repair", Again),
@@ -244,6 +252,48 @@ class Newest(Buffer):
         return out
 
 
+def later(method: str, kind: type, *, calls: int) -> type:
+    """A part that is right for a while."""
+    right = getattr(kind, method)
+
+    @functools.wraps(right)
+    def then(self: Any, *arguments: Any, **named: Any) -> Any:
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls > calls:
+            raise OSError("no more")
+        return right(self, *arguments, **named)
+
+    return of(kind, **{method: then})
+
+
+LATER: list[tuple[str, type, str]] = [
+    ("pacer", Fixed, "push"),
+    ("pacer", Fixed, "wake_at"),
+    ("pacer", Fixed, "pull"),
+    ("jitter_buffer", Buffer, "push"),
+    ("jitter_buffer", Buffer, "pull"),
+    ("jitter_buffer", Awake, "wake_at"),
+    ("payload", Format, "pack"),
+    ("payload", Format, "unpack"),
+    ("codec", Jpeg, "encode"),
+    ("codec", Jpeg, "decode"),
+    ("codec", Difference, "encode"),
+    ("repair", Xor, "protect"),
+    ("repair", Xor, "recover"),
+    ("repair", Again, "ask"),
+    ("rate_control", Careful, "update"),
+    ("playout_delay", Remembers, "observe"),
+    ("playout_delay", Remembers, "target"),
+]
+
+
+@pytest.mark.parametrize(("kind", "part", "method"), LATER)
+def test_a_part_that_fails_after_a_while_does_not_pass(kind: str, part: type, method: str) -> None:
+    verdict = avlab.check.part(kind, later(method, part, calls=40))
+    assert not verdict
+    assert "failed: OSError: no more" in str(verdict)
+
+
 WRONG: list[tuple[str, Any, str]] = [
     ("pacer", of(Fixed, pull=lambda self, now_ns: []), "gives nothing at"),
     ("pacer", of(Fixed, wake_at=lambda self: None), "holds frame 0 for ever"),
@@ -252,6 +302,19 @@ WRONG: list[tuple[str, Any, str]] = [
     ("pacer", of(Fixed, push=lambda self, frame, now_ns: 1 / 0), "ZeroDivisionError"),
     ("pacer", of(Fixed, restart=lambda self, start_ns: None)(), "must be a frame that was pushed"),
     ("pacer", type("Mine", (), {"push": spins}), "no method wake_at"),
+    ("pacer", of(Fixed, notices=lambda self: 1 / 0), "ZeroDivisionError"),
+    ("pacer", of(Fixed, __new__=lambda cls: 5), "no method push"),
+    (
+        "jitter_buffer",
+        of(Buffer, push=lambda self, packet, now: Buffer.push(self, packet._replace(size=1), now)),
+        "otherwise",
+    ),
+    (
+        "jitter_buffer",
+        of(Buffer, pull=lambda self, now: [Dropped(p, np.zeros(2)) for p in Buffer.pull(self, now)]),
+        "as array",
+    ),
+    ("jitter_buffer", of(Buffer, wake_at=property(lambda self: 1 / 0)), "cannot be checked: .* ZeroDivisionError"),
     ("jitter_buffer", Forgets, "went in twice and came out once"),
     ("jitter_buffer", Waits, "Waits"),
     ("jitter_buffer", AtOnce, "are no frame: see avlab.whole"),
@@ -264,6 +327,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("jitter_buffer", Buffer(), "handed in as a class"),
     ("jitter_buffer", type("Mine", (), {}), "no method push"),
     ("payload", of(Format, name="a b"), "its name is 'a b'"),
+    ("payload", of(Format, name="Bytes"), "the name 'Bytes' is that of avlab's own"),
+    ("payload", of(Format, name=property(lambda self: 1 / 0)), "cannot be checked: .* ZeroDivisionError"),
+    ("payload", of(Format, __new__=lambda cls: 5), "no method pack"),
     ("payload", of(Format, pack=lambda self, frame, most: [frame]), "gave a piece of"),
     ("payload", of(Format, pack=lambda self, frame, most: [frame[:most]]), "makes something else"),
     ("payload", of(Format, pack=lambda self, frame, most: []), "one at least"),
@@ -275,6 +341,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("codec", of(Jpeg, decode=lambda self, data: Jpeg().decode(data)[::-1]), "differs by"),
     ("codec", of(Jpeg, decode=lambda self, data: Jpeg().decode(data)[:, :, ::-1]), "differs by"),
     ("codec", of(Jpeg, decode=lambda self, data: Jpeg().decode(data) / 255), "float64"),
+    ("codec", of(Grey, decode=lambda self, data: Grey().decode(data)[::-1]), "differs by"),
+    ("codec", of(Jpeg, __new__=lambda cls: 5), "no method encode"),
     ("codec", of(Jpeg, encode=spins), "had not returned after 1.5 s"),
     ("codec", of(Difference, encode=lambda self, image, quality, *, key, pts: b""), "it is Encoded"),
     ("repair", of(Xor, recover=lambda self, payloads, repairs: payloads), "brings back nothing"),
@@ -284,11 +352,14 @@ WRONG: list[tuple[str, Any, str]] = [
     ("repair", of(Xor, protect=spins), "had not returned after 1.5 s"),
     ("repair", of(Again, ask=lambda self, missing, now: [1]), "asks for 1, which is not missing"),
     ("repair", of(Again, ask=lambda self, missing, now: None), r"ask\(\) returned None"),
+    ("repair", of(Again, name="RTX"), "the name 'RTX' is that of avlab's own"),
     ("repair", type("Mine", (), {"name": "mine"}), "neither protect, recover nor ask"),
     ("rate_control", of(Careful, update=lambda self, report: 3), "returned 3"),
     ("rate_control", of(Careful, update=lambda self, report: report.round_trip + 1), "TypeError"),
     ("rate_control", of(Careful, update=spins), "had not returned after 1.5 s"),
     ("rate_control", 3, "no method update"),
+    ("rate_control", of(Careful, __init__=lambda self: 1 / 0), "ZeroDivisionError"),
+    ("rate_control", of(Careful, __new__=lambda cls: 5), "no method update"),
     ("network", lambda packet: True, "TypeError"),
     ("network", Network(loss=lambda packet, state: COUNT()), "did another thing with the same packets"),
     ("network", Network(delay=lambda packet, state: -1), "returned -1"),
@@ -336,3 +407,18 @@ def test_a_verdict_says_what_the_check_raises() -> None:
 def test_a_part_of_another_kind_is_an_error_of_whoever_asks() -> None:
     with pytest.raises(ValueError, match="a part is one of codec, jitter_buffer, network"):
         avlab.check.part("jitterbuffer", Buffer)
+
+
+def test_what_does_not_end_is_named_while_it_stands_still() -> None:
+    let_go = threading.Event()
+
+    class Waits:
+        def update(self, report: Report) -> None:
+            let_go.wait(10)
+
+    threading.Timer(5.0, let_go.set).start()
+    with (
+        pytest.warns(avlab.PartWarning, match="the rate controller Waits has not returned, and cannot be ended"),
+        pytest.raises(AssertionError, match=r"had not returned after 1\.5 s"),
+    ):
+        testing.check_controller(Waits)

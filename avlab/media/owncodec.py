@@ -15,6 +15,8 @@ from avlab.wire.payloads.jpeg import MAX_SCAN
 
 LONGEST_NAME = 32
 
+METHODS = ("encode", "decode")
+
 
 class OwnCodec:
     """`part` as a codec: an object or a class with `encode` and `decode`; see `avlab.parts`. A class is made when it is
@@ -74,7 +76,10 @@ class OwnCodec:
 
     def _made(self) -> Any:
         if self._at is None:
-            self._at = self._call(self.said, self._part)
+            at = self._call(self.said, self._part)
+            if missing := missing_methods(at, METHODS):
+                raise PartError(f"{self.said} has no method {missing[0]}: it needs encode and decode")
+            self._at = at
         return self._at
 
     def _bytes(self, data: Any) -> bytes:
@@ -109,5 +114,5 @@ def codec_name(part: Any) -> str:
 
 def check_codec(part: Any) -> None:
     """TypeError, in a sentence, for what is no codec, nor a class of one."""
-    if missing := missing_methods(part, ("encode", "decode")):
+    if missing := missing_methods(part, METHODS):
         raise TypeError(f"{said(part)} has no method {missing[0]}: it needs encode and decode")

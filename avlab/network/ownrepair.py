@@ -61,7 +61,8 @@ class OwnRepair:
         missing = missing_methods(part, METHODS)
         if len(missing) == len(METHODS):
             raise TypeError(f"{self.said} has neither protect, recover nor ask: one of them at least")
-        self.protects, self.recovers, self.asks = (method not in missing for method in METHODS)
+        self.has = tuple(method for method in METHODS if method not in missing)
+        self.protects, self.recovers, self.asks = (method in self.has for method in METHODS)
 
     def begin(self) -> Working:
         """One object of it, for a stream and a run."""
@@ -144,7 +145,10 @@ class Working:
     def _called(self, method: str, *arguments: Any) -> Any:
         own = self.own
         if self._at is None:
-            self._at = own.call(own.said, own.part)
+            at = own.call(own.said, own.part)
+            if missing := missing_methods(at, own.has):
+                raise PartError(f"{own.said} has no method {missing[0]} any more, once it is made")
+            self._at = at
         return own.call(own.said, getattr(self._at, method), *arguments)
 
     def _guarded(self, ask: Callable[[], T], otherwise: T) -> T:

@@ -12,7 +12,19 @@ from typing import Any
 from avlab.parts import Call, Choice, PartError, RateController, Report, called, missing_methods, named, shown
 from avlab.wire.text import spelt
 
-__all__ = ["CONTROLLERS", "Aimd", "Choice", "RateController", "Report", "asked", "controller_named", "cost", "ladder"]
+__all__ = [
+    "CONTROLLERS",
+    "Aimd",
+    "Choice",
+    "RateController",
+    "Report",
+    "asked",
+    "controller_name",
+    "controller_named",
+    "cost",
+    "ladder",
+    "made",
+]
 
 LEAST_WIDTH, MOST_WIDTH = 16, 2_040
 """Pixels across that a picture may have."""
@@ -200,8 +212,10 @@ CONTROLLERS: dict[str, type[Aimd]] = {"aimd": Aimd}
 """The controllers that can be chosen by name."""
 
 
-def controller_named(choice: str | RateController | type[RateController] | None) -> RateController | None:
-    """A controller from its name or its class, the one handed in, or None.
+def controller_named(
+    choice: str | RateController | type[RateController] | None,
+) -> RateController | type[RateController] | None:
+    """A controller from its name, the one or the class handed in, or None.
 
     ValueError for a name that is none, TypeError for no controller.
     """
@@ -215,15 +229,28 @@ def controller_named(choice: str | RateController | type[RateController] | None)
         raise TypeError(
             f"a rate controller is 'aimd', or a class or object with update(report); {shown(choice)} is neither"
         )
-    if isinstance(choice, type):
-        made: RateController = called(f"the rate controller {named(choice)}", choice)
-        return made
     return choice
+
+
+def controller_name(controller: RateController | type[RateController]) -> str:
+    """What a controller is called, in the record and in a sentence: its class's name."""
+    return named(controller if isinstance(controller, type) else type(controller))
+
+
+def made(controller: RateController | type[RateController], *, call: Call = called) -> RateController:
+    """An object of a controller that was handed in as a class. PartError, in a sentence, when it cannot be made."""
+    if not isinstance(controller, type):
+        return controller
+    what = f"the rate controller {controller_name(controller)}"
+    at: RateController = call(what, controller)
+    if missing_methods(at, ["update"]):
+        raise PartError(f"{what} has no method update: it needs update(report)")
+    return at
 
 
 def asked(controller: RateController, report: Report, *, call: Call = called) -> Choice | None:
     """What a controller chooses. PartError, in a sentence that names it, when it fails or returns what it may not."""
-    what = f"the rate controller {named(type(controller))}"
+    what = f"the rate controller {controller_name(controller)}"
     given = call(what, controller.update, report)
     if given is None:
         return None

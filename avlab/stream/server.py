@@ -26,7 +26,7 @@ from avlab.network.offload import Mode, Offload, check_offload
 from avlab.network.ownnetwork import kept_going
 from avlab.network.ownrepair import own_repairs
 from avlab.network.parity import check_overhead
-from avlab.network.ratecontrol import Choice, RateController, controller_named
+from avlab.network.ratecontrol import Choice, RateController, controller_name, controller_named
 from avlab.network.settings import Network
 from avlab.parts import Pacer, PartError, named
 from avlab.stream.capturing import Capture, check_capture
@@ -453,15 +453,18 @@ class Server(Handle):
         self._recorder.setting(self._clock.now_ns(), "parity", value)
 
     @property
-    def rate_control(self) -> RateController | None:
-        """What chooses quality and width by what clients report; set it to a name, to one's own, or to None."""
-        return self._adapting.controller
+    def rate_control(self) -> RateController | type[RateController] | None:
+        """What chooses quality and width by what clients report; set it to a name, to one's own, or to None.
+
+        Of a class, the object that was made of it for the first report; the class until then.
+        """
+        return self._adapting.working
 
     @rate_control.setter
     def rate_control(self, value: str | RateController | type[RateController] | None) -> None:
         self._adapting.controller = controller = controller_named(value)
         self._needs_rtsp("rate_control", controller is not None, "its clients report nothing")
-        name = None if controller is None else type(controller).__name__
+        name = None if controller is None else controller_name(controller)
         self._recorder.setting(self._clock.now_ns(), "rate_control", name)
 
     @property
@@ -470,8 +473,8 @@ class Server(Handle):
 
         A controller of one's own tells by an attribute of the same name: the client of the report that decided.
         """
-        client = getattr(self._adapting.controller, "held_back_by", None)
-        if client is None or not isinstance(self.signalling, _RTP):
+        client = getattr(self._adapting.working, "held_back_by", None)
+        if not isinstance(client, int) or not isinstance(self.signalling, _RTP):
             return None
         return self.signalling.address_of(client)
 

@@ -27,7 +27,7 @@ from avlab.media.sources import open_source
 from avlab.network.ownnetwork import kept_going
 from avlab.network.ownrepair import OwnRepair
 from avlab.network.parity import check_overhead
-from avlab.network.ratecontrol import RateController, controller_named
+from avlab.network.ratecontrol import RateController, controller_name, controller_named
 from avlab.network.settings import MOST_S, Network, meant
 from avlab.parts import (
     Call,
@@ -361,7 +361,7 @@ def _simulating(
         made = {"width": width, "quality": quality, "network": str(networks[0][1]), "spread": spread}
         made |= {"packet_size": packet_size}
         made["repair"] = named(repair) if isinstance(repair, type) else repair
-        made |= {"rate_control": type(controller).__name__} if controller is not None else {}
+        made |= {"rate_control": controller_name(controller)} if controller is not None else {}
         for setting, chosen in made.items():
             ours.setting(0, setting, chosen)
     adaptive = own_delay or playout_delay == "adaptive"

@@ -313,7 +313,7 @@ class OwnBuffer:
                     "that were pushed, or Dropped(packets, reason)"
                 )
             reason = item.reason if isinstance(item, Dropped) else None
-            if isinstance(item, Dropped) and reason not in REASONS:
+            if isinstance(item, Dropped) and not (isinstance(reason, str) and reason in REASONS):
                 raise PartError(
                     f"{self._said} dropped packets as {shown(reason)}: say "
                     f'{", ".join(chr(34) + each + chr(34) for each in REASONS[:-1])} or "{REASONS[-1]}"'

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from avlab.parts import Call, Dropped, Due, PartError, called, named, number, shown
+from avlab.parts import Call, Dropped, Due, PartError, called, missing_methods, named, number, shown
 from avlab.timing.pacing import (
     FOREVER_NS,
     DeadlinePacer,
@@ -24,6 +24,9 @@ from avlab.wire.units import NS
 
 DROPPED_AS = ("skipped", "late", "lost", "incomplete")
 """Why a frame may be dropped before it is sent: words of the ledger."""
+
+METHODS = ("push", "wake_at", "pull")
+"""What a pacer has to have."""
 
 STANDS_NS = NS
 """A pacer whose next frame is further off than this stands still: another one takes over at once."""
@@ -63,7 +66,10 @@ class Seat:
     @property
     def keeps_deadlines(self) -> bool:
         """Whether a sender that falls behind for long may skip frames."""
-        return bool(getattr(self._at, "keeps_deadlines", False))
+        try:
+            return bool(getattr(self._at, "keeps_deadlines", False))
+        except Exception:  # anyone's own
+            return False
 
     @property
     def stands_ns(self) -> int:
@@ -77,7 +83,9 @@ class Seat:
         try:
             if isinstance(self.pacer, type):
                 self._at = self._ask(self.pacer)
-            if hasattr(self._at, "restart"):
+                if missing := missing_methods(self._at, METHODS):
+                    raise PartError(f"{self._said} has no method {missing[0]}: it needs push, wake_at and pull")
+            if not missing_methods(self._at, ("restart",)):
                 self._ask(self._at.restart, start_ns)
         except PartError as error:
             self._fall_back(error)
@@ -126,16 +134,24 @@ class Seat:
 
     def notices(self) -> list[str]:
         """What there is to tell a person since last asked."""
-        notices = getattr(self._at, "notices", None)
-        if notices is None:
+        if not self._own:
+            ours = getattr(self._at, "notices", None)
+            return [] if ours is None else ours()
+        if missing_methods(self._at, ("notices",)):
             return []
         try:
-            return [str(words) for words in self._ask(notices) or ()]
+            given = self._ask(self._at.notices)
+            if given is None:
+                return []
+            if not isinstance(given, list | tuple) or not all(isinstance(words, str) for words in given):
+                raise PartError(
+                    f"{self._said}: its notices() returned {shown(given)}: it must be a list of sentences, empty if "
+                    "there are none"
+                )
+            return list(given)
         except PartError as error:
             self._fall_back(error)
-        except TypeError:  # no list
-            self._fall_back(PartError(f"{self._said}: its notices() must return a list of sentences"))
-        return []
+            return []
 
     def _ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
         return self._call(self._said, method, *arguments) if self._own else method(*arguments)
@@ -180,7 +196,7 @@ class Seat:
                 )
             del left[at]
             if isinstance(leaving, Dropped):
-                if leaving.reason not in DROPPED_AS:
+                if not isinstance(leaving.reason, str) or leaving.reason not in DROPPED_AS:
                     words = ", ".join(map(repr, DROPPED_AS))
                     raise PartError(f"{self._said} dropped a frame as {shown(leaving.reason)}: say one of {words}")
                 out.append(leaving)

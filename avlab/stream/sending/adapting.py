@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from avlab.core.events import Reported
 from avlab.network.offload import Offload
-from avlab.network.ratecontrol import Aimd, Choice, RateController, Report, asked
+from avlab.network.ratecontrol import Aimd, Choice, RateController, Report, asked, made
 from avlab.parts import Call, PartError, called
 from avlab.wire.rtp import MAX_PACKET
 from avlab.wire.units import NS
@@ -42,7 +42,8 @@ class Encoding(Protocol):
 class Adapting:
     """Hands reports to a rate controller, and what it chooses to what is sent. None: nothing is adapted.
 
-    A controller of anyone's own is asked by `call`; when it has failed `failed` is told, and nothing is adapted.
+    A controller of anyone's own is asked by `call`, and of a class an object is made for the first report; when it has
+    failed `failed` is told, and nothing is adapted.
     """
 
     def __init__(
@@ -53,10 +54,26 @@ class Adapting:
         call: Call = called,
         failed: Callable[[PartError], None] | None = None,
     ) -> None:
-        self.controller: RateController | None = None
         self._call, self._failed = call, failed
-        self._broken: RateController | None = None  # one that has failed
         self._sending, self._choose = sending, choose
+        self.controller = None
+
+    @property
+    def controller(self) -> RateController | type[RateController] | None:
+        """What was handed in. One that is handed in again begins anew."""
+        return self._controller
+
+    @controller.setter
+    def controller(self, controller: RateController | type[RateController] | None) -> None:
+        self._made: tuple[Any, RateController] | None = None  # what was handed in, and what is asked
+        self._broken: Any = None  # one that has failed
+        self._controller = controller
+
+    @property
+    def working(self) -> RateController | type[RateController] | None:
+        """What is asked; as it was handed in, as long as it was not asked yet."""
+        controller, at = self.controller, self._made
+        return at[1] if at is not None and at[0] is controller else controller
 
     def heard(self, heard: Reported) -> None:
         """A report came."""
@@ -64,7 +81,7 @@ class Adapting:
         controller = self.controller
         if heard.stream != "video" or controller is None or heard.kbps is None or width is None:
             return
-        if controller is self._broken or (heard.doubt is not None and getattr(controller, "believed_only", False)):
+        if controller is self._broken or (heard.doubt is not None and getattr(self.working, "believed_only", False)):
             return
         report = Report(
             time=heard.time_ns / NS,
@@ -77,7 +94,10 @@ class Adapting:
             width=width,
         )
         try:
-            choice = asked(controller, report, call=called if type(controller) is Aimd else self._call)
+            call = called if type(controller) is Aimd else self._call
+            if self._made is None or self._made[0] is not controller:
+                self._made = controller, made(controller, call=call)
+            choice = asked(self._made[1], report, call=call)
         except PartError as error:
             if self._failed is None:
                 raise

@@ -257,7 +257,13 @@ class VirtualRun:
         player.prepare(streams=streams, delay_ns=settings.delay_ns, sound=sink)
         return player
 
-    def adapt(self, controller: RateController, *, call: Call, failed: Callable[[PartError], None]) -> None:
+    def adapt(
+        self,
+        controller: RateController | type[RateController],
+        *,
+        call: Call,
+        failed: Callable[[PartError], None],
+    ) -> None:
         """Have a rate controller choose quality and width by the reports, from the beginning."""
 
         def choose(choice: Choice) -> None:

@@ -16,6 +16,8 @@ from avlab.wire.payloads.marked import MarkedAssembler, packed_payloads
 from avlab.wire.rtp import FIRST_DYNAMIC, HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, VIDEO_CLOCK, Packed
 from avlab.wire.units import JPEG_CODING, OWN_CODING, EncodedFrame, WireError
 
+METHODS = ("pack", "unpack")
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
 
 
@@ -66,7 +68,10 @@ class OwnFormat:
 
     def _made(self) -> Any:
         if self._at is None:
-            self._at = self._call(self.said, self._part)
+            at = self._call(self.said, self._part)
+            if missing := missing_methods(at, METHODS):
+                raise PartError(f"{self.said} has no method {missing[0]}: it needs pack and unpack")
+            self._at = at
         return self._at
 
     def _unpack(self, payloads: list[bytes | None]) -> bytes | None:
@@ -139,6 +144,6 @@ def part_name(part: Any) -> str:
 
 def check_payload(part: Any) -> None:
     """TypeError, in a sentence, for what is no payload format, nor a class of one."""
-    if missing := missing_methods(part, ("pack", "unpack")):
+    if missing := missing_methods(part, METHODS):
         raise TypeError(f"{said(part)} has no method {missing[0]}: it needs pack and unpack")
     part_name(part)
