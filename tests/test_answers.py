@@ -266,6 +266,31 @@ def test_stray_bytes_after_every_packet(stray: bytes) -> None:
     assert answers.skipped <= 100 * len(stray)
 
 
+@pytest.mark.parametrize("size", [1, 17, 100_000])
+@pytest.mark.parametrize("stray", [b"\0", b"\0\xff\1\2\3\4\5", b"$\0", b"$$$$$$$$"])
+def test_a_source_that_begins_between_strays_is_found(stray: bytes, size: int) -> None:
+    """Each packet has strays behind it, so that nothing but a source that is met twice tells that it is one."""
+    sound = interleave(2, b"\x80\x0a" + bytes(6) + b"\1\2\3\4" + bytes(100))
+    data = OK + b"".join(packet + stray for packet in [PACKETS[0], sound] * 20)
+    answers = Answers()
+    answers.channels = (0, 1, 2, 3)
+    events = [event for at in range(0, len(data), size) for event in answers.feed(data[at : at + size])]
+    found = [event for event in events if isinstance(event, Interleaved)]
+    assert sum(event.channel == 2 for event in found) >= 18
+    assert sum(event.channel == 0 for event in found) >= 18
+    assert all(len(event.data) in (len(RTP), 112) for event in found)
+
+
+@pytest.mark.parametrize("length", [MAX_BODY + 1, 999_999_999, 10**12 - 1])
+def test_among_packets_an_answer_whose_length_cannot_be_has_no_body(length: int) -> None:
+    """The dialogue is over, and the stream does not end of a header; before, it is refused."""
+    lie = OK.replace(b"\r\n\r\n", b"\r\nContent-Length: %d\r\n\r\n" % length)
+    events = read(OK, PACKETS[0] + lie + PACKETS[0], channels=(0, 1))
+    assert [type(event) for event in events] == [Response, Interleaved, Response, Interleaved]
+    with pytest.raises(RtspError, match="65536 is the most"):
+        read(lie)
+
+
 def test_a_length_that_lies_costs_no_more_than_it_says() -> None:
     lie = b"$\0\x03\xe8" + RTP  # 1,000 bytes, and there are 12
     data = OK + lie + b"".join(PACKETS * 100)

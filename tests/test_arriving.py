@@ -638,6 +638,33 @@ def test_a_payload_type_that_was_not_described_is_named() -> None:
     assert "JPEG as 26" in words
 
 
+@pytest.mark.parametrize("before_s", [0.2, 1, 3])
+@pytest.mark.parametrize("ssrc", [V, V + 1])
+def test_a_payload_type_that_changes_in_mid_stream_is_named(before_s: float, ssrc: int) -> None:
+    rig = Rig()
+    rig.audio(range(6 * 50))
+    rig.video(range(round(before_s * FPS)))
+    for number in range(round((6 - before_s) * 200)):
+        packet = rtp.RtpPacket(96, 9000 + number, number * 450, ssrc, number % 8 == 7, bytes(50))
+        rig.send(before_s + number / 200, "video", packet.serialize())
+    heard = rig.run(6)
+    [words] = heard.notices
+    assert "payload type 96" in words
+
+
+def test_a_few_packets_of_another_payload_type_between_others_are_nothing_to_tell() -> None:
+    """Such as comfort noise, RFC 3389."""
+    rig = Rig()
+    rig.video(range(6 * FPS))
+    for at in range(0, 6, 2):
+        rig.audio(range(at * 50, at * 50 + 40))
+        for number in range(10):
+            packet = rtp.RtpPacket(13, 9000 + number, number * 160, A, False, bytes(1))
+            rig.send(at + 0.9 + number / 10, "audio", packet.serialize())
+    heard = rig.run(6)
+    assert not [words for words in heard.notices if "payload type" in words]
+
+
 @pytest.mark.parametrize("told", ["a=x-dimensions:2560,1440", "a=framesize:26 2560-1440", ""])
 def test_pictures_too_large_for_their_header(told: str) -> None:
     """Shown where the description tells their size; else a notice says what is the matter, once."""

@@ -92,6 +92,9 @@ ACCEPTED: dict[str, dict[str, Answer]] = {
     "an answer told twice": {
         "PLAY": lambda asked: raw("RTSP/1.0 455 No\nCSeq: 2\n\n")(asked) + reply(asked)  # type: ignore[operator]
     },
+    "numbers one too high": {
+        method: lambda asked: reply(asked).replace(b"CSeq: ", b"CSeq: 9") for method in ("OPTIONS", "PLAY")
+    },
     "Continue first": {"OPTIONS": raw("RTSP/1.0 100 Continue\nCSeq: {cseq}\n\nRTSP/1.0 200 OK\nCSeq: {cseq}\n\n")},
     "OPTIONS unknown": {"OPTIONS": raw("RTSP/1.0 501 Not Implemented\nCSeq: {cseq}\n\n")},
     "OPTIONS not allowed": {"OPTIONS": raw("RTSP/1.0 405 No\nCSeq: {cseq}\n\n")},
@@ -288,6 +291,42 @@ def test_where_datagrams_are_said_to_come_from(source: str, sources: tuple[str, 
         assert granted["video"].sources == sources
 
 
+@pytest.mark.parametrize("number", ["1", "01", "1 OPTIONS"])
+def test_a_server_with_one_number_for_all_its_answers_is_waited_for_once(number: str) -> None:
+    """An earlier answer, told twice, has such a number as well: the right one goes first while it may come."""
+
+    def numbered(asked: Asked) -> bytes:
+        extra = ("Session: 1",) if asked.method == "SETUP" else ()
+        body = DESCRIBED if asked.method == "DESCRIBE" else ""
+        return reply(asked, *extra, body=body).replace(f"CSeq: {asked.cseq}\r".encode(), f"CSeq: {number}\r".encode())
+
+    with OddServer(dict.fromkeys(("OPTIONS", "DESCRIBE", "SETUP", "PLAY"), numbered)) as server:
+        session = Session(server.url, timeout=2.0)
+        try:
+            assert set(session.open(TCP, bind)) == {"video", "audio"}
+            session.play()
+            assert not session.numbered
+        finally:
+            session.close()
+
+
+def test_an_answer_with_an_older_number_gives_way_to_the_right_one() -> None:
+    with OddServer() as server:
+
+        def twice(asked: Asked) -> bytes:
+            server.visits[-1].connection.sendall(raw("RTSP/1.0 455 No\nCSeq: 1\n\n")(asked) or b"")
+            time.sleep(0.05)  # a packet of its own; which of them comes first is not asked of the clock
+            return sdp_answer()(asked) or b""
+
+        server.answers["DESCRIBE"] = twice
+        session = Session(server.url, timeout=30.0)
+        try:
+            assert set(session.open(TCP, bind)) == {"video", "audio"}
+            assert session.numbered
+        finally:
+            session.close()
+
+
 # ---- sent on, and refused
 
 
@@ -305,6 +344,52 @@ def test_a_server_that_sends_on_is_followed() -> None:
             assert here.methods == ["OPTIONS", "DESCRIBE"]
             assert all(there.url in asked.uri for asked in there.asked)
             assert not any("secret" in asked.text for asked in there.asked)
+
+
+@pytest.mark.parametrize("status", ["303 See Other", "307 Temporary Redirect", "308 x"])
+def test_what_http_calls_moved_is_followed_too(status: str) -> None:
+    with OddServer() as there:
+        moved = {"DESCRIBE": lambda asked: reply(asked, f"Location: {there.url}", status=status)}
+        with OddServer(moved) as here:
+            assert set(opened(here)) == {"video", "audio"}
+            assert there.methods[-1] == "PLAY"
+
+
+@pytest.mark.parametrize("method", ["SETUP", "PLAY"])
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [("rtsp://me:secret@127.0.0.2/cam", "names rtsp://127.0.0.2/cam: play that"), ("\x1b[2Jx", r"names \?\[2Jx")],
+)
+def test_who_is_sent_on_in_mid_dialogue_is_told_where(method: str, location: str, said: str) -> None:
+    moved = {method: lambda asked: reply(asked, f"Location: {location}", status="302 Moved Temporarily")}
+    with OddServer(moved) as server, pytest.raises(RefusedError, match=said) as caught:
+        opened(server)
+    assert "secret" not in str(caught.value)
+
+
+def test_who_is_sent_on_to_where_nothing_listens_is_told_by_whom() -> None:
+    with OddServer() as there:
+        pass
+    moved = {"DESCRIBE": lambda asked: reply(asked, f"Location: {there.url}", status="301 Moved Permanently")}
+    with OddServer(moved) as here, pytest.raises(ConnectionRefusedError, match=f"{here.port} sends on to {there.url}"):
+        opened(here)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_server_that_hangs_up_instead_of_granting_a_transport_is_asked_for_another(kept: bool) -> None:
+    """Unless it is UDP or nothing."""
+
+    def setup(asked: Asked) -> bytes | None:
+        return None if "client_port" in asked.headers["transport"] else reply(asked, "Session: 1")
+
+    with OddServer({"SETUP": setup}) as server:
+        over = {"video": "udp", "audio": "tcp"}
+        if kept:
+            with pytest.raises(ConnectionError, match="hung up instead of answering SETUP"):
+                opened(server, over, fixed=("video",))
+        else:
+            granted = opened(server, over)
+            assert all(each.channels is not None for each in granted.values())
 
 
 @pytest.mark.parametrize(("status", "method"), [("301 Moved Permanently", "DESCRIBE"), ("301 x", "OPTIONS")])

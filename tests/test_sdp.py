@@ -15,6 +15,7 @@ from avlab.wire.sdp import (
     Media,
     NptRange,
     SessionDescription,
+    clock_length_ns,
     parse,
     repair_offer,
     resolve_control,
@@ -439,3 +440,22 @@ def test_control_addresses(base: str, control: str, address: str) -> None:
 def test_the_size_of_pictures_that_their_packets_cannot_say(lines: str, size: tuple[int, int] | None) -> None:
     [media] = parse(f"v=0\r\ns=x\r\nm=video 0 RTP/AVP 26\r\n{lines}\r\n").media
     assert media.size == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("clock=20240101T120000Z-20240101T120530Z", 330),
+        ("clock=20240101T120000.5Z-20240101T120001.25Z", 0.75),
+        ("Clock = 20231231T235959Z - 20240101T000001Z ;time=19970123T143720Z", 2),
+        ("clock=20240101T120000Z-20240101T110000Z", -3600),
+        ("clock=20240101T120000Z-", None),
+        ("clock=20241301T120000Z-20241302T120000Z", None),
+        ("clock=20240101T126000Z-20240101T129999Z", None),
+        ("clock=-", None),
+        ("npt=0-20", None),
+        ("", None),
+    ],
+)
+def test_ranges_of_absolute_time(text: str, seconds: float | None) -> None:
+    assert clock_length_ns(text) == (None if seconds is None else round(seconds * NS))

@@ -150,7 +150,9 @@ class Incoming:
     held: tuple[RtpRun, int] | None = None  # out of line: the next packet proves it, or it was a stray one
     candidate: _Candidate | None = None
     kind: int | None = None  # the payload type of the newest packet of media
-    foreign: int = 0  # packets of a payload type that was not described
+    foreign: int = 0  # packets of a payload type that was not described, since the newest packet of media
+    foreign_after: int | None = None  # when that one came
+    foreign_told: bool = False
     sound: SoundReader = field(init=False)  # what its sound is in packets
     measured: tuple[int, int] | None = None  # since which timestamp sound is measured, and how much came since
     misfit: bool = False  # its sound is not what the description says, and is not played
@@ -390,9 +392,13 @@ class Arriving:
 
     def _note_foreign(self, incoming: Incoming, run: RtpRun, now_ns: int) -> None:
         """Packets of a payload type that the description does not have: nothing tells what they are."""
-        before, incoming.foreign = incoming.foreign, incoming.foreign + run.total
-        media = incoming.described
-        if before < NOT_DESCRIBED <= incoming.foreign and (incoming.came_ns is None or now_ns - incoming.came_ns > NS):
+        media, came_ns = incoming.described, incoming.came_ns
+        if incoming.foreign_after != came_ns:
+            incoming.foreign, incoming.foreign_after = 0, came_ns
+        incoming.foreign += run.total
+        alone = incoming.foreign >= NOT_DESCRIBED and (came_ns is None or now_ns - came_ns > NS)
+        if alone and not incoming.foreign_told:
+            incoming.foreign_told = True
             words = (
                 f"packets of {NOUNS[incoming.stream]} come with payload type {run.payload_type}, and the server "
                 f"described {media.encoding} as {media.payload_type}: see that it describes what it sends"

@@ -8,7 +8,7 @@ adds others is still one that plays.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -33,6 +33,9 @@ MAX_STRAY = 256 << 10
 _ONCE = ("cseq", "session", "content-length", "content-type", "content-base", "content-location", "location", "range")
 """Headers that have one value: the first, when a server writes them twice."""
 
+MOST_SEEN = 64
+"""Sources kept of what looks like a packet out of step, and is followed by nothing that is known."""
+
 _RTCP = 192  # stands for all of its packet types
 _LEAST = 8
 """Bytes of the smallest RTP or RTCP packet that is looked for: a BYE."""
@@ -55,9 +58,9 @@ class Answers(EventReader):
 
     Between packets and before answers there may be bytes that belong to neither: the way back into step is found at
     the next answer, or at a packet that is where it should be: on a channel that is known, with the version of RTP, and
-    either of a source that was heard before or followed by another one or by an answer. Packets on channels that were
-    not agreed on are passed over and counted. Held at any time are at most one head and one body, or one packet, beside
-    the bytes just fed.
+    either of a source that was heard before, or met twice, or followed by another one or by an answer. Packets on
+    channels that were not agreed on are passed over and counted. Held at any time are at most one head and one body,
+    or one packet, beside the bytes just fed.
     """
 
     def __init__(self) -> None:
@@ -78,6 +81,7 @@ class Answers(EventReader):
         self._last: dict[int, bytes] = {}  # the last packet of each channel
         self._sources: set[tuple[int, bytes]] = set()  # theirs, once they are asked for
         self._ssrcs: set[bytes] = set()
+        self._seen: deque[tuple[int, bytes]] = deque(maxlen=MOST_SEEN)  # sources of what may have been packets
 
     @property
     def open_ended(self) -> bool:
@@ -172,8 +176,10 @@ class Answers(EventReader):
         start, items = parse_head(buffer[position:head_end].decode("utf-8", "replace"))
         headers = _headers(items)
         length = _body_length(headers)
-        if length is None and self.channels:
+        if self.channels and (length is None or length > MAX_BODY):
             length = 0  # packets follow; the one body that counts came before there were any
+        elif length is not None and length > MAX_BODY:
+            raise RtspError(f"The RTSP message's body is {length} bytes; {MAX_BODY} is the most.", 413)
         if length is None:
             following = _FOLLOWING.search(buffer, match.end())
             if following is None and len(buffer) - match.end() > MAX_BODY:
@@ -203,6 +209,8 @@ class Answers(EventReader):
         for sign in _SIGNS.finditer(buffer, position):
             at = sign.start()
             good = self._goes_on_at(at)
+            if good is False and undecided is None:  # so that it is passed over now
+                good = self._met_twice(at)
             if good:
                 found = at
                 break
@@ -236,6 +244,21 @@ class Answers(EventReader):
             return None if size <= end or buffer[end] in b"$R\r\n" else False
         follows = bytes(buffer[end : end + 2])
         return (follows[:1] == b"$" and self._may_be_on(follows[1])) or follows in (b"RT", b"\r\n")
+
+    def _met_twice(self, at: int) -> bool:
+        """Whether what looks like a packet, with strays behind it, is of a source that another one was of.
+
+        Chance does not make up the same source twice. Asked once of each place.
+        """
+        buffer = self._buffer
+        if buffer[at] != 0x24 or buffer[at + 1] not in self.channels or buffer[at + 4] & 0xC0 != 0x80:
+            return False
+        source = _source(buffer[at + 4 : at + 4 + (buffer[at + 2] << 8 | buffer[at + 3])][:12])
+        if source is None or source[0] == _RTCP:
+            return False
+        twice = source in self._seen
+        self._seen.append(source)
+        return twice
 
     def _pass_over(self, position: int, stop: int) -> None:
         if not self._stray:
@@ -294,6 +317,4 @@ def _body_length(headers: Headers) -> int | None:
     match = re.match(r"\s*([0-9]{1,12})(?![0-9])", headers.get("content-length", ""), re.ASCII)
     if match is None:
         return None if "sdp" in headers.get("content-type", "").lower() else 0
-    if int(match[1]) > MAX_BODY:
-        raise RtspError(f"The RTSP message's body is {match[1]} bytes; {MAX_BODY} is the most.", 413)
     return int(match[1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -111,6 +112,30 @@ def _parse_npt(text: str) -> int | None:
         raise WireError(f"The time {text[:40]!r} is not normal play time; write seconds as 12.5 or as 0:00:12.5.")
     hours, minutes, seconds = match.groups()
     return (int(hours or 0) * 3600 + int(minutes or 0) * 60) * NS + round(Decimal(seconds) * NS)
+
+
+_CLOCK = re.compile(
+    r"\s*clock\s*=\s*([0-9]{8}T[0-9]{6})(\.[0-9]{0,9})?Z\s*-\s*([0-9]{8}T[0-9]{6})(\.[0-9]{0,9})?Z\s*(?:;.*)?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def clock_length_ns(value: str) -> int | None:
+    """How long a range of absolute time is (RFC 2326 3.7), as in `clock=20240101T120000Z-20240101T120530.5Z`, of a
+    recording that a camera plays again; None for one without an end, and for what is none."""
+    match = _CLOCK.fullmatch(value)
+    if match is None:
+        return None
+    start, start_part, end, end_part = match.groups()
+    try:
+        seconds = (datetime.strptime(end, _DATE) - datetime.strptime(start, _DATE)).total_seconds()
+    except ValueError:  # a month 13, say
+        return None
+    parts = Decimal(f"0{end_part or ''}") - Decimal(f"0{start_part or ''}")
+    return round((Decimal(seconds) + parts) * NS)
+
+
+_DATE = "%Y%m%dT%H%M%S"
 
 
 def _npt_text(ns: int) -> str:

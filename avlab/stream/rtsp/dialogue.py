@@ -30,6 +30,9 @@ from avlab.wire.urls import Place, ip_address, login_of, redacted, request_uri, 
 MAX_MOVES = 3
 """How often a server may send on to another address."""
 
+MOVED = (301, 302, 303, 307, 308)
+"""Statuses that tell another address: RFC 2326 11.3, and what servers have from HTTP."""
+
 OTHER_WAY = (400, 403, 406, 455, 459, 461, 462, 500, 501, 551)
 """Statuses by which servers refuse a transport in SETUP: another one may be granted."""
 
@@ -40,6 +43,9 @@ follows PLAY's answer without a gap, and older ones would only be late."""
 
 QUIET = 0.5
 """Seconds without a byte after which a body is whole whose length the answer does not tell."""
+
+EARLIER_SHARE = 0.5
+"""Of the time for an answer, how much has to pass until one with an earlier request's number is taken for it."""
 
 LOOKUP_TIMEOUT = 2.0
 """Seconds at most to learn where a name leads that SETUP's answer has for an address."""
@@ -93,13 +99,19 @@ class RefusedError(OSError):
         else:
             reason = printable(response.reason) or rtsp.STATUS.get(response.status, "no reason given")
             words = f"the server at {where} refused {method}: {response.status} {reason}"
+            if response.status in MOVED and (location := redacted(response.headers.get("Location", "").strip())):
+                words += f", and names {printable(location)}: play that address"
         if response.status == 461:
             words += ": another transport may be granted, as video_over and audio_over ask for"
         super().__init__(words)
 
 
 class _HungUpError(ConnectionError):
-    """The connection ended before a byte of the answer."""
+    """The connection ended before a byte of the answer to `method`."""
+
+    def __init__(self, words: str, method: str) -> None:
+        super().__init__(words)
+        self.method = method
 
 
 class Session:
@@ -150,6 +162,8 @@ class Session:
         self._early: deque[rtsp.Interleaved] = deque()
         self._early_bytes = 0
         self._cseq = 0
+        self.numbered = True
+        """Whether the server's answers have the numbers of what they answer."""
         self._id: str | None = None
         self._base = self._place.uri
         self._session_timeout = rtsp.DEFAULT_TIMEOUT
@@ -193,8 +207,9 @@ class Session:
             self._connect()
             try:
                 granted = self._set_up(plan, bind, join)
-            except RefusedError as error:
-                if plan is unique[-1] or error.method != "SETUP" or error.status not in OTHER_WAY:
+            except (RefusedError, _HungUpError) as error:  # some refuse a transport by hanging up
+                refused = error.method == "SETUP" and (isinstance(error, _HungUpError) or error.status in OTHER_WAY)
+                if plan is unique[-1] or not refused:
                     raise
                 self.close()
             else:
@@ -366,7 +381,7 @@ class Session:
         """OPTIONS and DESCRIBE, at the address that the server sends on to, if it does."""
         for _ in range(MAX_MOVES + 1):
             options = self._exchange("OPTIONS", self._place.uri)
-            if options.status in (301, 302):
+            if options.status in MOVED:
                 self._move(options)
                 continue
             if options.status in (502, 503, 504):  # nothing else will be answered either
@@ -376,7 +391,7 @@ class Session:
             # Who does not know OPTIONS, or wants a password for it, may describe all the same.
             self._methods = {method.strip().upper() for method in options.headers.get("Public", "").split(",")}
             described = self._exchange("DESCRIBE", self._place.uri, {"Accept": "application/sdp"})
-            if described.status in (301, 302):
+            if described.status in MOVED:
                 self._move(described)
                 continue
             if not 200 <= described.status <= 299:
@@ -409,7 +424,10 @@ class Session:
         self.moves.append(words)
         self._place = place
         self.close()
-        self._connect()
+        try:
+            self._connect()
+        except OSError as error:
+            raise type(error)(f"{error} ({words})") from error
 
     def _set_up_stream(
         self, stream: str, media: sdp.Media, over: str, channel: int, bind: Bind, join: Join | None
@@ -548,25 +566,32 @@ class Session:
         request = self._request(method, url, headers)
         # The time is the answer's: whatever else comes meanwhile does not prolong it.
         deadline_ns = self._clock.now_ns() + round(self._timeout * NS)
+        earlier_ns = deadline_ns - round(self._timeout * (1 - EARLIER_SHARE) * NS)
         heard = False
+        earlier: rtsp.Response | None = None  # an answer to what is asked, perhaps, with an older request's number
         try:
             connection.settimeout(self._timeout)
             connection.sendall(request.serialize())
             while True:
                 left = (deadline_ns - self._clock.now_ns()) / NS
-                patience = min(left, QUIET) if self.answers.open_ended else left
+                open_ended = self.answers.open_ended
+                patience = min(left, QUIET) if open_ended or earlier is not None else left
                 data = None if left <= 0 else _receive(connection, patience)
                 heard = heard or bool(data)
-                events = self.answers.feed(data) if data else self.answers.end()
-                response = self._find(events, request)
+                waiting = data is None and not open_ended and self._clock.now_ns() < deadline_ns
+                events = self.answers.feed(data) if data else [] if waiting else self.answers.end()
+                response, older = self._find(events, request)
+                earlier = older or earlier
                 connection.settimeout(max(0.001, left))
                 self._reply(connection, events)
+                if response is None and earlier is not None and self._clock.now_ns() >= earlier_ns:
+                    response, self.numbered = earlier, False  # some servers give each answer the same number
                 if response is not None:
                     self._answered = True
                     return response
                 if data == b"":
-                    kind = ConnectionError if heard else _HungUpError
-                    raise kind(f"the server at {self.where} hung up instead of answering {method}{self._said()}")
+                    words = f"the server at {self.where} hung up instead of answering {method}{self._said()}"
+                    raise ConnectionError(words) if heard else _HungUpError(words, method)
                 if data is None and deadline_ns <= self._clock.now_ns():
                     raise TimeoutError
         except TimeoutError as error:
@@ -577,7 +602,8 @@ class Session:
         except WireError as error:
             raise ConnectionError(f"{self.where} is no RTSP server: {error}") from error
         except (ConnectionResetError, BrokenPipeError) as error:
-            raise _HungUpError(f"the server at {self.where} broke off instead of answering {method}") from error
+            words = f"the server at {self.where} broke off instead of answering {method}"
+            raise _HungUpError(words, method) from error
         except ConnectionError:
             raise
         except OSError as error:
@@ -595,21 +621,28 @@ class Session:
                 if isinstance(event, rtsp.Request):
                     connection.sendall(reply_to(event).serialize())
 
-    def _find(self, events: list[rtsp.Event], request: rtsp.Request) -> rtsp.Response | None:
-        """The answer to the request among what came. One without a number answers what was asked.
+    def _find(
+        self, events: list[rtsp.Event], request: rtsp.Request
+    ) -> tuple[rtsp.Response | None, rtsp.Response | None]:
+        """The answer to the request among what came, and one with an older number. One without a number answers what
+        was asked.
 
         WireError where the request itself comes back.
         """
-        found, cseq = None, request.cseq
+        found = earlier = None
+        cseq = request.cseq
         for event in events:
             if isinstance(event, rtsp.Request) and event.serialize() == request.serialize():
                 raise WireError("It sends back what it is sent.")
             if isinstance(event, rtsp.Response) and event.status >= 200:
                 number = re.match(r"[0-9]{1,10}", event.headers.get("CSeq", ""), re.ASCII)
-                if number is None or not 0 < int(number[0]) < cseq:  # that would be an earlier one's, told twice
+                if number is None or not self.numbered or not 0 < int(number[0]) < cseq:
                     found = event
+                    self.numbered = self.numbered and (number is None or int(number[0]) == cseq)
+                else:  # an earlier one's, told twice; or the number is not to be believed
+                    earlier = event
         self._keep(events)
-        return found
+        return found, earlier
 
     def _keep(self, events: Iterable[rtsp.Event]) -> None:
         """Keep the packets among events for `feed`, within bounds."""

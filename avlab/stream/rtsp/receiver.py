@@ -363,11 +363,15 @@ class RtspReceiver:
         start_ns, infos = self._session.positions(playing)
         begun_ns = self._presentation.player.begin(start_ns, infos, self._play_ns)
         told = self._session.description.range
+        value = playing.headers.get("Range")
         with contextlib.suppress(WireError):
-            if "Range" in playing.headers:
-                told = sdp.NptRange.parse(playing.headers["Range"])
-        if told is not None and told.end_ns is not None and told.end_ns > start_ns:
-            self._span_ns = begun_ns, begun_ns + told.end_ns - start_ns
+            if value is not None:
+                told = sdp.NptRange.parse(value)
+        length_ns = sdp.clock_length_ns(value or "")
+        if length_ns is None and told is not None and told.end_ns is not None:
+            length_ns = told.end_ns - start_ns
+        if length_ns is not None and length_ns > 0:
+            self._span_ns = begun_ns, begun_ns + length_ns
 
     # ---- what arrives
 
@@ -419,7 +423,8 @@ class RtspReceiver:
         """An answer to a keep-alive, matched by its number where it has one; or what the server asks for by itself."""
         if isinstance(event, rtsp.Response):
             number = event.headers.get("CSeq", "").strip()
-            if number.isdecimal() and self._asked.pop(int(number[:10]), None) is None:
+            numbered = self._session.numbered and number.isdecimal()
+            if numbered and self._asked.pop(int(number[:10]), None) is None:
                 return
             if event.status == SESSION_NOT_FOUND and now_ns - self._newest_ns() > ANSWER_NS:
                 raise ConnectionError(
