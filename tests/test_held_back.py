@@ -19,6 +19,10 @@ from avlab.wire import rtcp, rtsp
 pytestmark = pytest.mark.slow
 
 
+SPAN = 50
+"""Packets that a report of loss is about: some seven pictures."""
+
+
 class Reporter:
     """A client by hand that reports whatever it likes, as often as it is asked to."""
 
@@ -51,17 +55,22 @@ class Reporter:
     def say(self, **lies: Any) -> None:
         """A report that is true, but for the lies."""
         self.listen()
-        said = {"fraction_lost": 0, "cumulative_lost": 0, "highest_sequence": self.highest, "jitter": 100} | lies
+        said = {"fraction_lost": 0, "cumulative_lost": 0, "highest_sequence": self.highest, "jitter": 0} | lies
         block = rtcp.ReportBlock(self.ssrc, **said)
         data = rtcp.serialize_compound([rtcp.ReceiverReport(7, (block,)), rtcp.Sdes(7, "x")])
         self.reports.sendto(data, self.to)
 
     def lose(self, share: float) -> None:
-        """A report of so much loss, whose numbers add up."""
+        """A report of so much loss, whose numbers add up, once enough packets have come since the one before.
+
+        A server reads few of those that come all the time: what they say is to be true of more than a moment.
+        """
         self.listen()
         highest, lost = self.highest, round(share * (self.highest - self.first + 1))
         span = highest - self.before[0]
-        fraction = 256 * (lost - self.before[1]) // span if span else 0  # RFC 3550 A.3
+        if span < SPAN:
+            return
+        fraction = 256 * (lost - self.before[1]) // span  # RFC 3550 A.3
         self.before = highest, lost
         self.say(cumulative_lost=lost, fraction_lost=max(0, min(255, fraction)), highest_sequence=highest)
 
