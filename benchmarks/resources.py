@@ -1,19 +1,23 @@
 """What serving and playing cost: CPU and memory of each process, the record's share, start-up, simulated time.
 
 640x360 at 30 fps with sound, server and client in processes of their own. python benchmarks/resources.py
-[--seconds 60]; with --seconds 600 it shows whether memory stays flat.
+[--seconds 60]; with --seconds 600 it shows whether memory stays flat. With --beside TREE [--rounds 3] it prints only
+what serving and playing take, here and in TREE, as `git worktree add TREE COMMIT` makes it, in turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import joblib
@@ -24,43 +28,72 @@ import avlab
 from avlab.measure.record.batches import Budget
 from avlab.measure.record.trace import FrameRow, Recorder
 
-CLIP = Path(__file__).parents[1] / "data" / "count.mp4"
+ROOT = Path(__file__).parents[1]
+CLIP = ROOT / "data" / "count.mp4"
 MB = 1 << 20
+
+
+@contextlib.contextmanager
+def pair(tree: Path, seconds: float, *options: str) -> Iterator[dict[str, psutil.Process]]:
+    """`avlab serve` and `avlab play` of the avlab in a tree, the latter for so long after its start-up."""
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    avlab_ = [sys.executable, "-m", "avlab"]
+    serve = [*avlab_, "serve", str(CLIP), "--loop", "--port", "0"]
+    with subprocess.Popen(serve, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[-1]
+        play = [*avlab_, "play", url, "--no-window", "--audio", "null", "--seconds", str(seconds + 5), *options]
+        with subprocess.Popen(play, cwd=tree, env=environment, stdout=subprocess.DEVNULL) as client:
+            time.sleep(3)
+            yield {"serve": psutil.Process(server.pid), "play": psutil.Process(client.pid)}
+            client.wait(60)
+        server.terminate()
+        server.wait(10)
 
 
 def streaming(seconds: float) -> None:
     """CPU and memory of `avlab serve` and `avlab play` while they stream."""
-    avlab_ = [sys.executable, "-m", "avlab"]
-    serve = [*avlab_, "serve", str(CLIP), "--loop", "--port", "0"]
-    with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        url = server.stdout.readline().split()[-1]
-        trace = Path(tempfile.mkdtemp()) / "play.avtrace"
-        play = [*avlab_, "play", url, "--no-window", "--audio", "null", "--seconds", str(seconds + 5)]
-        play += ["--trace", str(trace)]
-        with subprocess.Popen(play, stdout=subprocess.DEVNULL) as client:
-            time.sleep(3)  # start-up apart
-            watched = {"serve": psutil.Process(server.pid), "play": psutil.Process(client.pid)}
-            memory: dict[str, list[int]] = {name: [] for name in watched}
-            before = {name: sum(process.cpu_times()[:2]) for name, process in watched.items()}
-            began = time.perf_counter()
-            while time.perf_counter() - began < seconds:
-                time.sleep(min(5.0, seconds / 10))
-                for name, process in watched.items():
-                    memory[name].append(process.memory_info().rss)
-            spent = time.perf_counter() - began
+    trace = Path(tempfile.mkdtemp()) / "play.avtrace"
+    with pair(ROOT, seconds, "--trace", str(trace)) as watched:
+        memory: dict[str, list[int]] = {name: [] for name in watched}
+        before = {name: sum(process.cpu_times()[:2]) for name, process in watched.items()}
+        began = time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            time.sleep(min(5.0, seconds / 10))
             for name, process in watched.items():
-                share = (sum(process.cpu_times()[:2]) - before[name]) / spent
-                rss = np.array(memory[name]) / MB
-                half = len(rss) // 2
-                growth = (np.median(rss[half:]) - np.median(rss[:half])) / (spent / 2) * 60
-                row("CPU of " + name, f"{share:.1%} of a core")
-                row("memory of " + name, f"{rss.max():.0f} MB, growing by {growth:.2f} MB a minute, the trace included")
-            client.wait(60)
-        first_picture(avlab.Trace.load(trace))
-        shutil.rmtree(trace.parent)
-        server.terminate()
-        server.wait(10)
+                memory[name].append(process.memory_info().rss)
+        spent = time.perf_counter() - began
+        for name, process in watched.items():
+            share = (sum(process.cpu_times()[:2]) - before[name]) / spent
+            rss = np.array(memory[name]) / MB
+            half = len(rss) // 2
+            growth = (np.median(rss[half:]) - np.median(rss[:half])) / (spent / 2) * 60
+            row("CPU of " + name, f"{share:.1%} of a core")
+            row("memory of " + name, f"{rss.max():.0f} MB, growing by {growth:.2f} MB a minute, the trace included")
+    first_picture(avlab.Trace.load(trace))
+    shutil.rmtree(trace.parent)
+
+
+def beside(other: Path, seconds: float, rounds: int) -> None:
+    """What serving and playing take, in percent of a core, of this avlab and of another one, in turns."""
+    print("| what | here | beside it | ratio |\n|---|---|---|---|")
+    spent: list[list[dict[str, float]]] = []
+    for number in range(rounds):
+        trees = [ROOT, other] if number % 2 == 0 else [other, ROOT]
+        of = {tree: shares(tree, seconds) for tree in trees}
+        spent.append([of[ROOT], of[other]])
+    for name in ("serve", "play"):
+        ours, theirs = (median(turn[which][name] for turn in spent) for which in (0, 1))
+        ratio = median(here[name] / there[name] for here, there in spent)
+        print(f"| CPU of {name} | {ours:.1%} of a core | {theirs:.1%} | {ratio:.2f} |", flush=True)
+
+
+def shares(tree: Path, seconds: float) -> dict[str, float]:
+    """The share of a core that `serve` and `play` of the avlab in a tree take."""
+    with pair(tree, seconds) as watched:
+        before = {name: sum(process.cpu_times()[:2]) for name, process in watched.items()}
+        time.sleep(seconds)
+        return {name: (sum(process.cpu_times()[:2]) - before[name]) / seconds for name, process in watched.items()}
 
 
 def first_picture(trace: avlab.Trace) -> None:
@@ -147,7 +180,12 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--beside", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    if options.beside is not None:
+        beside(options.beside.resolve(), options.seconds, options.rounds)
+        return
     print("| what | measured |\n|---|---|")
     start_up()
     simulating()
