@@ -43,6 +43,8 @@ demo: setup-lab  ## stream a clip on this machine for 10 s: a table, and plots i
 
 # Many tests wait more than they compute: three at a time, where there are fcntl's locks for those that must be alone.
 WORKERS := $(if $(WINDOWS),0,3)
+# Tests start hundreds of processes, each of which would compile avlab anew where Python is told to keep no bytecode.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: setup-test check  ## check, then run every test, none skipped; ARGS="-k rtp" for some, ARGS="-n 0" one by one
 	@$(BIN)/python -m pytest --require-all -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -29,7 +29,11 @@ def main() -> None:
     )
     parser.add_argument("--systems", nargs="+", choices=names, default=names, metavar="NAME",
                         help=f"only these: {', '.join(names)}")  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="a second each, to see whether all is there")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a second each, and four receivers for sixteen, to see whether all is there",
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures to this file, docs/peers.png say")
     parser.add_argument(
         "--pairs",
@@ -39,7 +43,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the blocks that end what was started
-    length = Length(flat=1.0, paced=1.0, fan=1.0, warm=0.3) if options.quick else Length()
+    length = Length(flat=1.0, paced=1.0, fan=1.0, warm=0.3, receivers=4) if options.quick else Length()
     try:
         if options.pairs:
             print(measure_pairs(options.pairs, length))

@@ -18,7 +18,7 @@ RECEIVERS = 16
 
 @dataclass(frozen=True)
 class Length:
-    """Seconds that each kind of measurement lasts, and of running before it.
+    """Seconds that each kind of measurement lasts, and of running before it; and to how many receivers all at once.
 
     Before it is measured, avlab has had the two seconds in which it sees whether offload pays.
     """
@@ -27,6 +27,7 @@ class Length:
     paced: float = 8.0
     fan: float = 5.0
     warm: float = 3.0
+    receivers: int = RECEIVERS
 
 
 def flat_out(system: System, figures: Figures, length: Length) -> Seen:
@@ -66,10 +67,10 @@ def own_pacing(system: System, figures: Figures, length: Length) -> Seen | None:
 
 
 def fan_out(system: System, figures: Figures, length: Length) -> Seen | None:
-    """640x360 at 30 fps to sixteen receivers, each a process."""
+    """640x360 at 30 fps to sixteen receivers, or as many as `length` has, each a process."""
     if not system.fans_out:
         return None
-    seen = run_once(system, SMALL, length.fan, length, fps=FPS, receivers=RECEIVERS)
+    seen = run_once(system, SMALL, length.fan, length, fps=FPS, receivers=length.receivers)
     figures.all_cpu, figures.all_delivered = seen.sender_share, min(1.0, seen.delivered)
     figures.all_latency_ms, figures.all_latency_p99_ms = seen.p50_ms, seen.p99_ms
     return seen
