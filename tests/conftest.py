@@ -87,20 +87,26 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 FIRST = ("test_notebooks.py",)
 """Files that take minutes, of which a process is not to begin one when the others are about to end."""
 
+AS_MANY = 10
+"""For how many others a slow test counts where files are put in order of their length."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, then those of many tests; last, and in a row, those of tests that have to be alone.
+    """Long files first; last those in which every test has to be alone, for which the others wait in any case.
 
-    Whoever wants to be alone waits for what the others have begun, and holds up what they would begin: beside a
-    notebook of a minute, that is a minute of every process.
+    Whoever wants to be alone waits for what others have begun, and holds up what they would begin: beside a notebook of
+    a minute, that is a minute of every process.
     """
-    count = Counter(item.path for item in items)
-    alone = Counter(item.path for item in items if _alone(item))
+    alone, length, count = Counter[Path](), Counter[Path](), Counter[Path]()
+    for item in items:
+        alone[item.path] += _alone(item)
+        length[item.path] += AS_MANY if item.get_closest_marker("slow") else 1
+        count[item.path] += 1
     items.sort(
         key=lambda item: (
             item.path.name not in FIRST,
-            alone[item.path] / count[item.path],
-            -count[item.path],
+            alone[item.path] == count[item.path],
+            -length[item.path],
             item.path,
         )
     )
