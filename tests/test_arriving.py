@@ -638,6 +638,29 @@ def test_a_payload_type_that_was_not_described_is_named() -> None:
     assert "JPEG as 26" in words
 
 
+@pytest.mark.parametrize("before_s", [0, 1.5])
+@pytest.mark.parametrize("stream", ["video", "audio"])
+def test_timestamps_that_stand_still_are_told_of(stream: str, before_s: float) -> None:
+    rig = Rig()
+    rig.audio(range(5 * 50 if stream == "video" else round(before_s * 50)))
+    rig.video(range(5 * FPS if stream == "audio" else round(before_s * FPS)))
+    kind, ssrc, size = (26, V, 900) if stream == "video" else (97, A, 80)
+    for number in range(round((5 - before_s) * 50)):
+        packet = rtp.RtpPacket(kind, 9000 + number, 123_456, ssrc, True, bytes(size))
+        rig.send(before_s + number / 50, stream, packet.serialize())
+    told = [words for words in rig.run(5).notices if "stand still" in words]
+    assert len(told) == 1
+    assert ("pictures" if stream == "video" else "sound") in told[0]
+
+
+def test_a_picture_of_many_packets_is_none_that_stands_still() -> None:
+    """Nor are slides, though each packet of a slide has the same timestamp."""
+    rig = Rig(sound=False)
+    rig.video(range(0, 20 * FPS, 5 * FPS))
+    heard = rig.run(20)
+    assert not [words for words in heard.notices if "stand still" in words]
+
+
 @pytest.mark.parametrize("before_s", [0.2, 1, 3])
 @pytest.mark.parametrize("ssrc", [V, V + 1])
 def test_a_payload_type_that_changes_in_mid_stream_is_named(before_s: float, ssrc: int) -> None:

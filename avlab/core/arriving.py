@@ -67,6 +67,10 @@ MISFIT = 1.5
 NOT_DESCRIBED = 25
 """So many packets of a payload type that was not described are worth a notice, while none comes of the one that was."""
 
+STANDING = 25
+STANDING_NS = 2 * NS
+"""So many pictures or packets of sound with one timestamp, over so long, are worth a notice."""
+
 SLIDE_S = 60
 """Seconds from one picture to the next, at the most that makes two after a leap of one stretch."""
 
@@ -153,6 +157,7 @@ class Incoming:
     foreign: int = 0  # packets of a payload type that was not described, since the newest packet of media
     foreign_after: int | None = None  # when that one came
     foreign_told: bool = False
+    standing: tuple[int, int, int] = (-1, 0, 0)  # a timestamp that others have too: since when, and how many
     sound: SoundReader = field(init=False)  # what its sound is in packets
     measured: tuple[int, int] | None = None  # since which timestamp sound is measured, and how much came since
     misfit: bool = False  # its sound is not what the description says, and is not played
@@ -554,6 +559,8 @@ class Arriving:
             return
         incoming.came_ns, incoming.kind = now_ns, run.payload_type
         ticks = incoming.ticks(run.timestamp)
+        if ahead == 0:
+            self._note_standing(incoming, run, ticks, now_ns)
         if not self._timeline.arrived(incoming.stream, ticks, arrived_ns):
             self._emit(NotBelieved(now_ns, incoming.stream, "RTP-Info"))
         incoming.media_ns = media_ns = self._timeline.media_ns(incoming.stream, ticks)
@@ -581,6 +588,21 @@ class Arriving:
         if own is not None:
             for number, payload in enumerate(run.payloads, sequence):
                 self._take_recovered(incoming, own.media(number, payload), now_ns)
+
+    def _note_standing(self, incoming: Incoming, run: RtpRun, ticks: int, now_ns: int) -> None:
+        """Say, once, that the timestamps of what comes do not go on: all with one are a single picture, or overdue."""
+        at, since_ns, before = incoming.standing if incoming.standing[0] == ticks else (ticks, now_ns, 0)
+        if before < 0:  # told
+            return
+        count = before + (run.marker if incoming.stream == "video" else run.total)
+        if count >= STANDING and now_ns - since_ns >= STANDING_NS:
+            count = -1
+            words = (
+                f"the timestamps of {NOUNS[incoming.stream]} stand still, so that what comes cannot be told apart in "
+                "time and is not played: see what the server says of its clock"
+            )
+            self._emit(Notice(now_ns, "timestamps stand still", words))
+        incoming.standing = at, since_ns, count
 
     @staticmethod
     def _known_ssrcs(incoming: Incoming) -> dict[str, int]:
