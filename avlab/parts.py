@@ -345,11 +345,11 @@ class PartWarning(UserWarning):
         """What the part failed of."""
 
 
-def gone_on(error: PartError, instead: str) -> str:
+def gone_on(error: Exception, instead: str) -> str:
     """In two sentences, what a part failed of and what there is instead.
 
     Args:
-        error: What the part failed of.
+        error: What the part, or what hangs on it, failed of.
         instead: The second sentence.
     """
     words = str(error)

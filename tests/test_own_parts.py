@@ -589,6 +589,16 @@ def test_a_process_that_stands_still_is_no_fault_of_a_part(monkeypatch: pytest.M
         assert guard.call("the part", slow) == 1
 
 
+def test_a_guard_that_refuses_calls_no_more() -> None:
+    called: list[int] = []
+    with Guard(lambda words: None) as guard:
+        guard.call("the part", called.append, 1)
+        guard.refuse()
+        with pytest.raises(PartError, match="the part is asked no more"):
+            guard.call("the part", called.append, 2)
+    assert called == [1]
+
+
 def test_ctrl_c_is_the_persons_and_that_of_another_thread_is_the_parts() -> None:
     def interrupts() -> None:
         raise KeyboardInterrupt

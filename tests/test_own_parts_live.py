@@ -258,6 +258,57 @@ def test_what_cannot_be_ended_is_named_and_stop_returns(clip: Path) -> None:
     assert isinstance(server.error, avlab.PartError)  # what the thread found closed is no fault of the student's
 
 
+class Slow:
+    """A payload format that takes its time with each frame, and less than it may."""
+
+    name = "slow"
+    calls = 0
+
+    def pack(self, frame: bytes, most: int) -> list[bytes]:
+        return [frame[at : at + most] for at in range(0, len(frame), most)]
+
+    def unpack(self, payloads: list[bytes | None]) -> bytes | None:
+        self.calls += 1
+        time.sleep(0.9)
+        return None if None in payloads else b"".join(payload for payload in payloads if payload)
+
+
+class SlowLoss:
+    calls = 0
+
+    def __call__(self, packet: avlab.Packet, state: dict[str, int]) -> bool:
+        self.calls += 1
+        time.sleep(0.9 if self.calls > 30 else 0.0)
+        return False
+
+
+@pytest.mark.parametrize("slow", [Slow(), SlowLoss()], ids=["payload", "network"])
+def test_many_slow_calls_do_not_hold_stop_up(clip: Path, slow: Any) -> None:
+    own = isinstance(slow, Slow)
+    server = {"payload": slow} if own else {"network": avlab.Network(loss=slow)}
+    with streaming(clip, client={"payload": slow} if own else {}, **server) as (sender, receiver):
+        until(lambda: slow.calls > (2 if own else 32))  # what has come meanwhile waits
+        receiver.stop(timeout=10.0)
+        sender.stop(timeout=10.0)
+        assert sender.error is receiver.error is None
+
+
+def test_a_client_whose_server_stands_still_in_a_part_says_so(clip: Path) -> None:
+    let_go = threading.Event()
+
+    def waits(packet: avlab.Packet, state: dict[str, Any]) -> bool:
+        let_go.wait(120)
+        return False
+
+    server = avlab.Server(clip, width=160, loop=True, network=avlab.Network(loss=waits)).start()
+    try:
+        with pytest.raises(TimeoutError, match="In this process, the network's loss waits has not returned"):
+            avlab.Client(server.url, audio="null").start()
+    finally:
+        let_go.set()
+        server.stop()
+
+
 def test_another_pacer_takes_over_from_one_that_stands_still(clip: Path) -> None:
     never = {"wake_at": lambda self: FOREVER_NS if self.frames else None, "pull": lambda self, now_ns: []}
     still = type("Still", (Fixed,), never)

@@ -22,7 +22,7 @@ from avlab.measure.record.trace import Recorder, Trace
 from avlab.media.owncodec import check_codec
 from avlab.network.ownrepair import OwnRepair
 from avlab.network.settings import meant
-from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, named
+from avlab.parts import JitterBuffer, PartError, PlayoutDelay, Target, gone_on, named
 from avlab.stream.capturing import Capture, check_capture
 from avlab.stream.classic.classicreceiver import NO_PLAYOUT_DELAY, ClassicReceiver, is_classic, refuse_choices
 from avlab.stream.client_address import credentials_for, refuse_file, refuse_other
@@ -559,6 +559,15 @@ class Client(Handle):
     # ---- life
 
     def _begin(self) -> None:
+        try:
+            self._begin_playing()
+        except TimeoutError as error:
+            still = next((words for handle in running_handles() if (words := handle.standing_still)), None)
+            if still is None:  # else that is, most likely, the server
+                raise
+            raise TimeoutError(gone_on(error, f"In this process, {still}")) from error
+
+    def _begin_playing(self) -> None:
         import pandas  # noqa: F401 - now, as a first look at the trace in mid-stream would hold up the pictures
 
         if self._capture_path is not None:

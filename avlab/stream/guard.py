@@ -60,6 +60,8 @@ class Guard:
         self._lock = threading.Lock()
         self._calls: dict[int, _Calling] = {}  # by thread
         self._watching: threading.Thread | None = None
+        self.refusing = False
+        """Whether no more parts are called: see `refuse`."""
         self._closing = threading.Event()
 
     def __enter__(self) -> Self:
@@ -72,6 +74,8 @@ class Guard:
 
     def call(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """What the function returns. PartError, which begins with `what`, for all that it raises but Ctrl-C."""
+        if self.refusing:
+            raise PartEndedError(f"{what} is asked no more: what it was asked for stops")
         thread = threading.get_ident()
         calling = _Calling(what, thread, self._calls.get(thread))
         self._calls[thread] = calling
@@ -103,6 +107,10 @@ class Guard:
         """What stands still and cannot be ended, in a sentence; None when nothing does."""
         with self._lock:
             return next((_stands_still(calling) for calling in self._calls.values() if calling.named), None)
+
+    def refuse(self) -> None:
+        """Call no more parts: each call that is yet to come is a PartEndedError at once. From any thread."""
+        self.refusing = True
 
     def close(self) -> None:
         """No more parts are called."""

@@ -23,6 +23,9 @@ _failed: Registry[Handle] = Registry()  # what has failed, and has told nobody
 _orders = itertools.count(1)
 _newest = 0
 
+PARTS_GO_ON_S = 1.0
+"""How long parts of one's own are still called when their stream stops, and a thread of it does not end."""
+
 
 def started_so_far() -> int:
     """How many handles this process has started, whether or not they still run: servers, clients and relays."""
@@ -181,6 +184,11 @@ class Handle:
         """Why the first part of one's own that failed did; the stream goes on without it."""
         return self._part_error
 
+    @property
+    def standing_still(self) -> str | None:
+        """Which part of one's own has not returned and cannot be ended, in a sentence; None when none does so."""
+        return self._part_guard.stuck
+
     def start(self) -> Self:
         """Begin; returns the handle.
 
@@ -292,21 +300,27 @@ class Handle:
         self._ended.set()
         for worker in list(self.workers):
             worker.signal()
-        deadline = time.perf_counter() + timeout
+        began = time.perf_counter()
+        deadline, patience = began + timeout, began + min(PARTS_GO_ON_S, timeout / 2)
         try:
-            alive = [worker.name for worker in self.workers if not self._joined(worker, deadline)]
+            alive = [worker.name for worker in self.workers if not self._joined(worker, deadline, patience)]
             self._release()
         finally:
             self._part_guard.close()
             _handles.discard(self)
             self._released.set()
-        if alive and self._part_guard.stuck is None:  # a part that cannot be ended has been told of
+        if alive and self.standing_still is None:  # a part that cannot be ended has been told of
             raise RuntimeError(f"{', '.join(alive)} did not end within {timeout:g} s")
 
-    def _joined(self, worker: Worker, deadline: float) -> bool:
-        """Whether a thread has ended by then; one in a part that cannot be ended is not waited for any longer."""
+    def _joined(self, worker: Worker, deadline: float, patience: float) -> bool:
+        """Whether a thread has ended by then; one in a part that cannot be ended is not waited for any longer.
+
+        From `patience` on no more parts are called: many slow calls, none of them too slow, may fill a turn.
+        """
         while not worker.join(min(0.2, max(0.0, deadline - time.perf_counter()))):
-            if time.perf_counter() >= deadline or self._part_guard.stuck is not None:
+            if time.perf_counter() >= patience:
+                self._part_guard.refuse()
+            if time.perf_counter() >= deadline or self.standing_still is not None:
                 return False
         return True
 
@@ -368,6 +382,8 @@ class Handle:
 
     def _part_failed(self, error: PartError, instead: str) -> None:
         """A part has failed, and the stream goes on with something else."""
+        if self._part_guard.refusing:  # it was not asked any more, which is no failure
+            return
         told = PartError(gone_on(error, instead))
         told.__cause__ = error.__cause__
         self._part_error = self._part_error or told

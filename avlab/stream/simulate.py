@@ -129,7 +129,7 @@ def simulate(
         payload: A payload format of your own, as both sides have it; it takes a network.
         codec: A codec of your own, as both sides have it; it takes a network, and `clip` has to be a path. It encodes
             the first 100 pictures, and their sizes are those of all; nothing is decoded.
-        audio: Whether a path's sound, where it has any, takes part: over TCP, in chunks of 20 ms of the clip's own
+        audio: Whether a path's sound, where it has any, takes part: over TCP, in chunks of 40 ms of the clip's own
             format, it shares the bottleneck with the pictures, and these keep to what is heard. A `Device` says which
             blocks are asked for, how long before they are heard, and by which clock.
 
