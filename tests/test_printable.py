@@ -68,6 +68,9 @@ def test_what_was_there_can_be_seen(text: object, said: str) -> None:
 def test_it_is_bounded() -> None:
     assert printable("x" * 10_000_000) == "x" * (MOST_CHARACTERS - 3) + "..."
     assert len(printable("\x1b" * 10_000_000)) == MOST_CHARACTERS
+    for further in (0, 1, 2, 1000):  # what is beyond the bound changes nothing
+        text = "x" * (MOST_CHARACTERS + further)
+        assert printable(text + EVIL) == "x" * (MOST_CHARACTERS - 3) + "..."
 
 
 def test_an_error_that_quotes_a_peer_is_the_same_error_and_printable() -> None:

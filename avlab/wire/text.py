@@ -35,9 +35,9 @@ def printable(text: object, *, most: int = MOST_CHARACTERS, lines: bool = False)
     surrogates come out as `\\x1b` or `\\u202e`; line breaks and other white space as blanks, but for the line breaks of
     a text of several `lines`.
     """
-    said = str(text)
+    said = str(text)[: most + 1]  # what a stranger goes on to say costs nothing
     if not said.isprintable():
-        said = "".join(_shown(character, lines) for character in said[: most + 1])
+        said = "".join(_shown(character, lines) for character in said)
     return said if len(said) <= most else said[: max(0, most - 3)] + "..."
 
 
