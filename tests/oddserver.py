@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -218,7 +219,8 @@ class OddServer:
     def _play(self, visit: Visit) -> None:
         pictures, sound = self._one if self.one_session else (Pictures(), Sound())
         opened, number = set[tuple[str, bool]](), 0
-        while not self._over.wait(0.04):
+        began = time.monotonic()  # however busy the machine is, pictures do not come later and later
+        while not self._over.wait(max(0, began + 0.04 * (number + 1) - time.monotonic())):
             if self.one_session:
                 visit = self.visits[-1]
             if visit.closed:

