@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--microphone-device", metavar="DEVICE", help="which: its number, or a part of its name")
     text = "address to serve on (127.0.0.1: this machine; with --class 0.0.0.0: all of its addresses)"
     serve.add_argument("--host", metavar="H", help=text)
-    text = "open to the network for who knows a code: prints it, with addresses and a QR code"
+    text = "open to the network for those who know a code: prints it, with addresses and a QR code"
     serve.add_argument("--class", action="store_true", dest="class_code", help=text)
     text = "only for the users of FILE, lines of htdigest, which nobody else may be able to read"
     serve.add_argument("--users", metavar="FILE", help=text)
@@ -209,7 +209,7 @@ def parser() -> argparse.ArgumentParser:
         "analyse",
         "What was lost and late of each stream of RTP in a capture, pcap or pcapng, whoever made it.",
         "analyse run.pcapng",
-        "analyse call.pcap --streams 1,3 --out plots",
+        "analyse call.pcap --streams 1,2 --out plots",
         "analyse run.pcapng --json",
     )
     analyse.add_argument("file", metavar="FILE", help="of Wireshark, tcpdump, avlab --capture, ...")
@@ -279,7 +279,7 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(each) for each in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,3") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,2") from None
 
 
 def _seconds(text: str) -> float:

@@ -1,17 +1,30 @@
-"""Docstrings, of which the reference is made, have a line for each parameter. test_notebooks.py builds the site."""
+"""Docstrings, of which the reference is made, have a line for each parameter; pages say what the code does.
+
+test_notebooks.py builds the site.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import re
+import shlex
 import textwrap
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+
 import avlab
 from avlab import parts
+from avlab.arguments import parser
+from avlab.media.sources import CHUNK_NS
+
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "teaching").glob("*.md")))
 
 # ---- a line for each parameter
 
@@ -111,3 +124,41 @@ def test_a_parameter_without_its_line_is_seen() -> None:
 
     assert undescribed(one) == ["second"]
     assert undescribed(lambda other: None) == ["other"]
+
+
+# ---- what pages say
+
+
+def command_lines(page: str) -> list[str]:
+    """The lines of a page's blocks that begin with avlab, continued lines joined."""
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", page, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^ *avlab (\w.*)$", "\n".join(blocks).replace("\\\n", " "), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_is_one_that_avlab_takes(page: Path) -> None:
+    for line in command_lines(page.read_text(encoding="utf-8")):
+        parser().parse_args(shlex.split(line, comments=True))  # leaves by SystemExit, with a sentence, where it is not
+
+
+def test_commands_are_found_in_pages_and_wrong_ones_seen() -> None:
+    assert sum(len(command_lines(page.read_text(encoding="utf-8"))) for page in PAGES) > 40
+    line = command_lines("- as in\n\n  ```sh\n  avlab play URL \\\n      --windows  # opens\n  ```\n")[0]
+    with pytest.raises(SystemExit):
+        parser().parse_args(shlex.split(line, comments=True))
+
+
+def test_the_limits_that_trust_names_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .* \| ([\d,]+) \| ([a-z]\w*(?:\.\w+)*)\.([A-Z]\w+) \|$", text, re.MULTILINE)
+    said = {f"{module}.{name}": int(number.replace(",", "")) for number, module, name in rows}
+    real = {f"{module}.{name}": getattr(import_module(f"avlab.{module}"), name) for _, module, name in rows}
+    assert len(said) > 50
+    assert said == {name: value // 10**9 if name.endswith("_NS") else value for name, value in real.items()}
+
+
+def test_how_long_a_chunk_of_sound_lasts_is_the_same_everywhere() -> None:
+    chunk = f"{CHUNK_NS // 10**6} ms"
+    assert f"in chunks of {chunk}" in (inspect.getdoc(avlab.simulate) or "")
+    assert f"in chunks of {chunk}" in (ROOT / "docs" / "network.md").read_text(encoding="utf-8")
+    assert f"sound leaves every {chunk}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

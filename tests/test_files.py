@@ -226,7 +226,7 @@ WRONG = {
     "deep": (lambda members: members.update({"settings.json": b"[" * 100_000}), "does not say that it is one"),
     "another format": (edited(format="a cake"), "is of another format"),
     "a newer format": (edited(version=99), r"saved by a newer avlab \(format 99.*update avlab"),
-    "no epoch": (edited(meta={"side": "client", "clock": "one"}), "it lacks 'epoch_ns'"),
+    "no epoch": (edited(meta={"side": "client", "clock": "one"}), "'epoch_ns' is missing"),
     "odd settings": (edited(settings=[{"time": "noon"}]), "no trace that this avlab can read"),
     "a column lacks": (table("frames", lambda frame: frame.drop(columns="shown")), "it has no column shown"),
     "words for numbers": (

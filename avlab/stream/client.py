@@ -465,14 +465,14 @@ class Client(Handle):
         that was made with a `playout_delay` has them come when they are presented.
 
         The newest wins: of what comes while the loop's body works, only the last `waiting` pictures are kept, oldest
-        first; all are decoded. 1 is for looking; a loop that is to miss none needs more, and be fast enough on average.
-        Ends with the stream; raises what failed, ValueError when `waiting` is below 1, and as `start`.
+        first; all are decoded. 1 is for looking; a loop that is to miss none needs more, and has to keep up
+        on average. Ends with the stream; raises what failed, ValueError when `waiting` is below 1, and as `start`.
 
         Args:
             waiting: Pictures that wait at most, 1 or more.
 
         Raises:
-            RuntimeError: It was started before, and in vain.
+            RuntimeError: It was started before, and that failed.
         """
         if waiting < 1:
             raise ValueError(f"waiting must be 1 or more pictures, not {waiting}")
@@ -540,8 +540,8 @@ class Client(Handle):
     def view(self, *, sound: Literal["auto", "browser", "speaker", "none"] = "auto") -> Any:
         """The live view in a notebook; displays itself: picture, and sound in the browser or where `sound` says.
 
-        `speaker` is the device where Python runs; `auto` is the browser, unless the client was made for one speaker or
-        for silence. ValueError for another word, RuntimeError before `start`.
+        `speaker` is the device where Python runs; `auto` is the browser, unless the client was made with
+        `audio="speaker"` or "null". ValueError for another word, RuntimeError before `start`.
 
         Args:
             sound: "auto", "browser", "speaker" or "none".

@@ -80,15 +80,16 @@ class Relay(Handle):
     own. Datagrams go to the peer's port of the same number as they are, and its answers back to whoever sent them.
 
     `network` acts on both directions, on each with losses of its own, and may be set at any time: it acts on the next
-    packet. With `one_way`, what goes to the peer is delayed alone. `idle_timeout` is in seconds: a session is forgotten
-    when nothing has come for so long. ValueError for what cannot be; `start` raises OSError when the port is taken.
+    packet. With `one_way`, what goes to the peer has the delay and nothing else. `idle_timeout` is in seconds: a
+    session is forgotten when nothing has come for so long. ValueError for what cannot be; `start` raises OSError when
+    the port is taken.
 
     Args:
         to: HOST:PORT, or an RTSP address, of the peer.
         host: The address to listen at.
         port: The port to listen at, 0 to 65535; 0 takes any free one.
         network: What happens to packets, both ways.
-        one_way: Whether only what goes to the peer is delayed.
+        one_way: Whether what goes to the peer has the network's delay alone, without loss, jitter and the rest.
         idle_timeout: Seconds, more than 0 and at most a year.
     """
 

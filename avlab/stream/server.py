@@ -143,7 +143,7 @@ class Server(Handle):
         capture: A file that gets all that is sent and received from `start` on, RTSP, RTP and RTCP, as pcapng, which
             Wireshark reads: each datagram as it is on the wire. What is in the file already is replaced. `offload`
             "auto" is "off" then, for captures that others make of the same run.
-        class_code: Whether only who knows a code of six letters may join, as the user "class" with the code for a
+        class_code: Whether only those who know a code of six letters may join, as the user "class" with the code for a
             password. It is drawn at the start; `class_code` says it, `invitation()` with addresses and a QR code.
             From an address with five wrong guesses nobody is heard for a minute.
         users: A file of lines `user:realm:HASH`, as htdigest makes them (MD5, or SHA-256 by 64 digits): only those
@@ -595,8 +595,8 @@ class Server(Handle):
         characters; `address`; `since`, when it came, a time; `fps`, frames sent to it a second; of its latest RTCP
         report, `loss` (a share of the packets, 0 to 1), `jitter` and `round_trip` in seconds, and `last_report`, how
         many seconds ago that came; `kbps`, what is sent to it in kilobits a second, with sound and repair. Rates are of
-        the last two seconds. What is not known is NaN: on the classic and http wires nobody reports. Who comes by
-        multicast is shown what the group gets.
+        the last two seconds. What is not known is NaN: on the classic and http wires nobody reports. Whoever comes
+        by multicast is shown what the group gets.
         """
         return audience_table(self.members, datetime.now().astimezone().tzinfo or UTC)
 

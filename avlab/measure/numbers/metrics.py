@@ -421,7 +421,7 @@ def spread(values_ms: pd.Series[Any]) -> Spread:
 
 
 def audio_seconds(trace: Trace) -> float:
-    """Seconds of sound played: each chunk lasts until the next one's pts; where chunks lack, as long as most do.
+    """Seconds of sound played: each chunk lasts until the next one's pts; where chunks are missing, as long as most do.
 
     Args:
         trace: A run's record: a server's, a client's, or both joined.

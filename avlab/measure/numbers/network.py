@@ -37,7 +37,7 @@ def packet_fates(trace: Trace, stream: str = "video") -> pd.DataFrame:
 
     `number` counts sequence numbers from the first one's 0; `time` is when it was sent, or came where that is not
     known; `fate` is one of the trace's words, or "sent" where the record is the sender's alone. In a client's own
-    record the numbers that lack are `lost`, at the time between their neighbours (RFC 3550, A.3). Packets that repairs
+    record the missing numbers are `lost`, at the time between their neighbours (RFC 3550, A.3). Packets that repairs
     send have numbers of their own and are left out; so is all but one client of a server's record.
 
     Args:

@@ -61,7 +61,7 @@ def _as_value_errors(source: Path) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return printable(f"it lacks {first}" if isinstance(error, KeyError) else first, most=200)
+    return printable(f"{first} is missing" if isinstance(error, KeyError) else first, most=200)
 
 
 def _number(value: object) -> bool:

@@ -127,7 +127,7 @@ class Table:
         return pd.DataFrame(made)
 
     def to_rows(self, frame: pd.DataFrame, epoch_ns: int) -> Rows:
-        """The inverse of `to_frame`, exact to the nanosecond for runs of up to 26 days. KeyError: a column lacks."""
+        """The inverse of `to_frame`, exact to the nanosecond for runs of up to 26 days; KeyError without a column."""
         import pandas as pd
 
         rows = np.zeros(len(frame), self.dtype)

@@ -537,7 +537,7 @@ class Trace:
         settings: Sequence[SettingRow],
         meta: Mapping[str, Any],
     ) -> Trace:
-        """A trace from its own DataFrames; `settings` with times in nanoseconds. KeyError for a column that lacks.
+        """A trace from its own DataFrames; `settings` with times in nanoseconds. KeyError for a missing column.
 
         Args:
             frames: As `Trace.frames`.
