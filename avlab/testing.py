@@ -107,10 +107,14 @@ def _made(part: Any, said: str, methods: Sequence[str], call: Call) -> Any:
 
 
 class _Frame:
-    """As much of a frame as a pacer sees."""
+    """As much of a frame as a pacer sees, which changes nothing of it."""
 
     def __init__(self, index: int) -> None:
-        self.index, self.pts_ns = index, round(index * NS * FRAME_S)
+        self.index = index
+
+    @property
+    def pts_ns(self) -> int:
+        return round(self.index * NS * FRAME_S)
 
     def __repr__(self) -> str:
         return f"frame {self.index}"

@@ -302,6 +302,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("pacer", of(Fixed, push=lambda self, frame, now_ns: 1 / 0), "ZeroDivisionError"),
     ("pacer", of(Fixed, restart=lambda self, start_ns: None)(), "must be a frame that was pushed"),
     ("pacer", type("Mine", (), {"push": spins}), "no method wake_at"),
+    ("pacer", of(Fixed, push=lambda self, frame, now_ns: setattr(frame, "pts_ns", now_ns)), "AttributeError"),
     ("pacer", of(Fixed, notices=lambda self: 1 / 0), "ZeroDivisionError"),
     ("pacer", of(Fixed, __new__=lambda cls: 5), "no method push"),
     (
