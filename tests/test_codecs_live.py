@@ -137,7 +137,7 @@ def test_h264_and_opus_of_a_server_are_played_and_settings_act(data: Path, isola
 
 @pytest.mark.parametrize("damaged", ["show", "freeze"])
 def test_a_loss_spoils_pictures_until_a_key_frame_that_is_asked_for(data: Path, damaged: Any) -> None:
-    given: dict[str, Any] = {"codec": "h264", "key_interval": 60.0, "network": avlab.Network(loss=0.05, seed=4)}
+    given: dict[str, Any] = {"codec": "h264", "key_interval": 60.0, "network": avlab.Network(loss=0.03, seed=4)}
     with (
         avlab.Server(data / "count-15.mp4", width=640, loop=True, **given) as server,
         avlab.Client(server.url, audio="null", playout_delay=0.3, damaged=damaged) as client,
