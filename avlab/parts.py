@@ -24,7 +24,7 @@ class Packet(NamedTuple):
     timestamp: int
     """The media clock's ticks, unwrapped: the same for all packets of a frame."""
     time: float
-    """When it was sent, or arrived, in seconds since the first packet of its run."""
+    """When it was sent, or arrived, in seconds since the first packet: a network counts from that of its direction."""
     size: int
     """Bytes, with the RTP header and without those of UDP and IP."""
     stream: str
@@ -68,11 +68,11 @@ class Missing(NamedTuple):
     number: int
     """Its sequence number, unwrapped."""
     since: float
-    """When it was found missing, in seconds."""
+    """When it was found missing, in seconds since the first packet of the stream."""
     asked: int
     """How often it was asked for."""
     deadline: float | None
-    """When it is of no more use, in seconds; None before the stream is presented."""
+    """When it is of no more use, in the same seconds; None before the stream is presented."""
     round_trip: float | None
     """Seconds to the sender and back; None before that is known."""
 
@@ -191,7 +191,7 @@ class PlayoutDelay(Protocol):
         Args:
             stream: "video" or "audio".
             delay: Seconds by which it came later than the quickest of all, 0 or more.
-            now: When it arrived, in seconds on the client's monotonic clock.
+            now: When it arrived, in seconds since the first arrival.
         """
 
     def target(self, now: float, /) -> float | None:
@@ -215,7 +215,7 @@ class JitterBuffer(Protocol):
 
         Args:
             packet: The packet: `number` counts without wrapping round, times are in seconds.
-            now: When it arrived, in seconds on the client's monotonic clock.
+            now: When it arrived, in seconds since the first packet of its stream, as all times in packets are.
         """
 
     def pull(self, now: float, /) -> list[list[Packet] | Dropped]:
@@ -305,7 +305,7 @@ class Repair(Protocol):
 
         Args:
             missing: What is missing, in order of its numbers, which count without wrapping round.
-            now: The moment, in seconds on the client's monotonic clock, as the times in `missing` are.
+            now: The moment, in seconds since the first packet of the stream, as the times in `missing` are.
         """
 
 
