@@ -185,6 +185,29 @@ def test_a_thread_that_will_not_end_is_named() -> None:
     until(lambda: names() == [])
 
 
+@pytest.mark.parametrize(
+    "meets", [RuntimeError("Selector is closed"), OSError(9, "Bad file descriptor"), SystemExit(1)]
+)
+def test_what_a_thread_meets_that_goes_on_after_all_is_no_failure(meets: BaseException) -> None:
+    release = threading.Event()
+
+    def body(worker: Worker) -> None:
+        release.wait(60)
+        raise meets
+
+    class Stubborn(Handle):
+        def _begin(self) -> None:
+            self.spawn("stubborn", body)
+
+    handle = Stubborn().start()
+    with pytest.raises(RuntimeError, match="avlab-stubborn did not end"):
+        handle.stop(timeout=0.05)
+    release.set()
+    until(lambda: names() == [])
+    assert handle.error is None
+    handle.stop()
+
+
 def test_stop_all_stops_everything_and_raises_no_ones_errors() -> None:
     good, bad = Probe(idle).start(), Probe(fail).start()
     until(lambda: bad.error)

@@ -50,6 +50,7 @@ class Worker:
         self.stopping = threading.Event()
         self.error: BaseException | None = None
         self._body, self._wake, self._failed = body, wake, failed
+        self._given_up = False
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -69,6 +70,10 @@ class Worker:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def give_up(self) -> None:
+        """It is waited for no longer: that all is closed, when it goes on after all, is no failure."""
+        self._given_up = True
+
     @property
     def current(self) -> bool:
         """Whether this very thread asks."""
@@ -83,6 +88,8 @@ class Worker:
         try:
             self._body(self)
         except BaseException as error:
+            if self._given_up:
+                return
             self.error = error
             if self._failed is not None:
                 self._failed(error)
@@ -303,14 +310,17 @@ class Handle:
         began = time.perf_counter()
         deadline, patience = began + timeout, began + min(PARTS_GO_ON_S, timeout / 2)
         try:
-            alive = [worker.name for worker in self.workers if not self._joined(worker, deadline, patience)]
+            alive = [worker for worker in self.workers if not self._joined(worker, deadline, patience)]
+            for worker in alive:
+                worker.give_up()
             self._release()
         finally:
             self._part_guard.close()
             _handles.discard(self)
             self._released.set()
         if alive and self.standing_still is None:  # a part that cannot be ended has been told of
-            raise RuntimeError(f"{', '.join(alive)} did not end within {timeout:g} s")
+            names = ", ".join(worker.name for worker in alive)
+            raise RuntimeError(f"{names} did not end within {timeout:g} s")
 
     def _joined(self, worker: Worker, deadline: float, patience: float) -> bool:
         """Whether a thread has ended by then; one in a part that cannot be ended is not waited for any longer.
