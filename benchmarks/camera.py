@@ -96,9 +96,9 @@ def write_reel(job: Job) -> None:
 def measure(camera: str, reader: str, *, work: str, seconds: float) -> Run:
     """Read a camera for so many seconds and the window after it. PeerError when nothing comes."""
     module, python, depth = CAMERAS[camera]
-    with folder() as name, contextlib.ExitStack() as sides:
+    with folder() as name, free_ports() as port, contextlib.ExitStack() as sides:
         width, height = SIZE
-        job = Job(width=width, height=height, folder=name, port=free_ports(), option=work, fps=FPS, depth=depth)
+        job = Job(width=width, height=height, folder=name, port=port, option=work, fps=FPS, depth=depth)
         write_reel(job)
         board = Board(name, create=True)
         sender = sides.enter_context(started(module, "serve", job, python))

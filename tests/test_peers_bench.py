@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -218,11 +219,20 @@ def test_a_system_that_fails_says_why_and_leaves_no_process(tmp_path: Path) -> N
     assert not set(psutil.Process().children()) - before
 
 
+def test_two_runs_at_once_have_ports_of_their_own() -> None:
+    """Before either uses any; with the same, one would read the other's pictures."""
+    with free_ports() as one, free_ports() as other:
+        assert abs(one - other) >= 99
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            with socket.socket(socket.AF_INET, kind) as mine:
+                mine.bind(("127.0.0.1", one))
+
+
 @pytest.mark.slow
 def test_every_receiver_is_a_process_and_all_are_counted() -> None:
     before = set(psutil.Process().children())
-    with folder() as name:
-        job = Job(width=416, height=80, folder=name, port=free_ports(), fps=20, receivers=3)
+    with folder() as name, free_ports() as port:
+        job = Job(width=416, height=80, folder=name, port=port, fps=20, receivers=3)
         seen = measure("with_avlab", job, seconds=1.0, warm=0.0)
     assert all(len(own) > 3 for own in seen.pictures)
     assert seen.sender_cpu > 0

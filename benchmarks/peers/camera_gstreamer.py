@@ -51,6 +51,7 @@ def serve(desk: Desk) -> None:
     server.set_address("127.0.0.1")
     server.set_service(str(job.port))
     server.get_mount_points().add_factory("/live", factory)
-    server.attach(None)
+    if not server.attach(None):
+        raise OSError(f"port {job.port} is in use")
     desk.board.ready()
     GLib.MainLoop().run()

@@ -36,7 +36,7 @@ class Job:
     height: int
     folder: str
     port: int
-    """The first of a hundred UDP and TCP ports on loopback that are free."""
+    """The first of 99 UDP and TCP ports on loopback that are free."""
     option: str = ""
     quality: int = 80
     fps: float = 0.0

@@ -98,12 +98,12 @@ def run_once(
     receivers: int = 1,
 ) -> Seen:
     """One run of one system in a folder and on ports of its own; PeerError when nothing comes."""
-    with folder() as name:
+    with folder() as name, free_ports() as port:
         job = Job(
             width=size[0],
             height=size[1],
             folder=name,
-            port=free_ports(),
+            port=port,
             option=system.option,
             fps=fps,
             paces=paces,

@@ -166,18 +166,28 @@ def folder() -> Iterator[str]:
         shutil.rmtree(name, ignore_errors=True)
 
 
-def free_ports(count: int = 100) -> int:
-    """The first of `count` ports that nobody uses, below those that the system gives out by itself."""
-    for first in range(20_000, 32_000, count):
-        try:
-            for port in range(first, first + count):
-                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                    with socket.socket(socket.AF_INET, kind) as probe:
-                        probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise OSError(f"no {count} neighbouring ports are free on 127.0.0.1")
+@contextlib.contextmanager
+def free_ports(count: int = 99) -> Iterator[int]:
+    """The first of `count` ports that nobody uses, below those that the system gives out by itself.
+
+    The one behind them is held meanwhile, so that no other run takes them before they are used.
+    """
+    with contextlib.ExitStack() as held:
+        for first in range(20_000, 32_000, count + 1):
+            keeper = held.enter_context(socket.socket())
+            try:
+                keeper.bind(("127.0.0.1", first + count))
+                for port in range(first, first + count):
+                    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                        with socket.socket(socket.AF_INET, kind) as probe:
+                            probe.bind(("127.0.0.1", port))
+            except OSError:
+                keeper.close()
+                continue
+            break
+        else:
+            raise OSError(f"no {count} neighbouring ports are free on 127.0.0.1")
+        yield first
 
 
 @contextlib.contextmanager
