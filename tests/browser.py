@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import sys
 import time
 import urllib.error
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from tests import tools
+from tests import ports, tools
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -73,14 +72,6 @@ class Lab:
         return name
 
 
-def free_port() -> int:
-    """A TCP port of this machine that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def lab(folder: Path, *, env: dict[str, str] | None = None, python: str = sys.executable) -> Iterator[Lab]:
     """JupyterLab on the notebooks in `folder`, with settings and kernels of its own; `python` runs the kernels."""
@@ -102,7 +93,7 @@ def lab(folder: Path, *, env: dict[str, str] | None = None, python: str = sys.ex
         (kernel / "kernel.json").write_text(
             json.dumps(spec | {"display_name": "Python 3 (ipykernel)", "language": "python"})
         )
-        port = free_port()
+        port = ports.free()
         made = Lab(folder, port, home / "stderr")
         # A notebook server that is asked by another name than localhost's refuses, unless told that this is meant.
         command = [

@@ -1,4 +1,4 @@
-"""Streams without RTSP, for tests: free ports, ffmpeg as it sends a clip, and how much a client has shown."""
+"""Streams without RTSP, for tests: ffmpeg as it sends a clip, and how much a client has shown."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import ports
 import tools
 from rawclient import until
 
 import avlab
-from avlab.stream.sockets.links import UdpLink
-from avlab.stream.sockets.system import Sockets
 
 SENT: dict[str, str] = {
     "jpeg": "mjpeg -huffman default -pix_fmt yuvj420p -force_duplicated_matrix 1 -q:v 5",
@@ -29,31 +28,13 @@ SENT: dict[str, str] = {
 """How ffmpeg is asked for what a description names."""
 
 
-def ports(host: str = "127.0.0.1") -> int:
-    """An even port that is free with the three after it, which is as long as nobody takes them."""
-    for _ in range(100):
-        links = []
-        try:
-            links += Sockets().udp_pair(host)
-            first = links[0].port
-            links += [UdpLink(host, first + 2), UdpLink(host, first + 3)]
-        except OSError:
-            continue
-        else:
-            return first
-        finally:
-            for link in links:
-                link.close()
-    raise OSError("no four neighbouring ports are free")
-
-
 @contextmanager
 def ffmpeg(
     data: Path, folder: Path, video: str, audio: str, *, host: str = "127.0.0.1", options: str = "", seconds: float = 60
 ) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     """ffmpeg as it sends a clip again and again to free ports: its description, and the process."""
     bare = host.strip("[]")
-    port = ports("127.0.0.1" if bare[:3] in ("239", "232") else bare)
+    port = ports.free(4, "127.0.0.1" if bare[:3] in ("239", "232") else bare)
     file = folder / "session.sdp"
     command = ["ffmpeg", "-v", "error", "-nostdin", "-re", "-stream_loop", "-1", "-i", str(data / "count-15.mp4")]
     command += ["-t", str(seconds)]

@@ -14,6 +14,7 @@ from typing import Any
 
 import commands
 import numpy as np
+import ports
 import pytest
 from commands import running, sentence
 from rawclient import RawClient, until
@@ -53,8 +54,7 @@ def taken() -> Iterator[int]:
 @pytest.fixture
 def free() -> int:
     """A port that nobody listens on."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
+    return ports.free()
 
 
 def failed(*arguments: object) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import ports
 import pytest
 import tutorial
 from hypothesis import given
@@ -523,32 +524,18 @@ def test_the_pickle_module_is_not_imported() -> None:
 
 def bound_pair() -> tuple[socket.socket, socket.socket, int]:
     """A UDP socket, a TCP socket on the port below it, and the port."""
-    while True:
-        pictures = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        pictures.bind(("127.0.0.1", 0))
-        port = pictures.getsockname()[1]
-        listener = socket.socket()
-        try:
-            listener.bind(("127.0.0.1", port - 1))
-        except OSError:
-            pictures.close()
-            listener.close()
-        else:
-            return pictures, listener, port
-
-
-def free_port() -> int:
-    pictures, listener, port = bound_pair()
-    pictures.close()
-    listener.close()
-    return port
+    port = ports.free(2) + 1
+    pictures, listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+    pictures.bind(("127.0.0.1", port))
+    listener.bind(("127.0.0.1", port - 1))
+    return pictures, listener, port
 
 
 @pytest.mark.slow
 @pytest.mark.needs("ffmpeg")
 @pytest.mark.parametrize("edition", ["a", "b"])
 def test_the_tutorials_server_and_client_understand_each_other(edition: str, clip: Path) -> None:
-    port = free_port()
+    port = ports.free(2) + 1
     with (
         tutorial.peer(f"server-{edition}", port=port, clip=clip, seconds=2) as server,
         tutorial.peer(f"client-{edition}", port=port, seconds=1) as client,
@@ -565,7 +552,7 @@ def test_the_tutorials_server_and_client_understand_each_other(edition: str, cli
 @pytest.mark.slow
 @pytest.mark.needs("ffmpeg")
 def test_the_tutorials_server_is_read(clip: Path) -> None:
-    port = free_port()
+    port = ports.free(2) + 1
     video, sound = ClassicVideo(), ClassicSound()
     frames: list[ClassicFrame] = []
     units: list[ClassicChunk | ClassicEnd] = []

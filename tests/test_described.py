@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ports
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -242,13 +243,8 @@ def test_reports_at_the_port_of_media_are_told_apart() -> None:
 # ---- where to receive
 
 
-def port_pair() -> int:
-    """An even port that is free, and its neighbour."""
-    return Sockets().free_ports("127.0.0.1")[0]
-
-
 def test_only_the_address_that_is_named_is_listened_at() -> None:
-    port = port_pair()
+    port = ports.free(2)
     opened = open_destination(Destination("127.0.0.1", port, port + 1), Sockets())
     try:
         assert [link.socket.getsockname()[:2] for link in opened.links] == [  # type: ignore[attr-defined]
@@ -300,7 +296,7 @@ class Nameless(Sockets):
 
 
 def test_no_address_is_every_address_and_a_name_is_looked_up() -> None:
-    port = port_pair()
+    port = ports.free(2)
     opened = open_destination(Destination("0.0.0.0", port, port), Sockets())
     opened.links[0].close()
     assert len(opened.links) == 1
@@ -431,7 +427,7 @@ def test_before_it_is_open_nothing_is_described() -> None:
 
 @pytest.mark.parametrize(("source", "comes"), [("127.0.0.1", True), ("127.0.0.2", False)])
 def test_of_a_group_with_a_filter_the_network_is_asked_for_its_sources_alone(source: str, comes: bool) -> None:
-    port = port_pair()
+    port = ports.free(2)
     group = f"232.1.{port % 250}.{1 + port // 250 % 250}"
     link = member_at(group, port, ["127.0.0.1"], [source])
     here = speakers("127.0.0.1")
@@ -445,7 +441,7 @@ def test_of_a_group_with_a_filter_the_network_is_asked_for_its_sources_alone(sou
 
 
 def test_an_address_without_multicast_does_not_count_while_another_has_it() -> None:
-    port = port_pair()
+    port = ports.free(2)
     link = member_at("239.255.79.1", port, ["192.0.2.200", "127.0.0.1", "127.0.0.1"])
     link.close()
     with pytest.raises(OSError, match=r"\[Errno"):

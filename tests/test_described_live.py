@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import commands
+import ports
 import pytest
 import tools
-from described import ffmpeg, ports, shown
+from described import ffmpeg, shown
 from rawclient import until
 
 import avlab
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.slow
 def test_what_ffmpeg_sends_is_played(
     data: Path, tmp_path: Path, video: str, audio: str, host: str, options: str
 ) -> None:
-    host = host.format(1 + ports() % 250)
+    host = host.format(1 + ports.free(4) % 250)
     with (
         ffmpeg(data, tmp_path, video, audio, host=host, options=options) as (file, _),
         avlab.Client(file, audio="null", playout_delay=0.3) as client,
@@ -96,7 +97,7 @@ def test_what_ffmpeg_prints_is_as_good_as_its_file_and_silence_is_the_end(
 def test_where_nothing_comes_it_is_named_and_then_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiver, "LATE_START_NS", 100_000_000)
     monkeypatch.setattr(receiver, "START_NS", 600_000_000)
-    port = ports()
+    port = ports.free(4)
     file = tmp_path / "session.sdp"
     file.write_text(f"v=0\nc=IN IP4 127.0.0.1\nm=video {port} RTP/AVP 26\nm=audio {port + 2} RTP/AVP 0\n")
     client = avlab.Client(file, audio="null").start()
@@ -107,7 +108,7 @@ def test_where_nothing_comes_it_is_named_and_then_given_up(tmp_path: Path, monke
 
 
 def test_a_port_that_is_taken_is_a_sentence_at_the_command_line(tmp_path: Path) -> None:
-    port = ports()
+    port = ports.free(4)
     taken = UdpLink("127.0.0.1", port)
     file = tmp_path / "session.sdp"
     file.write_text(f"v=0\nc=IN IP4 127.0.0.1\nm=video {port} RTP/AVP 26\n")
@@ -122,7 +123,7 @@ def test_a_port_that_is_taken_is_a_sentence_at_the_command_line(tmp_path: Path) 
 @pytest.mark.needs("gst-launch-1.0", "gst:rtpjpegpay", "gst:jpegenc")
 def test_what_gstreamer_sends_by_hand_is_played(tmp_path: Path) -> None:
     """As its documentation has it: a pipeline with no RTCP at all, and a description that somebody has written."""
-    port = ports()
+    port = ports.free(4)
     file = tmp_path / "session.sdp"
     file.write_text(f"v=0\nc=IN IP4 127.0.0.1\nm=video {port} RTP/AVP 26\na=rtcp-mux\n")
     pipeline = (
@@ -136,7 +137,7 @@ def test_what_gstreamer_sends_by_hand_is_played(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["", "a=rtcp-mux\n", "a=rtcp:{}\n"])
 def test_reports_come_from_where_they_are_described_and_go_back_there(tmp_path: Path, line: str) -> None:
-    port = ports()
+    port = ports.free(4)
     control_port = port if "mux" in line else port + 3 if "{}" in line else port + 1
     file = tmp_path / "session.sdp"
     file.write_text(f"v=0\nc=IN IP4 127.0.0.1\nm=audio {port} RTP/AVP 0\n{line.format(control_port)}")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import commands
+import ports
 import pytest
 import tools
-from described import ports, shown
+from described import shown
 from rawclient import until
 
 import avlab
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow
 def serving(data: Path, folder: Path, to: str | None = None, **given: Any) -> avlab.Server:
     """A server of the short clip, again and again unless `once` is asked for, to free ports of this machine."""
     codecs: dict[str, Any] = {"codec": "h264", "audio_codec": "opus"} if given.pop("coded", False) else {}
-    to = f"127.0.0.1:{ports()}" if to is None else to
+    to = f"127.0.0.1:{ports.free(4)}" if to is None else to
     given = {"width": 320, "loop": True, "key_interval": 0.5, **given}
     return avlab.Server(data / "count-15.mp4", to=to, sdp=folder / "session.sdp", **codecs, **given)
 
@@ -33,7 +34,7 @@ def serving(data: Path, folder: Path, to: str | None = None, **given: Any) -> av
 @pytest.mark.parametrize("coded", [False, True])
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "239.255.78.{}"])
 def test_a_client_plays_what_is_described_and_reports(data: Path, tmp_path: Path, coded: bool, host: str) -> None:
-    port = ports("::1" if ":" in host else "127.0.0.1")
+    port = ports.free(4, "::1" if ":" in host else "127.0.0.1")
     host = host.format(1 + port % 250)
     to = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     way = {"host": "127.0.0.1"} if host.startswith("239") else {}
@@ -68,7 +69,7 @@ def test_a_client_plays_what_is_described_and_reports(data: Path, tmp_path: Path
 
 
 def test_nothing_goes_anywhere_else_and_the_clip_is_sent_once(data: Path, tmp_path: Path) -> None:
-    port = ports()
+    port = ports.free(4)
     here = [UdpLink("127.0.0.1", port + at) for at in range(4)]
     elsewhere = UdpLink("127.0.0.1", port + 4)
     try:
@@ -117,7 +118,7 @@ def test_serve_and_play_at_the_command_line(data: Path, tmp_path: Path, isolated
             assert server.description.startswith("v=0")
             play = commands.run("play", file, "--no-window", "--audio", "null", "--seconds", "1.5", "--json")
     else:
-        options = ("--to", f"127.0.0.1:{ports()}", "--sdp", file, "--loop", "--width", "320")
+        options = ("--to", f"127.0.0.1:{ports.free(4)}", "--sdp", file, "--loop", "--width", "320")
         with commands.running("serve", data / "count-15.mp4", *options) as serve:
             assert re.match(r"serving .* to 127\.0\.0\.1:\d+$", serve.first)
             until(file.is_file)
@@ -131,7 +132,7 @@ def test_serve_and_play_at_the_command_line(data: Path, tmp_path: Path, isolated
 
 def test_serve_says_how_it_is_played_or_prints_the_description(data: Path, tmp_path: Path) -> None:
     file = tmp_path / "session.sdp"
-    options = ("serve", data / "count-15.mp4", "--to", f"127.0.0.1:{ports()}", "--seconds", "3")
+    options = ("serve", data / "count-15.mp4", "--to", f"127.0.0.1:{ports.free(4)}", "--seconds", "3")
     said = commands.run(*options, "--sdp", file).stdout
     assert f"play it: avlab play {file}    or: ffplay -protocol_whitelist file,udp,rtp {file}" in said
     printed = tmp_path / "printed.sdp"

@@ -7,11 +7,12 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import commands
+import ports
 import pytest
 from oddserver import OddServer, reply
 
@@ -249,8 +250,7 @@ def test_what_is_no_rtsp_server_is_said_to_be_none() -> None:
 
 
 def test_a_port_at_which_nothing_listens_is_refused() -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port = listener.getsockname()[1]
+    port = ports.free()
     found = look(f"rtsp://127.0.0.1:{port}/count")
     assert list(found) == STEPS[:3]
     assert f"nothing listens at 127.0.0.1:{port}" in found["connection"].found

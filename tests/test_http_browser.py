@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import browser
 import numpy as np
+import ports
 import pytest
 import tools
 from rawclient import until
@@ -192,7 +193,7 @@ def test_the_end_is_said_and_a_tap_plays_again(chromium: Browser) -> None:
 
 
 def test_a_server_that_comes_back_is_found_again(chromium: Browser, clip: Path) -> None:
-    port = browser.free_port()
+    port = ports.free()
     with phone(chromium, refused=True) as page:
         with Server(clip, wire="http", width=160, loop=True, port=port) as server:
             page.goto(server.url)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import ports
 import pytest
 import tools
 from rawclient import until
@@ -244,9 +245,8 @@ def test_a_camera_that_never_answers_or_sends_no_parts_is_given_up() -> None:
         quiet = socket.create_server(("127.0.0.1", 0))  # whose backlog takes the connection
         with quiet, pytest.raises(TimeoutError, match="does not answer within"):
             Client(f"http://127.0.0.1:{quiet.getsockname()[1]}/", timeout=0.3).start()
-        closed = camera.port
     with pytest.raises(ConnectionRefusedError, match="nothing listens"):
-        Client(f"http://127.0.0.1:{closed}/").start()
+        Client(f"http://127.0.0.1:{ports.free()}/").start()
     with Camera(lambda request: OK + b"no parts\n" * 100_000) as camera:
         client = Client(camera.url).start()
         with pytest.raises(ValueError, match="no stream of pictures"):

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ports
 import pytest
-from described import ports, shown
+from described import shown
 from encoded import access_units
 from rawclient import until
 from test_predicted import decoded, whole
@@ -140,7 +141,7 @@ def test_where_no_key_frame_ever_comes_a_sentence_says_so() -> None:
 @contextmanager
 def sent(folder: Path, lines: str, payload: Callable[[int], bytes], kind: int) -> Iterator[avlab.Client]:
     """A client of what is described so, and gets other payloads, one a timestamp."""
-    port, here = ports(), UdpLink("127.0.0.1")
+    port, here = ports.free(4), UdpLink("127.0.0.1")
     file = folder / "session.sdp"
     file.write_text(f"v=0\nc=IN IP4 127.0.0.1\n{lines.format(port)}")
     try:

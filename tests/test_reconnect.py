@@ -10,6 +10,7 @@ from typing import Any
 
 import commands
 import numpy as np
+import ports
 import psutil
 import pytest
 from oddserver import Asked, OddServer, reply
@@ -179,7 +180,7 @@ def serving(port: int, *options: object) -> Any:
     ids=["jpeg", "h264 and opus", "h264 over tcp", "with repair"],
 )
 def test_a_client_comes_back_to_a_server_that_was_killed(options: tuple[str, ...], given: dict[str, Any]) -> None:
-    with serving(0, *options) as first:
+    with serving(ports.free(), *options) as first:
         client = avlab.Client(first.url, audio="null", reconnect=True, **given).start()
         goes_on(client)
         first.process.kill()
@@ -208,7 +209,7 @@ def test_a_client_comes_back_to_a_server_that_was_killed(options: tuple[str, ...
 
 @pytest.mark.slow
 def test_frames_go_on_and_a_loop_over_them_ends_with_stop() -> None:
-    with serving(0) as first:
+    with serving(ports.free()) as first:
         client = avlab.Client(first.url, reconnect=True)
         pictures = client.frames()
         seen = [next(pictures) for _ in range(10)]
@@ -228,7 +229,7 @@ def test_frames_go_on_and_a_loop_over_them_ends_with_stop() -> None:
 @pytest.mark.slow
 def test_a_server_in_a_process_of_its_own_is_killed() -> None:
     before = set(psutil.Process().children(recursive=True))
-    server = avlab.Server(CLIP, width=160, loop=True, isolated=True).start()
+    server = avlab.Server(CLIP, width=160, loop=True, isolated=True, port=ports.free()).start()
     with avlab.Client(server.url, audio="null", reconnect=True) as client:
         goes_on(client)
         for child in set(psutil.Process().children(recursive=True)) - before:
@@ -248,7 +249,7 @@ def test_a_server_in_a_process_of_its_own_is_killed() -> None:
 @pytest.mark.slow
 def test_a_server_that_is_stopped_is_waited_for() -> None:
     """It says goodbye, and ends the connection."""
-    with avlab.Server(CLIP, width=160, loop=True) as server:
+    with avlab.Server(CLIP, width=160, loop=True, port=ports.free()) as server:
         client = avlab.Client(server.url, audio="null", reconnect=True).start()
         goes_on(client)
     with client:
@@ -301,7 +302,7 @@ def test_a_connection_that_ended_is_opened_again_to_the_same_sources(way: Any) -
 
 def test_a_relay_that_was_gone_is_there_again() -> None:
     with OddServer() as server:
-        relay = avlab.Relay(f"127.0.0.1:{server.port}", port=0).start()
+        relay = avlab.Relay(f"127.0.0.1:{server.port}", port=ports.free()).start()
         url = f"{relay.url}/odd" if relay.url.count("/") < 3 else relay.url
         with avlab.Client(url, audio="null", reconnect=True) as client:
             goes_on(client)
@@ -343,7 +344,7 @@ CHALLENGE = 'WWW-Authenticate: Digest realm="r", nonce="n"'
 
 def test_a_password_that_is_wrong_when_the_server_is_back_ends_it_with_a_sentence(tmp_path: Path) -> None:
     file = users_file(tmp_path, ann="secret")
-    with serving(0, "--users", file) as first:
+    with serving(ports.free(), "--users", file) as first:
         url = first.url.replace("//", "//ann:secret@")
         client = avlab.Client(url, audio="null", reconnect=True).start()
         goes_on(client)
@@ -385,7 +386,7 @@ def test_a_stream_that_is_not_there_yet_is_waited_for_and_said() -> None:
 @pytest.mark.slow
 def test_a_server_comes_back_with_other_codecs() -> None:
     """Pictures are decoded as what they are now; sound that the device is not open for is left out, and said."""
-    with serving(0) as first:
+    with serving(ports.free()) as first:
         client = avlab.Client(first.url, audio="null", reconnect=True).start()
         goes_on(client)
         first.process.kill()
@@ -442,8 +443,8 @@ def test_what_is_no_yes_or_no_is_refused() -> None:
 
 @pytest.mark.slow
 def test_the_command_comes_back_and_says_so() -> None:
-    with serving(0) as first, commands.running("play", first.url, "--no-window", "--audio", "null", "--reconnect",
-                                               "--seconds", "600") as player:  # fmt: skip
+    options = "--no-window", "--audio", "null", "--reconnect", "--seconds", "600"
+    with serving(ports.free()) as first, commands.running("play", first.url, *options) as player:
         time.sleep(1.0)
         first.process.kill()
         assert player.process.stderr is not None

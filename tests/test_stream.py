@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ports
 import pytest
 from numpy.typing import NDArray
 from rawclient import until
@@ -371,10 +372,13 @@ def test_handles_start_once_and_stop_from_anywhere() -> None:
 
 
 def test_a_port_can_be_served_on_again_at_once() -> None:
-    with avlab.Server(plain(3)) as server, avlab.Client(server.url, audio="null"):
-        port = int(server.url.split(":")[2].split("/")[0])
-        with pytest.raises(OSError, match=f"port {port} on 127.0.0.1 is in use"):
-            avlab.Server(plain(3), port=port).start()
+    port = ports.free()
+    with (
+        avlab.Server(plain(3), port=port) as server,
+        avlab.Client(server.url, audio="null"),
+        pytest.raises(OSError, match=f"port {port} on 127.0.0.1 is in use"),
+    ):
+        avlab.Server(plain(3), port=port).start()
     with avlab.Server(plain(3), port=port) as again:
         assert f":{port}/" in again.url
 
