@@ -53,5 +53,5 @@ def test_another_run_has_other_ports() -> None:
         blocks = {int(run.stdout.readline()) // ports.BLOCK for run in runs if run.stdout}
     finally:
         for run in runs:
-            run.communicate("\n")
+            run.communicate("\n", timeout=60)
     assert len(blocks | {mine}) == 4
