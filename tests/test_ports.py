@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ports
 import pytest
+import tools
 
 
 def test_calls_give_ports_apart_from_each_other() -> None:
@@ -38,20 +39,12 @@ def test_what_somebody_has_is_passed_over(kind: int, host: str) -> None:
 def test_another_run_has_other_ports() -> None:
     mine = ports.free() // ports.BLOCK
     # As if its process had the same number, from which the search begins.
-    code = "import ports; ports.os.getpid = lambda: 0; print(ports.free())"
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", code + "; input()"],
-            cwd=Path(__file__).parent,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    try:
-        blocks = {int(run.stdout.readline()) // ports.BLOCK for run in runs if run.stdout}
-    finally:
-        for run in runs:
-            run.communicate("\n", timeout=60)
+    code = "import ports; ports.os.getpid = lambda: 0; print(ports.free(), flush=True); input()"
+    with ExitStack() as runs:
+        blocks = set()
+        for _ in range(3):
+            run = tools.started(sys.executable, "-c", code, cwd=Path(__file__).parent, stdin=subprocess.PIPE)
+            output = runs.enter_context(run).stdout
+            assert output is not None
+            blocks.add(int(output.readline()) // ports.BLOCK)
     assert len(blocks | {mine}) == 4
