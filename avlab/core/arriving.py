@@ -110,6 +110,8 @@ class Described(NamedTuple):
     """Anyone's own repair that is agreed on, beside that or instead."""
     tells_times: bool = False
     """Whether receivers are to tell their time, and are answered (RFC 3611 5.1, rcvr-rtt)."""
+    heeds_limits: bool = False
+    """Whether its sender is avlab, which is told how many pictures are taken."""
     repair_ssrcs: Mapping[str, int] = MappingProxyType({})
     """The sources of repairs that are streams of their own, as far as the server told them."""
     pictures: Mapping[int, VideoFormat] = MappingProxyType({})

@@ -340,6 +340,19 @@ class Player:
             "video", rtcp.serialize_compound([rtcp.ReceiverReport(self.ssrc), rtcp.Sdes(self.ssrc, "avlab"), asked])
         )
 
+    def tell_limit(self, fps: float) -> None:
+        """Say that no more than so many pictures a second are taken, where the sender heeds it; the newest counts.
+
+        It is forgotten after a second: as long as it holds, it is to be said again.
+        """
+        incoming = self.streams.get("video")
+        if incoming is None or incoming.ssrc is None or incoming.ended or not incoming.described.heeds_limits:
+            return
+        told = rtcp.Limit(self.ssrc, incoming.ssrc, fps)
+        self._send(
+            "video", rtcp.serialize_compound([rtcp.ReceiverReport(self.ssrc), rtcp.Sdes(self.ssrc, "avlab"), told])
+        )
+
     def _report(self, now_ns: int, *more: rtcp.RtcpPacket) -> None:
         """A receiver report on each stream of which anything came, with `more` behind it."""
         for incoming in self.streams.values():

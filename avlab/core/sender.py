@@ -195,6 +195,8 @@ class Sender:
         """When a report of one of its streams came last."""
         self.names: dict[int, str] = {}
         """What people call those who report (RFC 3550 6.5.2), where they say it; the one client is 0."""
+        self.limit: tuple[float, int] | None = None
+        """How many pictures a second the client last said that it takes at most, and when; None before it has."""
         self._unix_offset_ns, self._budget, self._name = unix_offset_ns, budget, name
         self._moments = Moments(unix_offset_ns)
         self._report_ns: int | None = None  # when a sender report goes by itself, where no packet takes it along
@@ -357,7 +359,7 @@ class Sender:
         for data in batch.datagrams():
             try:
                 blocks, nacks = rtcp.parse_feedback(data)
-                keys = rtcp.asks_for_key(data)
+                keys, limits = rtcp.asks_for_key(data), rtcp.limits_in(data)
             except WireError:
                 continue
             reporter = int.from_bytes(data[4:8], "big") if self._shared else 0  # a compound's first packet is a report
@@ -370,6 +372,9 @@ class Sender:
             for ssrc in keys:
                 if (outlet := self._by_ssrc.get(ssrc)) is not None and self.playing:
                     self._events.append(KeyAsked(now_ns, outlet.stream, ssrc))
+            for limit in limits:
+                if limit.media_ssrc in self._by_ssrc:
+                    self.limit = limit.fps, now_ns
             for nack in nacks:  # after the end, too: the last frames wait for what is asked for
                 outlet = self._by_ssrc.get(nack.media_ssrc)
                 if outlet is not None and outlet.again is not None and self.state is not SendState.IDLE:

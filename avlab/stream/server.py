@@ -96,7 +96,8 @@ class Server(Handle):
         width: Pixels, 16 to 2040, rounded to a multiple of 8; None for the clip's own.
         quality: JPEG quality, 1 to 100.
         pacer: When frames leave: "deadline", "tutorial", "pi" or "none", or a pacer of your own, as an object or its
-            class.
+            class. "none" sends as fast as it can, and no faster than the fastest client takes, where all of them say
+            that they do not keep up (`client.frames` with more than one `waiting`).
         network: What happens to media on its way to each client and, except for the bottleneck, to reports and NACKs
             that come back over UDP. Signalling is spared.
         loop: Whether the clip begins again at its end, without a seam.
@@ -321,6 +322,7 @@ class Server(Handle):
             pictures=self._pictures,
             call=self._part_guard.call,
             failed=self._pacer_failed,
+            limit=self.signalling.fps_limit if isinstance(self.signalling, RtspAudience) else None,
         )
         self._adapting = Adapting(
             self._sending, self._choose, call=self._part_guard.call, failed=self._controller_failed

@@ -32,6 +32,9 @@ class Timed(Protocol):
         """Presentation time in nanoseconds from the start of the clip."""
 
 
+AHEAD_NS = 3_000_000
+"""How far frames may be ahead of an even rate: each need not be waited for, where there are very many of them."""
+
 MOST_START_S = 10
 """The longest first delay, in seconds: what is more was milliseconds."""
 
@@ -78,29 +81,43 @@ class DeadlinePacer:
 
 @spelt
 class NoPacing:
-    """Every frame at once: what reading a file flat out does to a stream. Due is the moment a frame came."""
+    """Every frame at once: what reading a file flat out does to a stream. Due is the moment a frame came.
+
+    Where its sender sets a `limit`, because its clients say that they take no more, frames leave at that rate on
+    average: a few at once as long as they are at most `AHEAD_NS` ahead of it.
+    """
 
     name = "none"
 
     def __init__(self) -> None:
+        self.limit: float | None = None
+        """Frames a second, above 0; None for as many as come."""
         self._waiting: deque[Due] = deque()
+        self._even_ns = 0  # when the next frame would leave at an even rate
 
     def restart(self, start_ns: int, /) -> None:
         """Forget what waits; frames are not held to any start."""
         self._waiting.clear()
+        self.limit, self._even_ns = None, 0
 
     def push(self, item: Any, now_ns: int, /) -> None:
-        """Take a frame; it is due now."""
-        self._waiting.append(Due(item, now_ns))
+        """Take a frame; it is due now, unless too many were of late."""
+        due_ns = now_ns
+        if self.limit is not None:
+            even_ns = max(self._even_ns, now_ns)
+            due_ns = even_ns if even_ns > now_ns + AHEAD_NS else now_ns
+            self._even_ns = even_ns + int(NS / self.limit)
+        self._waiting.append(Due(item, due_ns))
 
     def wake_at(self) -> int | None:
-        """The moment the oldest waiting frame came."""
+        """The moment the oldest waiting frame came, or may leave."""
         return self._waiting[0].due_ns if self._waiting else None
 
     def pull(self, now_ns: int, /) -> list[Due]:
-        """All that waits."""
-        out = list(self._waiting)
-        self._waiting.clear()
+        """All that waits and is due."""
+        out: list[Due] = []
+        while self._waiting and self._waiting[0].due_ns <= now_ns:
+            out.append(self._waiting.popleft())
         return out
 
 

@@ -17,6 +17,10 @@ from avlab.wire.units import NS, WireError
 SR, RR, SDES, BYE = 200, 201, 202, 203
 """Packet types (RFC 3550 section 12.1)."""
 
+APP = 204
+LIMIT, LIMIT_NAME = 1, b"avlb"
+"""Application-defined packets, and the one of avlab's own: a subtype and a name (RFC 3550 section 6.7)."""
+
 RTPFB = 205
 GENERIC_NACK = 1
 """Transport layer feedback, and the one of its formats that is known here (RFC 4585 section 6.2.1)."""
@@ -49,6 +53,7 @@ _SENDER_REPORT = struct.Struct("!BBHIQIII")  # of six words behind the first
 _BLOCK = struct.Struct("!IB3sIIII")
 _XR_BLOCK = struct.Struct("!BxH")  # its type, and how many words follow
 _DELAY = struct.Struct("!III")
+_LIMIT = struct.Struct("!I4sII")  # who says it, the name, the source it is about, pictures in a thousand seconds
 _ASKS = {(RTPFB, GENERIC_NACK), (PSFB, PICTURE_LOSS)}
 _NACK_FIELD = struct.Struct("!HH")  # a sequence number, and a bit for each of the 16 after it, the next one's lowest
 
@@ -131,6 +136,18 @@ class PictureLoss:
     media_ssrc: int
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The receiver `ssrc` takes at most so many pictures a second of the source `media_ssrc`: avlab's own packet.
+
+    An APP packet (RFC 3550 6.7), which who does not know it passes over. `fps` is told in thousandths, up to 4 million.
+    """
+
+    ssrc: int
+    media_ssrc: int
+    fps: float
+
+
 class Delay(NamedTuple):
     """The answer to one receiver's time: which it was, and how long it was kept (RFC 3611 4.5)."""
 
@@ -152,7 +169,7 @@ class ExtendedReport:
     delays: tuple[Delay, ...] = ()
 
 
-RtcpPacket: TypeAlias = SenderReport | ReceiverReport | Sdes | Bye | Nack | PictureLoss | ExtendedReport
+RtcpPacket: TypeAlias = SenderReport | ReceiverReport | Sdes | Bye | Nack | PictureLoss | Limit | ExtendedReport
 
 
 def ns_to_ntp(unix_ns: int) -> int:
@@ -227,6 +244,9 @@ def _serialize(packet: RtcpPacket) -> bytes:
             return _frame(RTPFB, GENERIC_NACK, head + _serialize_nack(packet.sequences))
         case PictureLoss():
             return _frame(PSFB, PICTURE_LOSS, struct.pack("!II", packet.ssrc, packet.media_ssrc))
+        case Limit():
+            told = min(max(round(packet.fps * 1000), 1), 0xFFFFFFFF)
+            return _frame(APP, LIMIT, _LIMIT.pack(packet.ssrc, LIMIT_NAME, packet.media_ssrc, told))
         case ExtendedReport():
             return _frame(XR, 0, struct.pack("!I", packet.ssrc) + _serialize_times(packet))
 
@@ -381,6 +401,8 @@ def subjects(data: bytes) -> list[int]:
             found += [int.from_bytes(body[at : at + 4], "big") for at in blocks]
         elif (packet_type, count) in _ASKS and len(body) >= 8:
             found.append(int.from_bytes(body[4:8], "big"))
+        elif packet_type == APP and _is_limit(count, body):
+            found.append(int.from_bytes(body[8:12], "big"))
     return found
 
 
@@ -416,6 +438,22 @@ def asks_for_key(data: bytes) -> list[int]:
         for packet_type, count, body in _bodies(data)
         if packet_type == PSFB and count == PICTURE_LOSS and len(body) >= 8
     ]
+
+
+def limits_in(data: bytes) -> list[Limit]:
+    """What receivers say in a datagram of how many pictures they take at most. Raises WireError."""
+    if LIMIT_NAME not in data:  # as in nearly all
+        return []
+    return [_parse_limit(body) for kind, count, body in _bodies(data) if kind == APP and _is_limit(count, body)]
+
+
+def _is_limit(count: int, body: bytes) -> bool:
+    return count == LIMIT and len(body) >= _LIMIT.size and body[4:8] == LIMIT_NAME
+
+
+def _parse_limit(body: bytes) -> Limit:
+    ssrc, _, media_ssrc, told = _LIMIT.unpack_from(body)
+    return Limit(ssrc, media_ssrc, max(told, 1) / 1000)
 
 
 def reference_in(data: bytes) -> tuple[int, int] | None:
@@ -458,6 +496,8 @@ def _parse_body(packet_type: int, count: int, body: bytes) -> Sequence[RtcpPacke
     if packet_type == PSFB and count == PICTURE_LOSS:
         _need(body, 8, "picture loss indication")
         return [PictureLoss(*struct.unpack_from("!II", body))]
+    if packet_type == APP and _is_limit(count, body):
+        return [_parse_limit(body)]
     if packet_type == XR:
         return [_parse_xr(body)]
     return []

@@ -30,11 +30,15 @@ from avlab.timing.jitterbuffer import Frame
 from avlab.timing.target import DelayTarget
 from avlab.timing.verdicts import PictureVerdict
 from avlab.wire.batch import Batch
-from avlab.wire.units import Samples
+from avlab.wire.units import NS, Samples
 
 MOST_UNWRITTEN = 64
 """So many events wait to be written down where pictures are shown as they come, and no longer than from one
 `move_along` to the next, a tenth of a second: whoever waits for the picture does not wait for that."""
+
+
+DEMAND_NS = NS // 20
+"""How often it is looked at what takers take, at most; `Demand` waits for more where that is too little."""
 
 
 class Presentation:
@@ -64,7 +68,7 @@ class Presentation:
         self._offset_ns: int | None = None
         self._dropped = 0
         self._fates: Counter[str] = Counter()
-        self._moved_ns = 0
+        self._moved_ns = self._demanded_ns = 0
         self._fps: float | None = None
         self._decoding: Decoder | None = None
         self._decoders: list[Decoder] = []  # that one, and those that it has replaced
@@ -245,6 +249,8 @@ class Presentation:
         self.player.handle_timer(now_ns)
         self.pump()
         self._hand_on_verdicts()
+        if now_ns >= self._demanded_ns + DEMAND_NS:
+            self._tell_demand(now_ns)
         self._write()
 
     def set_delay(self, delay_ns: int | None) -> None:
@@ -357,6 +363,14 @@ class Presentation:
                 tap.put(frame, due_ns)
         self._leader, self._ahead = leader, ahead
         self.pump()
+
+    def _tell_demand(self, now_ns: int) -> None:
+        """How many pictures a second the fastest of those takes who are to miss none, if none of them takes all."""
+        self._demanded_ns = now_ns
+        demands = [(tap.demand, tap.demand.look(tap.taken(), now_ns)) for tap in list(self.taps) if tap.takes_all]
+        limits = [demand.limit for demand, _ in demands if demand.limit is not None]
+        if limits and len(limits) == len(demands) and any(looked for _, looked in demands):
+            self.player.tell_limit(max(limits))
 
     def _hand_on_verdicts(self) -> None:
         """What the takers have said, in the order in which they have."""

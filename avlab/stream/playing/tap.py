@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from avlab.timing.demand import Demand, Taken
 from avlab.timing.jitterbuffer import Frame
 from avlab.timing.verdicts import PictureVerdict
 
@@ -86,6 +87,9 @@ class Tap:
         self._waiting = waiting
         self._closed = False
         self._closing = threading.Lock()
+        self._offered = self._missed = 0
+        self._least = waiting  # waited when one of them came
+        self.demand = Demand()  # asked and told by the client's thread
 
     def put(self, frame: Frame, due_ns: int | None = None) -> None:
         """Offer a picture, from the client's thread; `due_ns` is when it is to be seen, None for now."""
@@ -95,8 +99,13 @@ class Tap:
                 missed = (frame,)
             else:
                 most = AHEAD if self.ahead and self.decides else self._waiting
-                if self._frames.qsize() >= most:
+                waiting = self._frames.qsize()
+                if waiting < self._least:
+                    self._least = waiting
+                self._offered += 1
+                if waiting >= most:
                     missed = self._oldest_but(most - 1)
+                    self._missed += len(missed)
                 self._frames.put((frame, due_ns))
         for each in missed:
             self.skipped(each)
@@ -145,6 +154,18 @@ class Tap:
             if not self._closed:
                 self._closed = True
                 self._frames.put(None)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether its taker is to miss none, as far as it keeps up: several wait for it."""
+        return self._waiting > 1 and not self.decides
+
+    def taken(self) -> Taken:
+        """What became of the pictures since this was last asked for; on the client's thread."""
+        found = Taken(self._offered, self._missed, self.held, self._least)
+        self._offered = self._missed = 0
+        self._least = self._waiting
+        return found
 
     @property
     def held(self) -> int:

@@ -58,6 +58,9 @@ MOST_TOLD, TOLD_AGAIN_NS = 200, 10 * NS
 """How many refusals and partings the record names, and how long after the last of them another: peers by the thousand
 could fill it with them."""
 
+LIMIT_NS, LEAST_LIMIT = NS, 1.0
+"""So long a client's word holds of how many pictures a second it takes at most, and no less than so many are sent."""
+
 LOOK_NS = NS // 4
 """How often it is looked for clients that are gone, or silent: all of them for each frame would cost more than the
 frame where there are hundreds."""
@@ -403,6 +406,17 @@ class RtspAudience(PacketAudience):
         if due_ns is not None and now_ns >= due_ns:
             room.sender.handle_timer(now_ns)
             self._send(room, now_ns)
+
+    def fps_limit(self, now_ns: int) -> float | None:
+        """How many pictures a second the fastest client takes; None unless all of them have said so of late."""
+        most = None
+        for one in (*self.peers, *self._rooms):
+            sender = one.sender
+            if sender.playing and "video" in sender.outlets:
+                if sender.limit is None or now_ns > sender.limit[1] + LIMIT_NS:
+                    return None
+                most = max(most or LEAST_LIMIT, sender.limit[0])
+        return most
 
     def rewind(self) -> None:
         """The clip starts again at the next PLAY; timestamps will be others."""

@@ -224,6 +224,7 @@ class RtspReceiver:
                 repair=next((kind for kind in kinds if kind in granted_repairs), None),
                 own=own,
                 repair_ssrcs=grant.repair_ssrcs,
+                heeds_limits=("tool", rtsp.PRODUCT) in self._session.description.attributes,
                 tells_times=media.tells_times or sdp.asks_for_times(self._session.description.attributes),
             )
             player.add(stream, described)

@@ -18,7 +18,7 @@ from avlab.stream.clock import Clock
 from avlab.stream.ends import Audience
 from avlab.stream.sending.feed import Feed, Supply
 from avlab.stream.sending.pictures import Pictures
-from avlab.timing.pacing import DeadlinePacer
+from avlab.timing.pacing import DeadlinePacer, NoPacing
 from avlab.timing.seat import Seat
 from avlab.timing.skipping import Skipper
 from avlab.wire.units import NS, Chunk, EncodedFrame, FrameTooLargeError
@@ -27,6 +27,9 @@ TOO_SLOW = "pictures are skipped, as this machine is too slow for all of them: l
 
 TOLD_AGAIN_NS = 10 * NS
 """The record has it so often that a machine is too slow; thirty times a second would be no help, and fill it."""
+
+LIMITED_NS = NS // 20
+"""How often it is looked at whether clients say how many pictures they take."""
 
 SOUND_AHEAD = 32
 """Chunks of sound that are ready: over half a second, so that long turns of the server's thread hold up none."""
@@ -63,8 +66,9 @@ class Sending:
     a thread each, and call `ready`, from there, when something has come that was waited for. `record` is told of what
     is sent and what is not; `notice` takes an event's name and what is to be said to a person, from any thread. A pacer
     of anyone's own is asked by `call`; when it fails `failed` is told, and deadlines take over. `feed` makes what reads
-    ahead, a thread's `Feed` or another `Supply`, and
-    `pictures` turns each into bytes: by default JPEG, as `encode` does, which is `codec.encode_jpeg` or the like.
+    ahead, a thread's `Feed` or another `Supply`, and `pictures` turns each into bytes: by default JPEG, as `encode`
+    does, which is `codec.encode_jpeg` or the like. `limit` tells at a moment how many pictures a second are taken at
+    most, None for any number: what is sent as fast as it comes is held to it.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Sending:
         failed: Callable[[PartError], None] | None = None,
         feed: Callable[..., Any] = Feed,
         encode: Callable[..., tuple[bytes, int, int]] | None = None,
+        limit: Callable[[int], float | None] | None = None,
     ) -> None:
         self._call, self._failed = call, failed
         self._source, self._loop, self._audience = source, loop, audience
@@ -97,6 +102,7 @@ class Sending:
         self._last_media_ns = 0
         self._lasting: tuple[Fraction | None, int] = None, 0  # a rate, and how long a picture lasts then
         self._told_setting: tuple[int | None, int] | None = None  # at which frames were too large
+        self._limit, self._limited_ns = limit, 0
         self._skipper = Skipper()
         self._paced_ns = 0  # when the pacer got its frame
         self._video: Supply[_Ready | _Skipped] | None = None
@@ -136,6 +142,9 @@ class Sending:
         """Send what is due by now; whether the clip is over with it."""
         if (start_ns := self.start_ns) is None:
             return False
+        if self._limit is not None and now_ns >= self._limited_ns + LIMITED_NS:
+            self._limited_ns = now_ns
+            self._heed_limit(self._limit(now_ns))
         self._fill(start_ns, now_ns)  # what has just come may be due at once
         for _ in range(SOUND_AHEAD):  # all of the sound that is due, however long the last turn was
             chunks = self.sound_pacer.pull(now_ns)
@@ -159,6 +168,12 @@ class Sending:
         )  # the time that sending took is part of what a feedback rule measures
         end_ns = self._end_ns(start_ns)
         return end_ns is not None and now_ns >= end_ns
+
+    def _heed_limit(self, fps: float | None) -> None:
+        """Frames that nothing else paces leave no faster than somebody takes them."""
+        pacer = self._in_use.pacer
+        if isinstance(pacer, NoPacing):
+            pacer.limit = fps
 
     def fault(self) -> Exception | None:
         """Why the clip ends before its end, once all that came before has been taken."""
