@@ -465,8 +465,9 @@ class Client(Handle):
         that was made with a `playout_delay` has them come when they are presented.
 
         The newest wins: of what comes while the loop's body works, only the last `waiting` pictures are kept, oldest
-        first; all are decoded. 1 is for looking; a loop that is to miss none needs more, and has to keep up
-        on average: an avlab server that sends flat out (`pacer="none"`) is told when it does not. Ends with the stream; raises what failed, ValueError when `waiting` is below 1, and as `start`.
+        first; all are decoded. 1 is for looking; a loop that is to miss none needs more, and has to keep up on average:
+        an avlab server that sends flat out (`pacer="none"`) is told when it does not. Ends with the stream; raises what
+        failed, ValueError when `waiting` is below 1, and as `start`.
 
         Args:
             waiting: Pictures that wait at most, 1 or more.
