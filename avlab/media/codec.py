@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import index
 from typing import Any
 
@@ -18,7 +19,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from avlab.wire.jpegsize import check_jpeg, check_size
+from avlab.wire.jpegsize import check_size, sized
 
 Image = NDArray[np.uint8]
 
@@ -59,6 +60,7 @@ class Picture:
     matrix: Matrix | None = None
 
 
+@lru_cache(maxsize=64, typed=True)
 def fit(width: int, height: int, to_width: int | None = None) -> tuple[int, int]:
     """The size (width, height) at which a picture of `width` x `height` pixels is sent.
 
@@ -136,17 +138,24 @@ def to_array(frame: VideoFrame) -> Image:
     return _view(scaled.planes[0], 3).copy()
 
 
+_fit_head = b""
+"""What stands before the only scan of the JPEG that was decoded last: those of one stream all begin with the same."""
+
+
 def decode_jpeg(jpeg: bytes) -> Image:
     """A JPEG as BGR uint8 of shape (height, width, 3). Raises ValueError when it is damaged or not a JPEG.
 
     Whoever made it: what claims more than 4096 pixels a side, or comes in more passes than any encoder makes, counts as
     damaged and is not decoded. All pictures from elsewhere are decoded here.
     """
+    global _fit_head
     try:
-        check_jpeg(jpeg)
-        # As the decoder itself reads it, too: it would have that much memory before it looks any further.
-        height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
-        check_size(width, height)
+        if not (_fit_head and jpeg.startswith(_fit_head)):
+            _, _, head = sized(jpeg)
+            # As the decoder itself reads it, too: it would have that much memory before it looks any further.
+            height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
+            check_size(width, height)
+            _fit_head = head
         image: Image = simplejpeg.decode_jpeg(jpeg, "BGR")
     except ValueError as error:
         raise ValueError(f"These {len(jpeg)} bytes are no whole JPEG ({error}).") from None

@@ -71,6 +71,9 @@ _LARGE = 1280 * 720  # pixels that one core decodes well in time: 5 ms each at t
 _HEADED = {"mov", "mp4", "matroska", "webm"}  # their headers state a duration, which elsewhere FFmpeg may guess
 
 
+_BYTES = np.dtype(np.uint8)
+
+
 class ClipSource:
     """A clip file. Pictures and sound share one origin: whichever starts first is at pts 0.
 
@@ -394,6 +397,9 @@ class ArraySource:
         """Nothing to free: the frames are the caller's."""
 
     def _read(self, item: Any, index: int) -> tuple[float | None, NDArray[np.uint8]]:
+        if type(item) is np.ndarray and item.dtype is _BYTES and item.ndim == 3 and item.shape[2] == 3 and item.size:
+            self.height, self.width = item.shape[:2]  # as nearly all are: the rest is for those that are not
+            return None, item
         seconds = None
         if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], Real):
             seconds, item = float(item[0]), item[1]

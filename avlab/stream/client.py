@@ -55,6 +55,9 @@ from avlab.wire.text import check_name, printable
 from avlab.wire.units import NS, PREDICTED
 from avlab.wire.urls import redacted
 
+SOUGHT_NS = NS // 10
+"""How often it is looked for a server of this process."""
+
 NO_NAME = "the server is not told the name: the {} wire has no reports that could carry it"
 
 
@@ -192,6 +195,7 @@ class Client(Handle):
         self.damaged: Damaged = damaged
         self._peer: Server | None = None
         self._offer: Offer | None = None
+        self._sought_ns = 0
         self._sought: set[int] = set()  # the sources that a server of this process was looked for by
         self._final: Trace | None = None
         recording = PlayerRecording(self._recorder)
@@ -695,7 +699,8 @@ class Client(Handle):
         turns.delay_ns = self._delay_ns
 
     def _after_turn(self) -> None:
-        if self._peer is None:
+        if self._peer is None and (now_ns := self.clock.now_ns()) >= self._sought_ns + SOUGHT_NS:
+            self._sought_ns = now_ns
             self._find_server()
 
     def _new_receiver(self) -> Receiver:

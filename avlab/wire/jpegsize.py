@@ -24,17 +24,26 @@ def check_jpeg(jpeg: bytes) -> tuple[int, int]:
 
     Whether it is whole only the decoder finds out.
     """
+    width, height, _ = sized(jpeg)
+    return width, height
+
+
+def sized(jpeg: bytes) -> tuple[int, int, bytes]:
+    """As `check_jpeg`, and what stands before the scan where that is the only one: what begins with it is fit, too.
+
+    Empty for a JPEG of several scans.
+    """
     if jpeg[:2] != b"\xff\xd8":
         raise WireError("no JPEG begins here")
-    width, height, single = _headers(jpeg)
+    width, height, head = _headers(jpeg)
     check_size(width, height)
-    if single:
-        return width, height
+    if head:
+        return width, height, head
     # Scan data never holds these bytes (B.1.1.5), so nothing that a decoder takes for a scan is missed by counting.
     scans = jpeg.count(b"\xff\xda")
     if scans > MAX_SCANS:
         raise WireError(f"this JPEG has {scans} scans; {MAX_SCANS} are decoded at most")
-    return width, height
+    return width, height, b""
 
 
 def check_size(width: int, height: int) -> None:
@@ -43,8 +52,8 @@ def check_size(width: int, height: int) -> None:
         raise WireError(f"this JPEG claims {width}x{height} pixels; sides of 1 to {MAX_SIDE} are shown")
 
 
-def _headers(jpeg: bytes) -> tuple[int, int, bool]:
-    """Width and height from the frame header (B.2.2), whatever its coding, and whether one pass is all there is.
+def _headers(jpeg: bytes) -> tuple[int, int, bytes]:
+    """Width and height from the frame header (B.2.2), whatever its coding, and all headers where one pass is all.
 
     So it is where the first scan has all planes and the coding is sequential: a decoder takes no further scan. Counting
     them in all of the data would take a fifteenth of the time that decoding does.
@@ -60,7 +69,8 @@ def _headers(jpeg: bytes) -> tuple[int, int, bool]:
         if marker == 0xDA:  # the data begins
             if size is None:
                 break
-            return *size, 0 < planes == jpeg[position + 4]
+            end = position + 2 + ((jpeg[position + 2] << 8) | jpeg[position + 3])
+            return *size, jpeg[:end] if 0 < planes == jpeg[position + 4] and end <= len(jpeg) else b""
         if marker == 0x01 or 0xD0 <= marker <= 0xD9:  # stands alone
             break
         if size is None and 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
@@ -70,4 +80,4 @@ def _headers(jpeg: bytes) -> tuple[int, int, bool]:
         position += 2 + ((jpeg[position + 2] << 8) | jpeg[position + 3])
     if size is None:
         raise WireError("this JPEG is damaged or cut short: it has no frame header")
-    return *size, False
+    return *size, b""

@@ -555,7 +555,7 @@ class RtspAudience(PacketAudience):
         recipients += self.peers
         packed, delivery = unit.at_most(None), self._delivery
         first: tuple[int | None, int | None] = None, None
-        if self._dispatch.direct and not delivery.spread and Plate.takes(packed):
+        if len(recipients) > 1 and self._dispatch.direct and not delivery.spread and Plate.takes(packed):
             first_ns, recipients = self._fan.send(self.tracks[stream], packed, pts_ns, recipients, size=unit.size)
             first = first_ns, None if first_ns is None else packed.total
         for one in recipients:

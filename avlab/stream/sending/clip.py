@@ -142,9 +142,6 @@ class Sending:
         """Send what is due by now; whether the clip is over with it."""
         if (start_ns := self.start_ns) is None:
             return False
-        if self._limit is not None and now_ns >= self._limited_ns + LIMITED_NS:
-            self._limited_ns = now_ns
-            self._heed_limit(self._limit(now_ns))
         self._fill(start_ns, now_ns)  # what has just come may be due at once
         for _ in range(SOUND_AHEAD):  # all of the sound that is due, however long the last turn was
             chunks = self.sound_pacer.pull(now_ns)
@@ -166,14 +163,12 @@ class Sending:
         self._fill(
             start_ns, self._clock.now_ns()
         )  # the time that sending took is part of what a feedback rule measures
+        pacer = self._in_use.pacer
+        if isinstance(pacer, NoPacing) and self._limit is not None and now_ns >= self._limited_ns + LIMITED_NS:
+            self._limited_ns = now_ns
+            pacer.limit = self._limit(now_ns)  # what nothing else paces leaves no faster than somebody takes it
         end_ns = self._end_ns(start_ns)
         return end_ns is not None and now_ns >= end_ns
-
-    def _heed_limit(self, fps: float | None) -> None:
-        """Frames that nothing else paces leave no faster than somebody takes them."""
-        pacer = self._in_use.pacer
-        if isinstance(pacer, NoPacing):
-            pacer.limit = fps
 
     def fault(self) -> Exception | None:
         """Why the clip ends before its end, once all that came before has been taken."""
@@ -202,14 +197,16 @@ class Sending:
         told_ns, last = 0, (-1, 0)
         pictures = source.pictures(self._leap) if isinstance(source, ClipSource) else source.pictures()
         for picture in pictures:
-            skipped.extend(_unread(last, (picture.index, picture.pts_ns)))
-            last = picture.index, picture.pts_ns
+            index, pts_ns = picture.index, picture.pts_ns
+            if index != last[0] + 1:
+                skipped.extend(_unread(last, (index, pts_ns)))
+            last = index, pts_ns
             start_ns, now_ns = self.start_ns, self._clock.now_ns()
-            if start_ns is not None and self._punctual and skipper.skips(start_ns + picture.pts_ns, now_ns):
+            if start_ns is not None and self._punctual and skipper.skips(start_ns + pts_ns, now_ns):
                 if now_ns >= told_ns:
                     told_ns = now_ns + TOLD_AGAIN_NS
                     self._notice("overload", TOO_SLOW)
-                skipped.append(EncodedFrame(picture.index, picture.pts_ns, b"", 0, 0))
+                skipped.append(EncodedFrame(index, pts_ns, b"", 0, 0))
                 continue
             frame = self._pictures.encoded(picture, width=self.width, quality=self.quality)
             encoded_ns = self._clock.now_ns()

@@ -286,8 +286,10 @@ class UdpLink:
         out = _Gathered()
         held, end, step, source = self._held, 0, 0, None  # the bytes before `end` are datagrams of `step`, from there
         count = tries = octets = 0
-        goes_on = False  # whether the last piece was as large as any: there is more of the burst
-        while count < most or (goes_on and octets < ROOM):
+        goes_on = ended = (
+            False  # whether the last piece was as large as any: there is more of the burst; or was its end
+        )
+        while not ended and (count < most or (goes_on and octets < ROOM)):
             try:
                 if self.gathers:
                     size, ancillary, _, address = self._messages.recvmsg_into([held[end : end + DATAGRAM]], 128)
@@ -320,6 +322,7 @@ class UdpLink:
             count += packets
             octets += size
             goes_on = packets == MAX_SEGMENTS or (packets > 1 and size + each > MAX_BURST)
+            ended = packets > 1 and not goes_on  # what comes behind a whole burst is for the next call
             # These go on where those before them ended: all of one size, or one that may be the last.
             joins = end and not end % step and address == source and (each == step or (0 < each == size < step))
             if end and not joins:

@@ -387,6 +387,7 @@ def _read_tables(payload: bytes, start: int, q: int) -> tuple[bytes | None, int]
 
 
 @functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=256)
 def _columns(offset: int, step: int, count: int) -> tuple[bytes, bytes, bytes]:
     """The three bytes of each fragment's offset, of `count` that are `step` bytes apart: the first bytes, and so on."""
     offsets = range(offset, offset + count * step, step)
