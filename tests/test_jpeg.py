@@ -124,6 +124,22 @@ def test_a_second_header_changes_nothing() -> None:
         decode_jpeg(PLAIN[:place] + frame_header(65_500, 65_500, colours=3) + PLAIN[place:])
 
 
+def test_pictures_in_turn_are_each_read_by_their_own_headers() -> None:
+    """The headers that were found fit last are known again, and nothing but them."""
+    wide = encode_jpeg(np.resize(IMAGE, (48, 128, 3)))[0]
+    expected = {each: simplejpeg.decode_jpeg(each, "BGR") for each in (PLAIN, wide, encoded(), progressive(64, 48, 3))}
+    place = PLAIN.index(b"\xff\xc0")
+    large = PLAIN[: place + 5] + struct.pack("!HH", 65_500, 65_500) + PLAIN[place + 9 :]
+    many = progressive(64, 48, MAX_SCANS)
+    for first in (PLAIN, wide, progressive(64, 48, 3)):
+        for then in (PLAIN, wide, encoded(), progressive(64, 48, 3)):
+            assert (decode_jpeg(first) == expected[first]).all()
+            for refused in (large, many, first[: first.index(b"\xff\xda") + 3], first[:2], b""):
+                with pytest.raises(ValueError, match="no whole JPEG"):
+                    decode_jpeg(refused)
+            assert (decode_jpeg(then) == expected[then]).all()
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_damage_is_a_damaged_picture_and_nothing_else(data: st.DataObject) -> None:

@@ -192,6 +192,25 @@ def test_only_the_rest_of_a_burst_is_waited_for_and_not_for_long(pair: Pair, mon
         assert pieces.waited == waits
 
 
+@pytest.mark.parametrize("count", [2, 20, 53, 60, 113])
+def test_a_burst_that_has_ended_is_handed_on_and_the_next_one_is_for_the_next_call(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    first = [packet(number, 1200) for number in range(count - 1)] + [packet(count, 700)]
+    pieces = InPieces(pair.there.socket, first, at_once=1 << 20)
+    pieces.pieces += InPieces(pair.there.socket, first, at_once=1 << 20).pieces
+    monkeypatch.setattr("select.select", pieces.select)
+    pair.there.socket, pair.there.gathers = pieces, True  # type: ignore[assignment]
+    read = []
+    while found := pair.there.receive_batches():
+        read.append([(batch, address) for batch, address in found])
+    whole = [(Batch(b"".join(first), 1200), ("127.0.0.1", 9))]
+    assert read in ([whole, whole], [whole + whole])
+    if count % 53 > 1:  # its last piece has several packets, and is no full one
+        assert read == [whole, whole]
+    assert pieces.waited == 0
+
+
 def test_a_flood_in_pieces_leaves_the_others_their_turn(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     datagrams = [packet(number, 1200) for number in range(5400)]
     pieces = InPieces(pair.there.socket, datagrams, at_once=1 << 20)

@@ -430,6 +430,12 @@ def _data_of(data: bytes, size: int, at: int, count: int) -> tuple[bytes, bytes]
     return rows.tobytes(), data[(at + count - 1) * size + _DATA :]
 
 
+@functools.lru_cache(maxsize=256)
+def _data_slices(size: int, count: int) -> tuple[slice, ...]:
+    """Where the data of `count` packets of a batch stands, the last of which may be shorter."""
+    return tuple(slice(at * size + _DATA, (at + 1) * size) for at in range(count))
+
+
 @functools.lru_cache(maxsize=64)
 def _opening(header: bytes, size: tuple[int, int] | None) -> bytes | None:
     """What stands before the scan of a frame whose first packet has this payload header; None where it has more."""
@@ -452,8 +458,10 @@ def whole_frame(batch: Batch, size: tuple[int, int] | None = None) -> bytes | No
     opening = _opening(data[HEADER_BYTES:_DATA], size) if len(data) >= _DATA else None
     if opening is None or _in_step(data, step, 0, count) != 0:
         return None
-    first, last = _data_of(data, step, 0, count)
-    return b"".join((opening, first, last, b"" if last[-2:] == _EOI else _EOI))
+    parts = map(memoryview(data).__getitem__, _data_slices(step, count))
+    return b"".join(
+        (opening, *parts, b"" if data[-2:] == _EOI and len(data) - (count - 1) * step >= _DATA + 2 else _EOI)
+    )
 
 
 def begins_frame(payload: bytes) -> bool:
