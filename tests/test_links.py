@@ -6,6 +6,7 @@ import errno
 import selectors
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -555,6 +556,34 @@ def test_closing_does_not_cut_off_the_last_bytes(tcp: tuple[TcpLink, socket.sock
     link.close()
     assert far.recv(100) == b"goodbye"
     assert far.recv(100) == b""
+
+
+def test_a_waker_may_be_closed_while_others_wake() -> None:
+    """What has its number next is not written to."""
+    for _ in range(30):
+        waker, ended = Waker(), threading.Event()
+
+        def wake(waker: Waker = waker, ended: threading.Event = ended) -> None:
+            while not ended.is_set():
+                waker.wake()
+                waker.clear()
+
+        threads = [threading.Thread(target=wake) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        waker.close()
+        ends = socket.socketpair()
+        with ends[0], ends[1]:
+            ended.set()
+            for thread in threads:
+                thread.join(60)
+            for end in ends:
+                end.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    end.recv(10)
+        waker.wake()
+        waker.close()
+        assert waker.fileno() == -1
 
 
 def test_listening_where_one_cannot() -> None:

@@ -21,6 +21,7 @@ from packing import JpegPacketizer, fragments
 from avlab.media.codec import encode_jpeg
 from avlab.timing.jitterbuffer import Run
 from avlab.wire.batch import Batch
+from avlab.wire.payloads import jpeg as payloads
 from avlab.wire.payloads.jpeg import (
     IN_BAND_Q,
     MAX_FRAGMENTS,
@@ -34,7 +35,7 @@ from avlab.wire.payloads.jpeg import (
     parse_fragment,
     whole_frame,
 )
-from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, RtpPacket
+from avlab.wire.rtp import HEADER_BYTES, MAX_PACKET, REPAIR_BYTES, Packed, RtpPacket
 from avlab.wire.units import EncodedFrame, WireError
 
 S420, S422 = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422
@@ -494,3 +495,22 @@ def test_a_frame_that_came_whole_is_what_an_assembler_makes_of_it(
         assert at_once is None or (assembler.complete and at_once == assembler.frame())
     cut = batch.part(1, batch.total)
     assert not cut.data or whole_frame(cut) is None
+
+
+def test_pictures_in_turn_are_each_packed_by_their_own_headers() -> None:
+    """What was packed last is known again by its headers, and by nothing less."""
+    kinds = [jpeg(), jpeg(quality=30), jpeg(160, 120), jpeg(restart=2), jpeg(sampling=S422), jpeg() + b"camera"]
+
+    def fresh(data: bytes, kind: int, size: int) -> Packed:
+        payloads._last_beginning = None
+        return packed(data, payload_type=kind, packet_size=size)
+
+    wanted = {(data, kind): fresh(data, kind, size) for data in kinds for kind, size in ((26, 1200), (96, 700))}
+    assert len(set(wanted.values())) == 2 * (len(kinds) - 1)
+    cut, headless = jpeg()[:-2].replace(b"\xff\xd9", b""), jpeg()[2:]
+    for first, then in itertools.product(wanted, repeat=2):
+        for data, kind in (first, then):
+            assert packed(data, payload_type=kind, packet_size=1200 if kind == 26 else 700) == wanted[data, kind]
+        for refused in (cut, headless, jpeg()[:100], jpeg(sampling=S444)):
+            with pytest.raises(WireError):
+                packed(refused)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import selectors
 import socket
 import struct
 import sys
+import threading
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, Protocol
@@ -582,38 +584,57 @@ def _explained(error: OSError, host: str, port: int) -> OSError:
 
 
 class Waker:
-    """Lets another thread end a `select`: register `fileno()` for reading, call `wake` from anywhere."""
+    """Lets another thread end a `select`: register `fileno()` for reading, call `wake` from anywhere.
+
+    On Linux by an eventfd, which costs half of what a pair of sockets does.
+    """
 
     def __init__(self) -> None:
-        self._here, self._there = socket.socketpair()
-        for end in (self._here, self._there):
-            end.setblocking(False)
         self._pending = False  # a wake-up that has not been cleared
+        self._closing = threading.Lock()  # a number that was closed may be another file's at once
+        self._counter: int | None = None
+        self._pair: tuple[socket.socket, ...] = ()
+        if sys.platform == "linux":
+            self._counter = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self._pair = socket.socketpair()
+            for end in self._pair:
+                end.setblocking(False)
 
     def fileno(self) -> int:
-        """For selectors."""
-        return self._here.fileno()
+        """For selectors; -1 once it is closed."""
+        if self._pair:
+            return self._pair[0].fileno()
+        return -1 if self._counter is None else self._counter
 
     def wake(self) -> None:
         """End the wait; cheap, safe from any thread, and harmless after `close`."""
         if self._pending:  # whoever is woken has yet to look at what it was woken for
             return
         self._pending = True
-        try:
-            self._there.send(b"\0")
-        except OSError:
-            return
+        with self._closing, contextlib.suppress(OSError):
+            if self._pair:
+                self._pair[1].send(b"\0")
+            elif sys.platform == "linux" and self._counter is not None:
+                os.eventfd_write(self._counter, 1)
 
     def clear(self) -> None:
         """Forget wake-ups; before looking at what they were for."""
-        with contextlib.suppress(OSError):
-            self._here.recv(4096)
+        with self._closing, contextlib.suppress(OSError):
+            if self._pair:
+                self._pair[0].recv(4096)
+            elif sys.platform == "linux" and self._counter is not None:
+                os.eventfd_read(self._counter)
         self._pending = False  # after the bytes are gone: else a wake-up in between would be the last one ever
 
     def close(self) -> None:
-        """Close both ends."""
-        self._here.close()
-        self._there.close()
+        """Close what it is made of."""
+        with self._closing:
+            counter, self._counter = self._counter, None
+            if counter is not None:
+                os.close(counter)
+            for end in self._pair:
+                end.close()
 
 
 def interest(selector: selectors.BaseSelector, link: TcpLink) -> None:

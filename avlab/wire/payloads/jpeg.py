@@ -108,14 +108,21 @@ def check_jpeg(jpeg: bytes) -> JpegInfo:
         width, height, kind, tables, position, restart_interval = _read_headers(head)
     except WireError:  # or what was found stands inside another segment
         width, height, kind, tables, position, restart_interval = _read_headers.__wrapped__(jpeg)
-    # The last EOI: from the end it is found at once, and what may stand between the first and it, such as a camera's
-    # second picture, counts as padding to a decoder (RFC 2435 3.1.9).
+    return JpegInfo(width, height, kind, tables, position, _end_of_scan(jpeg, position), restart_interval)
+
+
+def _end_of_scan(jpeg: bytes, position: int) -> int:
+    """Where the scan that begins at `position` ends: at the last EOI. WireError.
+
+    From the end it is found at once, and what may stand between the first and it, such as a camera's second picture,
+    counts as padding to a decoder (RFC 2435 3.1.9).
+    """
     end = jpeg.rfind(_EOI, position)
     if end <= position:
         raise WireError("This JPEG is cut short: no EOI marker follows its scan.")
     if end - position > MAX_SCAN:
         raise WireError(f"This JPEG has {end - position} bytes and {MAX_SCAN} is the most; lower its quality or width.")
-    return JpegInfo(width, height, kind, tables, position, end, restart_interval)
+    return end
 
 
 @functools.lru_cache(maxsize=64)
@@ -261,7 +268,50 @@ def packed(jpeg: bytes, *, payload_type: int = JPEG, packet_size: int = MAX_PACK
 
     Raises WireError as `check_jpeg` does.
     """
-    info = check_jpeg(jpeg)
+    global _last_beginning
+    known = _last_beginning
+    if known is not None and known.payload_type == payload_type and jpeg.startswith(known.headers):
+        begins, end = known, _end_of_scan(jpeg, known.scan)
+    else:
+        info = check_jpeg(jpeg)
+        begins, end = _beginning(jpeg, info, payload_type), info.end
+        _last_beginning = begins
+    head, extra, first = begins.head, begins.extra, begins.scan
+    size = packet_size - REPAIR_BYTES
+    room = size - len(head)
+    second = first + room - len(extra)  # where the second packet's data begins
+    count = 1 + max(0, -(-(end - second) // room))
+    if count == 1:
+        data = _marked(head) + extra + jpeg[first:end]
+        return Packed(Batch(data, len(data)))
+    last = second + (count - 2) * room
+    scan = memoryview(jpeg)
+    parts: list[bytes | memoryview] = [b""] * (2 * count)  # headers and what is behind each
+    parts[::2] = _heads(head, second - first, room, count)
+    parts[1] = extra + jpeg[first:second]
+    parts[3:-2:2] = map(scan.__getitem__, map(slice, range(second, last, room), range(second + room, last + 1, room)))
+    parts[-1] = scan[last:end]
+    return Packed(Batch(b"".join(parts), size))
+
+
+class _Beginning(NamedTuple):
+    """What all JPEGs that begin with the same headers have in common as packets."""
+
+    headers: bytes
+    """All that stands before the scan, which begins at `scan`."""
+    scan: int
+    payload_type: int
+    head: bytes
+    """What each packet begins with, its fragment offset 0."""
+    extra: bytes
+    """What the first one has besides: the tables, where no number stands for them."""
+
+
+_last_beginning: _Beginning | None = None
+"""Of the JPEG that was packed last: mostly it is the next one's, too."""
+
+
+def _beginning(jpeg: bytes, info: JpegInfo, payload_type: int) -> _Beginning:
     q = _derived_q().get(info.tables, IN_BAND_Q)
     kind, restart = info.type, b""
     if info.restart_interval:
@@ -270,22 +320,7 @@ def packed(jpeg: bytes, *, payload_type: int = JPEG, packet_size: int = MAX_PACK
         restart = struct.pack("!HH", info.restart_interval, 0xFFFF)
     extra = _TABLES_HEADER.pack(0, 0, len(info.tables)) + info.tables if q == IN_BAND_Q else b""
     head = HEADER.pack(VERSION_2, payload_type, 0, 0, 0) + _HEADER.pack(0, kind, q, info.width // 8, info.height // 8)
-    head += restart
-    size = packet_size - REPAIR_BYTES
-    room = size - len(head)
-    second = info.scan + room - len(extra)  # where the second packet's data begins
-    count = 1 + max(0, -(-(info.end - second) // room))
-    if count == 1:
-        data = _marked(head) + extra + jpeg[info.scan : info.end]
-        return Packed(Batch(data, len(data)))
-    last = second + (count - 2) * room
-    scan = memoryview(jpeg)
-    parts: list[bytes | memoryview] = [b""] * (2 * count)  # headers and what is behind each
-    parts[::2] = _heads(head, second - info.scan, room, count)
-    parts[1] = extra + jpeg[info.scan : second]
-    parts[3:-2:2] = map(scan.__getitem__, map(slice, range(second, last, room), range(second + room, last + 1, room)))
-    parts[-1] = scan[last : info.end]
-    return Packed(Batch(b"".join(parts), size))
+    return _Beginning(jpeg[: info.scan], info.scan, payload_type, head + restart, extra)
 
 
 @functools.lru_cache(maxsize=64)
