@@ -597,7 +597,10 @@ def test_listening_where_one_cannot() -> None:
     listen("127.0.0.1", port).close()  # free again at once, TIME_WAIT or not
 
 
-def test_a_waker_ends_a_wait_from_anywhere() -> None:
+@pytest.mark.parametrize("system", ["linux", "win32", "darwin"])
+def test_a_waker_ends_a_wait_from_anywhere(monkeypatch: pytest.MonkeyPatch, system: str) -> None:
+    if sys.platform == "linux":
+        monkeypatch.setattr(links.sys, "platform", system)
     waker = Waker()
     with selectors.DefaultSelector() as selector:
         selector.register(waker, selectors.EVENT_READ)
