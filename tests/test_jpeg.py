@@ -15,6 +15,7 @@ from hostile_jpeg import EOI, SOI, frame_header, progressive, segment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avlab.media import codec
 from avlab.media.codec import decode_jpeg, encode_jpeg
 from avlab.stream.playing.tap import Received
 from avlab.wire.classic import ClassicVideo
@@ -138,6 +139,19 @@ def test_pictures_in_turn_are_each_read_by_their_own_headers() -> None:
                 with pytest.raises(ValueError, match="no whole JPEG"):
                     decode_jpeg(refused)
             assert (decode_jpeg(then) == expected[then]).all()
+
+
+def test_another_threads_picture_lets_none_pass_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The headers known are taken away, as a picture of several scans does, just as they are looked at."""
+
+    class TakenAway(bytes):
+        def __bool__(self) -> bool:
+            codec._fit_head = b""
+            return True
+
+    monkeypatch.setattr(codec, "_fit_head", TakenAway(PLAIN[:200]))
+    with pytest.raises(ValueError, match="scans"):
+        decode_jpeg(progressive(64, 48, MAX_SCANS))
 
 
 @settings(max_examples=300, deadline=None)

@@ -149,8 +149,9 @@ def decode_jpeg(jpeg: bytes) -> Image:
     damaged and is not decoded. All pictures from elsewhere are decoded here.
     """
     global _fit_head
+    known = _fit_head  # read once: another thread may put another one in its place, or none, which all begin with
     try:
-        if not (_fit_head and jpeg.startswith(_fit_head)):
+        if not (known and jpeg.startswith(known)):
             _, _, head = sized(jpeg)
             # As the decoder itself reads it, too: it would have that much memory before it looks any further.
             height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
